@@ -1,0 +1,63 @@
+import pytest
+
+from tokensearch.errors import NoPolicyError, TargetError
+from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Prune, parse_target
+
+SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit_ms"),
+    [("5ms", 5.0), ("800us", 0.8), ("1.5s", 1500.0), ("0.6x", 60.0), ("2000/s", 4.0)],
+)
+def test_every_form_of_target_is_a_limit_in_milliseconds(text: str, limit_ms: float) -> None:
+    assert parse_target(text).limit_ms(batch=8, baseline_ms=100.0) == pytest.approx(limit_ms)
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "-1ms", "", "ms", "5 minutes", "0x5", "1e3ms", "nan ms", "٣ms"]
+)
+def test_what_is_not_a_target_is_refused_with_the_forms(text: str) -> None:
+    with pytest.raises(TargetError) as raised:
+        parse_target(text)
+
+    assert str(raised.value) == (
+        f"latency target {text!r} cannot be read; "
+        "write 5ms, 800us, 0.6x (of the baseline) or 2000/s (images)"
+    )
+
+
+def test_a_target_of_nothing_is_refused() -> None:
+    with pytest.raises(TargetError, match="'0x' is not above zero"):
+        parse_target("0x")
+
+
+def member(keep: int, *, median_ms: float, top1: float) -> Policy:
+    evidence = Evidence(
+        cell={"batch": 8}, latency={"median_ms": median_ms}, accuracy={"top1": top1},
+        baseline={"median_ms": 10.0}, confirmed=True,
+    )  # fmt: skip
+    return Policy(SPEC, (Prune(1, keep),)).with_evidence(evidence)
+
+
+FRONT = PolicySet(
+    (
+        member(4, median_ms=3.0, top1=0.8),
+        member(8, median_ms=5.0, top1=0.9),
+        member(15, median_ms=9.0, top1=0.95),
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("latency", "keep"), [("5ms", 8), ("4.9ms", 4), ("0.95x", 15), ("1600/s", 8)]
+)
+def test_the_most_accurate_policy_under_the_target_is_best(latency: str, keep: int) -> None:
+    assert FRONT.best(latency=latency).steps == (Prune(1, keep),)
+
+
+def test_a_target_that_no_policy_meets_says_what_the_fastest_takes() -> None:
+    with pytest.raises(NoPolicyError) as raised:
+        FRONT.best(latency="1ms")
+
+    assert str(raised.value) == "no policy of the set meets 1ms; the fastest takes 3 ms"

@@ -1,0 +1,393 @@
+import copy
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import Tensor, nn
+
+import tokensearch
+from tests.parity.recipe import fill, images
+from tokensearch.errors import ModelError, PolicyError
+from tokensearch.policy import PRESETS, ModelSpec, Policy, Pool, Prune, preset, save
+from tokensearch.runtime import describe, policy_of, weights_digest
+
+REFERENCE = np.load(Path(__file__).parents[1] / "parity" / "reference.npz")
+
+
+def vit(**changes: object) -> VisionTransformer:
+    """A small ViT with 16 patch tokens and 4 blocks, with every parameter drawn at random."""
+    shape = {
+        "img_size": 32,
+        "patch_size": 8,
+        "embed_dim": 24,
+        "num_heads": 3,
+        "depth": 4,
+        "num_classes": 5,
+    }
+    torch.manual_seed(0)
+    model = VisionTransformer(**{**shape, **changes}).eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def distilled() -> nn.Module:
+    return timm.create_model("deit_tiny_distilled_patch16_224", img_size=64, depth=4).eval()
+
+
+HOSTS = {
+    "vit": vit,
+    "registers": lambda: vit(reg_tokens=4, no_embed_class=True),
+    "LayerScale and q/k-norm": lambda: vit(init_values=0.5, qk_norm=True, norm_layer=nn.LayerNorm),
+    "distilled": distilled,
+    "without qkv bias": lambda: vit(qkv_bias=False),
+    "norms before the blocks and after attention": lambda: vit(pre_norm=True, scale_attn_norm=True),
+}
+
+
+@pytest.fixture(params=HOSTS, scope="module")
+def host(request: pytest.FixtureRequest) -> nn.Module:
+    return HOSTS[request.param]()
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def pictures(model: nn.Module, count: int = 3) -> Tensor:
+    size = model.patch_embed.img_size
+    return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(1))
+
+
+def mlp_tokens(model: nn.Module) -> list[int]:
+    """A list that each block's MLP adds its number of tokens to, from now on."""
+    seen: list[int] = []
+    for block in model.blocks:
+        block.mlp.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[1]))
+    return seen
+
+
+def mixed(model: nn.Module) -> Policy:
+    spec = describe(model)
+    steps = (Prune(0, 14), Pool(0, 12), Pool(1, 8), Prune(2, 6))
+    return Policy(spec, steps, proportional_attention=True)
+
+
+@pytest.mark.parametrize("name", ["none", "tome-r13"])
+def test_published_methods_give_the_logits_of_the_authors_code(name: str) -> None:
+    shape = {"embed_dim": 96, "num_heads": 3, "depth": 12, "num_classes": 100}
+    model = timm.create_model("vit_tiny_patch16_224", **shape).double().eval()
+    fill(model, seed=7)
+
+    tokensearch.apply(model, name)
+    seen = mlp_tokens(model)
+    logits = model(images(6, seed=11))
+
+    np.testing.assert_allclose(logits.numpy(), REFERENCE[name], rtol=0, atol=1e-9)
+    assert seen == REFERENCE[f"{name}__tokens"].tolist()
+
+
+def test_keeping_everything_changes_no_bit(host: nn.Module) -> None:
+    x = pictures(host)
+    before = host(x)
+
+    with tokensearch.applied(host, "none"):
+        assert torch.equal(host(x), before)
+
+
+def test_opening_every_block_changes_no_bit(host: nn.Module) -> None:
+    x = pictures(host)
+    before = host(x)
+
+    with tokensearch.runtime.ranged(host):
+        assert torch.equal(host(x), before)
+
+
+def test_blocks_see_the_promised_tokens(host: nn.Module) -> None:
+    policy = mixed(host)
+    model = tokensearch.apply(copy.deepcopy(host), policy)
+    seen = mlp_tokens(model)
+
+    model(pictures(model))
+
+    assert seen == [policy.model.prefix_tokens + count for count in policy.patch_tokens_per_block]
+
+
+def test_an_image_does_not_depend_on_its_batch_mates(host: nn.Module) -> None:
+    x = pictures(host)
+
+    with tokensearch.applied(host, mixed(host)):
+        torch.testing.assert_close(host(x)[1:2], host(x[1:2]), rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_block_may_skip_patch_tokens_without_loss(host: nn.Module) -> None:
+    x = pictures(host)
+    before = host(x)
+
+    with tokensearch.applied(host, "last-cls"):
+        torch.testing.assert_close(host(x), before, rtol=1e-4, atol=1e-5)
+
+
+def test_the_last_block_may_skip_patch_tokens_after_pools_too(host: nn.Module) -> None:
+    x, policy = pictures(host), mixed(host)
+    with tokensearch.applied(host, policy):
+        before = host(x)
+
+    short = Policy(
+        policy.model, policy.steps, proportional_attention=True, last_block="prefix_only"
+    )
+    with tokensearch.applied(host, short):
+        torch.testing.assert_close(host(x), before, rtol=1e-4, atol=1e-5)
+
+
+def test_remove_restores_the_model_exactly(host: nn.Module) -> None:
+    x, before, state = pictures(host), dict(host.__dict__), weights_digest(host)
+    inside = [dict(module.__dict__) for module in host.modules()]
+    logits = host(x)
+
+    tokensearch.remove(tokensearch.apply(host, mixed(host)))
+
+    assert torch.equal(host(x), logits)
+    assert weights_digest(host) == state
+    assert host.__dict__ == before
+    assert [dict(module.__dict__) for module in host.modules()] == inside
+
+
+def test_applied_gives_back_the_policy_of_before() -> None:
+    model = tokensearch.apply(vit(), mixed(vit()))
+
+    with tokensearch.applied(model, "none"):
+        assert policy_of(model) == Policy(describe(model))
+
+    assert policy_of(model) == mixed(model)
+
+
+def test_a_copy_follows_the_policy_without_the_original() -> None:
+    model = tokensearch.apply(vit(), mixed(vit()))
+    x = pictures(model)
+    expected = model(x)
+
+    twin = copy.deepcopy(model)
+    tokensearch.remove(model)
+
+    assert torch.equal(twin(x), expected)
+    assert not torch.equal(model(x), expected)
+
+
+def test_threads_may_share_a_model() -> None:
+    model = tokensearch.apply(vit(), mixed(vit()))
+    batches = [
+        torch.randn(2 + n % 3, 3, 32, 32, generator=torch.Generator().manual_seed(n))
+        for n in range(8)
+    ]
+    expected = [model(x) for x in batches]
+    found: dict[int, Tensor] = {}
+
+    def work(n: int) -> None:
+        with torch.inference_mode():
+            for _ in range(5):
+                found[n] = model(batches[n])
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    for n, logits in enumerate(expected):
+        torch.testing.assert_close(found[n], logits)
+
+
+def test_a_policy_file_is_applied_by_path(tmp_path: Path) -> None:
+    model = vit()
+    save(mixed(model), tmp_path / "policy.json")
+
+    assert policy_of(tokensearch.apply(model, tmp_path / "policy.json")) == mixed(model)
+
+
+def test_a_policy_survives_export() -> None:
+    with torch.no_grad():  # export refuses inference tensors
+        model = tokensearch.apply(vit(), mixed(vit()))
+        x = torch.randn(2, 3, 32, 32)
+
+        program = torch.export.export(model, (x,))
+
+        torch.testing.assert_close(program.module()(x), model(x))
+
+
+def test_autocast_gives_finite_logits() -> None:
+    model = tokensearch.apply(vit(), mixed(vit()))
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert model(pictures(model)).isfinite().all()
+
+
+@pytest.mark.parametrize("preset_name", PRESETS)
+def test_every_preset_runs_on_a_deit(preset_name: str) -> None:
+    model = timm.create_model("deit_tiny_patch16_224", embed_dim=24, num_heads=3).eval()
+
+    logits = tokensearch.apply(model, preset_name)(pictures(model, count=1))
+
+    assert logits.shape == (1, 1000)
+    assert policy_of(model) == preset(preset_name, describe(model))
+
+
+def spec(**changes: object) -> ModelSpec:
+    fields = {"name": "toy", "blocks": 4, "patch_tokens": 16, "prefix_tokens": 1, "width": 24}
+    return ModelSpec(**{**fields, **changes})
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("blocks", 6), ("patch_tokens", 196), ("prefix_tokens", 2), ("width", 192)]
+)
+def test_a_policy_of_another_geometry_is_refused_naming_both_sides(field: str, value: int) -> None:
+    model = vit()
+
+    with pytest.raises(PolicyError) as raised:
+        tokensearch.apply(model, Policy(spec(**{field: value})))
+
+    has = getattr(describe(model), field)
+    assert str(raised.value) == (
+        f"the policy was made for toy with {field} {value}; VisionTransformer has {field} {has}"
+    )
+    assert policy_of(model) is None
+
+
+def test_other_weights_are_a_warning() -> None:
+    model = vit()
+
+    with pytest.warns(UserWarning, match="found on other weights of toy"):
+        tokensearch.apply(model, Policy(spec(weights="sha256:" + "0" * 64)))
+
+
+def test_the_same_weights_are_no_warning() -> None:
+    model = vit()
+
+    assert tokensearch.apply(model, Policy(spec(weights=weights_digest(model)))) is model
+
+
+def test_a_swin_is_refused_in_one_sentence() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("swin_tiny_patch4_window7_224")
+
+    with pytest.raises(ModelError) as raised:
+        tokensearch.apply(model, "none")
+
+    assert str(raised.value) == (
+        "a SwinTransformer has no blocks; supported are models of timm's VisionTransformer shape "
+        "with plain Block and Attention"
+    )
+
+
+def test_another_block_family_is_refused_by_name() -> None:
+    with torch.device("meta"):
+        model = timm.create_model("vit_base_patch16_rpn_224")
+
+    with pytest.raises(
+        ModelError, match="block 0 of the VisionTransformer is a ResPostBlock with Attention"
+    ):
+        describe(model)
+
+
+def test_a_block_that_computes_something_else_is_refused_before_use() -> None:
+    class Doubling(Block):
+        def forward(self, x: Tensor, **rest: object) -> Tensor:
+            return super().forward(x) * 2
+
+    Doubling.__name__ = "Block"
+    model = vit(block_fn=Doubling)
+
+    with pytest.raises(
+        ModelError, match=r"block 0, a .*Block, differs by .* from its own forward when opened"
+    ):
+        tokensearch.apply(model, mixed(vit()))
+
+    assert policy_of(model) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "policy", "message"),
+    [
+        (
+            {"global_pool": "avg"},
+            Policy(spec(), last_block="prefix_only"),
+            "last_block is prefix_only, but the head of VisionTransformer reads patch tokens",
+        ),
+        (
+            {"class_token": False, "global_pool": "avg"},
+            Policy(spec(prefix_tokens=0), (Prune(1, 8),)),
+            "the policy prunes by class attention, but VisionTransformer has no class token",
+        ),
+    ],
+)
+def test_a_policy_that_the_head_cannot_bear_is_refused(
+    changes: dict[str, object], policy: Policy, message: str
+) -> None:
+    with pytest.raises(ModelError) as raised:
+        tokensearch.apply(vit(**changes), policy)
+
+    assert str(raised.value) == message
+
+
+def test_images_of_another_size_are_refused() -> None:
+    model = tokensearch.apply(vit(dynamic_img_size=True), mixed(vit()))
+
+    with pytest.raises(
+        ModelError, match="block 0 was given 36 patch tokens; the policy in use promises it 16"
+    ):
+        model(torch.randn(1, 3, 48, 48))
+
+
+def test_an_attention_mask_is_refused() -> None:
+    model = tokensearch.apply(vit(), mixed(vit()))
+
+    with pytest.raises(ModelError, match="takes no attention mask"):
+        model(pictures(model), attn_mask=torch.zeros(1, 1, 17, 17))
+
+
+def test_a_name_that_is_neither_file_nor_preset_is_refused() -> None:
+    with pytest.raises(
+        PolicyError, match="'fast' is neither a policy file nor a preset; presets are none, "
+    ):
+        tokensearch.apply(vit(), "fast")
+
+
+def fresh(code: str) -> str:
+    """What `code` prints in a fresh interpreter."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_the_runtime_needs_torch_alone() -> None:
+    blocked = [
+        "timm",
+        "optuna",
+        "numpy",
+        "rich",
+        "typer",
+        "sklearn",
+        "matplotlib",
+        "torchvision",
+        "safetensors",
+    ]
+    code = f"""
+import sys
+sys.modules.update({{name: None for name in {blocked}}})
+import tokensearch, tokensearch.runtime
+print(tokensearch.apply.__name__, tokensearch.preset.__name__)
+"""
+    assert fresh(code) == "apply preset"
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    assert fresh("import tokensearch, sys; print('torch' in sys.modules)") == "False"

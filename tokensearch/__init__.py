@@ -1,0 +1,38 @@
+"""Find, by measuring, which blocks of a Vision Transformer should prune, pool or keep their tokens.
+
+    model = timm.create_model("deit_small_patch16_224", pretrained=True).eval()
+    tokensearch.apply(model, "policy.json")
+
+This import loads no torch: the names below are looked up when they are first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from tokensearch.policy import ModelSpec, Policy, PolicySet, load, load_set
+from tokensearch.policy import preset as _preset
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from tokensearch.runtime import applied, apply, remove
+
+__version__ = "0.1.0"
+__all__ = ["Policy", "PolicySet", "applied", "apply", "load", "load_set", "preset", "remove"]
+
+_LAZY = {"apply", "applied", "remove"}
+
+
+def preset(name: str, model: "ModelSpec | nn.Module") -> Policy:
+    """Return the published schedule `name` for `model`, of which only token counts are read."""
+    if isinstance(model, ModelSpec):
+        return _preset(name, model)
+    from tokensearch.runtime import describe
+
+    return _preset(name, describe(model))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        return getattr(import_module("tokensearch.runtime"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

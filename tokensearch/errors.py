@@ -1,0 +1,51 @@
+"""Every error raised on purpose, as a tree.
+
+TokensearchError
+├── PolicyError        a policy contradicts itself, its file or its model    (also a ValueError)
+├── NoPolicyError      no policy meets what was asked                        (also a LookupError)
+├── TargetError        a latency target cannot be read                       (also a ValueError)
+├── SpaceError         a search space cannot be read, or holds nothing       (also a ValueError)
+├── ModelError         a model is unknown, or lacks what the runtime needs   (also a TypeError)
+├── DataError          images cannot be read, or are too few                 (also a ValueError)
+├── MeasurementError   a measurement failed, or two cannot be compared       (also a ValueError)
+└── RunError           a run folder cannot be used                           (also an OSError)
+
+A message is one sentence in lower case: who, what value, what is allowed. The boundary that knows
+the file adds it with `add_note`, and the command line prints sentence and notes together.
+"""
+
+
+class TokensearchError(Exception):
+    """Base of every error that tokensearch raises on purpose."""
+
+
+class PolicyError(TokensearchError, ValueError):
+    """A policy contradicts itself, its file format or the model it is applied to."""
+
+
+class NoPolicyError(TokensearchError, LookupError):
+    """No policy of a set meets what was asked."""
+
+
+class TargetError(TokensearchError, ValueError):
+    """A latency target cannot be read."""
+
+
+class SpaceError(TokensearchError, ValueError):
+    """A search-space file cannot be read as one, or leaves nothing to search."""
+
+
+class ModelError(TokensearchError, TypeError):
+    """A model is unknown, cannot be loaded, or lacks what the runtime leans on."""
+
+
+class DataError(TokensearchError, ValueError):
+    """Images cannot be read, or are too few for three splits."""
+
+
+class MeasurementError(TokensearchError, ValueError):
+    """A measurement failed, or two measurements cannot honestly be compared."""
+
+
+class RunError(TokensearchError, OSError):
+    """A run folder cannot be written, or belongs to another run."""

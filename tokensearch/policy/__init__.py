@@ -1,0 +1,30 @@
+"""Policies: what blocks do with their tokens, how that is written down, what was published."""
+
+from tokensearch.policy.file import load, load_set, save, save_set
+from tokensearch.policy.model_spec import ModelSpec
+from tokensearch.policy.policy import Evidence, Policy
+from tokensearch.policy.policy_set import PolicySet
+from tokensearch.policy.presets import PRESETS, Preset, at_random, preset
+from tokensearch.policy.steps import Keep, Pool, Prune, Step
+from tokensearch.policy.target import Target, parse_target
+
+__all__ = [
+    "PRESETS",
+    "Evidence",
+    "Keep",
+    "ModelSpec",
+    "Policy",
+    "PolicySet",
+    "Pool",
+    "Preset",
+    "Prune",
+    "Step",
+    "Target",
+    "at_random",
+    "load",
+    "load_set",
+    "parse_target",
+    "preset",
+    "save",
+    "save_set",
+]

@@ -1,0 +1,115 @@
+"""A policy: a model, what its blocks do with their tokens, and the evidence for it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+from tokensearch.errors import PolicyError
+from tokensearch.policy.checks import checked
+from tokensearch.policy.model_spec import ModelSpec
+from tokensearch.policy.steps import Pool, Prune, Step
+
+LastBlock = Literal["full", "prefix_only"]
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What was measured of a policy in one cell, as the records wrote it (`records.to_json`)."""
+
+    cell: Json
+    latency: Json
+    accuracy: Json
+    baseline: Json
+    confirmed: bool
+    extra: Json = field(default_factory=dict)  # unknown fields of a newer writer, kept
+
+    @property
+    def median_ms(self) -> float:
+        """Median time of one pass, in milliseconds."""
+        return float(self.latency["median_ms"])
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """One schedule for one model. Blocks without a step keep all their tokens.
+
+    >>> spec = ModelSpec("toy", blocks=3, patch_tokens=16, prefix_tokens=1, width=8)
+    >>> Policy(spec, (Prune(1, keep=12), Pool(2, keep=10))).patch_tokens_per_block
+    (16, 12, 10)
+    """
+
+    model: ModelSpec
+    steps: tuple[Step, ...] = ()
+    proportional_attention: bool = False  # add log(size) to the logits of every key (ToMe)
+    last_block: LastBlock = "full"  # "prefix_only": the last block computes prefix tokens alone
+    evidence: tuple[Evidence, ...] = field(default=(), hash=False)
+    provenance: Json = field(default_factory=dict, hash=False)
+    extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept when written again
+
+    def __post_init__(self) -> None:
+        steps = checked(self.model, self.steps)
+        if self.last_block == "prefix_only":  # the last block then drops every patch token anyway
+            steps = tuple(step for step in steps if step.block != self.model.blocks - 1)
+        object.__setattr__(self, "steps", steps)
+        if self.last_block not in {"full", "prefix_only"}:
+            raise PolicyError(f"last_block is {self.last_block!r}; it may be full or prefix_only")
+        if self.last_block == "prefix_only" and self.model.prefix_tokens == 0:
+            raise PolicyError(
+                "last_block is prefix_only, but the model has no prefix tokens to keep"
+            )
+
+    @property
+    def patch_tokens_per_block(self) -> tuple[int, ...]:
+        """Patch tokens that each block's MLP sees. Derived, so it cannot disagree."""
+        counts, left = [], self.model.patch_tokens
+        for block in range(self.model.blocks):
+            for step in self.steps_of(block):
+                left = step.keep
+            counts.append(left)
+        if self.last_block == "prefix_only":
+            counts[-1] = 0
+        return tuple(counts)
+
+    @property
+    def reduces(self) -> bool:
+        """Whether anything differs from the un-reduced model."""
+        return bool(self.steps) or self.last_block != "full"
+
+    @property
+    def schedule_hash(self) -> str:
+        """Hash of what is computed: equal schedules for equal geometries have equal hashes."""
+        text = json.dumps(
+            {
+                "geometry": self.model.geometry,
+                "steps": [step_fields(step) for step in self.steps],
+                "proportional_attention": self.proportional_attention and self._pools,
+                "last_block": self.last_block,
+            },
+            sort_keys=True,
+        )
+        return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def _pools(self) -> bool:
+        """Without a pool every size is 1, so that proportional attention adds log(1) = 0."""
+        return any(isinstance(step, Pool) for step in self.steps)
+
+    def steps_of(self, block: int) -> tuple[Step, ...]:
+        """Steps of one block, in the order they act."""
+        return tuple(step for step in self.steps if step.block == block)
+
+    def with_evidence(self, *evidence: Evidence, provenance: Json | None = None) -> "Policy":
+        """Return the same schedule, with what was measured of it."""
+        return replace(self, evidence=evidence, provenance=provenance or self.provenance)
+
+
+def step_fields(step: Step) -> dict[str, object]:
+    """Fields of a step as a policy file spells them."""
+    match step:
+        case Prune(block, keep, score):
+            return {"block": block, "op": "prune", "keep": keep, "score": score}
+        case Pool(block, keep, match_):
+            return {"block": block, "op": "pool", "keep": keep, "match": match_}

@@ -1,0 +1,208 @@
+"""What was observed, as frozen records with units. Everything derivable is computed, not stored.
+
+Times are milliseconds throughout. `to_json` gives what files hold: the fields, and the derived
+figures people look for, so that a reader needs no formulas of ours.
+"""
+
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from statistics import median, quantiles
+from typing import Any, Literal, get_args
+
+Backend = Literal["eager"]
+Verdict = Literal["faster", "slower", "same", "ambiguous"]
+AccuracyKind = Literal["top1", "agreement"]
+
+
+class Caution(StrEnum):
+    """Reasons to distrust a timing, each with what to do about it."""
+
+    SLOW_START = "the first counted pass was slow: lengthen the warm-up"
+    WIDE_SPREAD = "passes differ widely: stop other work on the machine, or time more pairs"
+    DRIFT = "the baseline drifted while timing: let the machine settle, and repeat"
+    FEW_PASSES = "few passes were timed: allow more time"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """The hardware and software that a latency belongs to. Equal fingerprints may be compared."""
+
+    processor: str  # CPU model name
+    cores: int  # usable by this process
+    accelerator: str | None  # GPU name, None on a CPU
+    system: str  # operating system and architecture
+    versions: tuple[tuple[str, str], ...]  # ("torch", "2.9.0"), ...
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.accelerator or f"{self.processor}, {self.cores} cores"
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """Everything that a latency belongs to besides the policy."""
+
+    device: str  # "cpu", "cuda"
+    dtype: str  # "float32", ...
+    batch: int  # images per pass
+    resolution: int  # pixels, square
+    backend: Backend
+    threads: int  # intra-op threads of torch
+    machine: Machine
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Times of whole passes, one batch each, after warm-up, in one cell."""
+
+    passes_ms: tuple[float, ...]  # every counted pass in the order taken; none discarded
+    warmup: int  # uncounted passes before the first
+
+    @property
+    def median_ms(self) -> float:
+        """Middle pass. Passes are skewed, so the mean is not offered."""
+        return median(self.passes_ms)
+
+    @property
+    def spread_ms(self) -> float:
+        """Distance of the quartiles; 0 for a single pass."""
+        if len(self.passes_ms) < 2:
+            return 0.0
+        low, _, high = quantiles(self.passes_ms, n=4, method="inclusive")
+        return high - low
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A candidate timed in turn with the baseline, in the same process and cell."""
+
+    baseline: Latency
+    candidate: Latency
+    ratio: float  # median of candidate / median of baseline; below 1 is faster
+    low: float  # bootstrap interval of the ratio
+    high: float
+    level: float  # its nominal coverage, 0.95
+    verdict: Verdict
+    cautions: tuple[Caution, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Accuracy:
+    """Right answers on one split, with a Wilson score interval."""
+
+    kind: AccuracyKind  # "top1" against labels, "agreement" with the un-reduced model
+    split: str  # "search", "select" or "report"
+    split_hash: str
+    images: int
+    right: int
+    low: float  # interval of `top1`
+    high: float
+    level: float
+    kl: float  # mean KL divergence from the un-reduced model's prediction, nats
+
+    @property
+    def top1(self) -> float:
+        """Share of right answers, 0 to 1."""
+        return self.right / self.images
+
+
+@dataclass(frozen=True, slots=True)
+class Paired:
+    """Two models on the same images: how many each alone gets right, and what that proves."""
+
+    images: int
+    only_baseline: int
+    only_candidate: int
+    p_value: float  # exact two-sided McNemar test
+    difference: float  # candidate minus baseline, share of images
+    low: float  # interval of the difference
+    high: float
+    level: float
+
+
+Phase = Literal["attention", "mlp", "scoring", "matching", "gather_merge", "other"]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+
+RANGE = "tokensearch"
+
+
+def range_name(block: int, phase: Phase) -> str:
+    """Name of the profiler range around one phase of one block, as the runtime writes it.
+
+    >>> range_name(3, "mlp")
+    'tokensearch.block.3.mlp'
+    """
+    return f"{RANGE}.block.{block}.{phase}"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTime:
+    """Profiled time of one phase of one block, per pass."""
+
+    block: int | None  # None: outside the blocks (stem, head)
+    phase: Phase
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """Where the time of a pass goes, by the PyTorch profiler. Tracing costs time: no headline."""
+
+    name: str
+    cell: Cell
+    passes: int
+    phases: tuple[PhaseTime, ...]
+    profiled_ms: float  # whole pass under the profiler
+    clock_ms: float  # whole pass by the clock, un-profiled
+
+    @property
+    def unexplained_ms(self) -> float:
+        """Profiled time that belongs to none of the ranges."""
+        return self.profiled_ms - sum(item.ms for item in self.phases)
+
+    def phase_ms(self, phase: Phase) -> float:
+        """Profiled time of one phase, over all blocks."""
+        return sum(item.ms for item in self.phases if item.phase == phase)
+
+
+TrialState = Literal["complete", "too_slow", "duplicate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One proposal of the search and what became of it."""
+
+    number: int
+    origin: str  # "sampler", a preset's name, or "baseline"
+    schedule_hash: str
+    state: TrialState
+    comparison: Comparison | None
+    accuracy: Accuracy | None
+    seconds: float  # what it cost
+    policy: dict[str, Any] = field(hash=False)  # as a policy file spells it
+
+
+Record = Machine | Cell | Latency | Comparison | Accuracy | Paired | Profile | Trial
+
+
+def to_json(record: Record) -> dict[str, Any]:
+    """Return a record's fields, with the derived figures that readers look for first."""
+    fields = asdict(record)
+    match record:
+        case Latency():
+            return {"median_ms": record.median_ms, "spread_ms": record.spread_ms, **fields}
+        case Comparison():
+            return fields | {
+                "baseline": to_json(record.baseline),
+                "candidate": to_json(record.candidate),
+                "cautions": [caution.name.lower() for caution in record.cautions],
+            }
+        case Accuracy():
+            return {"top1": record.top1, **fields}
+        case Machine():
+            return {"name": record.name, **fields, "versions": dict(record.versions)}
+        case Cell():
+            return fields | {"machine": to_json(record.machine)}
+        case _:
+            return fields

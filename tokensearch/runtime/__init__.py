@@ -1,0 +1,16 @@
+"""What ships to production: make a model follow a policy. Imports torch and nothing else."""
+
+from tokensearch.runtime.attach import applied, apply, check, policy_of, ranged, remove
+from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
+
+__all__ = [
+    "applied",
+    "apply",
+    "check",
+    "describe",
+    "policy_of",
+    "ranged",
+    "reads_prefix_only",
+    "remove",
+    "weights_digest",
+]
