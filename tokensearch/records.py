@@ -166,7 +166,8 @@ class Profile:
         return sum(item.ms for item in self.phases if item.phase == phase)
 
 
-TrialState = Literal["complete", "too_slow", "duplicate"]
+# "ruled_out": so inaccurate on the first images that its latency was not worth measuring
+TrialState = Literal["complete", "ruled_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +175,11 @@ class Trial:
     """One proposal of the search and what became of it."""
 
     number: int
-    origin: str  # "sampler", a preset's name, or "baseline"
+    origin: str  # "sampler", "seed", or a preset's name
     schedule_hash: str
     state: TrialState
-    comparison: Comparison | None
-    accuracy: Accuracy | None
+    comparison: Comparison | None  # None when ruled out
+    accuracy: Accuracy  # on the `search` split, or as many of its images as it took to rule it out
     seconds: float  # what it cost
     policy: dict[str, Any] = field(hash=False)  # as a policy file spells it
 
@@ -204,5 +205,17 @@ def to_json(record: Record) -> dict[str, Any]:
             return {"name": record.name, **fields, "versions": dict(record.versions)}
         case Cell():
             return fields | {"machine": to_json(record.machine)}
+        case Profile():
+            return fields | {
+                "cell": to_json(record.cell),
+                "phases": [asdict(item) for item in record.phases],
+                "unexplained_ms": record.unexplained_ms,
+            }
+        case Trial():
+            comparison = record.comparison
+            return fields | {
+                "comparison": None if comparison is None else to_json(comparison),
+                "accuracy": to_json(record.accuracy),
+            }
         case _:
             return fields

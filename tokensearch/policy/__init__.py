@@ -1,6 +1,7 @@
 """Policies: what blocks do with their tokens, how that is written down, what was published."""
 
 from tokensearch.policy.file import load, load_set, save, save_set
+from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import Evidence, Policy
 from tokensearch.policy.policy_set import PolicySet
@@ -21,8 +22,10 @@ __all__ = [
     "Step",
     "Target",
     "at_random",
+    "block_macs",
     "load",
     "load_set",
+    "mac_share",
     "parse_target",
     "preset",
     "save",

@@ -1,0 +1,128 @@
+"""A run folder: what a search leaves behind, and what a stopped search goes on from.
+
+    run.json       what was asked, on which machine and images; the result when there is one
+    study.db       Optuna's study
+    trials.jsonl   one line per finished trial (`records.Trial`)
+    front.json     the Pareto set; policies/ holds its members one by one
+    policy.json    the answer
+    profiles/      where the time goes, as records and as a TensorBoard folder
+    report.md      all of it in words
+
+Files appear whole or not at all; `trials.jsonl` grows by whole lines, and a torn last line (the
+power went) is cut off.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokensearch.errors import RunError
+from tokensearch.policy.file import to_text, write_whole
+
+FORMAT, VERSION = "tokensearch.run", 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """The names inside a run folder."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """What was asked, and the result."""
+        return self.path / "run.json"
+
+    @property
+    def study(self) -> Path:
+        """Optuna's SQLite file: one process only."""
+        return self.path / "study.db"
+
+    @property
+    def trials(self) -> Path:
+        """One JSON line per finished trial."""
+        return self.path / "trials.jsonl"
+
+    @property
+    def front(self) -> Path:
+        """The policy set."""
+        return self.path / "front.json"
+
+    @property
+    def policies(self) -> Path:
+        """The set's members, a file each."""
+        return self.path / "policies"
+
+    @property
+    def policy(self) -> Path:
+        """The answer."""
+        return self.path / "policy.json"
+
+    @property
+    def profiles(self) -> Path:
+        """Profile records, and the TensorBoard folder."""
+        return self.path / "profiles"
+
+    @property
+    def report(self) -> Path:
+        """The report in Markdown."""
+        return self.path / "report.md"
+
+    def read_run(self) -> dict[str, Any] | None:
+        """Return run.json, or None in a folder that is new; RunError when it is another's."""
+        if not self.run.exists():
+            return None
+        try:
+            document = json.loads(self.run.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise RunError(f"{self.run} cannot be read as JSON: {error}") from error
+        if not isinstance(document, dict) or document.get("format") != FORMAT:
+            raise RunError(f"{self.run} is not of a tokensearch run")
+        if document.get("version") != VERSION:
+            raise RunError(f"{self.run} has version {document.get('version')!r}; known is {VERSION}")
+        return document
+
+    def write_run(self, document: Mapping[str, Any]) -> None:
+        """Write run.json whole."""
+        write_whole(self.run, to_text({"format": FORMAT, "version": VERSION, **document}))
+
+    def create(self) -> None:
+        """Make the folder, and find out now whether it can be written."""
+        try:
+            self.policies.mkdir(parents=True, exist_ok=True)
+            self.profiles.mkdir(exist_ok=True)
+            probe = self.path / ".probe"
+            probe.write_bytes(b"")
+            probe.unlink()
+        except OSError as error:
+            raise RunError(f"run folder {self.path} cannot be written: {error.strerror}") from error
+
+    def append_trial(self, trial: Mapping[str, Any]) -> None:
+        """Add one finished trial; it is on the disk when this returns."""
+        with self.trials.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(trial, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def read_trials(self) -> tuple[dict[str, Any], ...]:
+        """Return every finished trial, in the order they ended."""
+        return tuple(self._lines()) if self.trials.exists() else ()
+
+    def mend_trials(self) -> None:
+        """Cut off a last line that was torn when the process was killed."""
+        if not self.trials.exists():
+            return
+        data = self.trials.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            self.trials.write_bytes(whole)
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(self.trials.read_text(encoding="utf-8").splitlines(), 1):
+            try:
+                yield json.loads(line)
+            except ValueError as error:
+                raise RunError(f"{self.trials} line {number} is not JSON: {error}") from error
