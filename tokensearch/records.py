@@ -4,7 +4,9 @@ Times are milliseconds throughout. `to_json` gives what files hold: the fields, 
 figures people look for, so that a reader needs no formulas of ours.
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from statistics import median, quantiles
 from typing import Any, Literal, get_args
@@ -219,3 +221,34 @@ def to_json(record: Record) -> dict[str, Any]:
             }
         case _:
             return fields
+
+
+def trial_from_json(fields: Mapping[str, Any]) -> Trial:
+    """Return the Trial that `to_json` wrote."""
+    comparison = fields["comparison"]
+    return Trial(
+        **{
+            **fields,
+            "accuracy": _accuracy(fields["accuracy"]),
+            "comparison": None if comparison is None else _comparison(comparison),
+        }
+    )
+
+
+def _comparison(written: Mapping[str, Any]) -> Comparison:
+    fields = {
+        **written,
+        "baseline": _latency(written["baseline"]),
+        "candidate": _latency(written["candidate"]),
+        "cautions": tuple(Caution[name.upper()] for name in written["cautions"]),
+    }
+    return Comparison(**fields)
+
+
+def _latency(written: Mapping[str, Any]) -> Latency:
+    return Latency(tuple(written["passes_ms"]), written["warmup"])
+
+
+def _accuracy(written: Mapping[str, Any]) -> Accuracy:
+    """Leave out what `to_json` derived."""
+    return Accuracy(**{item.name: written[item.name] for item in dataclass_fields(Accuracy)})

@@ -82,12 +82,18 @@ class RunFolder:
         if not isinstance(document, dict) or document.get("format") != FORMAT:
             raise RunError(f"{self.run} is not of a tokensearch run")
         if document.get("version") != VERSION:
-            raise RunError(f"{self.run} has version {document.get('version')!r}; known is {VERSION}")
+            raise RunError(
+                f"{self.run} has version {document.get('version')!r}; known is {VERSION}"
+            )
         return document
 
     def write_run(self, document: Mapping[str, Any]) -> None:
         """Write run.json whole."""
         write_whole(self.run, to_text({"format": FORMAT, "version": VERSION, **document}))
+
+    def write_profile(self, name: str, profile: Mapping[str, Any]) -> None:
+        """Write profiles/NAME.json whole."""
+        write_whole(self.profiles / f"{name}.json", to_text(profile))
 
     def create(self) -> None:
         """Make the folder, and find out now whether it can be written."""

@@ -1,0 +1,33 @@
+from typing import Any
+
+import torch
+
+from tokensearch.data.bundled import bundled_splits
+from tokensearch.data.scenes import scenes_digest, split_scenes
+from tokensearch.data.splits import PURPOSES, Sizes
+
+CONFIG: dict[str, Any] = {
+    "input_size": (3, 224, 224),
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+}
+
+
+def test_scenes_are_the_bundled_ones_normalised() -> None:
+    made = bundled_splits(data_config=CONFIG, sizes=Sizes(3, 1, 1))
+
+    images, labels = next(made.search.batches(3))
+
+    scenes, digits = split_scenes("search", 3, size=224)
+    assert torch.equal(labels, digits)
+    assert torch.allclose(images, scenes / 127.5 - 1, atol=1e-6)
+
+
+def test_scenes_carry_their_own_digest() -> None:
+    made = bundled_splits(data_config=CONFIG, sizes=Sizes(3, 4, 5))
+
+    digests = [made.of(purpose).digest for purpose in PURPOSES]
+
+    assert digests == [scenes_digest(p, n, 224) for p, n in zip(PURPOSES, (3, 4, 5), strict=True)]
+    assert made.labelled
+    assert made.name == "digit scenes"

@@ -1,0 +1,106 @@
+"""Digit scenes: what a split promises to those who measure on it."""
+
+import pytest
+import torch
+
+from tokensearch.data.scenes import (
+    CLASSES,
+    PURPOSES,
+    Recipe,
+    digit_ids,
+    scenes_digest,
+    split_scenes,
+    training_scenes,
+)
+
+SPLITS = ("search", "select", "report")
+
+
+def test_no_digit_serves_two_purposes():
+    ids = [i for purpose in PURPOSES for i in digit_ids(purpose)]
+    assert sorted(ids) == list(range(1797))
+
+
+def test_the_held_out_digits_have_equally_many_of_each_class():
+    assert [len(digit_ids(purpose)) for purpose in PURPOSES] == [997, 200, 200, 400]
+
+
+@pytest.mark.parametrize("purpose", SPLITS)
+def test_a_split_holds_equally_many_scenes_of_each_class(purpose):
+    _, labels = split_scenes(purpose, 50)
+    assert torch.bincount(labels, minlength=CLASSES).tolist() == [5] * CLASSES
+
+
+def test_a_scene_is_the_same_whatever_batch_it_is_made_in():
+    few, few_labels = split_scenes("report", 7)
+    many, many_labels = split_scenes("report", 23)
+    assert torch.equal(few, many[:7])
+    assert torch.equal(few_labels, many_labels[:7])
+
+
+def test_making_other_scenes_in_between_changes_nothing():
+    before, _ = split_scenes("search", 5)
+    split_scenes("select", 5)
+    torch.rand(3)
+    after, _ = split_scenes("search", 5)
+    assert torch.equal(before, after)
+
+
+def test_splits_show_different_scenes():
+    search, select, report = (split_scenes(purpose, 10)[0] for purpose in SPLITS)
+    assert not torch.equal(search, select)
+    assert not torch.equal(select, report)
+
+
+def test_images_are_bytes_of_the_size_that_was_asked_for():
+    images, labels = split_scenes("select", 3, size=112)
+    assert images.shape == (3, 3, 112, 112)
+    assert images.dtype == torch.uint8
+    assert labels.dtype == torch.int64
+
+
+def test_training_digits_are_no_split():
+    with pytest.raises(ValueError, match="no such split: 'train'"):
+        split_scenes("train", 1)
+
+
+def test_equal_seeds_give_equal_training_scenes():
+    one, same, other = (
+        training_scenes(seed, 4, Recipe(), size=224) for seed in ((0, 1), (0, 1), (0, 2))
+    )
+    assert torch.equal(one.images, same.images)
+    assert torch.equal(one.ink, same.ink)
+    assert not torch.equal(one.images, other.images)
+
+
+def test_ink_says_which_patches_the_digit_covers():
+    scenes = training_scenes((0,), 16, Recipe(digit_px=(100.0, 100.0)), size=224)
+    assert scenes.ink.shape == (16, 14, 14)
+    covered = (scenes.ink > 0).flatten(1).sum(1)
+    assert covered.min() >= 4
+    assert covered.max() <= 81  # a turned digit of 100 px touches at most 9 x 9 patches
+
+
+def test_plain_scenes_hold_two_colours_and_the_edge_between_them():
+    plain = training_scenes((0,), 4, Recipe(plain_share=1.0), size=112).images
+    corners = plain[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
+    assert all(len(torch.unique(c, dim=1).T) <= 2 for c in corners)
+
+
+def test_ink_stands_out_enough_for_a_person_to_read_it():
+    scenes = training_scenes((0,), 40, Recipe(plain_share=1.0), size=224)
+    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+    luminance = (scenes.images / 255 * weights).sum(1).flatten(1)
+    assert (luminance.amax(1) - luminance.amin(1)).min() > 0.39  # 0.4, less rounding to bytes
+
+
+def test_the_digest_names_a_split_and_nothing_else():
+    digest = scenes_digest("report", 100, 224)
+    assert digest.startswith("sha256:")
+    assert digest == scenes_digest("report", 100, 224)
+    others = [
+        scenes_digest("report", 101, 224),
+        scenes_digest("select", 100, 224),
+        scenes_digest("report", 100, 112),
+    ]
+    assert digest not in others

@@ -1,0 +1,171 @@
+import math
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from tokensearch.data.splits import Split
+from tokensearch.errors import MeasurementError
+from tokensearch.evaluate import Predictions, accuracy, paired, predict
+from tokensearch.evaluate.intervals import mcnemar, paired_difference, wilson
+
+
+class Counting:
+    """Image `i` holds the value i everywhere; its label is i modulo 3, or -1."""
+
+    def __init__(self, count: int, *, labelled: bool = True) -> None:
+        self.count, self.labelled = count, labelled
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.full((3, 4, 4), float(index)), index % 3 if self.labelled else -1
+
+
+def split_of(count: int, *, labelled: bool = True) -> Split:
+    return Split("select", Counting(count, labelled=labelled), "sha256:abc", labelled=labelled)
+
+
+def knows_all(images: Tensor) -> Tensor:
+    """Answer with the label that `Counting` gives."""
+    return 5.0 * torch.nn.functional.one_hot(images[:, 0, 0, 0].long() % 3, 3)
+
+
+def says_zero(images: Tensor) -> Tensor:
+    return torch.tensor([2.0, 1.0, 0.0]).expand(len(images), 3)
+
+
+def ask(forward: object, split: Split, **more: object) -> Predictions:
+    return predict(forward, split, batch=4, device="cpu", **more)  # type: ignore[arg-type]
+
+
+def answering(classes: Sequence[int], labels: Sequence[int]) -> Predictions:
+    logits = 3.0 * torch.nn.functional.one_hot(torch.tensor(classes), 3)
+    return Predictions(logits.log_softmax(1), torch.tensor(labels))
+
+
+def test_predictions_are_log_probabilities_in_order() -> None:
+    predictions = ask(knows_all, split_of(10))
+
+    assert predictions.answers.tolist() == [i % 3 for i in range(10)]
+    assert predictions.labels.tolist() == [i % 3 for i in range(10)]
+    assert torch.allclose(predictions.log_probs.exp().sum(1), torch.ones(10))
+    assert predictions.log_probs.dtype == torch.float32
+
+
+def test_the_model_gets_the_dtype_asked_for_and_no_gradients() -> None:
+    seen: list[tuple[torch.dtype, bool]] = []
+
+    def forward(images: Tensor) -> Tensor:
+        seen.append((images.dtype, torch.is_inference_mode_enabled()))
+        return says_zero(images)
+
+    ask(forward, split_of(3), dtype=torch.bfloat16)
+
+    assert seen == [(torch.bfloat16, True)]
+
+
+def test_progress_is_told_after_every_batch() -> None:
+    told: list[tuple[int, int]] = []
+
+    predictions = ask(says_zero, split_of(20), limit=10, on_batch=lambda *done: told.append(done))
+
+    assert told == [(4, 10), (8, 10), (10, 10)]
+    assert len(predictions.labels) == 10
+
+
+def test_logits_that_are_not_finite_name_the_image() -> None:
+    def overflows(images: Tensor) -> Tensor:
+        logits = says_zero(images).clone()
+        logits[images[:, 0, 0, 0] == 6] = math.nan
+        return logits
+
+    with pytest.raises(MeasurementError) as caught:
+        ask(overflows, split_of(10))
+
+    assert str(caught.value) == (
+        "the model's logits are not finite for image 6 of the select split, counted from 0"
+    )
+
+
+def test_features_instead_of_logits_are_refused() -> None:
+    with pytest.raises(MeasurementError) as caught:
+        ask(lambda images: images, split_of(4))
+
+    assert str(caught.value) == (
+        "the model returned (4, 3, 4, 4) for 4 images, not one row of logits each"
+    )
+
+
+def test_right_answers_are_counted_against_labels() -> None:
+    split = split_of(10)
+    all_right, one_third = ask(knows_all, split), ask(says_zero, split)
+
+    result = accuracy(one_third, all_right, split)
+
+    assert (result.kind, result.right, result.images) == ("top1", 4, 10)
+    assert (result.low, result.high) == wilson(4, 10)
+    assert (result.split, result.split_hash, result.level) == ("select", "sha256:abc", 0.95)
+
+
+def test_without_labels_the_baseline_is_right() -> None:
+    split = split_of(10, labelled=False)
+    baseline, candidate = ask(knows_all, split), ask(says_zero, split)
+
+    result = accuracy(candidate, baseline, split)
+
+    assert (result.kind, result.right) == ("agreement", 4)
+    assert accuracy(baseline, baseline, split).top1 == 1.0
+
+
+def test_divergence_is_from_the_baseline_in_nats() -> None:
+    split = split_of(1)
+    half = Predictions(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([0]))
+    sure = Predictions(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([0]))
+
+    expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
+    assert accuracy(sure, half, split).kl == pytest.approx(expected, rel=1e-6)
+    assert accuracy(half, half, split).kl == 0.0
+
+
+def test_pairs_are_compared_image_by_image() -> None:
+    labels = [0, 0, 0, 0, 1, 1]
+    baseline = answering([0, 0, 0, 2, 2, 2], labels)  # right, right, right, wrong, wrong, wrong
+    candidate = answering([0, 1, 2, 0, 2, 0], labels)  # right, wrong, wrong, right, wrong, wrong
+
+    result = paired(candidate, baseline, split_of(6))
+
+    assert (result.images, result.only_baseline, result.only_candidate) == (6, 2, 1)
+    assert result.difference == pytest.approx(-1 / 6)
+    assert result.p_value == mcnemar(2, 1)
+    assert (result.low, result.high) == paired_difference(2, 1, 6)
+
+
+def test_without_labels_a_candidate_can_only_lose() -> None:
+    labels = [-1] * 4
+    baseline, candidate = answering([0, 1, 2, 0], labels), answering([0, 2, 2, 1], labels)
+
+    result = paired(candidate, baseline, split_of(4, labelled=False))
+
+    assert (result.only_baseline, result.only_candidate) == (2, 0)
+
+
+def test_different_images_cannot_be_compared() -> None:
+    few, many = answering([0, 1], [0, 1]), answering([0, 1, 2], [0, 1, 2])
+
+    with pytest.raises(MeasurementError) as caught:
+        paired(few, many, split_of(3))
+
+    assert str(caught.value) == "candidate and baseline did not see the same images: 2 against 3"
+
+
+def test_different_classes_cannot_be_compared() -> None:
+    three = answering([0, 1], [0, 1])
+    two = Predictions(torch.zeros(2, 2), torch.tensor([0, 1]))
+
+    with pytest.raises(MeasurementError) as caught:
+        accuracy(two, three, split_of(2))
+
+    assert str(caught.value) == "candidate and baseline know different classes: 2 against 3"

@@ -1,0 +1,299 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from tokensearch import models
+from tokensearch.demo.model import demo_model
+from tokensearch.errors import ModelError
+from tokensearch.models import ALIASES, load_model, resolve, skeleton
+
+NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+
+
+@pytest.fixture(autouse=True)
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail the test that would go to the network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a test asked the hub")
+
+    monkeypatch.setattr(models, "get_hf_file_metadata", refuse)
+
+
+def refusal(name: str, **more: Any) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_model(name, **more)
+    return str(caught.value)
+
+
+def tiny(classes: int = 1000) -> nn.Module:
+    torch.manual_seed(0)
+    model: nn.Module = timm.create_model(NAME, num_classes=classes)
+    return model.eval()
+
+
+@pytest.mark.parametrize("full", ALIASES.values(), ids=ALIASES)
+def test_every_alias_has_weights_in_timm(full: str) -> None:
+    assert full in timm.list_pretrained()
+
+
+def test_aliases_are_spelt_out() -> None:
+    assert {alias: resolve(alias) for alias in ALIASES} == ALIASES
+    assert resolve("vit_l") == "vit_large_patch16_224.augreg_in21k_ft_in1k"
+
+
+def test_an_untagged_name_gets_timm_s_default_weights() -> None:
+    assert resolve("deit_tiny_patch16_224") == "deit_tiny_patch16_224.fb_in1k"
+
+
+@pytest.mark.parametrize("name", ["demo", NAME, "hf-hub:someone/model", "package.module:function"])
+def test_full_names_stay_as_they_are(name: str) -> None:
+    assert resolve(name) == name
+
+
+def test_an_unknown_name_gets_the_nearest() -> None:
+    assert refusal("deti_s") == "model 'deti_s' is unknown; the nearest are deit_s, deit_t, deit_b"
+
+
+def test_the_beginning_of_a_name_gets_the_shortest_that_go_on() -> None:
+    assert refusal("deit_small_patch16_224.f") == (
+        "model 'deit_small_patch16_224.f' is unknown; "
+        "the nearest are deit_small_patch16_224.fb_in1k"
+    )
+
+
+def test_a_skeleton_has_shapes_and_no_values() -> None:
+    module = skeleton("vit_t")
+
+    assert {p.device.type for p in module.parameters()} == {"meta"}
+    assert dict(module.named_parameters())["blocks.11.attn.qkv.weight"].shape == (576, 192)
+
+
+def test_a_skeleton_shows_the_architecture_before_any_download() -> None:
+    assert type(skeleton("swin_tiny_patch4_window7_224")).__name__ == "SwinTransformer"
+
+
+def test_the_demo_has_a_skeleton_too() -> None:
+    assert next(skeleton("demo").parameters()).is_meta
+
+
+def test_the_demo_takes_a_checkpoint_of_its_own(tmp_path: Path) -> None:
+    model, file = demo_model(pretrained=False), tmp_path / "weights.safetensors"
+    save_file(model.state_dict(), file)
+
+    loaded = load_model("demo", checkpoint=file)
+
+    assert torch.equal(loaded.module.get_parameter("head.weight"), model.head.weight)
+    assert loaded.data_config["mean"] == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, suffix: str) -> None:
+    model, file = tiny(), tmp_path / f"weights{suffix}"
+    if suffix == ".pth":
+        torch.save({"model": model.state_dict(), "epoch": 3}, file)
+    else:
+        save_file(model.state_dict(), file)
+
+    loaded = load_model("vit_t", checkpoint=file)
+
+    images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        assert torch.equal(loaded.module(images), model(images))
+    assert (loaded.name, loaded.pretrained, loaded.module.training) == (NAME, False, False)
+
+
+def test_the_data_config_is_timm_s(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(tiny().state_dict(), file)
+
+    assert load_model("vit_t", checkpoint=file).data_config == {
+        "input_size": (3, 224, 224),
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.5, 0.5),
+        "std": (0.5, 0.5, 0.5),
+        "crop_pct": 0.9,
+        "crop_mode": "center",
+    }
+
+
+def test_a_checkpoint_with_another_head_gets_as_many_classes(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(tiny(classes=7).state_dict(), file)
+
+    module: Any = load_model("vit_t", checkpoint=file).module
+
+    assert module.head.out_features == 7
+    assert module.num_classes == 7
+
+
+def test_a_checkpoint_that_does_not_fit_names_a_few_tensors(tmp_path: Path) -> None:
+    state, file = tiny().state_dict(), tmp_path / "weights.safetensors"
+    del state["cls_token"]
+    state["pos_embed"] = torch.zeros(1, 50, 192)
+    state["extra.weight"] = torch.zeros(1)
+    state["extra.bias"] = torch.zeros(1)
+    save_file(state, file)
+
+    assert refusal("vit_t", checkpoint=file) == (
+        f"checkpoint {file} does not fit {NAME} in 4 tensors: cls_token is missing; "
+        "pos_embed is (1, 50, 192), not (1, 197, 192); extra.bias is unknown"
+    )
+
+
+def test_a_missing_checkpoint_is_refused() -> None:
+    assert refusal("vit_t", checkpoint=Path("gone.pth")) == "checkpoint gone.pth does not exist"
+
+
+def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "model.pth"
+    torch.save(Path, file)  # any class is code to the unpickler
+
+    assert refusal("vit_t", checkpoint=file) == (
+        f"checkpoint {file} cannot be read; it must be safetensors, "
+        "or a torch file that holds tensors and no code"
+    )
+
+
+def test_a_checkpoint_without_tensors_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "numbers.pth"
+    torch.save({"epoch": 3}, file)
+
+    assert refusal("vit_t", checkpoint=file) == f"checkpoint {file} holds no table of named tensors"
+
+
+@pytest.mark.parametrize("kind", [OSError, ConnectionError, TimeoutError, RuntimeError])
+def test_weights_that_cannot_be_downloaded_name_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise kind("the hub is away.\nsecond line")
+
+    monkeypatch.setattr(models, "_ask_hub", lambda name: None)
+    monkeypatch.setattr(timm, "create_model", away)
+
+    assert refusal("deit_s") == (
+        "the weights of deit_small_patch16_224.fb_in1k cannot be downloaded "
+        "(the hub is away); give a local file with --checkpoint FILE"
+    )
+
+
+def test_a_hub_out_of_reach_fails_before_timm_starts_to_retry(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(*_: object, **__: object) -> None:
+        raise ConnectionError("name or service not known")
+
+    def retries(*_: object, **__: object) -> None:
+        raise AssertionError("timm was asked")
+
+    monkeypatch.setattr(models, "try_to_load_from_cache", lambda *_: None)
+    monkeypatch.setattr(models, "get_hf_file_metadata", away)
+    monkeypatch.setattr(timm, "create_model", retries)
+
+    assert refusal("deit_s") == (
+        "the weights of deit_small_patch16_224.fb_in1k cannot be downloaded "
+        "(name or service not known); give a local file with --checkpoint FILE"
+    )
+
+
+def test_cached_weights_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "try_to_load_from_cache", lambda *_: "/cache/model.safetensors")
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Identity())
+
+    assert load_model("deit_s").pretrained
+
+
+@pytest.fixture
+def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A module of the user's, beside where the command is started."""
+    (tmp_path / "my_factories.py").write_text(
+        "from torch import nn\n"
+        "def model(): return nn.Linear(2, 3)\n"
+        "def number(): return 3\n"
+        "def broken(): raise RuntimeError('no such file.\\nsecond line')\n"
+        "constant = 3\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)  # which also undoes what the loader adds
+    return "my_factories"
+
+
+def test_a_factory_gives_its_module_with_timm_s_default_preparation(factory: str) -> None:
+    loaded = load_model(f"{factory}:model")
+
+    assert isinstance(loaded.module, nn.Linear)
+    assert not loaded.pretrained
+    assert not loaded.module.training
+    assert loaded.data_config["input_size"] == (3, 224, 224)
+    assert loaded.data_config["mean"] == (0.485, 0.456, 0.406)
+
+
+@pytest.mark.parametrize(
+    ("function", "sentence"),
+    [
+        ("number", "model factory my_factories:number returned a int, not a torch module"),
+        ("broken", "model factory my_factories:broken failed: no such file"),
+        ("constant", "module my_factories has no function constant"),
+        ("absent", "module my_factories has no function absent"),
+    ],
+)
+def test_a_factory_that_gives_no_module_is_refused(
+    factory: str, function: str, sentence: str
+) -> None:
+    assert refusal(f"{factory}:{function}") == sentence
+
+
+def test_a_factory_nowhere_to_be_found_is_refused() -> None:
+    assert refusal("no_such_package:model") == (
+        "model factory no_such_package:model cannot be imported: No module named 'no_such_package'"
+    )
+
+
+def test_a_checkpoint_fills_a_factory_s_module(factory: str, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({"weight": torch.full((3, 2), 5.0), "bias": torch.zeros(3)}, file)
+
+    loaded = load_model(f"{factory}:model", checkpoint=file)
+
+    assert loaded.module.get_parameter("weight").tolist() == [[5.0, 5.0]] * 3
+
+
+def test_a_data_config_file_overrides_what_it_names(factory: str, tmp_path: Path) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(json.dumps({"input_size": [3, 96, 96], "mean": [0, 0, 0], "crop_pct": 1.0}))
+
+    config = load_model(f"{factory}:model", data_config=file).data_config
+
+    assert (config["input_size"], config["mean"], config["crop_pct"]) == ((3, 96, 96), (0, 0, 0), 1)
+    assert config["std"] == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[1]", "data config {} holds a list, not an object"),
+        (
+            '{"size": 3}',
+            "data config {} has 'size'; it may have input_size, mean, std, interpolation, "
+            "crop_pct, crop_mode",
+        ),
+        (
+            '{"std": [0, 1, 1]}',
+            "std in data config {} is [0, 1, 1]; it must be three numbers above 0",
+        ),
+    ],
+)
+def test_a_data_config_that_says_something_else_is_refused(
+    tmp_path: Path, text: str, sentence: str
+) -> None:
+    file = tmp_path / "data.json"
+    file.write_text(text)
+
+    assert refusal("vit_t", data_config=file) == sentence.format(file)

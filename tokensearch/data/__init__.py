@@ -1,0 +1,1 @@
+"""Images to measure accuracy on: bundled, photographs, folders and named sets; three splits."""

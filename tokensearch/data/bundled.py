@@ -1,0 +1,40 @@
+"""The labelled images that come with the package: digit scenes, for the bundled model."""
+
+from collections.abc import Mapping
+from functools import cache
+
+from torch import Tensor
+
+from tokensearch.data.pixels import Pixels, Preprocessing
+from tokensearch.data.scenes import scenes_digest, split_scenes
+from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
+
+
+def bundled_splits(*, data_config: Mapping[str, object], sizes: Sizes) -> Splits:
+    """Return digit scenes at the model's input size, drawn when first looked at.
+
+    Args:
+        data_config: timm's data config of the model.
+        sizes: Images per split; any number, since scenes are drawn.
+
+    Raises:
+        DataError: The model does not take square RGB images.
+    """
+    preprocessing = Preprocessing.of(data_config)
+    splits = {p: _split(p, sizes.of(p), preprocessing) for p in PURPOSES}
+    return Splits("digit scenes", **splits)
+
+
+def _split(purpose: Purpose, count: int, preprocessing: Preprocessing) -> Split:
+    size = preprocessing.size_px
+
+    @cache
+    def scenes() -> tuple[Tensor, Tensor]:
+        return split_scenes(purpose, count, size=size)
+
+    def read(index: int) -> tuple[Tensor, int]:
+        images, labels = scenes()
+        return images[index], int(labels[index])
+
+    dataset = Pixels(read, count, preprocessing)
+    return Split(purpose, dataset, scenes_digest(purpose, count, size), labelled=True)

@@ -1,0 +1,103 @@
+"""Three disjoint sets of images, one per purpose, whatever they come from."""
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from typing import Literal, Protocol, get_args
+
+import torch
+from torch import Tensor
+
+from tokensearch.errors import DataError
+
+Purpose = Literal["search", "select", "report"]
+PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
+
+UNLABELLED = -1  # the label of an image without one
+
+
+class Images(Protocol):
+    """What a split leans on; any map-style torch Dataset of single images has it."""
+
+    def __len__(self) -> int:
+        """Return how many images there are."""
+        ...
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        """Return one image, float (3, S, S), preprocessed, and its label or -1."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """Images per split: optimised on, finalists chosen on, quoted.
+
+    Raises:
+        DataError: A split would be empty.
+    """
+
+    search: int
+    select: int
+    report: int
+
+    def __post_init__(self) -> None:
+        for purpose, size in zip(PURPOSES, astuple(self), strict=True):
+            if size < 1:
+                raise DataError(f"the {purpose} split asks for {size} images; it needs at least 1")
+
+    @property
+    def total(self) -> int:
+        """Images of all three splits."""
+        return self.search + self.select + self.report
+
+    def of(self, purpose: Purpose) -> int:
+        """Return the size of one split."""
+        size: int = getattr(self, purpose)
+        return size
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Images of one purpose, in a fixed order of which every prefix is a fair sample."""
+
+    purpose: Purpose
+    dataset: Images
+    digest: str  # "sha256:...", of what the images are
+    labelled: bool  # False: every label is -1, and only agreement can be measured
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def batches(self, size: int, *, limit: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield images, float (B, 3, S, S), and labels, int64 (B,), the last batch maybe smaller.
+
+        Args:
+            size: Images per batch, B.
+            limit: Stop after the first `limit` images.
+
+        Raises:
+            DataError: An image cannot be read.
+        """
+        count = len(self) if limit is None else min(limit, len(self))
+        for start in range(0, count, size):
+            items = [self.dataset[i] for i in range(start, min(start + size, count))]
+            yield torch.stack([image for image, _ in items]), torch.tensor([y for _, y in items])
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The three splits of one source of images."""
+
+    name: str  # what the images are, in words
+    search: Split
+    select: Split
+    report: Split
+
+    @property
+    def labelled(self) -> bool:
+        """Whether accuracy can be measured; if not, agreement."""
+        return self.report.labelled
+
+    def of(self, purpose: Purpose) -> Split:
+        """Return one split."""
+        split: Split = getattr(self, purpose)
+        return split
