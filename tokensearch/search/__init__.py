@@ -1,0 +1,9 @@
+"""Search for the schedules worth having: propose, measure, confirm, choose."""
+
+from tokensearch.search.listener import Listener
+from tokensearch.search.proposals import SAMPLERS
+from tokensearch.search.session import Session
+from tokensearch.search.settings import SIZES, Limits, Settings
+from tokensearch.search.space import Space, load_space
+
+__all__ = ["SAMPLERS", "SIZES", "Limits", "Listener", "Session", "Settings", "Space", "load_space"]

@@ -1,0 +1,152 @@
+"""What a policy is worth: its accuracy on a split, its latency beside the un-reduced model's.
+
+The un-reduced model and the candidate are two copies with equal weights that go the same way, so
+that neither is timed in the other's caches and nothing is attached while the clock runs.
+"""
+
+import copy
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Subset
+
+from tokensearch import runtime
+from tokensearch.data.splits import Purpose, Split, Splits
+from tokensearch.evaluate import Forward, Predictions, accuracy, paired, predict
+from tokensearch.evaluate.accuracy import OnBatch
+from tokensearch.measure import Budget, clock_for, compare, profile
+from tokensearch.policy import Policy
+from tokensearch.records import Accuracy, Cell, Comparison, Paired, Profile
+from tokensearch.run_folder import RunFolder
+
+# Images per pass when only answers count. Larger passes were no faster per image on two CPU cores.
+ACCURACY_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A policy's answers on one split, beside those of the un-reduced model."""
+
+    predictions: Predictions
+    accuracy: Accuracy
+    paired: Paired
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """One model, on one device, with its images."""
+
+    model: nn.Module  # un-reduced, on the device of the cell, in its dtype
+    splits: Splits
+    cell: Cell
+    seed: int
+    _known: dict[Purpose, Predictions] = field(default_factory=dict)
+    _twin: list[nn.Module] = field(default_factory=list)
+
+    @property
+    def candidate(self) -> nn.Module:
+        """The copy that follows policies."""
+        if not self._twin:
+            self._twin.append(copy.deepcopy(self.model))
+        return self._twin[0]
+
+    def baseline(self, purpose: Purpose, *, on_batch: OnBatch | None = None) -> Predictions:
+        """Answers of the un-reduced model, asked for once per split."""
+        if purpose not in self._known:
+            split = self.splits.of(purpose)
+            self._known[purpose] = self._predict(self.model, split, on_batch=on_batch)
+        return self._known[purpose]
+
+    def score(self, policy: Policy, purpose: Purpose, *, on_batch: OnBatch | None = None) -> Scored:
+        """Accuracy on a whole split."""
+        split = self.splits.of(purpose)
+        with runtime.applied(self.candidate, policy) as model:
+            return self._scored(self._predict(model, split, on_batch=on_batch), purpose)
+
+    def screen(self, policy: Policy, images: int) -> Scored:
+        """Accuracy on the first `images` of the search split."""
+        with runtime.applied(self.candidate, policy) as model:
+            some = self._predict(model, self.splits.search, limit=images)
+        return self._scored(some, "search")
+
+    def complete(self, policy: Policy, screened: Scored) -> Scored:
+        """Accuracy on the whole search split, given that of its first images."""
+        first, split = len(screened.predictions.labels), self.splits.search
+        if first >= len(split):
+            return screened
+        rest = _part(split, first, len(split))
+        with runtime.applied(self.candidate, policy) as model:
+            later = self._predict(model, rest)
+        return self._scored(_joined(screened.predictions, later), "search")
+
+    def time(self, policy: Policy, budget: Budget) -> Comparison:
+        """Latency in the cell, in turn with the un-reduced model."""
+        images = self._images()
+        with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
+            return compare(
+                partial(self.model, images),
+                partial(model, images),
+                clock=clock_for(torch.device(self.cell.device)),
+                budget=budget,
+                seed=self.seed,
+            )
+
+    def profile(self, policy: Policy, name: str, folder: RunFolder) -> Profile:
+        """Where a pass under the policy spends its time; leaves a TensorBoard folder."""
+        images = self._images()
+        with (
+            torch.inference_mode(),
+            runtime.applied(self.candidate, policy) as model,
+            runtime.ranged(model),
+        ):
+            return profile(
+                partial(model, images),
+                name=name,
+                cell=self.cell,
+                clock=clock_for(torch.device(self.cell.device)),
+                trace_dir=folder.profiles / "tensorboard",
+            )
+
+    def _predict(
+        self,
+        forward: Forward,
+        split: Split,
+        *,
+        limit: int | None = None,
+        on_batch: OnBatch | None = None,
+    ) -> Predictions:
+        return predict(
+            forward,
+            split,
+            batch=ACCURACY_BATCH,
+            device=self.cell.device,
+            dtype=getattr(torch, self.cell.dtype),
+            limit=limit,
+            on_batch=on_batch,
+        )
+
+    def _scored(self, found: Predictions, purpose: Purpose) -> Scored:
+        split, count = self.splits.of(purpose), len(found.labels)
+        whole = self.baseline(purpose)
+        same = Predictions(whole.log_probs[:count], whole.labels[:count])
+        return Scored(found, accuracy(found, same, split), paired(found, same, split))
+
+    def _images(self) -> Tensor:
+        """One batch of real images for timing; a split smaller than it is repeated."""
+        images, _ = next(self.splits.search.batches(self.cell.batch))
+        repeats = -(-self.cell.batch // len(images))
+        whole = images.repeat(repeats, 1, 1, 1)[: self.cell.batch]
+        return whole.to(self.cell.device, getattr(torch, self.cell.dtype))
+
+
+def _part(split: Split, start: int, stop: int) -> Split:
+    images: Subset[tuple[Tensor, int]] = Subset(split.dataset, range(start, stop))  # type: ignore[arg-type]  # any map-style data set
+    return Split(split.purpose, images, split.digest, split.labelled)
+
+
+def _joined(first: Predictions, later: Predictions) -> Predictions:
+    return Predictions(
+        torch.cat([first.log_probs, later.log_probs]), torch.cat([first.labels, later.labels])
+    )

@@ -1,0 +1,19 @@
+"""What a search tells whoever watches it."""
+
+from typing import Protocol
+
+
+class Listener(Protocol):
+    """Watches a search: a terminal, a log, or nobody."""
+
+    def stage(self, title: str) -> None:
+        """Begin a new stage of the run."""
+        ...
+
+    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+        """Report that `done` of `total` pieces of this stage are finished."""
+        ...
+
+    def caution(self, text: str) -> None:
+        """Report something that the user should know."""
+        ...

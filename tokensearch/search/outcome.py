@@ -1,0 +1,159 @@
+"""The end of a run: confirm, choose, quote, profile, and write every file but run.json."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from tokensearch import __version__
+from tokensearch.policy import Policy, PolicySet, save, save_set
+from tokensearch.records import Trial, to_json
+from tokensearch.run_folder import RunFolder
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.finalists import (
+    Answer,
+    Finalist,
+    answer,
+    best_preset,
+    choose,
+    confirm,
+    evidence,
+    limit_of,
+    on_front,
+    summary,
+)
+from tokensearch.search.settings import Settings
+from tokensearch.search.trials import Search
+
+EXIT_CODES = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
+
+
+def finish(
+    search: Search, evaluator: Evaluator, settings: Settings, *, command: str
+) -> dict[str, Any]:
+    """Turn trials into an answer, and return the `result` of run.json."""
+    target, batch = settings.target, settings.batch
+    first = next(trial.comparison for trial in search.trials if trial.origin == "none")
+    assert first is not None  # the un-reduced model cannot be worse than itself
+    chosen = choose(search.trials, limit=limit_of(first, target, batch=batch))
+    finalists = _confirmed(search, evaluator, chosen)
+    best = answer(finalists, target, batch=batch)
+    preset = best_preset(finalists, target, batch=batch)
+    members = on_front(finalists)
+    wanted = _hashes([*members, *(f for f in (best.finalist, preset) if f)])
+    quoted = _quoted(search, evaluator, finalists, wanted)
+    stamp = {"tokensearch": __version__, "seed": settings.seed, "command": command}
+    policies = {
+        f.trial.schedule_hash: _stamped(f, evaluator, best, stamp) for f in quoted if f.report
+    }
+    _write(search.folder, [policies[f.trial.schedule_hash] for f in members])
+    _write_answer(search.folder, best, policies)
+    _profile(search, evaluator, best)
+    unreduced = next(f for f in finalists if not f.policy.reduces).comparison.baseline.median_ms
+    return {
+        "outcome": best.outcome,
+        "exit_code": EXIT_CODES[best.outcome],
+        "limit_ms": target.limit_ms(batch=batch, baseline_ms=unreduced),
+        "baseline_ms": unreduced,
+        "search_seconds": search.searched_seconds,
+        "trials": _counts(search),
+        "answer": best.finalist.trial.schedule_hash if best.finalist else None,
+        "best_preset": _named(preset),
+        "finalists": [
+            summary(f, front_member=f.trial.schedule_hash in _hashes(members)) for f in quoted
+        ],
+        "cautions": _cautions(quoted),
+    }
+
+
+def _confirmed(
+    search: Search, evaluator: Evaluator, chosen: Sequence[Trial]
+) -> tuple[Finalist, ...]:
+    """Confirm every chosen trial; fastest first."""
+    search.listener.stage(f"confirming {len(chosen)} finalists on fresh images, by fresh timings")
+    finalists = []
+    for done, trial in enumerate(chosen, 1):
+        finalists.append(confirm(trial, evaluator))
+        text = f"{finalists[-1].comparison.ratio:.2f}x ({trial.origin})"
+        search.listener.progress(done=done, total=len(chosen), seconds_left=None, text=text)
+    return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
+
+
+def _quoted(
+    search: Search, evaluator: Evaluator, finalists: Sequence[Finalist], wanted: set[str]
+) -> tuple[Finalist, ...]:
+    """Score on `report` those that are wanted."""
+    search.listener.stage(f"quoting {len(wanted)} of them on the report split")
+    quoted, done = [], 0
+    for finalist in finalists:
+        if finalist.trial.schedule_hash in wanted:
+            report = evaluator.score(finalist.policy, "report")
+            finalist = replace(finalist, report=report)  # the same one, with more known
+            done += 1
+            text = f"{100 * report.accuracy.top1:.1f} %"
+            search.listener.progress(done=done, total=len(wanted), seconds_left=None, text=text)
+        quoted.append(finalist)
+    return tuple(quoted)
+
+
+def _stamped(
+    finalist: Finalist, evaluator: Evaluator, best: Answer, stamp: dict[str, Any]
+) -> Policy:
+    """Return the policy with its evidence; a doubtful answer is not called confirmed."""
+    trial = finalist.trial
+    is_best = best.finalist is not None and best.finalist.trial is trial
+    doubtful = is_best and best.outcome == "ambiguous"
+    return finalist.policy.with_evidence(
+        evidence(finalist, evaluator, confirmed=not doubtful),
+        provenance={**stamp, "origin": trial.origin, "trial": trial.number},
+    )
+
+
+def _write(folder: RunFolder, members: Sequence[Policy]) -> None:
+    """Write the front, as a set and one by one."""
+    for old in folder.policies.glob("*.json"):
+        old.unlink()
+    for place, policy in enumerate(members):
+        save(policy, folder.policies / f"{place:02d}.json")
+    save_set(PolicySet(tuple(members)), folder.front)
+
+
+def _write_answer(folder: RunFolder, best: Answer, policies: dict[str, Policy]) -> None:
+    if best.finalist is None:
+        folder.policy.unlink(missing_ok=True)
+    else:
+        save(policies[best.finalist.trial.schedule_hash], folder.policy)
+
+
+def _profile(search: Search, evaluator: Evaluator, best: Answer) -> None:
+    """Profile the un-reduced model and the answer."""
+    search.listener.stage("profiling the un-reduced model and the answer")
+    unreduced = Policy(search.proposals.model)
+    chosen = best.finalist.policy if best.finalist else None
+    for name, policy in (("baseline", unreduced), ("answer", chosen)):
+        if policy is not None:
+            record = evaluator.profile(policy, name, search.folder)
+            search.folder.write_profile(name, to_json(record))
+
+
+def _counts(search: Search) -> dict[str, int]:
+    states = [trial.state for trial in search.trials]
+    return {
+        "complete": states.count("complete"),
+        "ruled_out": states.count("ruled_out"),
+        "duplicate": search.duplicates,
+    }
+
+
+def _cautions(finalists: Iterable[Finalist]) -> list[str]:
+    """Every doubt about a confirmed timing, once."""
+    return sorted({caution.value for f in finalists for caution in f.comparison.cautions})
+
+
+def _named(preset: Finalist | None) -> dict[str, str] | None:
+    if preset is None:
+        return None
+    return {"name": preset.trial.origin, "schedule_hash": preset.trial.schedule_hash}
+
+
+def _hashes(finalists: Iterable[Finalist]) -> set[str]:
+    return {finalist.trial.schedule_hash for finalist in finalists}

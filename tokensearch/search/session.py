@@ -1,0 +1,144 @@
+"""A whole run: set up or go on, search, confirm, choose, quote, write down."""
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from tokensearch.data.splits import PURPOSES, Splits
+from tokensearch.errors import RunError
+from tokensearch.measure import describe_cell
+from tokensearch.policy import ModelSpec
+from tokensearch.records import Cell, to_json, trial_from_json
+from tokensearch.run_folder import RunFolder
+from tokensearch.runtime import describe, reads_prefix_only, weights_digest
+from tokensearch.runtime.host import has_class_token
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.finalists import limit_of
+from tokensearch.search.listener import Listener
+from tokensearch.search.outcome import finish
+from tokensearch.search.proposals import Proposals
+from tokensearch.search.seeds import ladders, published
+from tokensearch.search.settings import Limits, Settings
+from tokensearch.search.space import Space
+from tokensearch.search.trials import Search
+
+
+@dataclass(frozen=True)
+class Session:
+    """Everything a run needs, made by the command line."""
+
+    model: nn.Module  # un-reduced, on its device, in its dtype
+    splits: Splits
+    space: Space
+    settings: Settings
+    limits: Limits
+    folder: RunFolder
+    listener: Listener
+    command: str
+
+    def run(self) -> Mapping[str, Any]:
+        """Search until the limits, and return what run.json then holds.
+
+        A folder that holds a stopped run of equal settings is gone on from.
+
+        Raises:
+            RunError: The folder cannot be written, or holds another run.
+        """
+        began = time.monotonic()
+        self.folder.create()
+        document = self._begin()
+        evaluator = Evaluator(self.model, self.splits, self._cell, self.settings.seed)
+        search = self._search(evaluator, ModelSpec(**document["model"]))
+        result = finish(search, evaluator, self.settings, command=self.command)
+        document = {**document, "result": {**result, "seconds": time.monotonic() - began}}
+        self.folder.write_run(document)
+        return document
+
+    @property
+    def _cell(self) -> Cell:
+        settings = self.settings
+        return describe_cell(
+            torch.device(settings.device),
+            dtype=getattr(torch, settings.dtype),
+            batch=settings.batch,
+            resolution=settings.resolution,
+        )
+
+    def _begin(self) -> dict[str, Any]:
+        """Write down what is asked, or see that the folder was asked the same."""
+        spec = describe(self.model, name=self.settings.model)
+        document = {
+            "settings": self.settings.to_json(),
+            "budget": asdict(self.limits),
+            "command": self.command,
+            "model": asdict(replace(spec, weights=weights_digest(self.model))),
+            "cell": to_json(self._cell),
+            "data": {
+                "name": self.splits.name,
+                "labelled": self.splits.labelled,
+                "splits": {
+                    purpose: {
+                        "images": len(self.splits.of(purpose)),
+                        "digest": self.splits.of(purpose).digest,
+                    }
+                    for purpose in PURPOSES
+                },
+            },
+            "result": None,
+        }
+        before = self.folder.read_run()
+        if before is not None:
+            _check_same(before, document, self.folder)
+        self.folder.write_run(document)
+        return document
+
+    def _search(self, evaluator: Evaluator, spec: ModelSpec) -> Search:
+        """Search until the limits."""
+        self.folder.mend_trials()
+        lines = self.folder.read_trials()
+        able = {"scored": has_class_token(self.model), "prefix_read": reads_prefix_only(self.model)}
+        space = self.space.fitting(spec, **able)
+        settings = self.settings
+        proposals = Proposals(
+            self.folder, space, spec, sampler=settings.sampler, seed=settings.seed
+        )
+        proposals.reconcile(lines)
+        self._baseline(evaluator)
+        search = Search(evaluator, proposals, self.folder, self.limits, self.listener)
+        search.trials.extend(trial_from_json(line) for line in lines)
+        self.listener.stage(f"searching, {len(lines)} trials so far")
+        search.try_fixed(published(spec, **able))
+        if not lines:
+            first = search.trials[0].comparison
+            limit = limit_of(first, settings.target, batch=settings.batch) if first else 1.0
+            for parameters in ladders(space, spec, share=min(limit, 1.0)):
+                proposals.enqueue(parameters)
+        search.explore()
+        return search
+
+    def _baseline(self, evaluator: Evaluator) -> None:
+        self.listener.stage("the un-reduced model on the search split")
+        evaluator.baseline(
+            "search",
+            on_batch=lambda done, total: self.listener.progress(
+                done=done, total=total, seconds_left=None, text=""
+            ),
+        )
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
+    """Refuse to go on in the folder of another run: its figures would not belong together."""
+    for part in ("settings", "model", "cell", "data"):
+        written = json.loads(json.dumps(now[part]))
+        for name in written:
+            if before[part].get(name) != written[name]:
+                raise RunError(
+                    f"run folder {folder.path} holds a run with {part}.{name} "
+                    f"{before[part].get(name)!r:.80}, this one has {written[name]!r:.80}; "
+                    f"name another folder with --out"
+                )
