@@ -1,6 +1,6 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
-from tokensearch.runtime.attach import applied, apply, check, policy_of, ranged, remove
+from tokensearch.runtime.attach import applied, apply, check, policy_of, ranged, remove, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 
 __all__ = [
@@ -12,5 +12,6 @@ __all__ = [
     "ranged",
     "reads_prefix_only",
     "remove",
+    "resolve",
     "weights_digest",
 ]

@@ -44,7 +44,7 @@ def apply(model: Model, policy: Policy | str | Path) -> Model:
     PolicyError if the policy was made for another geometry, ModelError if the model's blocks cannot
     be opened. A policy found on other weights is applied with a warning: fine-tuning is normal.
     """
-    chosen = _resolve(model, policy)
+    chosen = resolve(model, policy)
     check(model, chosen)
     remove(model)
     _attach(model, chosen, ranges=False)
@@ -124,8 +124,8 @@ def check(model: nn.Module, policy: Policy) -> None:
         )
 
 
-def _resolve(model: nn.Module, policy: Policy | str | Path) -> Policy:
-    """Return the policy that was named."""
+def resolve(model: nn.Module, policy: Policy | str | Path) -> Policy:
+    """Return the policy that a path or a preset's name stands for; PolicyError if neither."""
     if isinstance(policy, Policy):
         return policy
     if Path(policy).is_file():

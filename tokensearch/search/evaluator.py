@@ -52,24 +52,31 @@ class Evaluator:
             self._twin.append(copy.deepcopy(self.model))
         return self._twin[0]
 
-    def baseline(self, purpose: Purpose, *, on_batch: OnBatch | None = None) -> Predictions:
-        """Answers of the un-reduced model, asked for once per split."""
-        if purpose not in self._known:
-            split = self.splits.of(purpose)
-            self._known[purpose] = self._predict(self.model, split, on_batch=on_batch)
-        return self._known[purpose]
+    def baseline(
+        self, purpose: Purpose, *, limit: int | None = None, on_batch: OnBatch | None = None
+    ) -> Predictions:
+        """Answers of the un-reduced model, asked for once per image."""
+        split = self.splits.of(purpose)
+        wanted = len(split) if limit is None else min(limit, len(split))
+        known = self._known.get(purpose)
+        if known is None or len(known.labels) < wanted:
+            known = self._predict(self.model, split, limit=limit, on_batch=on_batch)
+            self._known[purpose] = known
+        return Predictions(known.log_probs[:wanted], known.labels[:wanted])
 
-    def score(self, policy: Policy, purpose: Purpose, *, on_batch: OnBatch | None = None) -> Scored:
-        """Accuracy on a whole split."""
+    def score(
+        self,
+        policy: Policy,
+        purpose: Purpose,
+        *,
+        limit: int | None = None,
+        on_batch: OnBatch | None = None,
+    ) -> Scored:
+        """Accuracy on a split, or on its first `limit` images."""
         split = self.splits.of(purpose)
         with runtime.applied(self.candidate, policy) as model:
-            return self._scored(self._predict(model, split, on_batch=on_batch), purpose)
-
-    def screen(self, policy: Policy, images: int) -> Scored:
-        """Accuracy on the first `images` of the search split."""
-        with runtime.applied(self.candidate, policy) as model:
-            some = self._predict(model, self.splits.search, limit=images)
-        return self._scored(some, "search")
+            found = self._predict(model, split, limit=limit, on_batch=on_batch)
+        return self._scored(found, purpose)
 
     def complete(self, policy: Policy, screened: Scored) -> Scored:
         """Accuracy on the whole search split, given that of its first images."""
@@ -128,9 +135,7 @@ class Evaluator:
         )
 
     def _scored(self, found: Predictions, purpose: Purpose) -> Scored:
-        split, count = self.splits.of(purpose), len(found.labels)
-        whole = self.baseline(purpose)
-        same = Predictions(whole.log_probs[:count], whole.labels[:count])
+        split, same = self.splits.of(purpose), self.baseline(purpose, limit=len(found.labels))
         return Scored(found, accuracy(found, same, split), paired(found, same, split))
 
     def _images(self) -> Tensor:

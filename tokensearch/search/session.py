@@ -52,6 +52,9 @@ class Session:
         began = time.monotonic()
         self.folder.create()
         document = self._begin()
+        if document["result"] is not None:
+            self.listener.caution(f"{self.folder.path} is finished; raise --trials to search on")
+            return document
         evaluator = Evaluator(self.model, self.splits, self._cell, self.settings.seed)
         search = self._search(evaluator, ModelSpec(**document["model"]))
         result = finish(search, evaluator, self.settings, command=self.command)
@@ -94,6 +97,8 @@ class Session:
         before = self.folder.read_run()
         if before is not None:
             _check_same(before, document, self.folder)
+            if before["budget"] == document["budget"]:
+                document["result"] = before["result"]
         self.folder.write_run(document)
         return document
 
@@ -109,8 +114,15 @@ class Session:
         )
         proposals.reconcile(lines)
         self._baseline(evaluator)
-        search = Search(evaluator, proposals, self.folder, self.limits, self.listener)
-        search.trials.extend(trial_from_json(line) for line in lines)
+        search = Search(
+            evaluator,
+            proposals,
+            self.folder,
+            self.limits,
+            self.listener,
+            trials=[trial_from_json(line) for line in lines],
+            earlier_seconds=sum(line["seconds"] for line in lines),
+        )
         self.listener.stage(f"searching, {len(lines)} trials so far")
         search.try_fixed(published(spec, **able))
         if not lines:

@@ -35,7 +35,7 @@ class Limits:
     """When the search stops proposing; what was proposed is always finished."""
 
     trials: int  # policies evaluated, presets and controls counted in
-    seconds: float  # since the search began or went on
+    seconds: float  # of searching; confirming and quoting come on top
 
 
 # Images per split. Search: a paired difference of two points is seen on 512 images. Select: as many

@@ -37,6 +37,7 @@ class Search:
     listener: Listener
     trials: list[Trial] = field(default_factory=list)
     duplicates: int = 0
+    earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
     searched_seconds: float = 0.0  # once the search has ended
     _began: float = field(default_factory=time.monotonic)
 
@@ -65,8 +66,8 @@ class Search:
 
     @property
     def seconds(self) -> float:
-        """Time since the search began, or went on."""
-        return time.monotonic() - self._began
+        """Time that this search has taken, trials of a stopped process counted in."""
+        return self.earlier_seconds + time.monotonic() - self._began
 
     def _propose(self) -> bool:
         """Ask for one policy and try it; False if it had been tried before."""
@@ -82,7 +83,7 @@ class Search:
     def _try(self, policy: Policy, origin: str) -> dict[str, object]:
         """Measure one policy and write it down."""
         began = time.monotonic()
-        scored = self.evaluator.screen(policy, SCREEN_IMAGES)
+        scored = self.evaluator.score(policy, "search", limit=SCREEN_IMAGES)
         hopeless = scored.paired.high < -HOPELESS_LOSS
         if not hopeless:
             scored = self.evaluator.complete(policy, scored)

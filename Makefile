@@ -1,0 +1,51 @@
+# Each target sets up what it needs. `make run` and `make test` are all a newcomer wants.
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PYTHON ?= $(BIN)/python
+
+.PHONY: help run test check bench soak gpu setup clean
+
+help:
+	@echo "make run    search the bundled model for a policy of half its latency (about 5 minutes)"
+	@echo "make test   lint, types, import rules and the fast tests"
+	@echo "make check  the same without the tests"
+	@echo "make bench  benchmarks: they print and never fail"
+	@echo "make soak   the long tests"
+	@echo "make gpu    everything that needs an NVIDIA GPU, in under 9 minutes"
+
+setup: $(VENV)/.ready
+
+# uv and not pip: it takes torch and torchvision as a matching pair from the registry, whatever
+# builds pip is configured to prefer.
+$(VENV)/.ready: pyproject.toml
+	python3 -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable . --group dev
+	@touch $@
+
+run: setup
+	$(BIN)/tokensearch run $(ARGS)
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(PYTHON) -m pytest
+
+soak: setup
+	$(PYTHON) -m pytest -m slow
+
+bench: setup
+	$(PYTHON) -m tests.bench runtime
+
+# Not after `setup`: where a GPU is at hand, its own torch usually is as well. `make gpu
+# PYTHON=python3` uses it; OUT names the folder of the report, SKIP parts to leave out.
+OUT ?= reports/gpu
+gpu:
+	$(PYTHON) -m tests.bench gpu --out $(OUT) $(if $(SKIP),--skip $(SKIP))
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

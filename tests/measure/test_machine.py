@@ -1,0 +1,51 @@
+"""A machine and a cell say what a latency belongs to."""
+
+import os
+
+import torch
+
+from tests.measure.fakes import noisy
+from tokensearch.measure import Budget, Run, describe_cell, noise, this_machine
+
+CPU = torch.device("cpu")
+
+
+def test_a_machine_names_its_hardware_and_software() -> None:
+    machine = this_machine(CPU)
+
+    assert machine.processor
+    assert 1 <= machine.cores <= (os.cpu_count() or 1)
+    assert machine.accelerator is None
+    assert {"python", "torch"} <= dict(machine.versions).keys()
+
+
+def test_one_machine_has_one_fingerprint() -> None:
+    assert this_machine(CPU) == this_machine(CPU)
+
+
+def test_a_cell_names_device_type_batch_and_threads() -> None:
+    cell = describe_cell(CPU, torch.bfloat16, 8, 224)
+
+    assert (cell.device, cell.dtype, cell.batch, cell.resolution) == ("cpu", "bfloat16", 8, 224)
+    assert cell.backend == "eager"
+    assert cell.threads == torch.get_num_threads()
+
+
+class RunningClock:
+    """Really runs the work, and reports scripted times."""
+
+    def __init__(self) -> None:
+        self.times_ms = noisy(4.0, seed=0, spread=0.001)
+
+    def time_ms(self, run: Run) -> float:
+        assert isinstance(run(), torch.Tensor)
+        return next(self.times_ms)
+
+
+def test_noise_compares_a_workload_with_itself() -> None:
+    budget = Budget(warmup=0, min_pairs=2, max_pairs=12, seconds=1, precision=0.01)
+
+    comparison = noise(CPU, clock=RunningClock(), budget=budget)
+
+    assert len(comparison.baseline.passes_ms) == 12
+    assert comparison.verdict == "same"

@@ -1,0 +1,110 @@
+from typing import Any
+
+import pytest
+
+from tokensearch.policy import ModelSpec, Policy, Prune, parse_target
+from tokensearch.policy.file import policy_to_json
+from tokensearch.records import Accuracy, Comparison, Latency, Trial
+from tokensearch.search.evaluator import Scored
+from tokensearch.search.finalists import Finalist, answer, best_preset, choose, meets, on_front
+
+SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
+HALF = parse_target("0.5x")
+
+
+def accuracy(right: int, kl: float = 0.0) -> Accuracy:
+    return Accuracy("top1", "select", "sha256:0", 100, right, 0.0, 1.0, 0.95, kl)
+
+
+def timing(ratio: float, reach: float = 0.01) -> Comparison:
+    baseline, candidate = Latency((10.0,), 1), Latency((10.0 * ratio,), 1)
+    return Comparison(baseline, candidate, ratio, ratio - reach, ratio + reach, 0.95, "faster")
+
+
+def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -> Trial:
+    policy = Policy(SPEC, (Prune(1, keep),))
+    found = None if ratio is None else timing(ratio)
+    state = "ruled_out" if ratio is None else "complete"
+    return Trial(
+        keep, origin, policy.schedule_hash, state, found, accuracy(right), 1.0, policy_to_json(policy)
+    )  # fmt: skip
+
+
+def finalist(keep: int, ratio: float, right: int, **more: Any) -> Finalist:
+    """A finalist that keeps `keep` of 16 tokens; 16 is the un-reduced model."""
+    one = trial(keep, ratio, right, more.get("origin", "sampler"))
+    scored = Scored(None, accuracy(right, more.get("kl", 0.0)), None)  # type: ignore[arg-type]
+    return Finalist(
+        one, Policy(SPEC, (Prune(1, keep),)), timing(ratio, more.get("reach", 0.01)), scored
+    )
+
+
+UNREDUCED = finalist(16, 1.02, 98, origin="none")
+
+
+def test_the_most_accurate_that_surely_meets_the_target_is_the_answer() -> None:
+    fast, good, slow = finalist(4, 0.3, 90), finalist(8, 0.45, 96), finalist(12, 0.7, 97)
+
+    assert answer([UNREDUCED, fast, good, slow], HALF, batch=8) == (good, "met")
+
+
+def test_a_better_one_that_may_miss_the_target_is_not_the_answer() -> None:
+    sure, doubtful = finalist(4, 0.48, 90), finalist(8, 0.495, 96)
+
+    assert answer([UNREDUCED, sure, doubtful], HALF, batch=8) == (sure, "met")
+
+
+def test_if_all_are_in_doubt_so_is_the_answer() -> None:
+    doubtful = finalist(8, 0.505, 96)
+
+    assert answer([UNREDUCED, doubtful], HALF, batch=8) == (doubtful, "ambiguous")
+
+
+def test_if_none_is_fast_enough_there_is_no_answer() -> None:
+    assert answer([UNREDUCED, finalist(8, 0.6, 96)], HALF, batch=8) == (None, "missed")
+
+
+def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_there_is() -> None:
+    lucky = finalist(8, 0.6, 99)
+
+    assert answer([lucky, UNREDUCED], parse_target("20ms"), batch=8) == (UNREDUCED, "unreduced")
+
+
+def test_of_equally_accurate_ones_the_nearer_to_the_unreduced_model_wins() -> None:
+    near, far = finalist(7, 0.45, 96, kl=0.1), finalist(4, 0.3, 96, kl=0.5)
+
+    assert answer([UNREDUCED, near, far], HALF, batch=8).finalist is near
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"), [("4.5ms", "met"), ("4.0ms", "ambiguous"), ("3.8ms", "missed"), ("2000/s", "ambiguous")]
+)  # fmt: skip
+def test_absolute_targets_are_held_against_the_baseline_timed_beside(
+    target: str, expected: str
+) -> None:
+    assert meets(finalist(4, 0.4, 90), parse_target(target), batch=8) == expected
+
+
+def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> None:
+    fast, good, dominated = finalist(4, 0.3, 90), finalist(8, 0.45, 99), finalist(7, 0.5, 95)
+
+    assert on_front([fast, good, dominated, UNREDUCED]) == (fast, good, UNREDUCED)
+
+
+def test_the_best_preset_is_a_published_one_that_meets_the_target() -> None:
+    mine, theirs = finalist(8, 0.45, 99), finalist(7, 0.44, 95, origin="tome-r13")
+    slow = finalist(12, 0.8, 97, origin="tome-r8")
+
+    assert best_preset([UNREDUCED, mine, theirs, slow], HALF, batch=8) is theirs
+
+
+def test_finalists_are_the_front_the_best_near_the_target_a_preset_and_the_unreduced_model() -> (
+    None
+):
+    unreduced, fast, best = trial(16, 1.0, 98, "none"), trial(2, 0.2, 80), trial(8, 0.49, 97)
+    near, preset = trial(7, 0.48, 96), trial(6, 0.5, 90, "tome-r13")
+    poor, hopeless = trial(5, 0.9, 85), trial(1, None, 10)
+
+    chosen = choose([unreduced, fast, best, near, preset, poor, hopeless], limit=0.5)
+
+    assert {t.number for t in chosen} == {16, 2, 8, 7, 6}

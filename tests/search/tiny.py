@@ -1,0 +1,72 @@
+"""A ViT of 16 patch tokens and 6 blocks, and images for it: a search takes seconds."""
+
+from pathlib import Path
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import nn
+
+from tokensearch.data.photos import photo_splits
+from tokensearch.data.splits import Sizes, Splits
+from tokensearch.policy import parse_target
+from tokensearch.run_folder import RunFolder
+from tokensearch.search import Limits, Session, Settings, load_space
+
+CONFIG = {
+    "input_size": (3, 32, 32),
+    "mean": (0.5, 0.5, 0.5),
+    "std": (0.5, 0.5, 0.5),
+    "interpolation": "bicubic",
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+
+
+def model() -> nn.Module:
+    """The factory that `--model tests.search.tiny:model` calls."""
+    torch.manual_seed(0)
+    shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 6}
+    return VisionTransformer(**shape, num_classes=5).eval()
+
+
+def splits() -> Splits:
+    return photo_splits(data_config=CONFIG, sizes=Sizes(40, 30, 50), seed=0)
+
+
+class Quiet:
+    """Watches a search and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.stages: list[str] = []
+        self.cautions: list[str] = []
+
+    def stage(self, title: str) -> None:
+        self.stages.append(title)
+
+    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+        assert 0 < done <= total
+
+    def caution(self, text: str) -> None:
+        self.cautions.append(text)
+
+
+def session(folder: Path, *, trials: int, target: str = "1000s", seed: int = 0) -> Session:
+    space = load_space("default")
+    settings = Settings(
+        model="tiny",
+        checkpoint=None,
+        data=None,
+        target=parse_target(target),
+        device="cpu",
+        dtype="float32",
+        batch=2,
+        resolution=32,
+        space=space.name,
+        space_digest=space.digest,
+        sampler="tpe",
+        seed=seed,
+    )
+    limits = Limits(trials=trials, seconds=600)
+    return Session(
+        model(), splits(), space, settings, limits, RunFolder(folder), Quiet(), "tokensearch run"
+    )

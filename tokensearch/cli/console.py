@@ -1,0 +1,43 @@
+"""Where text goes: results to stdout, progress and cautions to stderr."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+PIPE_COLUMNS = 120  # a pipe has no width of its own; fixed, so that scripts see the same everywhere
+
+
+def _console(*, stderr: bool) -> Console:
+    # File names and model names hold brackets and colons: nothing is markup, emoji or highlighted.
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(
+        stderr=stderr,
+        width=None if stream.isatty() else PIPE_COLUMNS,
+        markup=False,
+        emoji=False,
+        highlight=False,
+    )
+
+
+out = _console(stderr=False)  # results
+err = _console(stderr=True)  # progress, cautions and errors
+
+
+def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
+    """Print a document on stdout, as JSON and nothing else."""
+    sys.stdout.write(json.dumps(document, indent=2, allow_nan=False) + "\n")
+
+
+def error(message: str, notes: Sequence[str] = ()) -> None:
+    """Print what went wrong, and where, on stderr."""
+    err.print(f"error: {message}", style="red", soft_wrap=True)
+    for note in notes:
+        err.print(f"  {note}", soft_wrap=True)
+
+
+def caution(message: str) -> None:
+    """Print a reason for doubt on stderr, in one line."""
+    err.print(f"caution: {' '.join(message.split())}", style="yellow", soft_wrap=True)

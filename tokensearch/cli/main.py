@@ -1,0 +1,99 @@
+"""The command `tokensearch`: the verbs, and what happens when one fails."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, TextIO
+
+import typer
+from typer.core import TyperGroup
+
+import tokensearch
+from tokensearch.cli.console import caution, err, error, out
+from tokensearch.cli.doctor import doctor
+from tokensearch.cli.evaluate import evaluate
+from tokensearch.cli.presets import presets
+from tokensearch.cli.report import report
+from tokensearch.cli.run import run
+from tokensearch.cli.show import show
+from tokensearch.errors import TokensearchError
+
+PACKAGE = Path(tokensearch.__file__).parent
+FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
+VERBS = (run, evaluate, show, presets, report, doctor)
+
+
+class Verbs(TyperGroup):
+    """Runs a verb; the only place that turns errors into sentences and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb that was given."""
+        try:
+            with _own_warnings_as_cautions():
+                return super().invoke(ctx)
+        except TokensearchError as failure:
+            error(str(failure), getattr(failure, "__notes__", ()))
+            raise typer.Exit(FAILED) from failure
+        except KeyboardInterrupt as failure:
+            err.print("stopped; the same command goes on with a search that was stopped")
+            raise typer.Exit(INTERRUPTED) from failure
+
+
+app = typer.Typer(
+    name="tokensearch",
+    cls=Verbs,
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+for _verb in VERBS:
+    app.command()(_verb)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"tokensearch {tokensearch.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    """Find out which blocks of a Vision Transformer should prune, pool or keep their tokens."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app(prog_name="tokensearch")
+
+
+@contextmanager
+def _own_warnings_as_cautions() -> Iterator[None]:
+    """Show the package's own warnings in one line each; those of others stay as they are."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if PACKAGE in Path(filename).parents:
+                caution(str(message))
+            else:
+                shown(message, category, filename, lineno, file, line)
+
+        warnings.filterwarnings("default", module=r"tokensearch(\.|$)")
+        warnings.showwarning = show
+        yield

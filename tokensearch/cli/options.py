@@ -1,0 +1,48 @@
+"""Options that several verbs share, declared once."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from typer import Option
+
+DEMO = "demo"
+
+ModelOption = Annotated[
+    str,
+    Option(
+        "--model",
+        metavar="NAME",
+        help="demo, deit_t, deit_s, deit_b, vit_t, vit_s, vit_b, vit_l, any timm name, "
+        "or package.module:function",
+    ),
+]
+CheckpointOption = Annotated[
+    Path | None,
+    Option("--checkpoint", metavar="FILE", help="weights to use instead of the published ones"),
+]
+DataOption = Annotated[
+    str | None,
+    Option("--data", metavar="DIR", help="ImageNet-style folder, or a dataset timm can open"),
+]
+DataConfigOption = Annotated[
+    Path | None,
+    Option("--data-config", metavar="FILE", help="JSON with input_size, mean, std, crop_pct, ..."),
+]
+DeviceOption = Annotated[
+    str, Option("--device", metavar="NAME", help="cpu or cuda; auto is a GPU if there is one")
+]
+DtypeOption = Annotated[
+    Literal["float32", "float16", "bfloat16"], Option("--dtype", help="number type of the model")
+]
+BatchOption = Annotated[
+    int,
+    Option("--batch-size", min=1, metavar="N", help="images per pass"),
+]
+SeedOption = Annotated[
+    int,
+    Option("--seed", min=0, metavar="N", help="seed of everything that is drawn at random"),
+]
+JsonOption = Annotated[
+    bool,
+    Option("--json", help="print JSON on stdout instead of text"),
+]

@@ -1,0 +1,106 @@
+"""Progress on stderr: live with the time left on a terminal, plain lines in a pipe."""
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+
+# A pipe gets a line when this much time has passed, and at the end of every stage.
+LINE_EVERY_S = 5.0
+
+
+def listener(console: Console) -> "Live | Lines":
+    """Return what suits the console."""
+    return Live(console) if console.is_terminal else Lines(console)
+
+
+class Lines:
+    """One plain line every few seconds."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._said = 0.0
+
+    def __enter__(self) -> "Lines":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        return None
+
+    def stage(self, title: str) -> None:
+        """Begin a new stage."""
+        self._console.print(title, markup=False)
+
+    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+        """Say how far it is, if something was not said just now."""
+        now = time.monotonic()
+        if done == total or now - self._said >= LINE_EVERY_S:
+            self._said = now
+            left = f", at most {_left(seconds_left)} left" if seconds_left else ""
+            self._console.print(f"  {done} of {total}{left}  {text}".rstrip(), markup=False)
+
+    def caution(self, text: str) -> None:
+        """Say what the user should know."""
+        self._console.print(f"caution: {text}", markup=False)
+
+
+class Live:
+    """A bar per stage."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._task: TaskID | None = None
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]} {task.fields[text]}"),
+            console=console,
+        )
+
+    def __enter__(self) -> "Live":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bars.stop()
+
+    def stage(self, title: str) -> None:
+        """Begin a new bar; the one before stays as it is."""
+        if self._task is not None:
+            self._bars.update(self._task, left="", text="")
+            self._bars.stop_task(self._task)
+        self._task = self._bars.add_task(title, total=1, left="", text="")
+
+    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+        """Move the bar."""
+        if self._task is not None:
+            left = f"{_left(seconds_left)} left" if seconds_left else ""
+            self._bars.update(self._task, completed=done, total=total, left=left, text=text)
+
+    def caution(self, text: str) -> None:
+        """Say what the user should know, above the bars."""
+        self._console.print(f"caution: {text}", markup=False)
+
+
+def telling(watcher: "Live | Lines") -> Callable[[int, int], None]:
+    """Return a callback for images done and images in all."""
+    return lambda done, total: watcher.progress(done=done, total=total, seconds_left=None, text="")
+
+
+def _left(seconds: float) -> str:
+    minutes, rest = divmod(max(0, round(seconds)), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

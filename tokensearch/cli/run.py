@@ -1,0 +1,125 @@
+"""Search for the schedules worth having: front, policy and report, in one run folder."""
+
+import re
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokensearch.cli.console import err, out
+from tokensearch.cli.options import (
+    BatchOption,
+    CheckpointOption,
+    DataConfigOption,
+    DataOption,
+    DeviceOption,
+    DtypeOption,
+    JsonOption,
+    ModelOption,
+    SeedOption,
+)
+
+if TYPE_CHECKING:
+    from tokensearch.search import Settings
+
+TargetOption = Annotated[
+    str,
+    typer.Option(
+        "--latency-target",
+        help="5ms, 800us, 0.6x (of the un-reduced model) or 2000/s (images)",
+    ),
+]
+SpaceOption = Annotated[str, typer.Option("--space", help="search space: a TOML file or a name")]
+SamplerOption = Annotated[str, typer.Option("--sampler", help="tpe, nsga2 or random")]
+TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="policies to try at most")]
+MinutesOption = Annotated[
+    float, typer.Option("--minutes", min=0.01, help="of searching at most; confirming comes on top")
+]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="run folder; runs/MODEL-DEVICE-TARGET if not given")
+]
+
+
+def run(
+    model: ModelOption = "demo",
+    latency_target: TargetOption = "0.5x",
+    checkpoint: CheckpointOption = None,
+    data: DataOption = None,
+    data_config: DataConfigOption = None,
+    device: DeviceOption = "auto",
+    dtype: DtypeOption = "float32",
+    batch_size: BatchOption = 8,
+    space: SpaceOption = "default",
+    sampler: SamplerOption = "tpe",
+    trials: TrialsOption = 200,
+    minutes: MinutesOption = 2.0,
+    seed: SeedOption = 0,
+    out_folder: OutOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Search for the schedules worth having: front, policy and report, in one run folder.
+
+    Stopped at any moment, it goes on with the same command. Exit codes: 0 the target is met, 3 no
+    policy meets it, 4 too close to call.
+    """
+    from tokensearch.cli.progress import listener
+    from tokensearch.cli.subject import prepare, resolve_device, resolve_name
+    from tokensearch.policy import load_set, parse_target
+    from tokensearch.report.markdown import write_report
+    from tokensearch.report.summary import summary
+    from tokensearch.run_folder import RunFolder
+    from tokensearch.search import SIZES, Limits, Session, Settings, load_space
+
+    target = parse_target(latency_target)
+    chosen = load_space(space)
+    place = resolve_device(device)
+    name = resolve_name(model)
+    where = out_folder or Path("runs") / _slug(f"{model}-{place.type}-{target}")
+    folder = RunFolder(where)
+    folder.create()
+    err.print(f"model {model} is {name}, on {place}; run folder {where}", markup=False)
+    subject = prepare(
+        model,
+        checkpoint=checkpoint,
+        data=data,
+        data_config=data_config,
+        sizes=SIZES,
+        device=place,
+        dtype=dtype,
+        batch=batch_size,
+        seed=seed,
+    )
+    settings = Settings(
+        model=name,
+        checkpoint=None if checkpoint is None else str(checkpoint),
+        data=data,
+        target=target,
+        device=place.type,
+        dtype=dtype,
+        batch=batch_size,
+        resolution=subject.cell.resolution,
+        space=chosen.name,
+        space_digest=chosen.digest,
+        sampler=sampler,
+        seed=seed,
+    )
+    with listener(err) as watcher:
+        session = Session(
+            subject.model,
+            subject.splits,
+            chosen,
+            settings,
+            Limits(trials, minutes * 60),
+            folder,
+            watcher,
+            shlex.join(["tokensearch", *sys.argv[1:]]),
+        )
+        document = session.run()
+    write_report(folder)
+    if json:
+        out.print_json(data=dict(document))
+    else:
+        out.print(summary(document, load_set(folder.front)))
+    raise typer.Exit(document["result"]["exit_code"])

@@ -1,0 +1,58 @@
+"""`tokensearch show`."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from typer import Argument
+
+from tokensearch.cli.console import out, print_json
+from tokensearch.cli.options import DEMO, JsonOption, ModelOption
+from tokensearch.policy import Policy, block_macs, load, mac_share, preset
+from tokensearch.policy.file import policy_to_json
+
+
+def show(
+    policy: Annotated[
+        str, Argument(metavar="POLICY", help="A policy file, or a preset's name (see --model).")
+    ],
+    model: ModelOption = DEMO,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a policy block by block, and the evidence for it."""
+    chosen = read_policy(policy, model)
+    if as_json:
+        print_json(_document(chosen))
+        return
+    _print(chosen)
+
+
+def read_policy(name: str, model: str) -> Policy:
+    """Read a policy file, or build the preset `name` for a model; PolicyError if it is neither."""
+    if Path(name).suffix == ".json" or Path(name).exists():
+        return load(name)
+    from tokensearch.cli.geometry import spec_of
+
+    return preset(name, spec_of(model))
+
+
+def _document(policy: Policy) -> dict[str, Any]:
+    return {
+        **policy_to_json(policy),
+        "schedule_hash": policy.schedule_hash,
+        "patch_tokens_per_block": list(policy.patch_tokens_per_block),
+        "block_macs": list(block_macs(policy)),
+        "mac_share": mac_share(policy),
+    }
+
+
+def _print(policy: Policy) -> None:
+    from tokensearch.report import tables
+    from tokensearch.report.findings import measure
+    from tokensearch.report.grid import to_rich
+
+    out.print(tables.model_line(policy.model))
+    out.print(f"{tables.token_strip(policy)}  {tables.schedule_line(policy)}")
+    out.print(to_rich(tables.schedule_table(policy)))
+    if policy.evidence:
+        labelled = policy.evidence[0].accuracy.get("kind", "top1") == "top1"
+        out.print(to_rich(tables.evidence_table(policy, measure(labelled=labelled))))

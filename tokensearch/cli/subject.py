@@ -1,0 +1,94 @@
+"""What a command works on: a model on a device, with its images."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tokensearch.errors import MeasurementError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tokensearch.data.splits import Sizes, Splits
+    from tokensearch.records import Cell
+
+DTypeName = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, ready to be measured."""
+
+    model: "nn.Module"  # on its device, in its dtype, in eval mode
+    name: str  # resolved
+    splits: "Splits"
+    cell: "Cell"
+
+
+def resolve_device(name: str) -> "torch.device":
+    """Return the device called `name`, or the best there is for `auto`."""
+    import torch
+
+    found = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "auto":
+        return torch.device(found)
+    if name not in {"cpu", found}:
+        here = "cpu" if found == "cpu" else f"cpu, {found}"
+        raise MeasurementError(f"device {name!r} is not on this machine; it has {here}")
+    return torch.device(name)
+
+
+def resolve_name(name: str) -> str:
+    """Return the model's full name, once its architecture is seen to be one we can follow.
+
+    Looked at before any weights are loaded: an unsupported model is refused at once.
+    """
+    from tokensearch.models import resolve, skeleton
+    from tokensearch.runtime import describe
+
+    describe(skeleton(name))
+    return resolve(name)
+
+
+def prepare(
+    name: str,
+    *,
+    checkpoint: Path | None,
+    data: str | None,
+    data_config: Path | None,
+    sizes: "Sizes",
+    device: "torch.device",
+    dtype: DTypeName,
+    batch: int,
+    seed: int,
+) -> Subject:
+    """Load model and images; every error is one sentence."""
+    import torch
+
+    from tokensearch.measure import describe_cell
+    from tokensearch.models import load_model
+
+    loaded = load_model(name, checkpoint=checkpoint, data_config=data_config)
+    splits = _splits(loaded.name, data, dict(loaded.data_config), sizes=sizes, seed=seed)
+    kind = getattr(torch, dtype)
+    size = loaded.data_config["input_size"]
+    assert isinstance(size, tuple | list)
+    cell = describe_cell(device, dtype=kind, batch=batch, resolution=int(size[-1]))
+    return Subject(loaded.module.to(device=device, dtype=kind), loaded.name, splits, cell)
+
+
+def _splits(
+    model: str, data: str | None, config: dict[str, object], *, sizes: "Sizes", seed: int
+) -> "Splits":
+    """Return the user's images, the bundled ones, or photograph crops without labels."""
+    from tokensearch.data.bundled import bundled_splits
+    from tokensearch.data.photos import photo_splits
+    from tokensearch.data.sources import splits_from
+    from tokensearch.models import DEMO
+
+    if data is not None:
+        return splits_from(data, data_config=config, sizes=sizes, seed=seed)
+    if model == DEMO:
+        return bundled_splits(data_config=config, sizes=sizes)
+    return photo_splits(data_config=config, sizes=sizes, seed=seed)
