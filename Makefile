@@ -39,7 +39,7 @@ soak: setup
 	$(PYTHON) -m pytest -m slow
 
 bench: setup
-	$(PYTHON) -m tests.bench runtime
+	$(PYTHON) -m tests.bench presets
 
 # Not after `setup`: where a GPU is at hand, its own torch usually is as well. `make gpu
 # PYTHON=python3` uses it; OUT names the folder of the report, SKIP parts to leave out.

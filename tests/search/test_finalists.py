@@ -26,17 +26,23 @@ def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -
     found = None if ratio is None else timing(ratio)
     state = "ruled_out" if ratio is None else "complete"
     return Trial(
-        keep, origin, policy.schedule_hash, state, found, accuracy(right), 1.0, policy_to_json(policy)
-    )  # fmt: skip
+        number=keep,
+        origin=origin,
+        schedule_hash=policy.schedule_hash,
+        state=state,
+        comparison=found,
+        accuracy=accuracy(right),
+        seconds=1.0,
+        policy=policy_to_json(policy),
+    )
 
 
 def finalist(keep: int, ratio: float, right: int, **more: Any) -> Finalist:
     """A finalist that keeps `keep` of 16 tokens; 16 is the un-reduced model."""
     one = trial(keep, ratio, right, more.get("origin", "sampler"))
     scored = Scored(None, accuracy(right, more.get("kl", 0.0)), None)  # type: ignore[arg-type]
-    return Finalist(
-        one, Policy(SPEC, (Prune(1, keep),)), timing(ratio, more.get("reach", 0.01)), scored
-    )
+    found = timing(ratio, more.get("reach", 0.01))
+    return Finalist(one, Policy(SPEC, (Prune(1, keep),)), found, scored, scored)
 
 
 UNREDUCED = finalist(16, 1.02, 98, origin="none")
@@ -77,8 +83,9 @@ def test_of_equally_accurate_ones_the_nearer_to_the_unreduced_model_wins() -> No
 
 
 @pytest.mark.parametrize(
-    ("target", "expected"), [("4.5ms", "met"), ("4.0ms", "ambiguous"), ("3.8ms", "missed"), ("2000/s", "ambiguous")]
-)  # fmt: skip
+    ("target", "expected"),
+    [("4.5ms", "met"), ("4.0ms", "ambiguous"), ("3.8ms", "missed"), ("2000/s", "ambiguous")],
+)
 def test_absolute_targets_are_held_against_the_baseline_timed_beside(
     target: str, expected: str
 ) -> None:

@@ -1,11 +1,11 @@
-"""Measure one policy or preset: accuracy and latency beside the un-reduced model, with intervals."""
+"""Measure one policy or preset: accuracy and latency beside the un-reduced model."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 
-from tokensearch.cli.console import err, out
+from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import (
     BatchOption,
     CheckpointOption,
@@ -20,7 +20,7 @@ from tokensearch.cli.options import (
 
 PolicyArgument = Annotated[str, typer.Argument(help="policy file, or name of a preset")]
 ImagesOption = Annotated[
-    int, typer.Option("--images", min=1, help="of the report split, at most 2000")
+    int, typer.Option("--images", min=1, metavar="N", help="of the report split, its first ones")
 ]
 
 
@@ -35,7 +35,7 @@ def evaluate(
     batch_size: BatchOption = 8,
     images: ImagesOption = 2000,
     seed: SeedOption = 0,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Measure one policy or preset: accuracy and latency beside the un-reduced model."""
     from tokensearch.cli.progress import listener, telling
@@ -78,7 +78,7 @@ def evaluate(
         "paired": asdict(scored.paired),
         "comparison": to_json(comparison),
     }
-    if json:
-        out.print_json(data=document)
+    if as_json:
+        print_json(document)
     else:
         out.print(evaluation(document))

@@ -7,6 +7,9 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from tokensearch.cli.console import caution as say_caution
+from tokensearch.report import text as text_of
+
 # A pipe gets a line when this much time has passed, and at the end of every stage.
 LINE_EVERY_S = 5.0
 
@@ -36,19 +39,21 @@ class Lines:
 
     def stage(self, title: str) -> None:
         """Begin a new stage."""
-        self._console.print(title, markup=False)
+        self._console.print(title)
 
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
         """Say how far it is, if something was not said just now."""
         now = time.monotonic()
         if done == total or now - self._said >= LINE_EVERY_S:
             self._said = now
-            left = f", at most {_left(seconds_left)} left" if seconds_left else ""
-            self._console.print(f"  {done} of {total}{left}  {text}".rstrip(), markup=False)
+            left = (
+                f", at most {text_of.duration(max(0.0, seconds_left))} left" if seconds_left else ""
+            )
+            self._console.print(f"  {done} of {total}{left}  {text}".rstrip())
 
     def caution(self, text: str) -> None:
         """Say what the user should know."""
-        self._console.print(f"caution: {text}", markup=False)
+        say_caution(text)
 
 
 class Live:
@@ -88,12 +93,12 @@ class Live:
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
         """Move the bar."""
         if self._task is not None:
-            left = f"{_left(seconds_left)} left" if seconds_left else ""
+            left = _left(seconds_left) if seconds_left else ""
             self._bars.update(self._task, completed=done, total=total, left=left, text=text)
 
     def caution(self, text: str) -> None:
         """Say what the user should know, above the bars."""
-        self._console.print(f"caution: {text}", markup=False)
+        say_caution(text)
 
 
 def telling(watcher: "Live | Lines") -> Callable[[int, int], None]:
@@ -102,5 +107,4 @@ def telling(watcher: "Live | Lines") -> Callable[[int, int], None]:
 
 
 def _left(seconds: float) -> str:
-    minutes, rest = divmod(max(0, round(seconds)), 60)
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return f"about {text_of.duration(max(0.0, seconds))} left"

@@ -1,14 +1,13 @@
 """Search for the schedules worth having: front, policy and report, in one run folder."""
 
-import re
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from tokensearch.cli.console import err, out
+from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import (
     BatchOption,
     CheckpointOption,
@@ -20,9 +19,6 @@ from tokensearch.cli.options import (
     ModelOption,
     SeedOption,
 )
-
-if TYPE_CHECKING:
-    from tokensearch.search import Settings
 
 TargetOption = Annotated[
     str,
@@ -36,6 +32,10 @@ SamplerOption = Annotated[str, typer.Option("--sampler", help="tpe, nsga2 or ran
 TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="policies to try at most")]
 MinutesOption = Annotated[
     float, typer.Option("--minutes", min=0.01, help="of searching at most; confirming comes on top")
+]
+ImagesOption = Annotated[
+    str,
+    typer.Option("--images", metavar="N,N,N", help="images to search, select and report on"),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="run folder; runs/MODEL-DEVICE-TARGET if not given")
@@ -53,11 +53,12 @@ def run(
     batch_size: BatchOption = 8,
     space: SpaceOption = "default",
     sampler: SamplerOption = "tpe",
+    images: ImagesOption = "512,512,2000",
     trials: TrialsOption = 200,
     minutes: MinutesOption = 2.0,
     seed: SeedOption = 0,
     out_folder: OutOption = None,
-    json: JsonOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Search for the schedules worth having: front, policy and report, in one run folder.
 
@@ -65,27 +66,27 @@ def run(
     policy meets it, 4 too close to call.
     """
     from tokensearch.cli.progress import listener
-    from tokensearch.cli.subject import prepare, resolve_device, resolve_name
+    from tokensearch.cli.subject import parse_sizes, prepare, resolve_device, resolve_name
     from tokensearch.policy import load_set, parse_target
     from tokensearch.report.markdown import write_report
     from tokensearch.report.summary import summary
     from tokensearch.run_folder import RunFolder
-    from tokensearch.search import SIZES, Limits, Session, Settings, load_space
+    from tokensearch.search import Limits, Session, Settings, load_space
 
     target = parse_target(latency_target)
     chosen = load_space(space)
     place = resolve_device(device)
     name = resolve_name(model)
-    where = out_folder or Path("runs") / _slug(f"{model}-{place.type}-{target}")
+    where = out_folder or Path("runs") / f"{model}-{place.type}-{target}".replace("/", "-")
     folder = RunFolder(where)
     folder.create()
-    err.print(f"model {model} is {name}, on {place}; run folder {where}", markup=False)
+    err.print(f"model {model} is {name}, on {place}; run folder {where}")
     subject = prepare(
         model,
         checkpoint=checkpoint,
         data=data,
         data_config=data_config,
-        sizes=SIZES,
+        sizes=parse_sizes(images),
         device=place,
         dtype=dtype,
         batch=batch_size,
@@ -118,8 +119,8 @@ def run(
         )
         document = session.run()
     write_report(folder)
-    if json:
-        out.print_json(data=dict(document))
+    if as_json:
+        print_json(document)
     else:
-        out.print(summary(document, load_set(folder.front)))
+        out.print(summary(document, load_set(folder.front), folder=folder))
     raise typer.Exit(document["result"]["exit_code"])

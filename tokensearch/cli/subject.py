@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tokensearch.errors import MeasurementError
+from tokensearch.errors import DataError, MeasurementError
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,16 @@ class Subject:
     name: str  # resolved
     splits: "Splits"
     cell: "Cell"
+
+
+def parse_sizes(text: str) -> "Sizes":
+    """Read `512,512,2000`: images to search, select and report on; DataError if it is not that."""
+    from tokensearch.data.splits import Sizes
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise DataError(f"--images is {text!r}; it must be three numbers like 512,512,2000")
+    return Sizes(*map(int, parts))
 
 
 def resolve_device(name: str) -> "torch.device":

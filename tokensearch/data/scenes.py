@@ -135,7 +135,7 @@ def training_scenes(seed: tuple[int, ...], count: int, recipe: Recipe, *, size: 
         _scene(d, row, recipe, size=size, photo_scale=1.0)
         for d, row in zip(digits, draws, strict=True)
     ]
-    ink = F.avg_pool2d(torch.stack([alpha for _, alpha in drawn]), PATCH_PX)
+    ink = F.avg_pool2d(torch.stack([alpha for _, alpha in drawn]), PATCH_PX)[:, 0]
     return Scenes(
         torch.stack([image for image, _ in drawn]), _labels()[torch.as_tensor(digits)], ink
     )
@@ -259,10 +259,11 @@ def _ink_colour(under: Tensor, ink: Tensor, u: list[float], recipe: Recipe) -> T
     room = (1 - below if lighter else below) - recipe.contrast
     target = below + (1 if lighter else -1) * (recipe.contrast + room * u[3])
     hue = torch.tensor(u[:3])
-    tinted = hue * (target / (float(hue @ luminance) + 1e-6))
-    # Clipping a bright tint loses luminance, so what was lost comes back as white.
-    tinted = tinted.clamp(0, 1)
-    return (tinted + (target - float(tinted @ luminance))).clamp(0, 1).view(3, 1, 1)
+    tinted = (hue * (target / (float(hue @ luminance) + 1e-6))).clamp(0, 1)
+    # Clipping a bright tint loses luminance; just enough white brings it back.
+    lost = target - float(tinted @ luminance)
+    white = max(0.0, lost) / (1 - float(tinted @ luminance) + 1e-6)
+    return torch.lerp(tinted, torch.ones(3), white).view(3, 1, 1)
 
 
 @cache

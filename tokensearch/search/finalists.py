@@ -32,7 +32,7 @@ class Finalist:
     policy: Policy
     comparison: Comparison  # fresh
     select: Scored
-    report: Scored | None = None  # once it is to be quoted
+    report: Scored  # quoted, and not looked at when choosing
 
     @property
     def point(self) -> Point:
@@ -71,10 +71,15 @@ def choose(trials: Sequence[Trial], *, limit: float) -> tuple[Trial, ...]:
 
 
 def confirm(trial: Trial, evaluator: Evaluator) -> Finalist:
-    """Score a trial's policy on `select`, and time it afresh."""
+    """Score a trial's policy on `select` and `report`, and time it afresh."""
     policy = policy_from_json(trial.policy)
-    select = evaluator.score(policy, "select")
-    return Finalist(trial, policy, evaluator.time(policy, CONFIRM_BUDGET), select)
+    return Finalist(
+        trial,
+        policy,
+        comparison=evaluator.time(policy, CONFIRM_BUDGET),
+        select=evaluator.score(policy, "select"),
+        report=evaluator.score(policy, "report"),
+    )
 
 
 def on_front(finalists: Sequence[Finalist]) -> tuple[Finalist, ...]:
@@ -118,8 +123,6 @@ def best_preset(finalists: Sequence[Finalist], target: Target, *, batch: int) ->
 
 def evidence(finalist: Finalist, evaluator: Evaluator, *, confirmed: bool) -> Evidence:
     """Write down what was measured of a finalist, for its policy file."""
-    if finalist.report is None:
-        raise ValueError("evidence quotes the report split, which has not been evaluated")
     comparison = finalist.comparison
     return Evidence(
         cell=to_json(evaluator.cell),
@@ -139,15 +142,14 @@ def evidence(finalist: Finalist, evaluator: Evaluator, *, confirmed: bool) -> Ev
 
 def summary(finalist: Finalist, *, front_member: bool) -> dict[str, Any]:
     """Return a finalist as run.json holds it."""
-    report = finalist.report
     return {
         "schedule_hash": finalist.trial.schedule_hash,
         "origin": finalist.trial.origin,
         "policy": policy_to_json(finalist.policy),
         "search": to_json(finalist.trial.accuracy),
         "select": to_json(finalist.select.accuracy),
-        "report": None if report is None else to_json(report.accuracy),
-        "paired": None if report is None else asdict(report.paired),
+        "report": to_json(finalist.report.accuracy),
+        "paired": asdict(finalist.report.paired),
         "comparison": to_json(finalist.comparison),
         "on_front": front_member,
     }

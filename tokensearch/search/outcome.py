@@ -1,7 +1,6 @@
-"""The end of a run: confirm, choose, quote, profile, and write every file but run.json."""
+"""The end of a run: confirm, choose, profile, and write every file but run.json."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from tokensearch import __version__
@@ -39,12 +38,8 @@ def finish(
     best = answer(finalists, target, batch=batch)
     preset = best_preset(finalists, target, batch=batch)
     members = on_front(finalists)
-    wanted = _hashes([*members, *(f for f in (best.finalist, preset) if f)])
-    quoted = _quoted(search, evaluator, finalists, wanted)
     stamp = {"tokensearch": __version__, "seed": settings.seed, "command": command}
-    policies = {
-        f.trial.schedule_hash: _stamped(f, evaluator, best, stamp) for f in quoted if f.report
-    }
+    policies = {f.trial.schedule_hash: _stamped(f, evaluator, best, stamp) for f in finalists}
     _write(search.folder, [policies[f.trial.schedule_hash] for f in members])
     _write_answer(search.folder, best, policies)
     _profile(search, evaluator, best)
@@ -59,9 +54,9 @@ def finish(
         "answer": best.finalist.trial.schedule_hash if best.finalist else None,
         "best_preset": _named(preset),
         "finalists": [
-            summary(f, front_member=f.trial.schedule_hash in _hashes(members)) for f in quoted
+            summary(f, front_member=f.trial.schedule_hash in _hashes(members)) for f in finalists
         ],
-        "cautions": _cautions(quoted),
+        "cautions": _cautions(finalists),
     }
 
 
@@ -76,23 +71,6 @@ def _confirmed(
         text = f"{finalists[-1].comparison.ratio:.2f}x ({trial.origin})"
         search.listener.progress(done=done, total=len(chosen), seconds_left=None, text=text)
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
-
-
-def _quoted(
-    search: Search, evaluator: Evaluator, finalists: Sequence[Finalist], wanted: set[str]
-) -> tuple[Finalist, ...]:
-    """Score on `report` those that are wanted."""
-    search.listener.stage(f"quoting {len(wanted)} of them on the report split")
-    quoted, done = [], 0
-    for finalist in finalists:
-        if finalist.trial.schedule_hash in wanted:
-            report = evaluator.score(finalist.policy, "report")
-            finalist = replace(finalist, report=report)  # the same one, with more known
-            done += 1
-            text = f"{100 * report.accuracy.top1:.1f} %"
-            search.listener.progress(done=done, total=len(wanted), seconds_left=None, text=text)
-        quoted.append(finalist)
-    return tuple(quoted)
 
 
 def _stamped(

@@ -1,0 +1,1 @@
+"""Benchmarks: they print and never fail. `python -m tests.bench NAME [--json]`."""

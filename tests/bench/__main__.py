@@ -1,0 +1,13 @@
+"""Run one benchmark: `python -m tests.bench NAME [--json]`."""
+
+import argparse
+from collections.abc import Callable
+
+from tests.bench import gpu, presets
+
+BENCHES: dict[str, Callable[[list[str]], None]] = {"presets": presets.main, "gpu": gpu.main}
+
+parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+parser.add_argument("name", choices=BENCHES)
+chosen, rest = parser.parse_known_args()
+BENCHES[chosen.name](rest)

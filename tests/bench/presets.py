@@ -1,0 +1,80 @@
+"""The published presets on DeiT-S, each timed in turn with the un-reduced model.
+
+Weights are random: they do not change how long a pass takes.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+
+from tokensearch import applied
+from tokensearch.measure import Budget, clock_for, compare, describe_cell
+from tokensearch.policy import PRESETS
+from tokensearch.records import to_json
+from tokensearch.runtime import describe
+
+MODEL = "deit_small_patch16_224"
+
+
+def main(arguments: list[str]) -> None:
+    """Print one line per preset and batch; with --json, one JSON document."""
+    options = parsed(arguments)
+    results = []
+    for result in timings(options):
+        results.append(result)
+        if not options.json:
+            print(line(result), flush=True)
+        if options.out:
+            Path(options.out).write_text(json.dumps(results, indent=2))
+    if options.json:
+        print(json.dumps(results, indent=2))
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench presets", description=__doc__)
+    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--seconds", type=float, default=6.0, help="per preset and batch")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", default=None, help="file that is rewritten after every preset")
+    return parser.parse_args(arguments)
+
+
+def timings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield a result per batch and preset that fits."""
+    kind, place = getattr(torch, options.dtype), torch.device(options.device)
+    model = timm.create_model(options.model).eval().to(place, kind)
+    candidate = copy.deepcopy(model)
+    spec = describe(model)
+    budget = Budget(warmup=3, min_pairs=20, max_pairs=200, seconds=options.seconds, precision=0.005)
+    for batch in options.batch:
+        images = torch.randn(batch, *model.pretrained_cfg["input_size"]).to(place, kind)
+        cell = describe_cell(place, dtype=kind, batch=batch, resolution=images.shape[-1])
+        runs = partial(model, images), partial(candidate, images)
+        for preset in (name for name, preset in PRESETS.items() if preset.fits(spec)):
+            with torch.inference_mode(), applied(candidate, preset):
+                comparison = compare(*runs, clock=clock_for(place), budget=budget)
+            yield {
+                "model": options.model,
+                "preset": preset,
+                "cell": to_json(cell),
+                "comparison": to_json(comparison),
+            }
+
+
+def line(result: dict[str, Any]) -> str:
+    """One result as people read it."""
+    found, batch = result["comparison"], result["cell"]["batch"]
+    interval = f"{found['ratio']:.3f}x [{found['low']:.3f}, {found['high']:.3f}]"
+    cautions = ", ".join(found["cautions"])
+    name = f"{result['model']} batch {batch:3d}  {result['preset']:10s}"
+    return f"{name} {interval} {found['verdict']} {cautions}"

@@ -1,0 +1,108 @@
+import os
+import signal
+import subprocess
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+import tokensearch
+from tokensearch.cli import main, show
+from tokensearch.cli.main import app
+from tokensearch.errors import PolicyError
+
+HEAVY = ("torch", "timm", "optuna", "matplotlib", "numpy", "sklearn")
+
+
+def called(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+def entry_point(*args: str) -> Sequence[str]:
+    return (str(Path(sys.executable).with_name("tokensearch")), *args)
+
+
+def test_the_installed_command_keeps_results_and_errors_apart() -> None:
+    version = subprocess.run(entry_point("--version"), capture_output=True, text=True, check=True)
+    failed = subprocess.run(entry_point("show", "no.json"), capture_output=True, text=True)
+
+    assert (version.stdout, version.stderr) == (f"tokensearch {tokensearch.__version__}\n", "")
+    assert (failed.returncode, failed.stdout) == (1, "")
+    assert failed.stderr == (
+        "error: the file cannot be read: No such file or directory\n  in no.json\n"
+    )
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = f"import sys, tokensearch.cli.main; print([m for m in {HEAVY} if m in sys.modules])"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "[]\n"
+
+
+def test_help_names_every_verb() -> None:
+    said = called("--help").stdout
+
+    for verb in ("run", "evaluate", "show", "presets", "report", "doctor"):
+        assert f"\n  {verb} " in said
+
+
+@pytest.mark.parametrize("args", [("shw",), ("show",), ("show", "none", "--jso"), ("report",)])
+def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
+    result = called(*args)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith("Usage: ")
+
+
+def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, model: str) -> None:
+        error = PolicyError("block 3 [of 2] does not exist")
+        error.add_note("in here.json")
+        error.add_note("of run 7")
+        raise error
+
+    monkeypatch.setattr(show, "read_policy", fail)
+    result = called("show", "here.json")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: block 3 [of 2] does not exist\n  in here.json\n  of run 7\n"
+
+
+def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(name: str, model: str) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(show, "read_policy", stop)
+    result = called("show", "here.json")
+
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "stopped; the same command goes on with a search that was stopped\n"
+
+
+def test_own_warnings_are_cautions_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "new.json"
+    known = CliRunner().invoke(app, ["show", "none", "--json"]).stdout
+    file.write_text(known, encoding="utf-8")  # has the derived fields, which no policy file knows
+
+    result = called("show", str(file))
+
+    assert result.exit_code == 0
+    assert result.stderr == (
+        "caution: the policy has fields that this version keeps but ignores: block_macs, "
+        "mac_share, patch_tokens_per_block, schedule_hash\n"
+    )
+
+
+def test_warnings_of_others_are_left_alone() -> None:
+    with (
+        pytest.warns(UserWarning, match="from elsewhere") as caught,
+        main._own_warnings_as_cautions(),
+    ):
+        warnings.warn("from elsewhere", stacklevel=1)
+
+    assert len(caught) == 1

@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.report.fixtures import FOUND, front
+from tokensearch.cli.main import app
+from tokensearch.policy import save
+
+
+def called(*args: str) -> Result:
+    return CliRunner().invoke(app, ["show", *args])
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """A policy file with evidence."""
+    save(front().policies[0], tmp_path / "policy.json")
+    return tmp_path / "policy.json"
+
+
+def test_a_file_is_shown_with_its_evidence(file: Path) -> None:
+    result = called(str(file))
+
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "demo: 12 blocks, 196 patch tokens, 1 prefix token, width 128\n██▅▅▅▃▃▃▂▂▂·" in (
+        result.stdout
+    )
+    assert "prune to 80 then pool to 64" in result.stdout
+    assert "97.3 % [96.5, 98.0]" in result.stdout
+    assert "0.48x [0.47, 0.49]" in result.stdout
+
+
+def test_json_is_json_alone(file: Path) -> None:
+    result = called(str(file), "--json")
+
+    document = json.loads(result.stdout)
+    assert document["schedule_hash"] == FOUND.schedule_hash
+    assert document["patch_tokens_per_block"] == list(FOUND.patch_tokens_per_block)
+    assert sum(document["block_macs"]) > 0
+
+
+def test_a_preset_is_built_for_the_demo_model() -> None:
+    assert "pool to 183" in called("tome-r13").stdout
+
+
+def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
+    result = called("tome-r14")
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: preset 'tome-r14' is unknown; the nearest are tome-r16, tome-r13, tome-r8\n"
+    )
+
+
+def test_a_file_that_is_no_policy_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "policy.json"
+    file.write_text("{", encoding="utf-8")
+
+    result = called(str(file))
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: the file is not JSON: Expecting property name enclosed in double quotes: "
+        f"line 1 column 2 (char 1)\n  in {file}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "fields", "sentence"),
+    [
+        ("accuracy", {"top1": 0.9, "low": 0.8}, "evidence lacks the field 'high'"),
+        (
+            "latency",
+            {"median_ms": "fast"},
+            "evidence has a field of another type: could not convert string to float: 'fast'",
+        ),
+        (
+            "cell",
+            {"machine": "mine"},
+            "evidence has a field of another type: 'str' object has no attribute 'get'",
+        ),
+    ],
+)
+def test_damaged_evidence_is_an_error_and_no_traceback(
+    file: Path, record: str, fields: dict[str, object], sentence: str
+) -> None:
+    document = json.loads(file.read_text(encoding="utf-8"))
+    document["evidence"][0][record] = fields
+    file.write_text(json.dumps(document), encoding="utf-8")
+
+    result = called(str(file))
+
+    assert (result.exit_code, result.stderr) == (1, f"error: {sentence}\n")

@@ -1,0 +1,266 @@
+"""A run folder made by hand from the real records: every figure is chosen, none is measured."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, preset, save_set
+from tokensearch.policy.file import policy_to_json, to_text
+from tokensearch.records import (
+    Accuracy,
+    AccuracyKind,
+    Cell,
+    Comparison,
+    Latency,
+    Machine,
+    Paired,
+    PhaseTime,
+    Profile,
+    Trial,
+    Verdict,
+    to_json,
+)
+from tokensearch.run_folder import RunFolder
+
+SPEC = ModelSpec("demo", blocks=12, patch_tokens=196, prefix_tokens=1, width=128)
+CELL = Cell(
+    device="cpu",
+    dtype="float32",
+    batch=8,
+    resolution=224,
+    backend="eager",
+    threads=4,
+    machine=Machine(
+        processor="Example CPU 3000",
+        cores=4,
+        accelerator=None,
+        system="Linux x86_64",
+        versions=(("python", "3.12.0"), ("torch", "2.9.0")),
+    ),
+)
+BASELINE_MS = 40.0
+FOUND = Policy(
+    SPEC,
+    (Prune(2, 120), Prune(5, 80), Pool(5, 64), Pool(8, 32)),
+    proportional_attention=True,
+    last_block="prefix_only",
+)
+MILD = Policy(SPEC, (Prune(3, 150), Pool(7, 110)), last_block="prefix_only")
+UNREDUCED = Policy(SPEC)
+
+
+def latency(median_ms: float) -> Latency:
+    """Twenty passes around a median."""
+    return Latency(tuple(median_ms * (1 + 0.001 * (i % 5 - 2)) for i in range(20)), warmup=3)
+
+
+def comparison(ratio: float, reach: float = 0.01, verdict: Verdict = "faster") -> Comparison:
+    return Comparison(
+        baseline=latency(BASELINE_MS),
+        candidate=latency(ratio * BASELINE_MS),
+        ratio=ratio,
+        low=ratio - reach,
+        high=ratio + reach,
+        level=0.95,
+        verdict=verdict,
+    )
+
+
+def accuracy(right: int, split: str = "report", kind: AccuracyKind = "top1") -> Accuracy:
+    share = right / 1000
+    return Accuracy(
+        kind=kind,
+        split=split,
+        split_hash=f"sha256:{split}0123456789",
+        images=1000,
+        right=right,
+        low=share - 0.008,
+        high=min(1.0, share + 0.007),
+        level=0.95,
+        kl=(1000 - right) / 10_000,
+    )
+
+
+def paired(right: int, baseline: int = 981) -> Paired:
+    difference = (right - baseline) / 1000
+    return Paired(
+        images=1000,
+        only_baseline=max(0, baseline - right) + 4,
+        only_candidate=max(0, right - baseline) + 4,
+        p_value=0.0215 if difference else 1.0,
+        difference=difference,
+        low=difference - 0.006,
+        high=difference + 0.006,
+        level=0.95,
+    )
+
+
+class Entry:
+    """One finalist: a policy, its right answers of 1000, and its share of the baseline's time."""
+
+    def __init__(self, origin: str, policy: Policy, right: int, ratio: float) -> None:
+        self.origin, self.policy, self.right, self.ratio = origin, policy, right, ratio
+        self.timed = comparison(ratio, verdict="faster" if ratio < 0.98 else "same")
+
+    def finalist(self, *, on_front: bool, kind: AccuracyKind) -> dict[str, Any]:
+        return {
+            "schedule_hash": self.policy.schedule_hash,
+            "origin": self.origin,
+            "policy": policy_to_json(self.policy),
+            "search": to_json(accuracy(self.right - 2, "search", kind)),
+            "select": to_json(accuracy(self.right + 1, "select", kind)),
+            "report": to_json(accuracy(self.right, kind=kind)),
+            "paired": asdict(paired(self.right)),
+            "comparison": to_json(self.timed),
+            "on_front": on_front,
+        }
+
+    def member(self, kind: AccuracyKind) -> Policy:
+        evidence = Evidence(
+            cell=to_json(CELL),
+            latency=to_json(self.timed.candidate),
+            accuracy=to_json(accuracy(self.right, kind=kind)),
+            baseline=to_json(self.timed.baseline),
+            confirmed=True,
+            extra={
+                "comparison": {
+                    name: getattr(self.timed, name)
+                    for name in ("ratio", "low", "high", "level", "verdict")
+                },
+                "paired": asdict(paired(self.right)),
+            },
+        )
+        return self.policy.with_evidence(evidence)
+
+
+ENTRIES = (
+    Entry("sampler", FOUND, 973, 0.48),
+    Entry("tome-r16", preset("tome-r16", SPEC), 952, 0.496),
+    Entry("seed", MILD, 979, 0.72),
+    Entry("random-tome-r16", preset("random-tome-r16", SPEC), 870, 0.47),
+    Entry("none", UNREDUCED, 981, 1.0),
+)
+FRONT = ("sampler", "seed", "none")
+TARGETS = {"met": "0.5x", "missed": "0.4x", "ambiguous": "0.485x", "unreduced": "50ms"}
+LIMITS_MS = {"met": 20.0, "missed": 16.0, "ambiguous": 19.4, "unreduced": 50.0}
+
+
+def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, Any]:
+    """What run.json holds, but for format and version."""
+    kind: AccuracyKind = "top1" if labelled else "agreement"
+    splits = {
+        name: {"images": images, "digest": f"sha256:{name}0123456789"}
+        for name, images in (("search", 512), ("select", 500), ("report", 1000))
+    }
+    return {
+        "settings": {
+            "model": "demo",
+            "checkpoint": None,
+            "data": None,
+            "target": TARGETS[outcome],
+            "device": "cpu",
+            "dtype": "float32",
+            "batch": 8,
+            "resolution": 224,
+            "backend": "eager",
+            "space": "default",
+            "space_digest": "sha256:fedcba9876543210",
+            "seed": 0,
+            "sampler": "tpe",
+        },
+        "budget": {"trials": 60, "seconds": 180.0},
+        "command": "tokensearch run --model demo --latency-target 0.5x --seed 0",
+        "model": asdict(replace(SPEC, weights="sha256:0011223344556677")),
+        "cell": to_json(CELL),
+        "data": {"name": "digit scenes", "labelled": labelled, "splits": splits},
+        "result": {
+            "outcome": outcome,
+            "exit_code": {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}[outcome],
+            "limit_ms": LIMITS_MS[outcome],
+            "baseline_ms": BASELINE_MS,
+            "search_seconds": 171.4,
+            "seconds": 208.9,
+            "trials": {"complete": 48, "ruled_out": 9, "duplicate": 3},
+            "answer": {
+                "met": FOUND.schedule_hash,
+                "ambiguous": FOUND.schedule_hash,
+                "missed": None,
+                "unreduced": UNREDUCED.schedule_hash,
+            }[outcome],
+            "best_preset": {
+                "name": "tome-r16",
+                "schedule_hash": preset("tome-r16", SPEC).schedule_hash,
+            }
+            if outcome in {"met", "unreduced"}
+            else None,
+            "finalists": [
+                entry.finalist(on_front=entry.origin in FRONT, kind=kind) for entry in ENTRIES
+            ],
+            "cautions": [
+                "passes differ widely: stop other work on the machine, or time more pairs"
+            ],
+        },
+    }
+
+
+def front(*, labelled: bool = True) -> PolicySet:
+    kind: AccuracyKind = "top1" if labelled else "agreement"
+    return PolicySet(tuple(entry.member(kind) for entry in ENTRIES if entry.origin in FRONT))
+
+
+def profile(name: str, share: float) -> Profile:
+    """Time that falls with the blocks, and costs of reduction where there is any."""
+    phases = [PhaseTime(None, "other", 2.5)]
+    for block in range(12):
+        left = 1 - (1 - share) * block / 6 if block < 6 else share
+        phases += [PhaseTime(block, "attention", 1.2 * left), PhaseTime(block, "mlp", 1.9 * left)]
+    if share < 1:
+        phases += [
+            PhaseTime(2, "scoring", 0.11),
+            PhaseTime(5, "matching", 0.35),
+            PhaseTime(5, "gather_merge", 0.2),
+            PhaseTime(8, "matching", 0.28),
+        ]
+    explained = sum(item.ms for item in phases)
+    return Profile(
+        name, CELL, 10, tuple(phases), profiled_ms=1.04 * explained, clock_ms=0.98 * explained
+    )
+
+
+def trials() -> list[Trial]:
+    """A cloud along the front."""
+    made = []
+    for number in range(30):
+        ratio = 0.42 + 0.55 * (number * 7 % 30) / 30
+        right = round(980 - 260 * (1 - ratio) ** 2 - 3 * (number * 11 % 13))
+        ruled_out = number % 6 == 5
+        made.append(
+            Trial(
+                number=number,
+                origin="sampler",
+                schedule_hash=f"sha256:{number:064x}",
+                state="ruled_out" if ruled_out else "complete",
+                comparison=None if ruled_out else comparison(ratio),
+                accuracy=accuracy(right, "search"),
+                seconds=3.5,
+                policy=policy_to_json(MILD),
+            )
+        )
+    return made
+
+
+def run_folder(
+    path: Path, *, outcome: str = "met", labelled: bool = True, profiles: bool = True
+) -> RunFolder:
+    """Write all of it."""
+    folder = RunFolder(path)
+    folder.create()
+    folder.write_run(run_document(outcome=outcome, labelled=labelled))
+    save_set(front(labelled=labelled), folder.front)
+    for trial in trials():
+        folder.append_trial(to_json(trial))
+    if profiles:
+        for name, share in (("baseline", 1.0), ("answer", 0.38)):
+            text = to_text(to_json(profile(name, share)))
+            (folder.profiles / f"{name}.json").write_text(text, encoding="utf-8")
+    return folder

@@ -1,0 +1,138 @@
+from dataclasses import replace
+
+import pytest
+
+from tests.report.fixtures import run_document
+from tokensearch.errors import RunError
+from tokensearch.report.answer import cost_sentence, preset_sentence, target_sentence
+from tokensearch.report.findings import Finalist, Findings, read_findings
+from tokensearch.report.text import Interval
+
+ASKED = "0.5x allows 20.0 ms per pass of 8 images"
+TOOK = "the answer takes 19.2 ms, 0.48x [0.47, 0.49] of the un-reduced model"
+TOME = (
+    "the best published preset that meets the target, tome-r16 "
+    "(19.8 ms, 0.50x [0.49, 0.51] of the un-reduced model, 95.2 % [94.4, 95.9])"
+)
+
+
+def findings(outcome: str = "met") -> Findings:
+    return read_findings(run_document(outcome=outcome))
+
+
+def answer() -> Finalist:
+    found = findings().answer
+    assert found is not None
+    return found
+
+
+def against(report: Interval, ratio: Interval) -> str:
+    """What is said of an answer with this accuracy and this ratio."""
+    changed = replace(answer(), report=report, ratio=ratio)
+    return preset_sentence(replace(findings(), answer=changed))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        ("met", f"Target met: {ASKED}; {TOOK}, 4.0 % under the target."),
+        (
+            "missed",
+            "Target not met: 0.4x allows 16.0 ms per pass of 8 images; the fastest finalist, "
+            "found 99b913f5, takes 19.2 ms, 0.48x [0.47, 0.49] of the un-reduced model, 20.0 % "
+            "over the target. The front below is the best that was found.",
+        ),
+        (
+            "ambiguous",
+            f"Target ambiguous: 0.485x allows 19.4 ms per pass of 8 images; {TOOK}, 1.0 % under "
+            "the target, which is within the noise of the timing. Time it again on a quieter "
+            "machine, or ask for a little less.",
+        ),
+        (
+            "unreduced",
+            "Target met without reducing anything: 50ms allows 50.0 ms per pass of 8 images; "
+            "the un-reduced model takes 40.0 ms.",
+        ),
+    ],
+)
+def test_every_outcome_is_said_in_words(outcome: str, sentence: str) -> None:
+    assert target_sentence(findings(outcome)) == sentence
+
+
+def test_a_proven_loss_is_called_proven() -> None:
+    assert cost_sentence(answer(), "accuracy") == (
+        "Its accuracy is 97.3 % [96.5, 98.0], 0.8 points [0.2, 1.4] below that without "
+        "reduction; on the same images a loss is proven (p = 0.021)."
+    )
+
+
+def test_a_gain_within_its_interval_is_not_proven() -> None:
+    gained = replace(answer(), difference=Interval(0.002, -0.001, 0.005), p_value=0.2)
+
+    assert cost_sentence(gained, "accuracy") == (
+        "Its accuracy is 97.3 % [96.5, 98.0], 0.2 points [-0.1, 0.5] above that without "
+        "reduction; on the same images a gain is not proven (p = 0.200)."
+    )
+
+
+def test_an_answer_better_and_as_fast_beats_the_preset() -> None:
+    assert preset_sentence(findings()) == (
+        f"It beats {TOME}: 2.1 points more accuracy, and as fast within the noise."
+    )
+
+
+def test_a_lead_within_the_intervals_is_not_proven() -> None:
+    said = against(Interval(0.956, 0.948, 0.963), Interval(0.40, 0.39, 0.41))
+
+    assert said == (
+        f"It leads {TOME}: 0.4 points more accuracy, and faster by 19.4 %; "
+        "the intervals overlap, so the lead is not proven."
+    )
+
+
+def test_a_slower_answer_does_not_beat_the_preset() -> None:
+    said = against(Interval(0.98, 0.97, 0.99), Interval(0.62, 0.61, 0.63))
+
+    assert said == f"It gives more than {TOME}: 2.8 points more accuracy, and slower by 25.0 %."
+
+
+def test_a_worse_answer_is_said_to_be_worse() -> None:
+    said = against(Interval(0.94, 0.93, 0.95), Interval(0.48, 0.47, 0.49))
+
+    assert said == (
+        f"It does not beat {TOME}: it has 1.2 points less accuracy, "
+        "and is as fast within the noise."
+    )
+
+
+def test_a_preset_that_is_the_answer_is_not_claimed_as_found() -> None:
+    best = findings().best_preset
+
+    assert preset_sentence(replace(findings(), answer=best)) == (
+        f"It is {TOME}: the search found nothing better."
+    )
+
+
+def test_a_target_that_no_preset_meets_is_said() -> None:
+    assert preset_sentence(findings("missed")) == (
+        "No published preset that fits the model meets the target."
+    )
+
+
+def test_a_search_that_has_not_ended_has_no_findings() -> None:
+    with pytest.raises(RunError) as caught:
+        read_findings(run_document() | {"result": None})
+
+    assert str(caught.value) == (
+        "the search of this run has not ended; the same command goes on with it"
+    )
+
+
+def test_a_run_without_a_field_is_named_by_the_field() -> None:
+    run = run_document()
+    del run["result"]["limit_ms"]
+
+    with pytest.raises(RunError) as caught:
+        read_findings(run)
+
+    assert str(caught.value) == "run.json lacks the field 'limit_ms'"

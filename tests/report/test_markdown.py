@@ -1,0 +1,102 @@
+"""The golden page is written anew by `TOKENSEARCH_REWRITE_GOLDEN=1 pytest tests/report`."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.report.fixtures import run_document, run_folder
+from tokensearch.errors import RunError
+from tokensearch.report.markdown import write_report
+from tokensearch.run_folder import RunFolder
+
+GOLDEN = Path(__file__).with_name("golden") / "report.md"
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def page(folder: RunFolder) -> str:
+    write_report(folder)
+    return folder.report.read_text(encoding="utf-8")
+
+
+def test_the_page_is_as_it_was(tmp_path: Path) -> None:
+    written = page(run_folder(tmp_path))
+
+    if os.environ.get("TOKENSEARCH_REWRITE_GOLDEN") == "1":
+        GOLDEN.write_text(written, encoding="utf-8")
+    assert written == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_the_pictures_that_the_page_shows_are_there(tmp_path: Path) -> None:
+    written = page(run_folder(tmp_path))
+
+    for name in ("front.png", "phases.png"):
+        assert f"]({name})" in written
+        assert (tmp_path / name).read_bytes().startswith(PNG)
+
+
+def test_drawing_again_changes_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, profiles=False)
+    page(folder)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    page(folder)
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+
+    assert before == after
+
+
+def test_without_labels_nothing_is_called_accuracy(tmp_path: Path) -> None:
+    written = page(run_folder(tmp_path, labelled=False, profiles=False)).lower()
+
+    assert "accura" not in written
+    assert "its agreement with the un-reduced model is 97.3 % [96.5, 98.0]" in written
+
+
+@pytest.mark.parametrize("outcome", ["missed", "unreduced"])
+def test_without_a_reduced_answer_the_page_has_no_schedule(tmp_path: Path, outcome: str) -> None:
+    written = page(run_folder(tmp_path, outcome=outcome, profiles=False))
+
+    assert "Every block keeps every token: no reduced policy is the answer." in written
+    assert "No profiles were taken in this run." in written
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RunError) as caught:
+        write_report(RunFolder(tmp_path))
+
+    assert str(caught.value) == f"{tmp_path} holds no run.json, so it is no run folder"
+
+
+def test_a_search_that_has_not_ended_names_its_folder(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create()
+    folder.write_run(run_document() | {"result": None})
+
+    with pytest.raises(RunError) as caught:
+        write_report(folder)
+
+    assert caught.value.__notes__ == [f"in {tmp_path}"]
+    assert not folder.report.exists()
+
+
+def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    damaged = folder.profiles / "answer.json"
+    damaged.write_text('{"phases": []}', encoding="utf-8")
+
+    with pytest.raises(RunError) as caught:
+        write_report(folder)
+
+    assert str(caught.value) == f"{damaged} cannot be read as a profile: 'profiled_ms'"
+
+
+def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, profiles=False)
+    document = run_document()
+    del document["budget"]
+    folder.write_run(document)
+
+    with pytest.raises(RunError) as caught:
+        write_report(folder)
+
+    assert str(caught.value) == f"{tmp_path} lacks the field 'budget'"

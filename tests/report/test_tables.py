@@ -1,0 +1,123 @@
+from dataclasses import asdict
+from io import StringIO
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
+from tests.report.fixtures import (
+    CELL,
+    FOUND,
+    SPEC,
+    UNREDUCED,
+    accuracy,
+    comparison,
+    front,
+    paired,
+    run_document,
+)
+from tokensearch.policy import preset
+from tokensearch.records import Caution, to_json
+from tokensearch.report import tables
+from tokensearch.report.evaluation import evaluation
+from tokensearch.report.findings import read_findings
+from tokensearch.report.grid import Grid, to_markdown, to_rich
+from tokensearch.report.phases import groups
+from tokensearch.report.summary import summary
+from tokensearch.run_folder import RunFolder
+
+
+def drawn(what: RenderableType) -> str:
+    console = Console(file=StringIO(), width=120)
+    console.print(what)
+    assert isinstance(console.file, StringIO)
+    return console.file.getvalue()
+
+
+def test_the_front_is_fastest_first_and_marks_the_answer() -> None:
+    grid = tables.front_table(front(), read_findings(run_document()))
+
+    assert [row[0] for row in grid.rows] == ["found 99b913f5", "found b19998e4", "un-reduced"]
+    assert grid.marked == {0}
+
+
+def test_the_un_reduced_model_has_no_change_from_itself() -> None:
+    grid = tables.front_table(front(), read_findings(run_document()))
+
+    assert [row[-1] for row in grid.rows][1:] == ["-0.2 points [-0.8, +0.4]", "-"]
+
+
+def test_finalists_are_told_from_published_ones_and_controls() -> None:
+    finalists = read_findings(run_document()).finalists
+
+    kinds = [tables.kind_of(one) for one in finalists]
+
+    assert kinds == ["found", "published", "found", "control", "control"]
+
+
+def test_a_schedule_says_what_each_block_does() -> None:
+    rows = tables.schedule_table(FOUND).rows
+
+    assert rows[0] == ("0", "keep", "", "196", "100.0 %", "100.0 %")
+    assert rows[5][:4] == (
+        "5",
+        "prune to 80 then pool to 64",
+        "class attention then bipartite",
+        "64",
+    )
+    assert rows[11][:4] == ("11", "prefix tokens alone", "", "0")
+
+
+def test_presets_that_do_not_fit_are_listed_without_figures() -> None:
+    grid = tables.preset_table([("tome-r8", preset("tome-r8", SPEC)), ("tome-r13", None)])
+
+    assert [row[:4] for row in grid.rows] == [
+        ("tome-r8", "yes", "███▇▇▇▆▆▆▅▅▅", "72.4 %"),
+        ("tome-r13", "no", "-", "-"),
+    ]
+
+
+def test_cells_of_a_page_cannot_break_its_table() -> None:
+    grid = Grid(("name", "ms"), [("a|b", "1")], numbers=frozenset({"ms"}), marked=frozenset({0}))
+
+    assert to_markdown(grid) == "| name | ms |\n| --- | ---: |\n| **a\\|b** | **1** |"
+
+
+def test_names_in_brackets_are_no_markup() -> None:
+    assert "[bold]x" in drawn(to_rich(Grid(("name",), [("[bold]x",)])))
+
+
+def test_every_block_belongs_to_one_group() -> None:
+    for blocks in (1, 2, 3, 12, 13):
+        held = [sum(group.holds(block) for group in groups(blocks)) for block in range(blocks)]
+
+        assert held == [1] * blocks
+
+
+def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
+    said = drawn(summary(run_document(), front(), folder=RunFolder(Path("somewhere"))))
+
+    assert said.startswith("Target met: 0.5x allows 20.0 ms per pass of 8 images; the answer takes")
+    assert "It beats the best published preset" in said
+    assert "found 99b913f5   ██▅▅▅▃▃▃▂▂▂·" in said
+    assert "caution: passes differ widely: stop other work on the machine" in said
+    assert "report  somewhere/report.md" in said
+
+
+def test_an_evaluation_names_what_was_measured() -> None:
+    document = {
+        "policy": "tome-r13",
+        "patch_tokens_per_block": list(UNREDUCED.patch_tokens_per_block),
+        "cell": to_json(CELL),
+        "data": "photographs",
+        "accuracy": to_json(accuracy(973, kind="agreement")),
+        "paired": asdict(paired(973)),
+        "comparison": to_json(comparison(0.48)) | {"cautions": [Caution.DRIFT.name.lower()]},
+    }
+
+    said = drawn(evaluation(document))
+
+    assert "agreement with the un-reduced model" in said
+    assert "accuracy" not in said
+    assert "97.3 % [96.5, 98.0] on 1,000 images of photographs" in said
+    assert "19.2 ms, 417 images/s" in said
+    assert f"caution: {Caution.DRIFT}" in said

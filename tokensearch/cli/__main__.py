@@ -1,0 +1,5 @@
+"""`python -m tokensearch.cli` is `tokensearch`."""
+
+from tokensearch.cli.main import main
+
+main()

@@ -1,0 +1,123 @@
+"""What a run found, in sentences: the target, what it cost, what publications would have given."""
+
+from tokensearch.report import text
+from tokensearch.report.findings import UNREDUCED, Finalist, Findings
+from tokensearch.report.text import Interval
+
+PROOF = 0.05  # largest p-value called a proof: what the 95 % intervals stand for
+
+
+def in_words(findings: Findings) -> tuple[str, ...]:
+    """Return the answer as sentences, the most important first."""
+    answer = findings.answer
+    if answer is None:
+        return (target_sentence(findings), preset_sentence(findings))
+    if not answer.policy.reduces:
+        return (target_sentence(findings), f"Its {_standing(answer, findings.measure)}.")
+    return (
+        target_sentence(findings),
+        cost_sentence(answer, findings.measure),
+        preset_sentence(findings),
+    )
+
+
+def target_sentence(findings: Findings) -> str:
+    """Say whether the target is met, and by what margin."""
+    asked = f"{findings.target} allows {text.ms(findings.limit_ms)} per {_pass(findings)}"
+    baseline = text.ms(findings.baseline_ms)
+    if findings.outcome == "unreduced":
+        return (
+            f"Target met without reducing anything: {asked}; the un-reduced model takes {baseline}."
+        )
+    fastest = findings.answer or _fastest(findings)
+    if fastest is None:
+        return f"Target not met: {asked}, and no policy was left to confirm."
+    who = "the answer" if findings.answer is not None else f"the fastest finalist, {fastest.name},"
+    took = f"{who} takes {_times(fastest)}, {_margin(findings, fastest)}"
+    match findings.outcome:
+        case "met":
+            return f"Target met: {asked}; {took}."
+        case "missed":
+            return f"Target not met: {asked}; {took}. The front below is the best that was found."
+        case "ambiguous":
+            return (
+                f"Target ambiguous: {asked}; {took}, which is within the noise of the timing. "
+                f"Time it again on a quieter machine, or ask for a little less."
+            )
+
+
+def cost_sentence(one: Finalist, measure: str) -> str:
+    """Say what a policy costs in right answers, and whether that is proven."""
+    change, proof = one.difference, text.probability(one.p_value)
+    now = _standing(one, measure)
+    if change.value == 0:
+        moved = f"as without reduction, give or take {text.points(change.reach)}"
+    elif change.value < 0:
+        fall = Interval(-change.value, -change.high, -change.low)
+        moved = f"{text.points_interval(fall)} below that without reduction"
+    else:
+        moved = f"{text.points_interval(change)} above that without reduction"
+    apart = change.low > 0 or change.high < 0
+    proven = "proven" if apart and one.p_value < PROOF else "not proven"
+    what = "difference" if change.value == 0 else "loss" if change.value < 0 else "gain"
+    return f"Its {now}, {moved}; on the same images a {what} is {proven} ({proof})."
+
+
+def preset_sentence(findings: Findings) -> str:
+    """Compare the answer with the best published schedule that meets the target."""
+    preset, answer = findings.best_preset, findings.answer
+    if preset is None:
+        return "No published preset that fits the model meets the target."
+    figures = f"{preset.name} ({_times(preset)}, {text.percent_interval(preset.report)})"
+    best = f"the best published preset that meets the target, {figures}"
+    if answer is None:
+        return f"A published preset meets the target: {figures}."
+    if preset.policy.schedule_hash == answer.policy.schedule_hash:
+        return f"It is {best}: the search found nothing better."
+    lead = answer.report.value - preset.report.value
+    gap, pace = text.points(lead), _pace(answer, preset)
+    if lead <= 0:
+        behind = f"{gap} less {findings.measure}" if lead < 0 else f"the same {findings.measure}"
+        return f"It does not beat {best}: it has {behind}, and is {pace}."
+    ahead = f"{gap} more {findings.measure}, and {pace}"
+    if answer.report.overlaps(preset.report):
+        return f"It leads {best}: {ahead}; the intervals overlap, so the lead is not proven."
+    verb = "gives more than" if pace.startswith("slower") else "beats"
+    return f"It {verb} {best}: {ahead}."
+
+
+def _pass(findings: Findings) -> str:
+    return f"pass of {text.count(findings.batch, 'image')}"
+
+
+def _times(one: Finalist) -> str:
+    if one.name == UNREDUCED:
+        return text.ms(one.median_ms)
+    return f"{text.ms(one.median_ms)}, {text.ratio_interval(one.ratio)} of the un-reduced model"
+
+
+def _margin(findings: Findings, one: Finalist) -> str:
+    """How far from the target; a relative target is compared with the ratio timed in turn."""
+    target = findings.target
+    share = (
+        one.ratio.value / target.number if target.relative else one.median_ms / findings.limit_ms
+    )
+    return f"{text.percent(abs(1 - share))} {'under' if share <= 1 else 'over'} the target"
+
+
+def _pace(answer: Finalist, preset: Finalist) -> str:
+    """Whether the answer is faster, by intervals that do not overlap."""
+    if answer.ratio.overlaps(preset.ratio):
+        return "as fast within the noise"
+    change = answer.ratio.value / preset.ratio.value - 1
+    return f"{'faster' if change < 0 else 'slower'} by {text.percent(abs(change))}"
+
+
+def _standing(one: Finalist, measure: str) -> str:
+    return f"{measure} is {text.percent_interval(one.report)}"
+
+
+def _fastest(findings: Findings) -> Finalist | None:
+    """The fastest that is no control: what the search could offer."""
+    offered = (one for one in findings.finalists if not one.control)
+    return min(offered, key=lambda one: one.ratio.value, default=None)

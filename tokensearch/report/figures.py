@@ -1,0 +1,215 @@
+"""The two pictures of a report, drawn without pyplot's global state."""
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
+
+from tokensearch.policy import Policy, PolicySet
+from tokensearch.records import PHASES, Phase
+from tokensearch.report import text
+from tokensearch.report.findings import Finalist, Findings, read_measured
+from tokensearch.report.phases import PHASE_NAMES, Times
+from tokensearch.report.text import Interval
+
+WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.8, 150
+INK, GREY, FAINT = "#222222", "#8a8a8a", "#c9c9c9"
+
+# Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
+FOUND, PUBLISHED, CONTROL, TARGET = "#0072b2", "#d55e00", "#a06a94", "#009e73"
+PHASE_COLOURS: dict[Phase, str] = {
+    "attention": "#0072b2",
+    "mlp": "#56b4e9",
+    "scoring": "#e69f00",
+    "matching": "#d55e00",
+    "gather_merge": "#cc79a7",
+    "other": "#b0b0b0",
+}
+REST = "#ececec"
+MARGIN = 0.04  # of the picture's height, below the floor
+ROOM = 0.75  # of what front and presets span, shown below them
+
+
+def draw_front(
+    findings: Findings, front: PolicySet, trials: Iterable[dict[str, Any]], path: Path
+) -> None:
+    """Draw right answers against latency: trials, front, presets, baseline and target.
+
+    Latencies are ratios timed in turn, times the un-reduced model's: drift between trials cancels.
+    """
+    figure, axes = _page()
+    members = [_member(policy, findings) for policy in front.policies]
+    compared = [one for one in findings.finalists if _is_compared(one, findings)]
+    floor = _floor([*members, *(_dot(one, findings) for one in compared if not one.control)])
+    _draw_trials(axes, findings, trials, floor)
+    label = f"target {findings.target} ({text.ms(findings.limit_ms)})"
+    axes.axvline(findings.limit_ms, color=TARGET, linestyle="--", linewidth=1.2, label=label)
+    _draw_members(axes, findings, members)
+    _draw_compared(axes, findings, compared, floor)
+    axes.set_ylim(bottom=floor - MARGIN * max(1.0, axes.get_ylim()[1] - floor))
+    axes.set_xlabel(f"latency of a pass of {text.count(findings.batch, 'image')} (ms)")
+    axes.set_ylabel(f"{findings.measure} (%)")
+    figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def draw_phases(baseline: Times, answer: Times, path: Path) -> None:
+    """Draw where both spend a profiled pass, as two stacked bars."""
+    figure, axes = _page(height_in=2.9)
+    bars = (baseline, answer)
+    rows, starts = (1.0, 0.0), [0.0, 0.0]
+    for phase in PHASES:
+        widths = [times.phase_ms(phase) for times in bars]
+        if any(widths):
+            colour, name = PHASE_COLOURS[phase], PHASE_NAMES[phase]
+            axes.barh(
+                rows, widths, left=starts, color=colour, edgecolor="white", lw=0.5, label=name
+            )
+        starts = [start + width for start, width in zip(starts, widths, strict=True)]
+    rest = [max(0.0, times.unexplained_ms) for times in bars]
+    axes.barh(rows, rest, left=starts, color=REST, hatch="///", edgecolor=GREY, label="unexplained")
+    for row, start, width, times in zip(rows, starts, rest, bars, strict=True):
+        whole = f"  {text.ms(times.profiled_ms)}"
+        axes.annotate(whole, (start + width, row), va="center", color=INK)
+    axes.set_yticks(rows, ["un-reduced", "answer"])
+    axes.set_xlim(0, 1.14 * max(start + width for start, width in zip(starts, rest, strict=True)))
+    axes.set_xlabel("profiled time of a pass (ms)")
+    axes.grid(visible=False)
+    figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=8)
+    _save(figure, path)
+
+
+def _page(height_in: float = HEIGHT_IN) -> tuple[Figure, Axes]:
+    """Return an empty figure with one pair of quiet axes."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(visible=True, color="#eeeeee")
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _save(figure: Figure, path: Path) -> None:
+    """Write the picture whole, and the same bytes for the same figures."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        figure.savefig(part, format="png", metadata={"Software": None})
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+class _Dot(NamedTuple):
+    """A policy's place in the picture."""
+
+    ms: float
+    share: float  # percent
+    low: float
+    high: float
+    policy: Policy
+
+
+def _member(policy: Policy, findings: Findings) -> _Dot:
+    one = read_measured(policy, policy.evidence[0])
+    ratio = one.median_ms / one.baseline_ms if one.ratio is None else one.ratio.value
+    return _placed(ratio * findings.baseline_ms, one.accuracy, policy)
+
+
+def _dot(one: Finalist, findings: Findings) -> _Dot:
+    return _placed(one.ratio.value * findings.baseline_ms, one.report, one.policy)
+
+
+def _placed(latency_ms: float, share: Interval, policy: Policy) -> _Dot:
+    return _Dot(latency_ms, 100 * share.value, 100 * share.low, 100 * share.high, policy)
+
+
+def _floor(dots: Sequence[_Dot]) -> float:
+    """Lowest share worth showing: a hopeless trial must not squeeze the front into a line."""
+    if not dots:
+        return 0.0
+    low, high = min(dot.low for dot in dots), max(dot.high for dot in dots)
+    return low - ROOM * (high - low)
+
+
+def _is_compared(one: Finalist, findings: Findings) -> bool:
+    found = one.origin in {"sampler", "seed"}
+    return one.policy.reduces and not found and not findings.is_answer(one.policy)
+
+
+def _draw_trials(
+    axes: Axes, findings: Findings, trials: Iterable[dict[str, Any]], floor: float
+) -> None:
+    timed = [trial for trial in trials if trial["comparison"] is not None]
+    ms = [trial["comparison"]["ratio"] * findings.baseline_ms for trial in timed]
+    shares = [100 * trial["accuracy"]["top1"] for trial in timed]
+    _scatter(axes, ms, shares, floor, color=FAINT, s=14, label="trials (search split)")
+
+
+def _scatter(
+    axes: Axes, ms: Sequence[float], shares: Sequence[float], floor: float, **style: Any
+) -> None:
+    """Draw dots; those below the floor stand on it, as triangles that point down."""
+    shown = [(x, y) for x, y in zip(ms, shares, strict=True) if y >= floor]
+    sunk = [(x, floor) for x, y in zip(ms, shares, strict=True) if y < floor]
+    if shown:
+        axes.scatter(*zip(*shown, strict=True), linewidths=0, **style)
+    if sunk:
+        below = style | {"marker": "v", "label": f"{style['label']}, below the axis"}
+        axes.scatter(*zip(*sunk, strict=True), linewidths=0, **below)
+
+
+def _draw_members(axes: Axes, findings: Findings, members: Sequence[_Dot]) -> None:
+    axes.errorbar(
+        [dot.ms for dot in members],
+        [dot.share for dot in members],
+        yerr=[[d.share - d.low for d in members], [d.high - d.share for d in members]],
+        color=FOUND,
+        ecolor="#9ec9e2",
+        marker="o",
+        markersize=5,
+        linewidth=1.4,
+        label="front (report split, 95 % intervals)",
+    )
+    for dot in members:
+        if findings.is_answer(dot.policy):
+            axes.plot(dot.ms, dot.share, marker="*", ms=16, color=FOUND, mec="white", zorder=4)
+            _name(axes, "answer", dot.ms, dot.share, colour=FOUND)
+        elif not dot.policy.reduces:
+            _name(axes, "un-reduced", dot.ms, dot.share, colour=INK)
+
+
+def _draw_compared(
+    axes: Axes, findings: Findings, compared: Sequence[Finalist], floor: float
+) -> None:
+    for colour, label, control in (
+        (PUBLISHED, "published presets (report split)", False),
+        (CONTROL, "controls (report split)", True),
+    ):
+        kind = [one for one in compared if one.control == control]
+        dots = [_dot(one, findings) for one in kind]
+        ms, shares = [dot.ms for dot in dots], [dot.share for dot in dots]
+        _scatter(axes, ms, shares, floor, color=colour, s=36, marker="D", label=label, zorder=3)
+        for one, dot in zip(kind, dots, strict=True):
+            sunk = dot.share < floor
+            name = f"{one.name}, {text.percent(dot.share / 100)}" if sunk else one.name
+            _name(axes, name, dot.ms, max(floor, dot.share), colour=colour)
+
+
+def _name(axes: Axes, name: str, x_ms: float, share: float, *, colour: str) -> None:
+    """Write a name beside its dot, readable over lines."""
+    axes.annotate(
+        name,
+        (x_ms, share),
+        xytext=(8, 7),
+        textcoords="offset points",
+        color=colour,
+        fontsize=8,
+        zorder=5,
+        path_effects=[withStroke(linewidth=2.5, foreground="white")],
+    )

@@ -1,0 +1,178 @@
+"""The hardware tuning report of a run folder, as a page of Markdown with two pictures."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokensearch.errors import RunError
+from tokensearch.policy import PolicySet, load_set
+from tokensearch.policy.file import write_whole
+from tokensearch.report import tables, text
+from tokensearch.report.answer import in_words
+from tokensearch.report.figures import draw_front, draw_phases
+from tokensearch.report.findings import Findings, read_findings, reading
+from tokensearch.report.grid import Grid, to_markdown
+from tokensearch.report.phases import Times, read_times
+from tokensearch.report.trust import trust_lines
+from tokensearch.run_folder import RunFolder
+
+FRONT_PICTURE, PHASES_PICTURE = "front.png", "phases.png"
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Everything the page is made of."""
+
+    findings: Findings
+    front: PolicySet
+    trials: tuple[dict[str, Any], ...]
+    baseline: Times | None
+    answer: Times | None
+
+    @property
+    def run(self) -> Mapping[str, Any]:
+        return self.findings.run
+
+
+def write_report(folder: RunFolder) -> None:
+    """Write report.md and its pictures into a finished run's folder.
+
+    Raises:
+        RunError: The folder holds no run, the search has not ended, or a file is damaged.
+        PolicyError: front.json cannot be read.
+    """
+    source = _read(folder)
+    with reading(RunError, str(folder.path)):
+        page = _page(source)
+    draw_front(source.findings, source.front, source.trials, folder.path / FRONT_PICTURE)
+    if source.baseline is not None and source.answer is not None:
+        draw_phases(source.baseline, source.answer, folder.path / PHASES_PICTURE)
+    write_whole(folder.report, page)
+
+
+def _read(folder: RunFolder) -> _Source:
+    run = folder.read_run()
+    if run is None:
+        raise RunError(f"{folder.path} holds no run.json, so it is no run folder")
+    try:
+        findings = read_findings(run)
+    except RunError as error:
+        error.add_note(f"in {folder.path}")
+        raise
+    return _Source(
+        findings=findings,
+        front=load_set(folder.front),
+        trials=folder.read_trials(),
+        baseline=read_times(folder.profiles / "baseline.json"),
+        answer=read_times(folder.profiles / "answer.json"),
+    )
+
+
+def _page(source: _Source) -> str:
+    model, cell = source.run["model"]["name"], source.run["cell"]
+    sections = (
+        ("The answer", _answer(source)),
+        ("Machine and cell", to_markdown(tables.cell_table(cell))),
+        ("The front", _front(source)),
+        ("The schedule", _schedule(source)),
+        ("Finalists and controls", _finalists(source)),
+        ("Where the time goes", _times(source)),
+        ("Cautions", _bullets(source.findings.cautions) or "None was raised."),
+        ("How the numbers came about", _origin(source)),
+        ("How far to trust them", _bullets(trust_lines(source.findings, source.baseline))),
+        ("To repeat it", f"```\n{source.run['command']}\n```"),
+    )
+    body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections)
+    return f"# {model} on {cell['machine']['name']}\n\n{body}\n"
+
+
+def _answer(source: _Source) -> str:
+    first, *rest = in_words(source.findings)
+    return "\n\n".join([f"**{first}**", " ".join(rest)])
+
+
+def _front(source: _Source) -> str:
+    patches = text.count(source.run["model"]["patch_tokens"])
+    note = (
+        "Fastest first; the answer is bold. Figures are of the `report` split, with 95 % "
+        f"intervals. A bar per block shows the patch tokens left of {patches}. "
+        f"Change is of the {source.findings.measure}, from the un-reduced model on the same images."
+    )
+    table = to_markdown(tables.front_table(source.front, source.findings))
+    picture = f"![{source.findings.measure} against latency]({FRONT_PICTURE})"
+    return f"{note}\n\n{table}\n\n{picture}"
+
+
+def _schedule(source: _Source) -> str:
+    answer = source.findings.answer
+    if answer is None or not answer.policy.reduces:
+        return "Every block keeps every token: no reduced policy is the answer."
+    policy = answer.policy
+    facts = tables.schedule_line(policy)
+    return (
+        f"`{tables.token_strip(policy)}` {facts}.\n\n{to_markdown(tables.schedule_table(policy))}"
+    )
+
+
+def _finalists(source: _Source) -> str:
+    note = (
+        "Each was timed afresh, in turn with the un-reduced model. The answer was chosen on "
+        "`select`; `report` was not looked at before. KL is the mean divergence from the "
+        "un-reduced model. " + tables.random_note()
+    )
+    return f"{note}\n\n{to_markdown(tables.finalist_table(source.findings))}"
+
+
+def _times(source: _Source) -> str:
+    if source.baseline is None or source.answer is None:
+        return "No profiles were taken in this run."
+    baseline, answer = source.baseline, source.answer
+    grid = tables.phase_table(baseline, answer, source.run["model"]["blocks"])
+    shorter = "shorter" if answer.profiled_ms < baseline.profiled_ms else "longer"
+    words = (
+        f"The answer spends {text.ms(answer.overhead_ms)} of a profiled pass on reducing tokens "
+        f"(scoring, matching, gathering), and the pass is "
+        f"{text.ms(abs(baseline.profiled_ms - answer.profiled_ms))} "
+        f"{shorter}. The profiler cannot explain "
+        f"{text.percent(baseline.unexplained_share)} of the un-reduced model's pass and "
+        f"{text.percent(answer.unexplained_share)} of the answer's. Un-reduced → answer:"
+    )
+    return f"{words}\n\n{to_markdown(grid)}\n\n![time by phase]({PHASES_PICTURE})"
+
+
+def _origin(source: _Source) -> str:
+    run, result = source.run, source.run["result"]
+    trials, settings, budget = result["trials"], run["settings"], run["budget"]
+    allowed = [
+        *([] if budget["trials"] is None else [text.count(budget["trials"], "trial")]),
+        *([] if budget["seconds"] is None else [text.duration(budget["seconds"])]),
+    ]
+    lines = (
+        f"{text.count(trials['complete'], 'trial')} timed and evaluated, "
+        f"{text.count(trials['ruled_out'])} ruled out on the first images, "
+        f"{text.count(trials['duplicate'])} proposed twice and not repeated.",
+        f"The search took {text.duration(result['search_seconds'])}, the run "
+        f"{text.duration(result['seconds'])} in all; allowed were {text.listed(allowed)}.",
+        f"Sampler {settings['sampler']} with seed {settings['seed']}; space `{settings['space']}` "
+        f"({text.short(settings['space_digest'])}).",
+        f"Weights {text.short(run['model']['weights'] or 'unknown')}; "
+        f"images: {_images(run['data'])}.",
+    )
+    return f"{_bullets(lines)}\n\n{to_markdown(_splits(run['data']))}"
+
+
+def _images(data: Mapping[str, Any]) -> str:
+    return f"{data['name']}, {'with' if data['labelled'] else 'without'} labels"
+
+
+def _splits(data: Mapping[str, Any]) -> Grid:
+    purposes = {"search": "optimised on", "select": "chosen on", "report": "quoted"}
+    rows = [
+        (name, purposes.get(name, ""), text.count(split["images"]), text.short(split["digest"]))
+        for name, split in data["splits"].items()
+    ]
+    return Grid(("split", "use", "images", "digest"), rows, numbers=frozenset({"images"}))
+
+
+def _bullets(lines: tuple[str, ...]) -> str:
+    return "\n".join(f"- {line}" for line in lines)

@@ -1,0 +1,206 @@
+"""How figures are written. Nothing else in the package formats a number."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import ceil, floor, log10
+
+BARS = "▁▂▃▄▅▆▇█"
+NONE = "-"  # what a table shows where there is nothing
+
+# An interval of a ratio narrower than this gets a third decimal, or both ends would read the same.
+_NARROW_RATIO = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A figure and how far it may be off."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def reach(self) -> float:
+        """Half the interval's width."""
+        return (self.high - self.low) / 2
+
+    def overlaps(self, other: "Interval") -> bool:
+        """Whether both may mean the same value."""
+        return self.low <= other.high and other.low <= self.high
+
+
+def significant(value: float) -> str:
+    """Three significant digits, without an exponent.
+
+    >>> significant(4), significant(39.96), significant(1234.5), significant(0)
+    ('4.00', '40.0', '1234', '0')
+    """
+    if value == 0:
+        return "0"
+    rounded = float(f"{value:.3g}") if abs(value) < 1000 else value
+    decimals = max(0, 2 - floor(log10(abs(rounded))))
+    return f"{rounded:.{decimals}f}"
+
+
+def ms(value_ms: float) -> str:
+    """A latency in the unit that suits it.
+
+    >>> ms(4.0), ms(0.812), ms(0.9999), ms(1234.0)
+    ('4.00 ms', '812 us', '1.00 ms', '1.23 s')
+    """
+    for unit, scale in (("us", 1e3), ("ms", 1.0)):
+        digits = significant(value_ms * scale)
+        if float(digits) < 1000:
+            return f"{digits} {unit}"
+    return f"{significant(value_ms / 1e3)} s"
+
+
+def percent(share: float) -> str:
+    """A share of 1 as a percentage.
+
+    >>> percent(0.9731), percent(1)
+    ('97.3 %', '100.0 %')
+    """
+    return f"{100 * share:z.1f} %"
+
+
+def percent_interval(share: Interval) -> str:
+    """A share with its interval.
+
+    >>> percent_interval(Interval(0.973, 0.965, 0.98))
+    '97.3 % [96.5, 98.0]'
+    """
+    return f"{percent(share.value)} [{100 * share.low:z.1f}, {100 * share.high:z.1f}]"
+
+
+def points(difference: float) -> str:
+    """A difference of two shares, without sign.
+
+    >>> points(-0.0084), points(0.01)
+    ('0.8 points', '1.0 points')
+    """
+    return f"{100 * abs(difference):.1f} points"
+
+
+def signed_points_interval(difference: Interval) -> str:
+    """A difference of two shares with its interval.
+
+    >>> signed_points_interval(Interval(-0.008, -0.014, -0.002))
+    '-0.8 points [-1.4, -0.2]'
+    """
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
+
+
+def points_interval(difference: Interval) -> str:
+    """A difference whose direction the sentence has named: the interval is in that direction.
+
+    >>> points_interval(Interval(0.008, 0.002, 0.014))
+    '0.8 points [0.2, 1.4]'
+    """
+    low, high = 100 * difference.low, 100 * difference.high
+    return f"{100 * difference.value:z.1f} points [{low:z.1f}, {high:z.1f}]"
+
+
+def ratio(value: float) -> str:
+    """A multiple of the baseline.
+
+    >>> ratio(0.4837)
+    '0.48x'
+    """
+    return f"{value:.2f}x"
+
+
+def ratio_interval(value: Interval) -> str:
+    """A multiple of the baseline with its interval.
+
+    >>> ratio_interval(Interval(0.48, 0.47, 0.49)), ratio_interval(Interval(0.4812, 0.479, 0.483))
+    ('0.48x [0.47, 0.49]', '0.481x [0.479, 0.483]')
+    """
+    decimals = 3 if value.high - value.low < _NARROW_RATIO else 2
+    return f"{value.value:.{decimals}f}x [{value.low:.{decimals}f}, {value.high:.{decimals}f}]"
+
+
+def count(number: int, thing: str = "") -> str:
+    """A number of things.
+
+    >>> count(1, "image"), count(12345, "image"), count(2, "pass"), count(7)
+    ('1 image', '12,345 images', '2 passes', '7')
+    """
+    if not thing or number == 1:
+        return f"{number:,} {thing}".rstrip()
+    return f"{number:,} {thing}{'es' if thing.endswith('s') else 's'}"
+
+
+def duration(seconds: float) -> str:
+    """How long something took.
+
+    >>> duration(0.42), duration(59.7), duration(185), duration(3725)
+    ('0.4 s', '1 min 00 s', '3 min 05 s', '1 h 02 min')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def rate(batch: int, median_ms: float) -> str:
+    """Images per second.
+
+    >>> rate(8, 4.0)
+    '2,000 images/s'
+    """
+    per_second = 1e3 * batch / median_ms
+    return f"{round(per_second):,} images/s" if per_second >= 100 else f"{per_second:.1f} images/s"
+
+
+def probability(p_value: float) -> str:
+    """A p-value.
+
+    >>> probability(0.0342), probability(2e-9)
+    ('p = 0.034', 'p < 0.001')
+    """
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
+
+
+def nats(divergence: float) -> str:
+    """A divergence.
+
+    >>> nats(0.01234)
+    '0.0123 nats'
+    """
+    return f"{significant(divergence)} nats"
+
+
+def strip(counts: Iterable[int], full: int) -> str:
+    """One bar per block, as high as the share of tokens left; a dot where none is.
+
+    >>> strip([196, 98, 1, 0], full=196)
+    '█▄▁·'
+    """
+    return "".join(BARS[ceil(n / full * len(BARS)) - 1] if n else "·" for n in counts)
+
+
+def short(digest: str) -> str:
+    """Enough of a hash to tell two apart.
+
+    >>> short("sha256:0123456789abcdef")
+    '01234567'
+    """
+    return digest.partition(":")[2][:8] or digest[:8]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a sentence lists them.
+
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed([])
+    ('a', 'a, b and c', 'none')
+    """
+    if len(names) < 2:
+        return names[0] if names else "none"
+    return f"{', '.join(names[:-1])} and {names[-1]}"
