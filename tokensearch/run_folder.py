@@ -95,6 +95,13 @@ class RunFolder:
         """Write profiles/NAME.json whole."""
         write_whole(self.profiles / f"{name}.json", to_text(profile))
 
+    def check(self) -> None:
+        """See whether the folder could be written, and leave nothing behind."""
+        there = next(path for path in (self.path, *self.path.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            reason = "Permission denied" if there.is_dir() else f"{there} is a file"
+            raise RunError(f"run folder {self.path} cannot be written: {reason}")
+
     def create(self) -> None:
         """Make the folder, and find out now whether it can be written."""
         try:

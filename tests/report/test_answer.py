@@ -9,10 +9,10 @@ from tokensearch.report.findings import Finalist, Findings, read_findings
 from tokensearch.report.text import Interval
 
 ASKED = "0.5x allows 20.0 ms per pass of 8 images"
-TOOK = "the answer takes 19.2 ms, 0.48x [0.47, 0.49] of the un-reduced model"
+TOOK = "the answer takes 19.2 ms against 40.0 ms un-reduced, 0.48x [0.47, 0.49]"
 TOME = (
-    "the best published preset that meets the target, tome-r16 "
-    "(19.8 ms, 0.50x [0.49, 0.51] of the un-reduced model, 95.2 % [94.4, 95.9])"
+    "the best published finalist that may meet the target, tome-r16 "
+    "(19.8 ms against 40.0 ms un-reduced, 0.50x [0.49, 0.51], 95.2 % [94.4, 95.9])"
 )
 
 
@@ -39,7 +39,7 @@ def against(report: Interval, ratio: Interval) -> str:
         (
             "missed",
             "Target not met: 0.4x allows 16.0 ms per pass of 8 images; the fastest finalist, "
-            "found 99b913f5, takes 19.2 ms, 0.48x [0.47, 0.49] of the un-reduced model, 20.0 % "
+            "found 99b913f5, takes 19.2 ms against 40.0 ms un-reduced, 0.48x [0.47, 0.49], 20.0 % "
             "over the target. The front below is the best that was found.",
         ),
         (
@@ -115,7 +115,7 @@ def test_a_preset_that_is_the_answer_is_not_claimed_as_found() -> None:
 
 def test_a_target_that_no_preset_meets_is_said() -> None:
     assert preset_sentence(findings("missed")) == (
-        "No published preset that fits the model meets the target."
+        "No published preset among the finalists meets the target."
     )
 
 
@@ -136,3 +136,26 @@ def test_a_run_without_a_field_is_named_by_the_field() -> None:
         read_findings(run)
 
     assert str(caught.value) == "run.json lacks the field 'limit_ms'"
+
+
+def test_a_preset_surely_under_the_target_is_said_to_meet_it() -> None:
+    best = findings().best_preset
+    assert best is not None
+    sure = replace(best, ratio=Interval(0.45, 0.44, 0.46))
+
+    said = preset_sentence(replace(findings(), best_preset=sure))
+
+    assert said.startswith("It gives more than the best published finalist that meets the target,")
+
+
+def test_a_control_is_never_called_published() -> None:
+    run = run_document()
+    control = next(one for one in findings().finalists if one.origin == "random-tome-r16")
+    run["result"]["best_preset"] = {
+        "name": control.origin,
+        "schedule_hash": control.policy.schedule_hash,
+    }
+
+    assert preset_sentence(read_findings(run)) == (
+        "No published preset among the finalists meets the target."
+    )

@@ -9,6 +9,7 @@ from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import (
     BatchOption,
     CheckpointOption,
+    ClassMapOption,
     DataConfigOption,
     DataOption,
     DeviceOption,
@@ -29,6 +30,7 @@ def evaluate(
     model: ModelOption = "demo",
     checkpoint: CheckpointOption = None,
     data: DataOption = None,
+    class_map: ClassMapOption = None,
     data_config: DataConfigOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -53,6 +55,7 @@ def evaluate(
         model,
         checkpoint=checkpoint,
         data=data,
+        class_map=class_map,
         data_config=data_config,
         sizes=SIZES,
         device=place,

@@ -1,5 +1,6 @@
 """The command `tokensearch`: the verbs, and what happens when one fails."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ from tokensearch.cli.report import report
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
 from tokensearch.errors import TokensearchError
+
+# The profiler's library writes its own log to stderr, between our lines; 6 is above its last level.
+# Read when torch is loaded, which the verbs do later.
+os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 PACKAGE = Path(tokensearch.__file__).parent
 FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`

@@ -24,6 +24,14 @@ DataOption = Annotated[
     str | None,
     Option("--data", metavar="DIR", help="ImageNet-style folder, or a dataset timm can open"),
 ]
+ClassMapOption = Annotated[
+    Path | None,
+    Option(
+        "--class-map",
+        metavar="FILE",
+        help="names of all the model's classes, a line each, for a folder that holds some of them",
+    ),
+]
 DataConfigOption = Annotated[
     Path | None,
     Option("--data-config", metavar="FILE", help="JSON with input_size, mean, std, crop_pct, ..."),

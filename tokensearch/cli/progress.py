@@ -46,9 +46,7 @@ class Lines:
         now = time.monotonic()
         if done == total or now - self._said >= LINE_EVERY_S:
             self._said = now
-            left = (
-                f", at most {text_of.duration(max(0.0, seconds_left))} left" if seconds_left else ""
-            )
+            left = f", {_left(seconds_left)}" if seconds_left else ""
             self._console.print(f"  {done} of {total}{left}  {text}".rstrip())
 
     def caution(self, text: str) -> None:

@@ -3,7 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -11,6 +11,7 @@ from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import (
     BatchOption,
     CheckpointOption,
+    ClassMapOption,
     DataConfigOption,
     DataOption,
     DeviceOption,
@@ -28,7 +29,9 @@ TargetOption = Annotated[
     ),
 ]
 SpaceOption = Annotated[str, typer.Option("--space", help="search space: a TOML file or a name")]
-SamplerOption = Annotated[str, typer.Option("--sampler", help="tpe, nsga2 or random")]
+SamplerOption = Annotated[
+    Literal["tpe", "nsga2", "random"], typer.Option("--sampler", help="Optuna's that proposes")
+]
 TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="policies to try at most")]
 MinutesOption = Annotated[
     float, typer.Option("--minutes", min=0.01, help="of searching at most; confirming comes on top")
@@ -47,6 +50,7 @@ def run(
     latency_target: TargetOption = "0.5x",
     checkpoint: CheckpointOption = None,
     data: DataOption = None,
+    class_map: ClassMapOption = None,
     data_config: DataConfigOption = None,
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
@@ -79,12 +83,13 @@ def run(
     name = resolve_name(model)
     where = out_folder or Path("runs") / f"{model}-{place.type}-{target}".replace("/", "-")
     folder = RunFolder(where)
-    folder.create()
+    folder.check()
     err.print(f"model {model} is {name}, on {place}; run folder {where}")
     subject = prepare(
         model,
         checkpoint=checkpoint,
         data=data,
+        class_map=class_map,
         data_config=data_config,
         sizes=parse_sizes(images),
         device=place,

@@ -66,6 +66,7 @@ def prepare(
     *,
     checkpoint: Path | None,
     data: str | None,
+    class_map: Path | None,
     data_config: Path | None,
     sizes: "Sizes",
     device: "torch.device",
@@ -73,32 +74,28 @@ def prepare(
     batch: int,
     seed: int,
 ) -> Subject:
-    """Load model and images; every error is one sentence."""
+    """Load the model and its images: the user's own, the bundled ones, or photograph crops.
+
+    Crops have no labels: what is measured on them is agreement with the un-reduced model.
+    """
     import torch
 
+    from tokensearch.data.bundled import bundled_splits
+    from tokensearch.data.photos import photo_splits
+    from tokensearch.data.sources import splits_from
     from tokensearch.measure import describe_cell
-    from tokensearch.models import load_model
+    from tokensearch.models import DEMO, load_model
 
     loaded = load_model(name, checkpoint=checkpoint, data_config=data_config)
-    splits = _splits(loaded.name, data, dict(loaded.data_config), sizes=sizes, seed=seed)
+    config = dict(loaded.data_config)
+    if data is not None:
+        splits = splits_from(data, data_config=config, sizes=sizes, seed=seed, class_map=class_map)
+    elif loaded.name == DEMO:
+        splits = bundled_splits(data_config=config, sizes=sizes)
+    else:
+        splits = photo_splits(data_config=config, sizes=sizes, seed=seed)
     kind = getattr(torch, dtype)
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
     cell = describe_cell(device, dtype=kind, batch=batch, resolution=int(size[-1]))
     return Subject(loaded.module.to(device=device, dtype=kind), loaded.name, splits, cell)
-
-
-def _splits(
-    model: str, data: str | None, config: dict[str, object], *, sizes: "Sizes", seed: int
-) -> "Splits":
-    """Return the user's images, the bundled ones, or photograph crops without labels."""
-    from tokensearch.data.bundled import bundled_splits
-    from tokensearch.data.photos import photo_splits
-    from tokensearch.data.sources import splits_from
-    from tokensearch.models import DEMO
-
-    if data is not None:
-        return splits_from(data, data_config=config, sizes=sizes, seed=seed)
-    if model == DEMO:
-        return bundled_splits(data_config=config, sizes=sizes)
-    return photo_splits(data_config=config, sizes=sizes, seed=seed)

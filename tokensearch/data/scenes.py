@@ -63,6 +63,7 @@ class Recipe:
         shear: Greatest horizontal shear, either way.
         stretch: Greatest change of one side over the other, either way, as a share.
         weight: Least and greatest grey level, of 1, at which ink begins: low is a bold stroke.
+        softness: Grey levels, of 1, from no ink to full ink. Under 0.5, blotted holes fill up.
         contrast: Least difference of luminance, of 1, between the ink and what is under it.
     """
 
@@ -71,7 +72,8 @@ class Recipe:
     rotation_degrees: float = 12.0
     shear: float = 0.1
     stretch: float = 0.1
-    weight: tuple[float, float] = (0.35, 0.5)
+    weight: tuple[float, float] = (0.15, 0.25)
+    softness: float = 0.6
     contrast: float = 0.4
 
     def scaled(self, factor: float) -> Recipe:
@@ -234,7 +236,7 @@ def _ink(digit: int, u: list[float], recipe: Recipe, *, size: int) -> tuple[Tens
     grid = F.affine_grid(theta, [1, 1, side, side], align_corners=False)
     grey = F.grid_sample(_glyphs()[digit][None, None], grid, align_corners=False)[0, 0]
     threshold = recipe.weight[0] + (recipe.weight[1] - recipe.weight[0]) * u[4]
-    ink = ((grey - threshold) * 4).clamp_(0, 1)  # a soft edge, a quarter of the grey scale wide
+    ink = ((grey - threshold) / recipe.softness).clamp_(0, 1)
     margin = (side - digit_px) / 2
     x, y = (round(draw * (size - digit_px) - margin) for draw in u[5:7])
     return ink, x, y

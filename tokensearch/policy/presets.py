@@ -15,6 +15,7 @@ from tokensearch.policy.policy import LastBlock, Policy
 from tokensearch.policy.steps import Pool, Prune, Score, Step
 
 RANDOM = "random-"
+CONTROL = "control"  # the source of what no paper proposed
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,9 @@ def _tome(removed: int) -> Preset:
 
 
 PRESETS: dict[str, Preset] = {
-    "none": Preset("control", "the un-reduced model", _nothing),
+    "none": Preset(CONTROL, "the un-reduced model", _nothing),
     "last-cls": Preset(
-        "control",
+        CONTROL,
         "the last block computes prefix tokens alone (lossless)",
         _nothing,
         last_block="prefix_only",

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tokensearch.errors import PolicyError, RunError, TokensearchError
 from tokensearch.policy import PRESETS, Evidence, Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json
-from tokensearch.policy.presets import RANDOM
+from tokensearch.policy.presets import CONTROL, RANDOM
 from tokensearch.report.text import Interval, short
 
 Json = Mapping[str, Any]
@@ -57,7 +57,7 @@ class Finalist:
     def control(self) -> bool:
         """Whether it is there to compare with, and neither found nor published."""
         known = PRESETS.get(self.origin)
-        return self.origin.startswith(RANDOM) or (known is not None and known.source == "control")
+        return self.origin.startswith(RANDOM) or (known is not None and known.source == CONTROL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +121,7 @@ def read_findings(run: Json) -> Findings:
         finalists = tuple(_finalist(item) for item in result["finalists"])
         by_hash = {one.policy.schedule_hash: one for one in finalists}
         best = result["best_preset"]
+        preset = None if best is None else by_hash.get(best["schedule_hash"])
         return Findings(
             run=run,
             target=parse_target(run["settings"]["target"]),
@@ -130,7 +131,7 @@ def read_findings(run: Json) -> Findings:
             labelled=bool(run["data"]["labelled"]),
             finalists=finalists,
             answer=by_hash.get(result["answer"]),
-            best_preset=None if best is None else by_hash.get(best["schedule_hash"]),
+            best_preset=None if preset is None or preset.control else preset,
             cautions=tuple(result["cautions"]),
         )
 

@@ -95,8 +95,10 @@ def _front(source: _Source) -> str:
     patches = text.count(source.run["model"]["patch_tokens"])
     note = (
         "Fastest first; the answer is bold. Figures are of the `report` split, with 95 % "
-        f"intervals. A bar per block shows the patch tokens left of {patches}. "
-        f"Change is of the {source.findings.measure}, from the un-reduced model on the same images."
+        "intervals; members were chosen on `select`, so that one may look out of order here. "
+        f"A bar per block shows the patch tokens left of {patches}. "
+        f"Change is of the {source.findings.measure}, "
+        "from the un-reduced model on the same images."
     )
     table = to_markdown(tables.front_table(source.front, source.findings))
     picture = f"![{source.findings.measure} against latency]({FRONT_PICTURE})"
@@ -116,8 +118,8 @@ def _schedule(source: _Source) -> str:
 
 def _finalists(source: _Source) -> str:
     note = (
-        "Each was timed afresh, in turn with the un-reduced model. The answer was chosen on "
-        "`select`; `report` was not looked at before. KL is the mean divergence from the "
+        "Each was timed afresh, in turn with the un-reduced model. Answer and front were chosen on "
+        "`select`; `report` had no part in it. KL is the mean divergence from the "
         "un-reduced model. " + tables.random_note()
     )
     return f"{note}\n\n{to_markdown(tables.finalist_table(source.findings))}"

@@ -8,6 +8,7 @@ from tokensearch.front import Point, front, spread
 from tokensearch.measure import Budget
 from tokensearch.policy import PRESETS, Evidence, Policy, Target
 from tokensearch.policy.file import policy_from_json, policy_to_json
+from tokensearch.policy.presets import CONTROL
 from tokensearch.records import Comparison, Trial, to_json
 from tokensearch.search.evaluator import Evaluator, Scored
 
@@ -62,7 +63,7 @@ def choose(trials: Sequence[Trial], *, limit: float) -> tuple[Trial, ...]:
     timed = [trial for trial in trials if trial.comparison is not None]
     near = [trial for trial in timed if _ratio(trial) <= limit * NEAR]
     best = sorted(near, key=lambda trial: (-trial.accuracy.top1, trial.accuracy.kl, _ratio(trial)))
-    presets = [trial for trial in best if trial.origin in PRESETS]
+    presets = [trial for trial in best if is_published(trial)]
     points = [Point(trial.accuracy.top1, _ratio(trial)) for trial in timed]
     chosen = [trial for trial in timed if trial.origin == "none"]
     chosen += [timed[place] for place in spread(points, FRONT_FINALISTS)]
@@ -116,7 +117,7 @@ def answer(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Answ
 
 def best_preset(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Finalist | None:
     """Return the most accurate published preset (on `select`) that meets the target."""
-    published = [f for f in finalists if f.trial.origin in PRESETS and f.policy.reduces]
+    published = [f for f in finalists if is_published(f.trial)]
     under = [f for f in published if meets(f, target, batch=batch) != "missed"]
     return max(under, key=_merit, default=None)
 
@@ -153,6 +154,12 @@ def summary(finalist: Finalist, *, front_member: bool) -> dict[str, Any]:
         "comparison": to_json(finalist.comparison),
         "on_front": front_member,
     }
+
+
+def is_published(trial: Trial) -> bool:
+    """Whether a trial is a schedule of the literature, controls left out."""
+    preset = PRESETS.get(trial.origin)
+    return preset is not None and preset.source != CONTROL
 
 
 def _ratio(trial: Trial) -> float:

@@ -1,5 +1,6 @@
 """The end of a run: confirm, choose, profile, and write every file but run.json."""
 
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -65,11 +66,15 @@ def _confirmed(
 ) -> tuple[Finalist, ...]:
     """Confirm every chosen trial; fastest first."""
     search.listener.stage(f"confirming {len(chosen)} finalists on fresh images, by fresh timings")
-    finalists = []
+    finalists, began = [], time.monotonic()
     for done, trial in enumerate(chosen, 1):
         finalists.append(confirm(trial, evaluator))
-        text = f"{finalists[-1].comparison.ratio:.2f}x ({trial.origin})"
-        search.listener.progress(done=done, total=len(chosen), seconds_left=None, text=text)
+        search.listener.progress(
+            done=done,
+            total=len(chosen),
+            seconds_left=(time.monotonic() - began) / done * (len(chosen) - done),
+            text=f"{finalists[-1].comparison.ratio:.2f}x ({trial.origin})",
+        )
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
 
 

@@ -11,6 +11,7 @@ from torch import nn
 
 from tokensearch.data.splits import PURPOSES, Splits
 from tokensearch.errors import RunError
+from tokensearch.evaluate import accuracy
 from tokensearch.measure import describe_cell
 from tokensearch.policy import ModelSpec
 from tokensearch.records import Cell, to_json, trial_from_json
@@ -26,6 +27,9 @@ from tokensearch.search.seeds import ladders, published
 from tokensearch.search.settings import Limits, Settings
 from tokensearch.search.space import Space
 from tokensearch.search.trials import Search
+
+# A model that is right on so few labelled images is likely to have been given other classes.
+POOR_BASELINE = 0.2
 
 
 @dataclass(frozen=True)
@@ -134,13 +138,18 @@ class Session:
         return search
 
     def _baseline(self, evaluator: Evaluator) -> None:
+        """Ask the un-reduced model about the search split, and doubt it if it knows nothing."""
         self.listener.stage("the un-reduced model on the search split")
-        evaluator.baseline(
-            "search",
-            on_batch=lambda done, total: self.listener.progress(
-                done=done, total=total, seconds_left=None, text=""
-            ),
-        )
+        found = evaluator.baseline("search", on_batch=self._on_batch)
+        right = accuracy(found, found, self.splits.search).top1
+        if right < POOR_BASELINE:
+            self.listener.caution(
+                f"the un-reduced model is right on {100 * right:.1f} % of the images: are the "
+                f"folders of {self.splits.name} the classes it was trained on? (see --class-map)"
+            )
+
+    def _on_batch(self, done: int, total: int) -> None:
+        self.listener.progress(done=done, total=total, seconds_left=None, text="")
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:

@@ -1,0 +1,220 @@
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from tests.search.tiny import CONFIG
+from tests.search.tiny import model as tiny
+from tokensearch.cli.main import app
+from tokensearch.policy import load, load_set
+from tokensearch.policy.presets import PRESETS
+
+FACTORY = "tests.search.tiny:model"
+SHORT = ("--trials", "4", "--images", "24,20,20", "--batch-size", "2")
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def called(*args: str) -> Result:
+    return CliRunner().invoke(app, list(args))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> str:
+    path = tmp_path / "data.json"
+    path.write_text(json.dumps(CONFIG))
+    return str(path)
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    path = tmp_path / "tiny.safetensors"
+    save_file(tiny().state_dict(), path)
+    return str(path)
+
+
+def pictures(folder: Path, *, classes: int = 5, each: int = 20) -> str:
+    """An ImageNet-style folder of small pictures that differ."""
+    for kind in range(classes):
+        (folder / f"class{kind}").mkdir(parents=True)
+        for number in range(each):
+            colour = (40 * kind, 5 * number, 100)
+            Image.new("RGB", (40, 36), colour).save(folder / f"class{kind}" / f"{number}.png")
+    return str(folder)
+
+
+def test_a_folder_and_a_checkpoint_end_in_a_run_folder(
+    tmp_path: Path, config: str, checkpoint: str
+) -> None:
+    data, where = pictures(tmp_path / "images"), tmp_path / "run"
+
+    result = called(
+        "run", "--model", FACTORY, "--checkpoint", checkpoint, "--data", data, "--data-config",
+        config, "--latency-target", "1000ms", "--out", str(where), *SHORT,
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    assert "Target met without reducing anything" in result.stdout
+    assert load(where / "policy.json") in load_set(where / "front.json").policies
+    assert "# " in (where / "report.md").read_text()
+
+
+def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(
+    tmp_path: Path, config: str
+) -> None:
+    where = tmp_path / "run"
+
+    result = called(
+        "run", "--model", FACTORY, "--data-config", config, "--latency-target", "1us", "--json",
+        "--out", str(where), *SHORT,
+    )  # fmt: skip
+
+    assert result.exit_code == 3, result.stderr
+    assert json.loads(result.stdout)["result"]["outcome"] == "missed"
+    assert load_set(where / "front.json").policies
+    assert not (where / "policy.json").exists()
+
+
+def test_a_model_whose_weights_cannot_be_had_names_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to the hub")
+
+    monkeypatch.setattr("tokensearch.models.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("tokensearch.models.try_to_load_from_cache", lambda *_: None)
+
+    result = called(
+        "run", "--model", "deit_s", "--latency-target", "5ms", "--out", str(tmp_path / "run")
+    )
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: the weights of deit_small_patch16_224.fb_in1k cannot be downloaded "
+        "(no route to the hub); give a local file with --checkpoint FILE"
+    )
+
+
+TARGETS = "write 5ms, 800us, 0.6x (of the baseline) or 2000/s (images)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--latency-target", "5"], f"latency target '5' cannot be read; {TARGETS}"),
+        (["--latency-target=-1ms"], f"latency target '-1ms' cannot be read; {TARGETS}"),
+        (["--latency-target", "0x"], f"latency target '0x' is not above zero; {TARGETS}"),
+        (["--model", "diet_s"], "model 'diet_s' is unknown; the nearest are deit_s, "),
+        (
+            ["--model", "swin_tiny_patch4_window7_224"],
+            "a SwinTransformer has no blocks; supported ",
+        ),
+        (["--model", "os:nothing"], "module os has no function nothing"),
+        (["--data", "nowhere"], "folder nowhere does not exist"),
+        (["--space", "fast"], "search space 'fast' is unknown; known are default"),
+        (["--images", "10"], "--images is '10'; it must be three numbers like 512,512,2000"),
+        (["--device", "tpu"], "device 'tpu' is not on this machine; it has cpu"),
+        (["--checkpoint", "nothing.pth"], "checkpoint nothing.pth does not exist"),
+    ],
+)
+def test_bad_input_is_one_sentence_and_leaves_nothing(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    where = tmp_path / "run"
+
+    result = called("run", "--out", str(where), *arguments)
+
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.splitlines()[-1].startswith(f"error: {message}")
+    assert not where.exists()
+
+
+def test_an_empty_folder_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+
+    result = called("run", "--data", str(tmp_path / "images"), "--out", str(tmp_path / "run"))
+
+    assert result.exit_code == 1
+    assert result.stderr.endswith(f"error: folder {tmp_path / 'images'} holds no images\n")
+
+
+def test_too_few_images_for_three_splits_are_one_sentence(tmp_path: Path) -> None:
+    data = pictures(tmp_path / "images", classes=2, each=5)
+
+    result = called("run", "--data", data, "--out", str(tmp_path / "run"))
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(f"error: folder {data} holds 10 images")
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    result = called("run", "--out", str(tmp_path / "file" / "run"))
+
+    assert result.exit_code == 1
+    reason = f"{tmp_path / 'file'} is a file"
+    assert result.stderr == (
+        f"error: run folder {tmp_path / 'file' / 'run'} cannot be written: {reason}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--trials", "0"], ["--batch-size", "0"], ["--dtype", "int8"], ["--sampler", "dice"]],
+)
+def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
+    result = called("run", "--out", str(tmp_path / "run"), *arguments)
+
+    assert result.exit_code == 2
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
+    result = called(
+        "evaluate", "last-cls", "--model", FACTORY, "--data-config", config, "--images", "30",
+        "--batch-size", "2", "--json",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["accuracy"]["kind"], found["accuracy"]["images"]) == ("agreement", 30)
+    assert found["accuracy"]["right"] == 30
+    assert found["patch_tokens_per_block"] == [16] * 5 + [0]
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        ("fast", f"'fast' is neither a policy file nor a preset; presets are {', '.join(PRESETS)}"),
+        ("missing.json", "the file cannot be read: No such file or directory"),
+        ("tome-r13", "preset 'tome-r13' was made for 12 blocks and 196 patch tokens; "),
+    ],
+)
+def test_a_policy_that_cannot_be_had_is_one_sentence(
+    config: str, policy: str, message: str
+) -> None:
+    result = called("evaluate", policy, "--model", FACTORY, "--data-config", config)
+
+    assert result.exit_code == 1
+    assert f"\nerror: {message}" in f"\n{result.stderr}"
+
+
+def test_a_policy_of_another_model_is_refused_naming_both(tmp_path: Path, config: str) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text(
+        '{"format": "tokensearch.policy", "version": 1, "steps": [], "model": {"name": '
+        '"deit_small", "blocks": 12, "patch_tokens": 196, "prefix_tokens": 1, "width": 384}}'
+    )
+
+    result = called("evaluate", str(path), "--model", FACTORY, "--data-config", config)
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1] == (
+        "error: the policy was made for deit_small with blocks 12; VisionTransformer has blocks 6"
+    )

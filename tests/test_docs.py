@@ -1,0 +1,109 @@
+"""The documents keep their word: their commands and their code are run."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+import tokensearch
+from tests.report.fixtures import finished_run
+from tokensearch import errors
+from tokensearch.cli.main import VERBS, app
+from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, save, save_set
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+def commands() -> Iterator[str]:
+    """Every `tokensearch ...` line that the README shows as a command, without its description."""
+    for line in README.splitlines():
+        if line.startswith("    tokensearch "):
+            yield re.split(r"\s{3,}", line.strip())[0]
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the files that the README names."""
+    model = ModelSpec("vit_tiny_patch16_224", 12, 196, 1, 192)
+    policy = Policy(model, (Prune(3, 96), Pool(6, 60)), last_block="prefix_only")
+    evidence = Evidence(
+        cell={"batch": 8},
+        latency={"median_ms": 3.0},
+        accuracy={"top1": 0.9, "low": 0.88, "high": 0.92},
+        baseline={"median_ms": 6.0},
+        confirmed=True,
+    )
+    save(policy.with_evidence(evidence), tmp_path / "policy.json")
+    save_set(PolicySet((policy.with_evidence(evidence),)), tmp_path / "front.json")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# What is added so that a command takes seconds, and the exit codes it may have then. Without a
+# hub, the published weights of DeiT cannot be had; the sentence that says so is tested elsewhere.
+QUICK: dict[str, tuple[list[str], set[int]]] = {
+    "tokensearch run --model deit_s --latency-target 5ms": (["--checkpoint", "none.pth"], {1}),
+    "tokensearch run --model deit_s --checkpoint deit_s.safetensors --data DIR "
+    "--latency-target 0.7x": ([], {1}),
+    "tokensearch evaluate tome-r13": (["--images", "16", "--batch-size", "1"], {0}),
+    "tokensearch show policy.json": ([], {0}),
+    "tokensearch presets --model deit_s": ([], {0}),
+    "tokensearch report runs/demo-cpu-0.5x": ([], {0}),
+    "tokensearch doctor": ([], {0}),
+}
+
+
+def test_every_command_of_the_readme_is_run_here() -> None:
+    assert set(commands()) == set(QUICK)
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_a_command_of_the_readme_does_what_it_says(command: str, place: Path) -> None:
+    if "report" in command:
+        finished_run(place / "runs" / "demo-cpu-0.5x")
+    added, codes = QUICK[command]
+
+    result = CliRunner().invoke(app, [*shlex.split(command)[1:], *added])
+
+    assert result.exit_code in codes, result.stderr
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
+def test_code_of_the_readme_runs(code: str, place: Path) -> None:
+    import timm
+
+    names = {"tokensearch": tokensearch, "torch": torch}
+    names["model"] = timm.create_model("vit_tiny_patch16_224").eval()
+    exec(compile(code, "README.md", "exec"), names)
+
+    assert "model" in names
+
+
+def test_every_verb_is_in_the_readme() -> None:
+    for verb in VERBS:
+        assert f"tokensearch {verb.__name__}" in README
+
+
+def test_every_error_is_in_the_house_rules() -> None:
+    known = {name for name, kind in vars(errors).items() if isinstance(kind, type)}
+
+    said = (ROOT / "CONTRIBUTING.md").read_text()
+    assert {name for name in known if f"`{name}`" in said} == known
+    assert {name for name in known if name in (errors.__doc__ or "")} == known
+
+
+def test_every_dependency_has_its_reason() -> None:
+    listed = re.findall(
+        r'^    "([a-z-]+)[>=<]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE
+    )
+    decisions = (ROOT / "DECISIONS.md").read_text().replace("_", "-")
+
+    assert listed
+    assert [
+        name for name in listed if f"| {name} |" not in decisions and name not in decisions
+    ] == []
