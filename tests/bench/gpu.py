@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 
+from tests.bench.presets import MODEL
 from tokensearch.measure import this_machine
 from tokensearch.records import to_json
 
@@ -43,6 +44,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--out", default="reports/gpu")
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--skip", nargs="*", default=[], choices=LIMITS_S)
+    parser.add_argument("--model", default=MODEL, help="of the presets")
     parser.add_argument("--batch", nargs="+", default=["1", "8", "64"], help="of the presets")
     parser.add_argument("--seconds", default="4", help="per preset and batch")
     return parser.parse_args(arguments)
@@ -53,7 +55,14 @@ def commands(options: argparse.Namespace, out: Path) -> dict[str, list[str]]:
     python, device = sys.executable, options.device
     search = ["-m", "tokensearch.cli", "run", "--device", device, "--out", str(out / "run")]
     timing = ["-m", "tests.bench", "presets", "--device", device, "--batch", *options.batch]
-    timing += ["--seconds", options.seconds, "--out", str(out / "presets.json")]
+    timing += [
+        "--model",
+        options.model,
+        "--seconds",
+        options.seconds,
+        "--out",
+        str(out / "presets.json"),
+    ]
     return {
         "tests": [python, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"],
         "run": [python, *search, "--minutes", "1.5"],

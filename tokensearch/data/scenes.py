@@ -133,10 +133,8 @@ def training_scenes(seed: tuple[int, ...], count: int, recipe: Recipe, *, size: 
     )
     pool = digit_ids("train")
     digits = [pool[int(u * len(pool))] for u in draws[:, -1]]
-    drawn = [
-        _scene(d, row, recipe, size=size, photo_scale=1.0)
-        for d, row in zip(digits, draws, strict=True)
-    ]
+    pairs = zip(digits, draws, strict=True)
+    drawn = [_scene(d, row, recipe, size=size, photo_scale=1.0) for d, row in pairs]
     ink = F.avg_pool2d(torch.stack([alpha for _, alpha in drawn]), PATCH_PX)[:, 0]
     return Scenes(
         torch.stack([image for image, _ in drawn]), _labels()[torch.as_tensor(digits)], ink
@@ -263,8 +261,8 @@ def _ink_colour(under: Tensor, ink: Tensor, u: list[float], recipe: Recipe) -> T
     hue = torch.tensor(u[:3])
     tinted = (hue * (target / (float(hue @ luminance) + 1e-6))).clamp(0, 1)
     # Clipping a bright tint loses luminance; just enough white brings it back.
-    lost = target - float(tinted @ luminance)
-    white = max(0.0, lost) / (1 - float(tinted @ luminance) + 1e-6)
+    left = float(tinted @ luminance)
+    white = max(0.0, target - left) / (1 - left + 1e-6)
     return torch.lerp(tinted, torch.ones(3), white).view(3, 1, 1)
 
 

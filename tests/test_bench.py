@@ -1,0 +1,43 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_the_gpu_parts_run_on_a_cpu_too(tmp_path: Path) -> None:
+    """Everything but the device is the same, so that `make gpu` meets no surprise but the GPU."""
+    command = [
+        sys.executable,
+        "-m",
+        "tests.bench",
+        "gpu",
+        "--device",
+        "cpu",
+        "--out",
+        str(tmp_path),
+    ]
+    quick = ["--model", "vit_tiny_patch16_224", "--batch", "1", "--seconds", "0.1"]
+
+    done = subprocess.run(
+        [*command, *quick, "--skip", "tests", "run"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "summary.json").read_text())["parts"] == {
+        "presets": "exit code 0"
+    }
+    timed = json.loads((tmp_path / "presets.json").read_text())
+    assert [result["preset"] for result in timed][:2] == ["none", "last-cls"]
+    assert "none" in (tmp_path / "presets.log").read_text()
+
+
+def test_without_a_gpu_the_gpu_bench_says_so_and_succeeds(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.bench", "gpu", "--out", str(tmp_path), "--skip"]
+
+    done = subprocess.run(
+        [*command, "tests", "run", "presets"], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert done.returncode == 0, done.stderr
