@@ -74,7 +74,7 @@ def test_the_same_command_on_a_finished_run_changes_nothing(finished: RunFolder)
 
     assert document["result"] == finished.read_run()["result"]  # type: ignore[index]
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert again.listener.cautions == [f"{finished.path} is finished; raise --trials to search on"]
+    assert again.listener.cautions == [f"{finished.path} is finished; --trials searches on"]
 
 
 def test_a_folder_of_another_run_is_refused(finished: RunFolder) -> None:

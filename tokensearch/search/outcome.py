@@ -2,10 +2,12 @@
 
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from tokensearch import __version__
-from tokensearch.policy import Policy, PolicySet, save, save_set
+from tokensearch.policy import ModelSpec, Policy, PolicySet, parse_target, save, save_set
+from tokensearch.policy.policy import Json
 from tokensearch.records import Trial, to_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator
@@ -21,17 +23,14 @@ from tokensearch.search.finalists import (
     on_front,
     summary,
 )
-from tokensearch.search.settings import Settings
 from tokensearch.search.trials import Search
 
 EXIT_CODES = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
 
 
-def finish(
-    search: Search, evaluator: Evaluator, settings: Settings, *, command: str
-) -> dict[str, Any]:
-    """Turn trials into an answer, and return the `result` of run.json."""
-    target, batch = settings.target, settings.batch
+def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, Any]:
+    """Turn trials into an answer, and return the `result` of run.json, which is `document`."""
+    target, batch = parse_target(document["settings"]["target"]), evaluator.cell.batch
     first = next(trial.comparison for trial in search.trials if trial.origin == "none")
     assert first is not None  # the un-reduced model cannot be worse than itself
     chosen = choose(search.trials, limit=limit_of(first, target, batch=batch))
@@ -39,8 +38,7 @@ def finish(
     best = answer(finalists, target, batch=batch)
     preset = best_preset(finalists, target, batch=batch)
     members = on_front(finalists)
-    stamp = {"tokensearch": __version__, "seed": settings.seed, "command": command}
-    policies = {f.trial.schedule_hash: _stamped(f, evaluator, best, stamp) for f in finalists}
+    policies = {f.trial.schedule_hash: _stamped(f, evaluator, best, document) for f in finalists}
     _write(search.folder, [policies[f.trial.schedule_hash] for f in members])
     _write_answer(search.folder, best, policies)
     _profile(search, evaluator, best)
@@ -78,16 +76,21 @@ def _confirmed(
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
 
 
-def _stamped(
-    finalist: Finalist, evaluator: Evaluator, best: Answer, stamp: dict[str, Any]
-) -> Policy:
+def _stamped(finalist: Finalist, evaluator: Evaluator, best: Answer, document: Json) -> Policy:
     """Return the policy with its evidence; a doubtful answer is not called confirmed."""
     trial = finalist.trial
     is_best = best.finalist is not None and best.finalist.trial is trial
     doubtful = is_best and best.outcome == "ambiguous"
-    return finalist.policy.with_evidence(
+    policy = replace(finalist.policy, model=ModelSpec(**document["model"]))
+    return policy.with_evidence(
         evidence(finalist, evaluator, confirmed=not doubtful),
-        provenance={**stamp, "origin": trial.origin, "trial": trial.number},
+        provenance={
+            "tokensearch": __version__,
+            "command": document["command"],
+            "seed": document["settings"]["seed"],
+            "origin": trial.origin,
+            "trial": trial.number,
+        },
     )
 
 

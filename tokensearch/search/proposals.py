@@ -70,6 +70,13 @@ class Proposals:
         for number in sorted(lines.keys() - told):
             self.add(lines[number])
 
+    @property
+    def seeded(self) -> bool:
+        """Whether schedules were enqueued before, by a process that was stopped maybe."""
+        return any(
+            t.user_attrs.get(_ORIGIN) == "seed" for t in self.study.get_trials(deepcopy=False)
+        )
+
     def enqueue(self, parameters: Mapping[str, object]) -> None:
         """Have a schedule of the space proposed before the sampler's own."""
         self.study.enqueue_trial(dict(parameters), user_attrs={_ORIGIN: "seed"})

@@ -55,16 +55,25 @@ class Session:
         """
         began = time.monotonic()
         self.folder.create()
-        document = self._begin()
-        if document["result"] is not None:
-            self.listener.caution(f"{self.folder.path} is finished; raise --trials to search on")
-            return document
+        document = self._document()
+        before = self.folder.read_run()
+        if before is not None:
+            _check_same(before, document, self.folder)
+            if before["result"] is not None and before["budget"] == document["budget"]:
+                self.listener.caution(f"{self.folder.path} is finished; --trials searches on")
+                return before
+        self.folder.write_run(document)
         evaluator = Evaluator(self.model, self.splits, self._cell, self.settings.seed)
-        search = self._search(evaluator, ModelSpec(**document["model"]))
-        result = finish(search, evaluator, self.settings, command=self.command)
+        search = self._search(evaluator)
+        result = finish(search, evaluator, document)
         document = {**document, "result": {**result, "seconds": time.monotonic() - began}}
         self.folder.write_run(document)
         return document
+
+    @property
+    def _spec(self) -> ModelSpec:
+        """The model without its weights' digest, which need not be taken for every trial."""
+        return describe(self.model, name=self.settings.model)
 
     @property
     def _cell(self) -> Cell:
@@ -76,14 +85,13 @@ class Session:
             resolution=settings.resolution,
         )
 
-    def _begin(self) -> dict[str, Any]:
-        """Write down what is asked, or see that the folder was asked the same."""
-        spec = describe(self.model, name=self.settings.model)
-        document = {
+    def _document(self) -> dict[str, Any]:
+        """Return what run.json holds while there is no result."""
+        return {
             "settings": self.settings.to_json(),
             "budget": asdict(self.limits),
             "command": self.command,
-            "model": asdict(replace(spec, weights=weights_digest(self.model))),
+            "model": asdict(replace(self._spec, weights=weights_digest(self.model))),
             "cell": to_json(self._cell),
             "data": {
                 "name": self.splits.name,
@@ -98,23 +106,15 @@ class Session:
             },
             "result": None,
         }
-        before = self.folder.read_run()
-        if before is not None:
-            _check_same(before, document, self.folder)
-            if before["budget"] == document["budget"]:
-                document["result"] = before["result"]
-        self.folder.write_run(document)
-        return document
 
-    def _search(self, evaluator: Evaluator, spec: ModelSpec) -> Search:
-        """Search until the limits."""
+    def _search(self, evaluator: Evaluator) -> Search:
+        """Search until the limits, from where the folder stands."""
         self.folder.mend_trials()
         lines = self.folder.read_trials()
-        able = {"scored": has_class_token(self.model), "prefix_read": reads_prefix_only(self.model)}
+        spec, able = self._spec, _abilities(self.model)
         space = self.space.fitting(spec, **able)
-        settings = self.settings
         proposals = Proposals(
-            self.folder, space, spec, sampler=settings.sampler, seed=settings.seed
+            self.folder, space, spec, sampler=self.settings.sampler, seed=self.settings.seed
         )
         proposals.reconcile(lines)
         self._baseline(evaluator)
@@ -129,13 +129,17 @@ class Session:
         )
         self.listener.stage(f"searching, {len(lines)} trials so far")
         search.try_fixed(published(spec, **able))
-        if not lines:
-            first = search.trials[0].comparison
-            limit = limit_of(first, settings.target, batch=settings.batch) if first else 1.0
-            for parameters in ladders(space, spec, share=min(limit, 1.0)):
-                proposals.enqueue(parameters)
+        if not proposals.seeded:
+            self._seed(proposals, search)
         search.explore()
         return search
+
+    def _seed(self, proposals: Proposals, search: Search) -> None:
+        """Have simple schedules near the target proposed first."""
+        first = search.trials[0].comparison
+        limit = limit_of(first, self.settings.target, batch=self.settings.batch) if first else 1.0
+        for parameters in ladders(proposals.space, proposals.model, share=min(limit, 1.0)):
+            proposals.enqueue(parameters)
 
     def _baseline(self, evaluator: Evaluator) -> None:
         """Ask the un-reduced model about the search split, and doubt it if it knows nothing."""
@@ -150,6 +154,11 @@ class Session:
 
     def _on_batch(self, done: int, total: int) -> None:
         self.listener.progress(done=done, total=total, seconds_left=None, text="")
+
+
+def _abilities(model: nn.Module) -> dict[str, bool]:
+    """What the model's head and prefix allow a schedule to do."""
+    return {"scored": has_class_token(model), "prefix_read": reads_prefix_only(model)}
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
