@@ -41,10 +41,9 @@ soak: setup
 bench: setup
 	$(PYTHON) -m tests.bench presets
 
-# Not after `setup`: where a GPU is at hand, its own torch usually is as well. `make gpu
-# PYTHON=python3` uses it; OUT names the folder of the report, SKIP parts to leave out.
+# `make gpu PYTHON=python3` uses an environment that is there already, its torch for one; OUT names the folder of the report, SKIP parts to leave out.
 OUT ?= reports/gpu
-gpu:
+gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 	$(PYTHON) -m tests.bench gpu --out $(OUT) $(if $(SKIP),--skip $(SKIP))
 
 clean:

@@ -10,6 +10,8 @@ TokensearchError
 ├── MeasurementError   a measurement failed, or two cannot be compared       (also a ValueError)
 └── RunError           a run folder cannot be used                           (also an OSError)
 
+TokensearchWarning     something that the user should know                   (a UserWarning)
+
 A message is one sentence in lower case: who, what value, what is allowed. The boundary that knows
 the file adds it with `add_note`, and the command line prints sentence and notes together.
 """
@@ -49,3 +51,7 @@ class MeasurementError(TokensearchError, ValueError):
 
 class RunError(TokensearchError, OSError):
     """A run folder cannot be written, or belongs to another run."""
+
+
+class TokensearchWarning(UserWarning):
+    """Something that the user should know, and that stops nothing."""

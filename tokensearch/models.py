@@ -296,5 +296,5 @@ _SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "std": ("three numbers above 0", lambda v: _three(v, _NUMBER) and min(v) > 0),
     "interpolation": (f"one of {', '.join(_INTERPOLATIONS)}", lambda v: v in _INTERPOLATIONS),
     "crop_pct": ("a number above 0", lambda v: isinstance(v, _NUMBER) and v > 0),
-    "crop_mode": ("center, squash or border", lambda v: v in {"center", "squash", "border"}),
+    "crop_mode": ("center, squash or border", lambda v: v in ("center", "squash", "border")),
 }

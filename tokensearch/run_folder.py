@@ -97,9 +97,15 @@ class RunFolder:
 
     def check(self) -> None:
         """See whether the folder could be written, and leave nothing behind."""
-        there = next(path for path in (self.path, *self.path.parents) if path.exists())
-        if not there.is_dir() or not os.access(there, os.W_OK):
-            reason = "Permission denied" if there.is_dir() else f"{there} is a file"
+        try:
+            there = next(path for path in (self.path, *self.path.parents) if path.exists())
+            reason = None if there.is_dir() else f"{there} is a file"
+        except OSError as error:
+            reason = str(error.strerror)
+        else:
+            if reason is None and not os.access(there, os.W_OK):
+                reason = "Permission denied"
+        if reason is not None:
             raise RunError(f"run folder {self.path} cannot be written: {reason}")
 
     def create(self) -> None:
@@ -129,12 +135,10 @@ class RunFolder:
         if not self.trials.exists():
             return
         data = self.trials.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        if whole != data:
-            self.trials.write_bytes(whole)
+        os.truncate(self.trials, data.rfind(b"\n") + 1)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(self.trials.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(self.trials.read_bytes().splitlines(), 1):
             try:
                 yield json.loads(line)
             except ValueError as error:

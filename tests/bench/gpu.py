@@ -28,10 +28,10 @@ def main(arguments: list[str]) -> None:
     """Run the parts, and write summary.json after each."""
     options = parsed(arguments)
     out = Path(options.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
     if options.device == "cuda" and not torch.cuda.is_available():
         print("no NVIDIA GPU is at hand; --device cpu tries the parts on the CPU")
         return
+    out.mkdir(parents=True, exist_ok=True)
     summary = {"machine": to_json(this_machine(torch.device(options.device))), "parts": {}}
     for part, command in commands(options, out).items():
         if part not in options.skip:

@@ -10,7 +10,6 @@ from tests.search.tiny import CONFIG
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.policy import load, load_set
-from tokensearch.policy.presets import PRESETS
 
 FACTORY = "tests.search.tiny:model"
 SHORT = ("--trials", "4", "--images", "24,20,20", "--batch-size", "2")
@@ -165,19 +164,51 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    [["--trials", "0"], ["--batch-size", "0"], ["--dtype", "int8"], ["--sampler", "dice"]],
+    ("option", "value"),
+    [
+        ("--trials", "0"),
+        ("--batch-size", "0"),
+        ("--dtype", "int8"),
+        ("--sampler", "dice"),
+        ("--minutes", "inf"),
+        ("--minutes", "nan"),
+    ],
 )
-def test_wrong_usage_exits_with_2(tmp_path: Path, arguments: list[str]) -> None:
-    result = called("run", "--out", str(tmp_path / "run"), *arguments)
+def test_wrong_usage_exits_with_2(tmp_path: Path, option: str, value: str) -> None:
+    result = called("run", "--out", str(tmp_path / "run"), option, value)
 
     assert result.exit_code == 2
     assert not (tmp_path / "run").exists()
 
 
+def test_a_model_that_does_not_take_the_images_is_one_sentence(tmp_path: Path) -> None:
+    result = called("run", "--model", FACTORY, "--out", str(tmp_path / "run"))
+
+    assert result.exit_code == 1
+    assert result.stderr.splitlines()[-1].startswith(
+        f"error: model {FACTORY} cannot be run on 224x224 pixels: Input height (224)"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -> None:
+    space = tmp_path / "late.toml"
+    default = Path(__file__).parents[2] / "search_spaces" / "default.toml"
+    space.write_text(default.read_text().replace("first = 1 ", "first = 50 "))
+
+    result = called(
+        "run", "--model", FACTORY, "--data-config", config, "--space", str(space), "--out",
+        str(tmp_path / "run"),
+    )  # fmt: skip
+
+    assert result.exit_code == 1
+    assert "allows blocks 50 to" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
     result = called(
-        "evaluate", "last-cls", "--model", FACTORY, "--data-config", config, "--images", "30",
+        "evaluate", "last-cls", "--model", FACTORY, "--data-config", config, "--images", "20,20,30",
         "--batch-size", "2", "--json",
     )  # fmt: skip
 
@@ -191,7 +222,8 @@ def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("fast", f"'fast' is neither a policy file nor a preset; presets are {', '.join(PRESETS)}"),
+        ("fast", "preset 'fast' is unknown; the nearest are last-cls, "),
+        ("topk-0.5", "preset 'topk-0.5' is unknown; the nearest are topk-0.7, "),
         ("missing.json", "the file cannot be read: No such file or directory"),
         ("tome-r13", "preset 'tome-r13' was made for 12 blocks and 196 patch tokens; "),
     ],

@@ -338,6 +338,31 @@ def test_a_policy_that_the_head_cannot_bear_is_refused(
     assert str(raised.value) == message
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_large_weights_are_no_reason_to_refuse_a_block(dtype: torch.dtype) -> None:
+    model = vit()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=3.0)
+
+    assert tokensearch.apply(model.to(dtype), "last-cls") is model
+
+
+def test_a_forward_of_the_users_own_is_given_back() -> None:
+    model = vit()
+    own = model.blocks[0].forward
+    model.blocks[0].forward = own
+
+    tokensearch.remove(tokensearch.apply(model, mixed(model)))
+
+    assert model.blocks[0].__dict__["forward"] == own
+
+
+def test_blocks_after_the_last_pool_run_their_own_code() -> None:
+    model = tokensearch.apply(vit(), Policy(spec(), (Pool(0, 12), Prune(3, 6))))
+
+    assert ["forward" in block.__dict__ for block in model.blocks] == [True, False, False, True]
+
+
 def test_images_of_another_size_are_refused() -> None:
     model = tokensearch.apply(vit(dynamic_img_size=True), mixed(vit()))
 
@@ -356,7 +381,7 @@ def test_an_attention_mask_is_refused() -> None:
 
 def test_a_name_that_is_neither_file_nor_preset_is_refused() -> None:
     with pytest.raises(
-        PolicyError, match="'fast' is neither a policy file nor a preset; presets are none, "
+        PolicyError, match="preset 'fast' is unknown; the nearest are last-cls"
     ):
         tokensearch.apply(vit(), "fast")
 

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -5,18 +6,36 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.search.tiny import session
+from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
 from tokensearch.policy import load, load_set
 from tokensearch.run_folder import RunFolder
+from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.proposals import Proposals
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_clock() -> Iterator[None]:
+    """What is tested here is what becomes of timings, so none is taken."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Evaluator, "time", by_macs)
+        yield
+
+
+@pytest.fixture(scope="module")
+def reduced(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A run whose target takes reducing."""
+    folder = tmp_path_factory.mktemp("runs") / "reduced"
+    session(folder, trials=16, target="0.6x").run()
+    return RunFolder(folder)
 
 
 @pytest.fixture(scope="module")
@@ -51,6 +70,52 @@ def test_the_front_holds_the_unreduced_model_and_is_fastest_first(finished: RunF
     assert len(list(finished.policies.glob("*.json"))) == len(policies)
 
 
+def test_the_answer_to_a_target_is_the_most_accurate_that_meets_it(reduced: RunFolder) -> None:
+    document, answer = reduced.read_run(), load(reduced.policy)
+    assert document is not None
+    under = [
+        one["select"]["right"]
+        for one in document["result"]["finalists"]
+        if one["comparison"]["ratio"] <= 0.6
+    ]
+
+    assert (document["result"]["outcome"], document["result"]["exit_code"]) == ("met", 0)
+    assert answer.evidence[0].extra["comparison"]["ratio"] <= 0.6
+    assert answer.evidence[0].extra["select"]["right"] == max(under)
+
+
+def test_the_answer_is_on_its_front_and_what_the_front_answers(reduced: RunFolder) -> None:
+    answer, policies = load(reduced.policy), load_set(reduced.front)
+
+    assert answer in policies.policies
+    assert policies.best(latency="0.6x") == answer
+
+
+def test_the_answer_says_where_it_comes_from(reduced: RunFolder) -> None:
+    answer, document = load(reduced.policy), reduced.read_run()
+    assert document is not None
+
+    trial = reduced.read_trials()[answer.provenance["trial"]]
+    assert trial["schedule_hash"] == answer.schedule_hash == document["result"]["answer"]
+    assert answer.model.weights == document["model"]["weights"]
+
+
+def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
+    with (tmp_path / ".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+
+        with pytest.raises(RunError, match="is in use by another process"):
+            session(tmp_path, trials=2).run()
+
+
+def test_damaged_trials_are_refused(tmp_path: Path) -> None:
+    session(tmp_path, trials=2).run()
+    (tmp_path / "trials.jsonl").write_text('{"number": 0}\n')
+
+    with pytest.raises(RunError, match=r"trials\.jsonl holds something else than trials"):
+        session(tmp_path, trials=3).run()
+
+
 def test_evidence_quotes_the_report_split(finished: RunFolder) -> None:
     evidence = load(finished.policy).evidence[0]
 
@@ -74,7 +139,9 @@ def test_the_same_command_on_a_finished_run_changes_nothing(finished: RunFolder)
 
     assert document["result"] == finished.read_run()["result"]  # type: ignore[index]
     assert {p: p.stat().st_mtime_ns for p in before} == before
-    assert again.listener.cautions == [f"{finished.path} is finished; --trials searches on"]
+    assert again.listener.cautions == [
+        f"{finished.path} is finished; raise --minutes or --trials to search on"
+    ]
 
 
 def test_a_folder_of_another_run_is_refused(finished: RunFolder) -> None:
@@ -101,28 +168,32 @@ def test_more_trials_go_on_where_the_run_ended(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
-from tests.search.tiny import session
-session(Path(sys.argv[1]), trials=12).run()
+from tests.search.tiny import by_macs, session
+session(Path(sys.argv[1]), trials=16, target="0.6x").run()
 """
 
 
-def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed_after", [1, 2, 6])  # among presets, among seeds, among the rest
+def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
+    tmp_path: Path, killed_after: int
+) -> None:
     folder = RunFolder(tmp_path / "run")
     command = [sys.executable, "-c", KILLED, str(folder.path)]
     child = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while child.poll() is None and len(_lines(folder)) < 5:
+    while child.poll() is None and len(_lines(folder)) < killed_after:
         time.sleep(0.02)
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
     before = _lines(folder)
 
-    session(folder.path, trials=12).run()
+    session(folder.path, trials=16, target="0.6x").run()
 
-    assert 5 <= len(before) < 12
+    assert killed_after <= len(before) < 16
     trials = folder.read_trials()
     assert [json.dumps(trial) for trial in trials[: len(before)]] == before
-    assert [trial["number"] for trial in trials] == list(range(12))
-    assert len({trial["schedule_hash"] for trial in trials}) == 12
+    assert [trial["number"] for trial in trials] == list(range(16))
+    assert len({trial["schedule_hash"] for trial in trials}) == 16
+    assert [trial["origin"] for trial in trials].count("seed") >= 3
 
 
 def _lines(folder: RunFolder) -> list[str]:
@@ -153,4 +224,5 @@ def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: Run
     states = {trial.number: trial.state.name for trial in proposals.study.trials}
     assert states[stale.trial.number] == "COMPLETE"
     assert states[lost.trial.number] == "FAIL"
-    assert proposals.ask(line=6).trial.params == lost.trial.params
+    again = proposals.ask(line=6).trial
+    assert (again.params, again.user_attrs["line"]) == (lost.trial.params, 6)

@@ -58,13 +58,15 @@ def test_a_model_without_class_token_is_offered_no_prune_by_class_attention() ->
     assert space.last_block == ("full",)
 
 
-def test_ladders_cost_about_what_is_wanted() -> None:
+def test_ladders_are_schedules_of_the_space_around_the_target() -> None:
     space = load_space("default")
 
-    shares = [mac_share(space.suggest(Fixed(p), DEIT)) for p in ladders(space, DEIT, share=0.5)]
+    shares = [mac_share(space.suggest(Fixed(p), DEIT)) for p in ladders(space, DEIT, (), limit=0.5)]
 
-    assert len(shares) == 12
-    assert all(0.35 < share < 0.75 for share in shares)
+    # Without timings 0.75 of what multiply-accumulates save is expected: 0.5x takes 0.33 of them.
+    assert len(shares) == 10
+    assert min(shares) < 0.3 < max(shares)
+    assert sum(share < 0.4 for share in shares) >= 6
 
 
 def test_published_schedules_come_with_a_random_control() -> None:

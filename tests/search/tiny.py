@@ -8,9 +8,12 @@ from torch import nn
 
 from tokensearch.data.photos import photo_splits
 from tokensearch.data.splits import Sizes, Splits
-from tokensearch.policy import parse_target
+from tokensearch.measure import Budget
+from tokensearch.policy import Policy, mac_share, parse_target
+from tokensearch.records import Comparison, Latency
 from tokensearch.run_folder import RunFolder
 from tokensearch.search import Limits, Session, Settings, load_space
+from tokensearch.search.evaluator import Evaluator
 
 CONFIG = {
     "input_size": (3, 32, 32),
@@ -31,6 +34,14 @@ def model() -> nn.Module:
 
 def splits() -> Splits:
     return photo_splits(data_config=CONFIG, sizes=Sizes(40, 30, 50), seed=0)
+
+
+def by_macs(evaluator: Evaluator, policy: Policy, budget: Budget) -> Comparison:
+    """Stands in for a clock: a policy is as fast as its multiply-accumulates promise."""
+    ratio = mac_share(policy)
+    baseline, candidate = Latency((10.0,) * 12, warmup=1), Latency((10.0 * ratio,) * 12, warmup=1)
+    verdict = "faster" if ratio < 1 else "same"
+    return Comparison(baseline, candidate, ratio, ratio, ratio, 0.95, verdict)
 
 
 class Quiet:

@@ -1,12 +1,13 @@
 """Measure one policy or preset: accuracy and latency beside the un-reduced model."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensearch.cli.console import err, out, print_json
+from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.options import (
+    SIZES_TEXT,
     BatchOption,
     CheckpointOption,
     ClassMapOption,
@@ -14,15 +15,17 @@ from tokensearch.cli.options import (
     DataOption,
     DeviceOption,
     DtypeOption,
+    ImagesOption,
     JsonOption,
     ModelOption,
     SeedOption,
 )
 
+if TYPE_CHECKING:
+    from tokensearch.data.splits import Split
+    from tokensearch.policy import Policy
+
 PolicyArgument = Annotated[str, typer.Argument(help="policy file, or name of a preset")]
-ImagesOption = Annotated[
-    int, typer.Option("--images", min=1, metavar="N", help="of the report split, its first ones")
-]
 
 
 def evaluate(
@@ -35,17 +38,16 @@ def evaluate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     batch_size: BatchOption = 8,
-    images: ImagesOption = 2000,
+    images: ImagesOption = SIZES_TEXT,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure one policy or preset: accuracy and latency beside the un-reduced model."""
     from tokensearch.cli.progress import listener, telling
-    from tokensearch.cli.subject import prepare, resolve_device, resolve_name
+    from tokensearch.cli.subject import parse_sizes, prepare, resolve_device, resolve_name
     from tokensearch.records import to_json
     from tokensearch.report.evaluation import evaluation
-    from tokensearch.runtime import check, resolve
-    from tokensearch.search import SIZES
+    from tokensearch.runtime import resolve
     from tokensearch.search.evaluator import Evaluator
     from tokensearch.search.finalists import CONFIRM_BUDGET
 
@@ -57,18 +59,18 @@ def evaluate(
         data=data,
         class_map=class_map,
         data_config=data_config,
-        sizes=SIZES,
+        sizes=parse_sizes(images),
         device=place,
         dtype=dtype,
         batch=batch_size,
         seed=seed,
     )
     chosen = resolve(subject.model, policy)
-    check(subject.model, chosen)
+    _caution_other_images(chosen, subject.splits.report)
     evaluator = Evaluator(subject.model, subject.splits, subject.cell, seed)
     with listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the un-reduced model")
-        scored = evaluator.score(chosen, "report", limit=images, on_batch=telling(watcher))
+        scored = evaluator.score(chosen, "report", on_batch=telling(watcher))
         watcher.stage("latency, in turn with the un-reduced model")
         comparison = evaluator.time(chosen, CONFIRM_BUDGET)
     document: dict[str, Any] = {
@@ -85,3 +87,13 @@ def evaluate(
         print_json(document)
     else:
         out.print(evaluation(document))
+
+
+def _caution_other_images(policy: "Policy", split: "Split") -> None:
+    """Say so if the images may be some that the policy was tuned on."""
+    known = {evidence.accuracy.get("split_hash") for evidence in policy.evidence}
+    if known and split.digest not in known:
+        caution(
+            "the policy's own report images are others than these, which may include some that "
+            "it was tuned on; --data, --images and --seed of its run give the same"
+        )

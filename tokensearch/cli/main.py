@@ -4,7 +4,6 @@ import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -18,13 +17,12 @@ from tokensearch.cli.presets import presets
 from tokensearch.cli.report import report
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
-from tokensearch.errors import TokensearchError
+from tokensearch.errors import TokensearchError, TokensearchWarning
 
 # The profiler's library writes its own log to stderr, between our lines; 6 is above its last level.
 # Read when torch is loaded, which the verbs do later.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
-PACKAGE = Path(tokensearch.__file__).parent
 FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
 VERBS = (run, evaluate, show, presets, report, doctor)
 
@@ -94,11 +92,11 @@ def _own_warnings_as_cautions() -> Iterator[None]:
             file: TextIO | None = None,
             line: str | None = None,
         ) -> None:
-            if PACKAGE in Path(filename).parents:
+            if issubclass(category, TokensearchWarning):
                 caution(str(message))
             else:
                 shown(message, category, filename, lineno, file, line)
 
-        warnings.filterwarnings("default", module=r"tokensearch(\.|$)")
+        warnings.simplefilter("default", TokensearchWarning)
         warnings.showwarning = show
         yield

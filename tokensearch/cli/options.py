@@ -46,6 +46,15 @@ BatchOption = Annotated[
     int,
     Option("--batch-size", min=1, metavar="N", help="images per pass"),
 ]
+# Images to search, select and report on: many policies known to about two points, the few best
+# better known, and a quoted figure that is good to less than one point.
+SIZES_TEXT = "256,512,2000"
+ImagesOption = Annotated[
+    str,
+    Option(
+        "--images", metavar="N,N,N", help="images to search, select and report on, all different"
+    ),
+]
 SeedOption = Annotated[
     int,
     Option("--seed", min=0, metavar="N", help="seed of everything that is drawn at random"),

@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,6 +10,7 @@ import typer
 
 from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import (
+    SIZES_TEXT,
     BatchOption,
     CheckpointOption,
     ClassMapOption,
@@ -16,6 +18,7 @@ from tokensearch.cli.options import (
     DataOption,
     DeviceOption,
     DtypeOption,
+    ImagesOption,
     JsonOption,
     ModelOption,
     SeedOption,
@@ -34,11 +37,10 @@ SamplerOption = Annotated[
 ]
 TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="policies to try at most")]
 MinutesOption = Annotated[
-    float, typer.Option("--minutes", min=0.01, help="of searching at most; confirming comes on top")
-]
-ImagesOption = Annotated[
-    str,
-    typer.Option("--images", metavar="N,N,N", help="images to search, select and report on"),
+    float,
+    typer.Option(
+        "--minutes", min=0.01, max=1e5, help="of searching at most; confirming comes on top"
+    ),
 ]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="run folder; runs/MODEL-DEVICE-TARGET if not given")
@@ -57,7 +59,7 @@ def run(
     batch_size: BatchOption = 8,
     space: SpaceOption = "default",
     sampler: SamplerOption = "tpe",
-    images: ImagesOption = "512,512,2000",
+    images: ImagesOption = SIZES_TEXT,
     trials: TrialsOption = 200,
     minutes: MinutesOption = 2.0,
     seed: SeedOption = 0,
@@ -77,6 +79,8 @@ def run(
     from tokensearch.run_folder import RunFolder
     from tokensearch.search import Limits, Session, Settings, load_space
 
+    if not isfinite(minutes):
+        raise typer.BadParameter(f"--minutes is {minutes}; it must be a number")
     target = parse_target(latency_target)
     chosen = load_space(space)
     place = resolve_device(device)

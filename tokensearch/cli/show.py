@@ -1,13 +1,12 @@
 """`tokensearch show`."""
 
-from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument
 
 from tokensearch.cli.console import out, print_json
 from tokensearch.cli.options import DEMO, JsonOption, ModelOption
-from tokensearch.policy import Policy, block_macs, load, mac_share, preset
+from tokensearch.policy import Policy, block_macs, is_file, load, mac_share, preset
 from tokensearch.policy.file import policy_to_json
 
 
@@ -28,7 +27,7 @@ def show(
 
 def read_policy(name: str, model: str) -> Policy:
     """Read a policy file, or build the preset `name` for a model; PolicyError if it is neither."""
-    if Path(name).suffix == ".json" or Path(name).exists():
+    if is_file(name):
         return load(name)
     from tokensearch.cli.geometry import spec_of
 

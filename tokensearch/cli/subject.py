@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from tokensearch.errors import DataError, MeasurementError
+from tokensearch.errors import DataError, MeasurementError, ModelError
 
 if TYPE_CHECKING:
     import torch
@@ -98,4 +98,23 @@ def prepare(
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
     cell = describe_cell(device, dtype=kind, batch=batch, resolution=int(size[-1]))
-    return Subject(loaded.module.to(device=device, dtype=kind), loaded.name, splits, cell)
+    module = loaded.module.to(device=device, dtype=kind)
+    images, _ = next(splits.search.batches(1))
+    check_forward(loaded.name, module, images.to(device, kind))
+    return Subject(module, loaded.name, splits, cell)
+
+
+def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> None:
+    """See before anything is written whether the model takes the images; ModelError if not."""
+    import torch
+
+    size = "x".join(str(side) for side in images.shape[-2:])
+    try:
+        with torch.inference_mode():
+            logits = module(images)
+    except Exception as error:  # a user's module raises what it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"model {name} cannot be run on {size} pixels: {reason}") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")

@@ -95,14 +95,15 @@ def _split(
         try:
             with Image.open(path) as image:
                 return transform(image.convert("RGB")), label
-        except OSError as error:  # PIL's UnidentifiedImageError is one
+        except (OSError, Image.DecompressionBombError) as error:
             raise DataError(f"image {path} cannot be read") from error
 
-    files = sorted((str(path.relative_to(root)), path.stat().st_size) for path, _ in samples)
+    # With its label: a class map changes what an answer is held against.
+    files = [(str(path.relative_to(root)), path.stat().st_size, label) for path, label in samples]
     return Split(
         purpose,
         Pixels(read, len(samples), preprocessing),
-        digest(files, preprocessing),
+        digest(sorted(files), preprocessing),
         labelled=samples[0][1] != UNLABELLED,
     )
 

@@ -48,6 +48,7 @@ _PHOTO_SCALES = (
     1.0,
     1.25,
 )  # 0.55 of 427 rows is the smallest that still covers 224 px
+_EXTREMES = (0.05, 0.95)  # quantiles of what the ink hides; a stray pixel hides no digit
 _GLYPH_PX = 50  # the 8 x 8 digits, padded to 10 x 10, five times finer
 _GLYPH_MARGIN = 10 / 8  # side of the padded square over that of the digit
 
@@ -128,17 +129,15 @@ def training_scenes(seed: tuple[int, ...], count: int, recipe: Recipe, *, size: 
             a smaller scene.
         size: Side in pixels, a multiple of 16.
     """
-    draws = np.random.default_rng((_SEED, PURPOSES.index("train"), *seed)).random(
-        (count, _DRAWS + 1)
-    )
+    rng = np.random.default_rng((_SEED, PURPOSES.index("train"), *seed))
+    draws = rng.random((count, _DRAWS + 1))
     pool = digit_ids("train")
     digits = [pool[int(u * len(pool))] for u in draws[:, -1]]
     pairs = zip(digits, draws, strict=True)
     drawn = [_scene(d, row, recipe, size=size, photo_scale=1.0) for d, row in pairs]
     ink = F.avg_pool2d(torch.stack([alpha for _, alpha in drawn]), PATCH_PX)[:, 0]
-    return Scenes(
-        torch.stack([image for image, _ in drawn]), _labels()[torch.as_tensor(digits)], ink
-    )
+    images = torch.stack([image for image, _ in drawn])
+    return Scenes(images, _labels()[torch.as_tensor(digits)], ink)
 
 
 def scenes_digest(purpose: str, count: int, size: int) -> str:
@@ -253,11 +252,13 @@ def _transform(u: list[float], recipe: Recipe) -> list[list[float]]:
 def _ink_colour(under: Tensor, ink: Tensor, u: list[float], recipe: Recipe) -> Tensor:
     """Return a colour, (3, 1, 1), far enough in luminance from what the ink will hide."""
     luminance = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601
-    covered = (under * ink).sum((1, 2)) / ink.sum().clamp(min=1e-6)
-    below = float(covered @ luminance)
-    lighter = below < 0.5
-    room = (1 - below if lighter else below) - recipe.contrast
-    target = below + (1 if lighter else -1) * (recipe.contrast + room * u[3])
+    # A third of the rows and columns tells as much. Not the mean: ink may lie on light and dark.
+    hidden = torch.tensordot(luminance, under, 1)[::3, ::3][ink[::3, ::3] > 0]
+    darkest, lightest = torch.quantile(hidden, torch.tensor(_EXTREMES)).tolist()
+    lighter = 1 - lightest > darkest
+    edge, room = (lightest, 1 - lightest) if lighter else (darkest, darkest)
+    contrast = min(recipe.contrast, room) + max(0.0, room - recipe.contrast) * u[3]
+    target = edge + contrast if lighter else edge - contrast
     hue = torch.tensor(u[:3])
     tinted = (hue * (target / (float(hue @ luminance) + 1e-6))).clamp(0, 1)
     # Clipping a bright tint loses luminance; just enough white brings it back.

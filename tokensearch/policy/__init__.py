@@ -1,6 +1,6 @@
 """Policies: what blocks do with their tokens, how that is written down, what was published."""
 
-from tokensearch.policy.file import load, load_set, save, save_set
+from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import Evidence, Policy
@@ -23,6 +23,7 @@ __all__ = [
     "Target",
     "at_random",
     "block_macs",
+    "is_file",
     "load",
     "load_set",
     "mac_share",

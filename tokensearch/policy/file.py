@@ -5,10 +5,11 @@ import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from math import isfinite
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tokensearch.errors import PolicyError
+from tokensearch.errors import PolicyError, TokensearchWarning
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import Evidence, Policy, step_fields
 from tokensearch.policy.policy_set import PolicySet
@@ -25,6 +26,13 @@ _STEP_FIELDS: dict[str, tuple[type[Keep] | type[Prune] | type[Pool], frozenset[s
     "pool": (Pool, frozenset({"block", "keep", "match"})),
 }
 _EVIDENCE = ("cell", "latency", "accuracy", "baseline", "confirmed")
+# What choosing and showing a policy lean on; the schema asks for the same.
+_FIGURES = (
+    ("cell", "batch"),
+    ("latency", "median_ms"),
+    ("accuracy", "top1"),
+    ("baseline", "median_ms"),
+)
 
 
 def load(path: str | Path) -> Policy:
@@ -47,6 +55,12 @@ def save_set(policies: PolicySet, path: str | Path) -> None:
     document = {"format": SET_FORMAT, "version": VERSION, **policies.extra}
     document["policies"] = [policy_to_json(policy) for policy in policies.policies]
     write_whole(Path(path), to_text(document))
+
+
+def is_file(name: str | Path) -> bool:
+    """Whether `name` means a file and not a preset: it is one, or could be nothing else."""
+    path = Path(name)
+    return path.suffix == ".json" or len(path.parts) > 1 or path.is_file()
 
 
 def to_text(document: Mapping[str, Any]) -> str:
@@ -139,7 +153,7 @@ def _document(path: Path, expected: str) -> Mapping[str, Any]:
     if len(data) > MAX_BYTES:
         raise PolicyError(f"the file is larger than {MAX_BYTES // 2**20} MiB, which no policy is")
     try:
-        document = json.loads(data, parse_constant=_refuse_constant)
+        document = json.loads(data, parse_constant=_refuse_constant, parse_float=_finite)
     except (ValueError, RecursionError) as error:
         raise PolicyError(f"the file is not JSON: {error}") from error
     if not isinstance(document, dict):
@@ -149,6 +163,13 @@ def _document(path: Path, expected: str) -> Mapping[str, Any]:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is no number there")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not isfinite(number):
+        raise ValueError(f"{digits} is too large")
+    return number
 
 
 def _check_version(document: Mapping[str, Any], expected: str) -> None:
@@ -208,6 +229,10 @@ def _evidence(fields: Any) -> Evidence:
     records = {
         name: _typed(fields, name, bool if name == "confirmed" else dict) for name in _EVIDENCE
     }
+    for name, figure in _FIGURES:
+        value = records[name].get(figure)
+        if type(value) not in {int, float} or value < 0 or (value == 0 and name != "accuracy"):
+            raise PolicyError(f"evidence has {name}.{figure} {value!r:.60}; it must be above 0")
     return Evidence(
         **records, extra={key: value for key, value in fields.items() if key not in _EVIDENCE}
     )
@@ -223,6 +248,8 @@ def _unknown(
     if unknown:
         names = ", ".join(sorted(unknown))
         warnings.warn(
-            f"{where} has fields that this version keeps but ignores: {names}", stacklevel=2
+            f"{where} has fields that this version keeps but ignores: {names}",
+            TokensearchWarning,
+            stacklevel=2,
         )
     return unknown

@@ -44,8 +44,11 @@ class PolicySet:
 
 
 def accuracy_of(evidence: Evidence) -> float:
-    """Share of images answered rightly (or as the un-reduced model answers), 0 to 1."""
-    return float(evidence.accuracy["top1"])
+    """Share of right answers, 0 to 1, on the split that choices are made on.
+
+    A run writes down its `select` accuracy for that, so that the quoted one stays unbiased.
+    """
+    return float(evidence.extra.get("select", evidence.accuracy)["top1"])
 
 
 def _meets(evidence: Evidence, target: Target) -> bool:

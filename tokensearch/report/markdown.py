@@ -44,10 +44,13 @@ def write_report(folder: RunFolder) -> None:
     source = _read(folder)
     with reading(RunError, str(folder.path)):
         page = _page(source)
-    draw_front(source.findings, source.front, source.trials, folder.path / FRONT_PICTURE)
-    if source.baseline is not None and source.answer is not None:
-        draw_phases(source.baseline, source.answer, folder.path / PHASES_PICTURE)
-    write_whole(folder.report, page)
+        draw_front(source.findings, source.front, source.trials, folder.path / FRONT_PICTURE)
+        if source.baseline is not None and source.answer is not None:
+            draw_phases(source.baseline, source.answer, folder.path / PHASES_PICTURE)
+    try:
+        write_whole(folder.report, page)
+    except OSError as error:
+        raise RunError(f"{folder.report} cannot be written: {error.strerror}") from error
 
 
 def _read(folder: RunFolder) -> _Source:

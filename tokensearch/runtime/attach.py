@@ -5,13 +5,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
-from tokensearch.errors import ModelError, PolicyError
-from tokensearch.policy import PRESETS, Policy, Pool, Prune, load, preset
-from tokensearch.policy.presets import RANDOM
+from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
+from tokensearch.policy import Policy, Pool, Prune, is_file, load, preset
 from tokensearch.runtime.host import (
     Host,
     as_host,
@@ -33,6 +32,7 @@ class _Attachment:
 
     policy: Policy
     opened: tuple[OpenedBlock, ...]
+    before: tuple[dict[str, Any], ...]  # a `forward` that a block had on its instance already
 
 
 def apply(model: Model, policy: Policy | str | Path) -> Model:
@@ -54,8 +54,10 @@ def apply(model: Model, policy: Policy | str | Path) -> Model:
 def remove(model: Model) -> Model:
     """Undo `apply`: the model runs its own code again. Does nothing to a model without a policy."""
     attachment: _Attachment | None = model.__dict__.pop(_MARK, None)
-    for opened in attachment.opened if attachment else ():
-        del opened.block.__dict__["forward"]
+    if attachment is not None:
+        for opened, before in zip(attachment.opened, attachment.before, strict=True):
+            del opened.block.__dict__["forward"]
+            opened.block.__dict__.update(before)
     return model
 
 
@@ -118,8 +120,9 @@ def check(model: nn.Module, policy: Policy) -> None:
         )
     if wanted.weights is not None and wanted.weights != weights_digest(model):
         warnings.warn(
-            f"the policy was found on other weights of {wanted.name} than this model has; "
-            f"its evidence does not hold for them",
+            f"the policy was found on other weights of {wanted.name} than this model has, or in "
+            f"another number type; its evidence does not hold here",
+            TokensearchWarning,
             stacklevel=3,
         )
 
@@ -128,16 +131,7 @@ def resolve(model: nn.Module, policy: Policy | str | Path) -> Policy:
     """Return the policy that a path or a preset's name stands for; PolicyError if neither."""
     if isinstance(policy, Policy):
         return policy
-    if Path(policy).is_file():
-        return load(policy)
-    name = str(policy)
-    if name in PRESETS or name.startswith(RANDOM):
-        return preset(name, describe(model))
-    if Path(name).suffix:
-        return load(name)  # raises, and names the file
-    raise PolicyError(
-        f"{name!r} is neither a policy file nor a preset; presets are {', '.join(PRESETS)}"
-    )
+    return load(policy) if is_file(policy) else preset(str(policy), describe(model))
 
 
 def _attach(model: nn.Module, policy: Policy, *, ranges: bool) -> None:
@@ -145,10 +139,14 @@ def _attach(model: nn.Module, policy: Policy, *, ranges: bool) -> None:
     opened = tuple(block for block in _plan(host, policy, ranges=ranges))
     for block in opened:
         prove(block.block, place=block.place, prefix=block.prefix, width=policy.model.width)
-    for block in opened:
+    before = tuple(
+        {name: one.block.__dict__[name] for name in ("forward",) if name in one.block.__dict__}
+        for one in opened
+    )
+    for one in opened:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
-        block.block.__dict__["forward"] = block.forward
-    model.__dict__[_MARK] = _Attachment(policy, opened)
+        one.block.__dict__["forward"] = one.forward
+    model.__dict__[_MARK] = _Attachment(policy, opened, before)
 
 
 def _plan(host: Host, policy: Policy, *, ranges: bool) -> Iterator[OpenedBlock]:
@@ -156,9 +154,7 @@ def _plan(host: Host, policy: Policy, *, ranges: bool) -> Iterator[OpenedBlock]:
     last = len(host.blocks) - 1
     pools = [step.block for step in policy.steps if isinstance(step, Pool)]
     first_sized = pools[0] + 1 if pools else last + 1  # first block that tokens with sizes enter
-    wanted_until = (
-        last if policy.proportional_attention else max((s.block for s in policy.steps), default=-1)
-    )
+    wanted_until = last if policy.proportional_attention else max(pools, default=-1)
     left = policy.model.patch_tokens
     for place, block in enumerate(host.blocks):
         steps = policy.steps_of(place)

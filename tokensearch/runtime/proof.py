@@ -4,8 +4,7 @@ Run before a block is used, on random input: a timm that changed under us is the
 never a wrong number.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import copy
 
 import torch
 from torch import Tensor, nn
@@ -16,24 +15,38 @@ from tokensearch.runtime.adapter import attention_half, mlp_half
 _EXTRA_TOKENS = 6  # patch tokens in the proof's input; the halves do not depend on the number
 _SEED = 0
 
+# Largest difference, as a share of the largest output. In double precision both ways agree to
+# 1e-14; norms that compute in single precision whatever they are given leave 1e-7.
+TOLERANCE = 1e-5
+
 
 def prove(block: nn.Module, *, place: int, prefix: int, width: int) -> None:
     """Hold the two halves of `block` against its own forward; ModelError if they differ.
 
-    Compared to torch's own tolerances for the dtype, in evaluation mode. Nothing can be compared
-    on the meta device.
+    A copy of the block is compared in double precision and evaluation mode, so that neither the
+    model's number type nor its dropout blurs the comparison, and nobody's hooks are called.
+    Nothing can be compared on the meta device.
     """
-    like = next(block.parameters())
-    if like.is_meta:
+    device = next(block.parameters()).device
+    if device.type == "meta":
         return
     generator = torch.Generator().manual_seed(_SEED)
-    x = torch.randn(2, prefix + _EXTRA_TOKENS, width, generator=generator)
-    x = x.to(device=like.device, dtype=like.dtype)
-    with torch.no_grad(), _evaluating(block):
-        host = block(x)
-        whole, first = _opened(block, x, prefix)
+    x = torch.randn(2, prefix + _EXTRA_TOKENS, width, generator=generator, dtype=torch.float64)
+    twin = _twin(block)
+    with torch.no_grad():
+        host = twin(x.to(device))
+        whole, first = _opened(twin, x.to(device), prefix)
     _compare(whole, host, block, place)
     _compare(first, host[:, : max(prefix, 1)], block, place)
+
+
+def _twin(block: nn.Module) -> nn.Module:
+    """Return a copy in double precision and evaluation mode, without hooks."""
+    twin = copy.deepcopy(block).double().eval()
+    for part in twin.modules():
+        part._forward_hooks.clear()
+        part._forward_pre_hooks.clear()
+    return twin
 
 
 def _opened(block: nn.Module, x: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
@@ -46,24 +59,10 @@ def _opened(block: nn.Module, x: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
 
 
 def _compare(opened: Tensor, host: Tensor, block: nn.Module, place: int) -> None:
-    try:
-        torch.testing.assert_close(opened, host)
-    except AssertionError as error:
-        worst = (opened.double() - host.double()).abs().max().item()
-        source = type(block).__module__
+    difference = (opened - host).abs().max().item()
+    if not difference <= TOLERANCE * host.abs().max().item():
         raise ModelError(
-            f"block {place}, a {source}.{type(block).__name__}, differs by {worst:.2g} from "
-            f"its own forward when opened; this version of it is not supported"
-        ) from error
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Switch off dropout and the like; afterwards every submodule is as it was."""
-    before = [(part, part.training) for part in module.modules()]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
+            f"block {place}, a {type(block).__module__}.{type(block).__name__}, differs by "
+            f"{difference:.2g} from its own forward when opened; this version of it is not "
+            f"supported"
+        )

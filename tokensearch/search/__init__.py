@@ -3,7 +3,7 @@
 from tokensearch.search.listener import Listener
 from tokensearch.search.proposals import SAMPLERS
 from tokensearch.search.session import Session
-from tokensearch.search.settings import SIZES, Limits, Settings
+from tokensearch.search.settings import Limits, Settings
 from tokensearch.search.space import Space, load_space
 
-__all__ = ["SAMPLERS", "SIZES", "Limits", "Listener", "Session", "Settings", "Space", "load_space"]
+__all__ = ["SAMPLERS", "Limits", "Listener", "Session", "Settings", "Space", "load_space"]

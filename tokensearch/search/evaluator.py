@@ -74,6 +74,8 @@ class Evaluator:
     ) -> Scored:
         """Accuracy on a split, or on its first `limit` images."""
         split = self.splits.of(purpose)
+        if not policy.reduces:
+            return self._scored(self.baseline(purpose, limit=limit, on_batch=on_batch), purpose)
         with runtime.applied(self.candidate, policy) as model:
             found = self._predict(model, split, limit=limit, on_batch=on_batch)
         return self._scored(found, purpose)
@@ -83,6 +85,8 @@ class Evaluator:
         first, split = len(screened.predictions.labels), self.splits.search
         if first >= len(split):
             return screened
+        if not policy.reduces:
+            return self.score(policy, "search")
         rest = _part(split, first, len(split))
         with runtime.applied(self.candidate, policy) as model:
             later = self._predict(model, rest)

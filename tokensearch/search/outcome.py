@@ -10,7 +10,7 @@ from tokensearch.policy import ModelSpec, Policy, PolicySet, parse_target, save,
 from tokensearch.policy.policy import Json
 from tokensearch.records import Trial, to_json
 from tokensearch.run_folder import RunFolder
-from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
     Answer,
     Finalist,
@@ -37,8 +37,15 @@ def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, An
     finalists = _confirmed(search, evaluator, chosen)
     best = answer(finalists, target, batch=batch)
     preset = best_preset(finalists, target, batch=batch)
-    members = on_front(finalists)
-    policies = {f.trial.schedule_hash: _stamped(f, evaluator, best, document) for f in finalists}
+    members = on_front(finalists, best.finalist)
+    quoted = tuple(f for f in finalists if f in members or f is preset)
+    reports = _reports(search, evaluator, quoted)
+    policies = {
+        f.trial.schedule_hash: _stamped(f, document).with_evidence(
+            evidence(f, reports[f.trial.schedule_hash], evaluator.cell, confirmed=_sure(f, best))
+        )
+        for f in quoted
+    }
     _write(search.folder, [policies[f.trial.schedule_hash] for f in members])
     _write_answer(search.folder, best, policies)
     _profile(search, evaluator, best)
@@ -53,7 +60,7 @@ def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, An
         "answer": best.finalist.trial.schedule_hash if best.finalist else None,
         "best_preset": _named(preset),
         "finalists": [
-            summary(f, front_member=f.trial.schedule_hash in _hashes(members)) for f in finalists
+            summary(f, reports[f.trial.schedule_hash], front_member=f in members) for f in quoted
         ],
         "cautions": _cautions(finalists),
     }
@@ -76,14 +83,35 @@ def _confirmed(
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
 
 
-def _stamped(finalist: Finalist, evaluator: Evaluator, best: Answer, document: Json) -> Policy:
-    """Return the policy with its evidence; a doubtful answer is not called confirmed."""
+def _reports(
+    search: Search, evaluator: Evaluator, finalists: Sequence[Finalist]
+) -> dict[str, Scored]:
+    """Score on `report` what will be quoted, by schedule; nothing is chosen any more."""
+    search.listener.stage(f"quoting {len(finalists)} of them on the report split")
+    reports, began = {}, time.monotonic()
+    for done, finalist in enumerate(finalists, 1):
+        report = evaluator.score(finalist.policy, "report")
+        reports[finalist.trial.schedule_hash] = report
+        search.listener.progress(
+            done=done,
+            total=len(finalists),
+            seconds_left=(time.monotonic() - began) / done * (len(finalists) - done),
+            text=f"{100 * report.accuracy.top1:.1f} %",
+        )
+    return reports
+
+
+def _sure(finalist: Finalist, best: Answer) -> bool:
+    """Whether a policy may be called confirmed: a doubtful answer may not."""
+    return not (finalist is best.finalist and best.outcome == "ambiguous")
+
+
+def _stamped(finalist: Finalist, document: Json) -> Policy:
+    """Return the policy with the model's weights, and where it comes from."""
     trial = finalist.trial
-    is_best = best.finalist is not None and best.finalist.trial is trial
-    doubtful = is_best and best.outcome == "ambiguous"
-    policy = replace(finalist.policy, model=ModelSpec(**document["model"]))
-    return policy.with_evidence(
-        evidence(finalist, evaluator, confirmed=not doubtful),
+    return replace(
+        finalist.policy,
+        model=ModelSpec(**document["model"]),
         provenance={
             "tokensearch": __version__,
             "command": document["command"],
@@ -106,6 +134,7 @@ def _write(folder: RunFolder, members: Sequence[Policy]) -> None:
 def _write_answer(folder: RunFolder, best: Answer, policies: dict[str, Policy]) -> None:
     if best.finalist is None:
         folder.policy.unlink(missing_ok=True)
+        (folder.profiles / "answer.json").unlink(missing_ok=True)
     else:
         save(policies[best.finalist.trial.schedule_hash], folder.policy)
 
@@ -139,7 +168,3 @@ def _named(preset: Finalist | None) -> dict[str, str] | None:
     if preset is None:
         return None
     return {"name": preset.trial.origin, "schedule_hash": preset.trial.schedule_hash}
-
-
-def _hashes(finalists: Iterable[Finalist]) -> set[str]:
-    return {finalist.trial.schedule_hash for finalist in finalists}

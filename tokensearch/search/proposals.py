@@ -21,6 +21,8 @@ SAMPLERS = ("tpe", "nsga2", "random")
 _STUDY = "tokensearch"
 _LINE = "line"  # user attribute: the trial's number in trials.jsonl
 _ORIGIN = "origin"
+_SEEDED = "seeded"  # study attribute: every seed was enqueued
+_FIXED = "fixed_params"  # where Optuna keeps what was enqueued
 _RATIO_UNKNOWN = 1.0  # told for a policy that was ruled out: as slow as the un-reduced model
 
 
@@ -63,7 +65,8 @@ class Proposals:
             line = lines.get(stale.user_attrs.get(_LINE, -1))
             if line is None:
                 self.study.tell(stale.number, state=TrialState.FAIL)
-                self.study.enqueue_trial(stale.params, user_attrs=stale.user_attrs)
+                fixed = stale.system_attrs.get(_FIXED, stale.params)
+                self.study.enqueue_trial(fixed, user_attrs={_ORIGIN: _origin(stale)})
             else:
                 self.study.tell(stale.number, _values(line))
                 told.add(line["number"])
@@ -72,21 +75,26 @@ class Proposals:
 
     @property
     def seeded(self) -> bool:
-        """Whether schedules were enqueued before, by a process that was stopped maybe."""
-        return any(
-            t.user_attrs.get(_ORIGIN) == "seed" for t in self.study.get_trials(deepcopy=False)
-        )
+        """Whether seeds were enqueued before, all of them."""
+        return bool(self.study.user_attrs.get(_SEEDED))
 
-    def enqueue(self, parameters: Mapping[str, object]) -> None:
-        """Have a schedule of the space proposed before the sampler's own."""
-        self.study.enqueue_trial(dict(parameters), user_attrs={_ORIGIN: "seed"})
+    @property
+    def told(self) -> int:
+        """Proposals that came to an end, those of schedules tried before counted in."""
+        return len(self._trials(TrialState.COMPLETE))
+
+    def enqueue(self, seeds: Iterable[Mapping[str, object]]) -> None:
+        """Have schedules of the space proposed before the sampler's own."""
+        for parameters in seeds:
+            self.study.enqueue_trial(dict(parameters), user_attrs={_ORIGIN: "seed"})
+        self.study.set_user_attr(_SEEDED, value=True)
 
     def ask(self, line: int) -> Proposal:
         """Propose a policy, which will be line `line` of the trials if it is new."""
         trial = self.study.ask()
         trial.set_user_attr(_LINE, line)
         policy = self.space.suggest(trial, self.model)
-        return Proposal(trial, policy, trial.user_attrs.get(_ORIGIN, "sampler"))
+        return Proposal(trial, policy, _origin(trial))
 
     def tell(self, proposal: Proposal, finished: Mapping[str, Any]) -> None:
         """Say what became of a proposal."""
@@ -103,6 +111,10 @@ class Proposals:
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(state,))
+
+
+def _origin(trial: optuna.Trial | FrozenTrial) -> str:
+    return str(trial.user_attrs.get(_ORIGIN, "sampler"))
 
 
 def _values(finished: Mapping[str, Any]) -> list[float]:

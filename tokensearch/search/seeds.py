@@ -1,12 +1,30 @@
 """Where a search begins: published schedules, controls, and plain ladders near the target."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from statistics import median
 
 from tokensearch.policy import PRESETS, ModelSpec, Policy, Prune, at_random, mac_share
+from tokensearch.policy.file import policy_from_json
+from tokensearch.records import Trial
 from tokensearch.search.space import Space
 
-_CONTROLLED = ("topk-0.7", "tome-r13")  # presets whose counts are also tried with random tokens
-_LADDER_TARGETS = (1.0, 0.85)  # of the wanted share: latency falls less than multiply-accumulates
+_CONTROLLED = ("topk-0.7",)  # presets whose counts are also tried with random tokens
+# Share of the wanted latency, operator, sites.
+_LADDERS = (
+    (0.93, "prune", 1),
+    (0.93, "prune", 2),
+    (0.93, "prune", 3),
+    (0.93, "pool", 2),
+    (0.85, "prune", 2),
+    (0.85, "prune", 1),
+    (0.7, "prune", 2),
+    (0.6, "prune", 1),
+    (1.3, "prune", 2),
+    (1.6, "prune", 3),
+)
+# Pruning DeiT-T-sized blocks on two CPU cores saved 0.75 of what multiply-accumulates promised.
+_USUAL_WORTH = 0.75
+_LEAST_WORTH = 0.3  # less is noise: it would ask for schedules that keep nothing
 
 
 def published(model: ModelSpec, *, scored: bool, prefix_read: bool) -> Iterator[tuple[str, Policy]]:
@@ -21,18 +39,34 @@ def published(model: ModelSpec, *, scored: bool, prefix_read: bool) -> Iterator[
                 yield f"random-{name}", at_random(policy)
 
 
-def ladders(space: Space, model: ModelSpec, *, share: float) -> Iterator[dict[str, object]]:
-    """Yield sampler parameters of simple schedules whose blocks cost about `share` of the whole.
+def ladders(
+    space: Space, model: ModelSpec, trials: Sequence[Trial], *, limit: float
+) -> Iterator[dict[str, object]]:
+    """Yield sampler parameters of simple schedules around `limit` times the baseline's latency.
 
-    One operator throughout, at the first site, the first two, or the first three: the shapes that
-    the literature found by hand. The search improves on them.
+    One operator at the first sites, the shapes that the literature found by hand: most of them
+    just under the target, some far below and above it, for the rest of the front.
     """
     blocks = space.blocks(model)
-    for wanted in _LADDER_TARGETS:
-        for op in space.ops:
-            for sites in (1, 2, 3):
-                if op != "keep" and sites <= len(blocks):
-                    yield _ladder(space, model, op=op, sites=blocks[:sites], share=wanted * share)
+    worth = _worth(trials)
+    for share, op, sites in _LADDERS:
+        if op in space.ops and sites <= len(blocks):
+            saved = (1 - min(1.0, share * limit)) / worth
+            yield _ladder(space, model, op=op, sites=blocks[:sites], share=max(0.0, 1 - saved))
+
+
+def _worth(trials: Sequence[Trial]) -> float:
+    """Share of latency saved per share of multiply-accumulates saved, by the prunes timed so far.
+
+    Below 1, since stem, head and the steps themselves cost what they cost.
+    """
+    found = []
+    for trial in trials:
+        policy = policy_from_json(trial.policy)
+        prunes = policy.steps and all(isinstance(step, Prune) for step in policy.steps)
+        if trial.comparison is not None and prunes and mac_share(policy) < 1:
+            found.append((1 - trial.comparison.ratio) / (1 - mac_share(policy)))
+    return max(_LEAST_WORTH, median(found)) if found else _USUAL_WORTH
 
 
 def _ladder(

@@ -1,8 +1,10 @@
 """A whole run: set up or go on, search, confirm, choose, quote, write down."""
 
+import fcntl
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -14,7 +16,7 @@ from tokensearch.errors import RunError
 from tokensearch.evaluate import accuracy
 from tokensearch.measure import describe_cell
 from tokensearch.policy import ModelSpec
-from tokensearch.records import Cell, to_json, trial_from_json
+from tokensearch.records import Cell, Trial, to_json, trial_from_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
@@ -54,19 +56,28 @@ class Session:
             RunError: The folder cannot be written, or holds another run.
         """
         began = time.monotonic()
-        self.folder.create()
         document = self._document()
+        self.space.blocks(self._spec)  # nothing is written for a space that does not fit
+        self.folder.create()
+        with _alone(self.folder):
+            return self._run(document, began)
+
+    def _run(self, document: dict[str, Any], began: float) -> Mapping[str, Any]:
+        """Search and finish, in a folder that is ours."""
         before = self.folder.read_run()
         if before is not None:
             _check_same(before, document, self.folder)
             if before["result"] is not None and before["budget"] == document["budget"]:
-                self.listener.caution(f"{self.folder.path} is finished; --trials searches on")
+                self.listener.caution(
+                    f"{self.folder.path} is finished; raise --minutes or --trials to search on"
+                )
                 return before
         self.folder.write_run(document)
         evaluator = Evaluator(self.model, self.splits, self._cell, self.settings.seed)
         search = self._search(evaluator)
         result = finish(search, evaluator, document)
-        document = {**document, "result": {**result, "seconds": time.monotonic() - began}}
+        seconds = search.earlier_seconds + time.monotonic() - began
+        document = {**document, "result": {**result, "seconds": seconds}}
         self.folder.write_run(document)
         return document
 
@@ -109,14 +120,13 @@ class Session:
 
     def _search(self, evaluator: Evaluator) -> Search:
         """Search until the limits, from where the folder stands."""
-        self.folder.mend_trials()
-        lines = self.folder.read_trials()
+        trials = _read_trials(self.folder)
         spec, able = self._spec, _abilities(self.model)
         space = self.space.fitting(spec, **able)
         proposals = Proposals(
             self.folder, space, spec, sampler=self.settings.sampler, seed=self.settings.seed
         )
-        proposals.reconcile(lines)
+        proposals.reconcile(self.folder.read_trials())
         self._baseline(evaluator)
         search = Search(
             evaluator,
@@ -124,10 +134,10 @@ class Session:
             self.folder,
             self.limits,
             self.listener,
-            trials=[trial_from_json(line) for line in lines],
-            earlier_seconds=sum(line["seconds"] for line in lines),
+            trials=list(trials),
+            earlier_seconds=sum(trial.seconds for trial in trials),
         )
-        self.listener.stage(f"searching, {len(lines)} trials so far")
+        self.listener.stage(f"searching, {len(trials)} trials so far")
         search.try_fixed(published(spec, **able))
         if not proposals.seeded:
             self._seed(proposals, search)
@@ -138,8 +148,7 @@ class Session:
         """Have simple schedules near the target proposed first."""
         first = search.trials[0].comparison
         limit = limit_of(first, self.settings.target, batch=self.settings.batch) if first else 1.0
-        for parameters in ladders(proposals.space, proposals.model, share=min(limit, 1.0)):
-            proposals.enqueue(parameters)
+        proposals.enqueue(ladders(proposals.space, proposals.model, search.trials, limit=limit))
 
     def _baseline(self, evaluator: Evaluator) -> None:
         """Ask the un-reduced model about the search split, and doubt it if it knows nothing."""
@@ -161,14 +170,35 @@ def _abilities(model: nn.Module) -> dict[str, bool]:
     return {"scored": has_class_token(model), "prefix_read": reads_prefix_only(model)}
 
 
+@contextmanager
+def _alone(folder: RunFolder) -> Iterator[None]:
+    """Hold the folder against other processes; a killed one lets go of it."""
+    with (folder.path / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise RunError(f"run folder {folder.path} is in use by another process") from error
+        yield
+
+
+def _read_trials(folder: RunFolder) -> tuple[Trial, ...]:
+    folder.mend_trials()
+    try:
+        return tuple(trial_from_json(line) for line in folder.read_trials())
+    except (KeyError, TypeError) as error:
+        raise RunError(f"{folder.trials} holds something else than trials: {error}") from error
+
+
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
     """Refuse to go on in the folder of another run: its figures would not belong together."""
     for part in ("settings", "model", "cell", "data"):
         written = json.loads(json.dumps(now[part]))
         for name in written:
-            if before[part].get(name) != written[name]:
+            if not isinstance(before.get(part), dict) or name not in before[part]:
+                raise RunError(f"{folder.run} lacks {part}.{name}")
+            if before[part][name] != written[name]:
                 raise RunError(
                     f"run folder {folder.path} holds a run with {part}.{name} "
-                    f"{before[part].get(name)!r:.80}, this one has {written[name]!r:.80}; "
+                    f"{before[part][name]!r:.80}, this one has {written[name]!r:.80}; "
                     f"name another folder with --out"
                 )

@@ -3,7 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tokensearch.data.splits import Sizes
 from tokensearch.policy import Target
 
 
@@ -36,8 +35,3 @@ class Limits:
 
     trials: int  # policies evaluated, presets and controls counted in
     seconds: float  # of searching; confirming and quoting come on top
-
-
-# Images per split. Search: a paired difference of two points is seen on 512 images. Select: as many
-# again, fresh. Report: the figure that is quoted, to about one point.
-SIZES = Sizes(search=512, select=512, report=2000)

@@ -175,7 +175,7 @@ def _allowed(name: str, value: Any) -> bool:
         case "proportional_attention":
             return _list_of(value, lambda item: isinstance(item, bool))
         case _:
-            return _list_of(value, lambda item: item in {"full", "prefix_only"})
+            return _list_of(value, lambda item: item in ("full", "prefix_only"))
 
 
 def _list_of(value: Any, allowed: Any) -> bool:

@@ -20,7 +20,7 @@ SCREEN_IMAGES = 128
 HOPELESS_LOSS = 0.10
 
 # Pairs of a trial: enough to order policies that differ by a few percent; finalists get more.
-TRIAL_BUDGET = Budget(warmup=1, min_pairs=8, max_pairs=40, seconds=2.5, precision=0.02)
+TRIAL_BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=40, seconds=2.0, precision=0.02)
 
 # A sampler that proposes nothing new this many times in a row has seen what it can reach.
 MOST_REPEATS = 50
@@ -36,7 +36,6 @@ class Search:
     limits: Limits
     listener: Listener
     trials: list[Trial] = field(default_factory=list)
-    duplicates: int = 0
     earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
     searched_seconds: float = 0.0  # once the search has ended
     _began: float = field(default_factory=time.monotonic)
@@ -65,6 +64,11 @@ class Search:
         return within or not self.trials
 
     @property
+    def duplicates(self) -> int:
+        """Proposals of schedules that had been tried before."""
+        return max(0, self.proposals.told - len(self.trials))
+
+    @property
     def seconds(self) -> float:
         """Time that this search has taken, trials of a stopped process counted in."""
         return self.earlier_seconds + time.monotonic() - self._began
@@ -74,7 +78,6 @@ class Search:
         proposal = self.proposals.ask(len(self.trials))
         same = self.known(proposal.policy)
         if same is not None:
-            self.duplicates += 1
             self.proposals.tell(proposal, to_json(same))
             return False
         self.proposals.tell(proposal, self._try(proposal.policy, proposal.origin))
