@@ -1,0 +1,5 @@
+"""The bundled model: a small Vision Transformer that reads digit scenes, and how it was trained."""
+
+from tokensearch.demo.model import demo_model
+
+__all__ = ["demo_model"]

@@ -1,0 +1,97 @@
+"""The curriculum that the bundled model went through, stage by stage.
+
+The model sees small windows of scenes first, and later only some of their patches. So it never has
+to unlearn a scale, it learns to live without most of its patches, and a step costs a small part of
+a full one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from tokensearch.data.scenes import PATCH_PX, SCENE_PX, Recipe
+
+GRID = SCENE_PX // PATCH_PX  # patches along a side of a whole scene
+
+# Wider than that of the splits, since there are only 997 digits to learn from.
+HARD = Recipe(
+    digit_px=(38.0, 92.0),
+    rotation_degrees=16,
+    shear=0.2,
+    stretch=0.2,
+    weight=(0.25, 0.55),
+    softness=0.25,
+)
+BOLD = replace(HARD, weight=(0.18, 0.44))  # no thin strokes, which break
+SOFT = replace(HARD, weight=(0.08, 0.32), softness=0.6)  # no filled holes either: like the splits
+SMALL = replace(HARD, digit_px=(40.0, 60.0))  # reading is learned first where few patches hold it
+PLAIN = replace(SMALL, plain_share=1.0)
+MIXED = replace(SMALL, plain_share=0.5)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One leg of the curriculum.
+
+    Attributes:
+        name: For the log.
+        steps: Optimiser steps.
+        recipe: What scenes look like.
+        window_px: Side of the window of a 224-px scene that is shown.
+        keep: Least and greatest share of patch tokens that a step keeps, drawn per step.
+        rate: Learning rate at the start and at the end, a half cosine apart.
+        batch: Scenes per step.
+        warmup: Steps of linear warm-up.
+        auxiliary: Weight of the auxiliary loss.
+        favour: How far patches under the digit go before others when some are dropped; with 1,
+            others go first always.
+        wander: Put the window at a random place of the grid of positions, not at its middle.
+    """
+
+    name: str
+    steps: int
+    recipe: Recipe
+    window_px: int
+    keep: tuple[float, float]
+    rate: tuple[float, float]
+    batch: int = 96
+    warmup: int = 0
+    auxiliary: float = 0.5
+    favour: float = 0.0
+    wander: bool = True
+
+    def rate_at(self, step: int) -> float:
+        """Return the learning rate of a step."""
+        first, last = self.rate
+        rate = last + (first - last) * (1 + math.cos(math.pi * step / self.steps)) / 2
+        return rate * min(1.0, (step + 1) / (self.warmup or 1))
+
+    def view(self, ink: Tensor, draws: torch.Generator) -> tuple[tuple[int, int], Tensor]:
+        """Draw the window's place in the grid, row and column, and its patches, (batch, tokens)."""
+        grid = self.window_px // PATCH_PX
+        row, column = torch.randint(0, GRID - grid + 1, (2,), generator=draws).tolist()
+        if not self.wander:
+            row = column = (GRID - grid) // 2
+        low, high = self.keep
+        share = low + (high - low) * float(torch.rand((), generator=draws))
+        order = torch.rand(self.batch, grid**2, generator=draws)
+        order += self.favour * (ink.flatten(1) > 0)
+        return (row, column), order.argsort(1, descending=True)[:, : round(grid**2 * share)]
+
+
+STAGES = (
+    Stage("flat", 600, PLAIN, 64, (1.0, 1.0), (1e-3, 1e-3), warmup=50, wander=False),
+    Stage("mixed", 400, MIXED, 64, (0.8, 1.0), (1e-3, 1e-3)),
+    Stage("photographs", 400, HARD, 112, (0.5, 1.0), (1e-3, 9.3e-4), favour=0.5),
+    Stage("fewer", 600, HARD, 112, (0.35, 0.8), (9.3e-4, 6.9e-4), batch=64, favour=0.7),
+    Stage("long", 1000, HARD, 112, (0.4, 0.8), (8e-4, 4.5e-4), batch=64, favour=1.0),
+    Stage("bold", 200, BOLD, 112, (0.4, 0.8), (4.5e-4, 3.8e-4), batch=64, favour=1.0),
+    Stage("soft", 200, SOFT, 112, (0.4, 0.8), (4.5e-4, 3.9e-4), batch=64, favour=1.0),
+    Stage("steady", 1200, SOFT, 112, (0.45, 0.85), (6e-4, 1.5e-4), batch=64, favour=1.0),
+    Stage("clear", 800, SOFT, 112, (0.45, 0.9), (3.5e-4, 8e-5), batch=64, favour=1.0),
+    Stage("whole", 400, SOFT, 224, (0.2, 0.6), (8e-5, 1.2e-5), batch=64, favour=0.6),
+)
