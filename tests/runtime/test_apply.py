@@ -380,9 +380,7 @@ def test_an_attention_mask_is_refused() -> None:
 
 
 def test_a_name_that_is_neither_file_nor_preset_is_refused() -> None:
-    with pytest.raises(
-        PolicyError, match="preset 'fast' is unknown; the nearest are last-cls"
-    ):
+    with pytest.raises(PolicyError, match="preset 'fast' is unknown; the nearest are last-cls"):
         tokensearch.apply(vit(), "fast")
 
 

@@ -77,10 +77,17 @@ def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_ther
     assert answer([lucky, UNREDUCED], parse_target("20ms"), batch=8) == (UNREDUCED, "unreduced")
 
 
-def test_of_equally_accurate_ones_the_faster_wins() -> None:
-    slow, fast = finalist(7, 0.45, 96), finalist(4, 0.3, 96)
+def test_of_equally_accurate_ones_what_diverges_less_wins() -> None:
+    near, far = finalist(7, 0.45, 96, kl=0.1), finalist(4, 0.3, 96, kl=0.5)
 
-    assert answer([UNREDUCED, slow, fast], HALF, batch=8).finalist is fast
+    assert answer([UNREDUCED, near, far], HALF, batch=8).finalist is near
+    assert on_front([far, near, UNREDUCED], near) == (far, near, UNREDUCED)
+
+
+def test_no_divergence_outweighs_a_right_answer() -> None:
+    better, nearer = finalist(7, 0.45, 97, kl=9.0), finalist(6, 0.44, 96, kl=0.0)
+
+    assert answer([UNREDUCED, better, nearer], HALF, batch=8).finalist is better
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def run(
     sampler: SamplerOption = "tpe",
     images: ImagesOption = SIZES_TEXT,
     trials: TrialsOption = 200,
-    minutes: MinutesOption = 2.0,
+    minutes: MinutesOption = 1.75,
     seed: SeedOption = 0,
     out_folder: OutOption = None,
     as_json: JsonOption = False,

@@ -4,7 +4,7 @@ from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import Evidence, Policy
-from tokensearch.policy.policy_set import PolicySet
+from tokensearch.policy.policy_set import PolicySet, merit
 from tokensearch.policy.presets import PRESETS, Preset, at_random, preset
 from tokensearch.policy.steps import Keep, Pool, Prune, Step
 from tokensearch.policy.target import Target, parse_target
@@ -27,6 +27,7 @@ __all__ = [
     "load",
     "load_set",
     "mac_share",
+    "merit",
     "parse_target",
     "preset",
     "save",

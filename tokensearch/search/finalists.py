@@ -6,10 +6,10 @@ from typing import Any, Literal, NamedTuple
 
 from tokensearch.front import Point, front, spread
 from tokensearch.measure import Budget, ratio_interval
-from tokensearch.policy import PRESETS, Evidence, Policy, Target
+from tokensearch.policy import PRESETS, Evidence, Policy, Target, merit
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.policy.presets import CONTROL
-from tokensearch.records import Cell, Comparison, Latency, Trial, to_json
+from tokensearch.records import Accuracy, Cell, Comparison, Latency, Trial, to_json
 from tokensearch.search.evaluator import Evaluator, Scored
 
 FRONT_FINALISTS = 8  # spread over the whole front: what other targets will be answered from
@@ -37,7 +37,7 @@ class Finalist:
     @property
     def point(self) -> Point:
         """Accuracy on `select` against confirmed latency."""
-        return Point(self.select.accuracy.top1, self.comparison.ratio)
+        return Point(worth(self.select.accuracy), self.comparison.ratio)
 
 
 class Answer(NamedTuple):
@@ -45,6 +45,11 @@ class Answer(NamedTuple):
 
     finalist: Finalist | None
     outcome: Outcome
+
+
+def worth(accuracy: Accuracy) -> float:
+    """Accuracy by which policies are compared; see `policy.merit`."""
+    return merit(accuracy.top1, accuracy.kl)
 
 
 def limit_of(comparison: Comparison, target: Target, *, batch: int) -> float:
@@ -60,10 +65,10 @@ def choose(trials: Sequence[Trial], *, limit: float) -> tuple[Trial, ...]:
     the un-reduced model.
     """
     timed = [trial for trial in trials if trial.comparison is not None]
-    best = sorted(timed, key=lambda trial: (-trial.accuracy.top1, _ratio(trial)))
+    best = sorted(timed, key=lambda trial: (-worth(trial.accuracy), _ratio(trial)))
     under = [trial for trial in best if _ratio(trial) <= limit]
     near = [trial for trial in best if limit < _ratio(trial) <= limit * NEAR]
-    points = [Point(trial.accuracy.top1, _ratio(trial)) for trial in timed]
+    points = [Point(worth(trial.accuracy), _ratio(trial)) for trial in timed]
     chosen = [trial for trial in timed if trial.origin == "none"]
     chosen += [timed[place] for place in spread(points, FRONT_FINALISTS)]
     chosen += [*under[:TARGET_FINALISTS], *near[:1]]
@@ -118,7 +123,7 @@ def answer(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Answ
     """Return the most accurate finalist (on `select`) that meets the target, and how surely.
 
     The un-reduced model, if it meets the target. If none does for certain, the most accurate of
-    those that may; of equally accurate ones the faster.
+    those that may; of equally accurate ones what diverges less from the un-reduced model.
     """
     how = {f.trial.schedule_hash: meets(f, target, batch=batch) for f in finalists}
     for outcome in ("met", "ambiguous"):
@@ -187,4 +192,4 @@ def _ratio(trial: Trial) -> float:
 
 
 def _merit(finalist: Finalist) -> tuple[float, float]:
-    return finalist.select.accuracy.top1, -finalist.comparison.ratio
+    return finalist.point.accuracy, -finalist.point.latency

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESample
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
-from tokensearch.policy import ModelSpec, Policy
+from tokensearch.policy import ModelSpec, Policy, merit
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.space import Space
 
@@ -121,7 +121,7 @@ def _values(finished: Mapping[str, Any]) -> list[float]:
     """Accuracy, and latency as a share of the baseline's."""
     comparison = finished["comparison"]
     ratio = _RATIO_UNKNOWN if comparison is None else comparison["ratio"]
-    return [finished["accuracy"]["top1"], ratio]
+    return [merit(finished["accuracy"]["top1"], finished["accuracy"]["kl"]), ratio]
 
 
 def _sampler(name: str, seed: int) -> BaseSampler:

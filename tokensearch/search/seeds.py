@@ -9,20 +9,14 @@ from tokensearch.records import Trial
 from tokensearch.search.space import Space
 
 _CONTROLLED = ("topk-0.7",)  # presets whose counts are also tried with random tokens
-# Share of the wanted latency, operator, sites.
+# Around the target: share of the wanted latency, operator, sites.
 _LADDERS = (
-    (0.93, "prune", 1),
     (0.93, "prune", 2),
     (0.93, "prune", 3),
     (0.93, "pool", 2),
     (0.8, "prune", 2),
-    (0.7, "prune", 1),
     (0.7, "prune", 2),
-    (0.6, "prune", 1),
-    (0.6, "prune", 2),
-    (0.5, "prune", 1),
     (1.3, "prune", 2),
-    (1.6, "prune", 3),
 )
 # Pruning DeiT-T-sized blocks on two CPU cores saved 0.75 of what multiply-accumulates promised.
 _USUAL_WORTH = 0.75
@@ -46,10 +40,14 @@ def ladders(
 ) -> Iterator[dict[str, object]]:
     """Yield sampler parameters of simple schedules around `limit` times the baseline's latency.
 
-    One operator at the first sites, the shapes that the literature found by hand: most of them
-    just under the target, some far below and above it, for the rest of the front.
+    First a single early site with every share: the whole range of latencies, roughly. Then one
+    operator at the first two or three sites, the shapes that the literature found by hand, most
+    of them just under the target.
     """
     blocks = space.blocks(model)
+    single = "prune" if "prune" in space.ops else "pool"
+    for left in space.left:
+        yield _parameters(space, model, op=single, sites=blocks[:1], left=left)
     worth = _worth(trials)
     for share, op, sites in _LADDERS:
         if op in space.ops and sites <= len(blocks):
