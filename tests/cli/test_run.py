@@ -222,7 +222,7 @@ def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        ("fast", "preset 'fast' is unknown; the nearest are last-cls, "),
+        ("fast", "preset 'fast' is unknown; the nearest are last-cls"),
         ("topk-0.5", "preset 'topk-0.5' is unknown; the nearest are topk-0.7, "),
         ("missing.json", "the file cannot be read: No such file or directory"),
         ("tome-r13", "preset 'tome-r13' was made for 12 blocks and 196 patch tokens; "),
