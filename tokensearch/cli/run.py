@@ -24,6 +24,9 @@ from tokensearch.cli.options import (
     SeedOption,
 )
 
+# On the bundled model and two CPU cores: about 25 trials, and under five minutes in all.
+DEFAULT_MINUTES = 1.75
+
 TargetOption = Annotated[
     str,
     typer.Option(
@@ -35,11 +38,17 @@ SpaceOption = Annotated[str, typer.Option("--space", help="search space: a TOML 
 SamplerOption = Annotated[
     Literal["tpe", "nsga2", "random"], typer.Option("--sampler", help="Optuna's that proposes")
 ]
-TrialsOption = Annotated[int, typer.Option("--trials", min=1, help="policies to try at most")]
+TrialsOption = Annotated[
+    int | None,
+    typer.Option("--trials", min=1, help="policies to try, if that is to end the search"),
+]
 MinutesOption = Annotated[
-    float,
+    float | None,
     typer.Option(
-        "--minutes", min=0.01, max=1e5, help="of searching at most; confirming comes on top"
+        "--minutes",
+        min=0.01,
+        max=1e5,
+        help=f"of searching at most; {DEFAULT_MINUTES} if neither this nor --trials is given",
     ),
 ]
 OutOption = Annotated[
@@ -60,8 +69,8 @@ def run(
     space: SpaceOption = "default",
     sampler: SamplerOption = "tpe",
     images: ImagesOption = SIZES_TEXT,
-    trials: TrialsOption = 200,
-    minutes: MinutesOption = 1.75,
+    trials: TrialsOption = None,
+    minutes: MinutesOption = None,
     seed: SeedOption = 0,
     out_folder: OutOption = None,
     as_json: JsonOption = False,
@@ -79,8 +88,10 @@ def run(
     from tokensearch.run_folder import RunFolder
     from tokensearch.search import Limits, Session, Settings, load_space
 
-    if not isfinite(minutes):
+    if minutes is not None and not isfinite(minutes):
         raise typer.BadParameter(f"--minutes is {minutes}; it must be a number")
+    if minutes is None and trials is None:
+        minutes = DEFAULT_MINUTES
     target = parse_target(latency_target)
     chosen = load_space(space)
     place = resolve_device(device)
@@ -121,7 +132,7 @@ def run(
             subject.splits,
             chosen,
             settings,
-            Limits(trials, minutes * 60),
+            Limits(trials, None if minutes is None else minutes * 60),
             folder,
             watcher,
             shlex.join(["tokensearch", *sys.argv[1:]]),

@@ -33,5 +33,11 @@ class Settings:
 class Limits:
     """When the search stops proposing; what was proposed is always finished."""
 
-    trials: int  # policies evaluated, presets and controls counted in
-    seconds: float  # of searching; confirming and quoting come on top
+    trials: int | None  # policies evaluated, presets and controls counted in; None: no limit
+    seconds: float | None  # of searching; confirming and quoting come on top
+
+    def spent(self, *, trials: int, seconds: float) -> float:
+        """Share of the budget that is used up, by whichever limit is nearer."""
+        shares = [0.0 if self.trials is None else trials / self.trials]
+        shares.append(0.0 if self.seconds is None else seconds / self.seconds)
+        return max(shares)

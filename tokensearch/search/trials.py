@@ -60,8 +60,8 @@ class Search:
 
     def goes_on(self) -> bool:
         """Whether the limits allow another trial; the first is always made."""
-        within = len(self.trials) < self.limits.trials and self.seconds < self.limits.seconds
-        return within or not self.trials
+        spent = self.limits.spent(trials=len(self.trials), seconds=self.seconds)
+        return spent < 1 or not self.trials
 
     @property
     def duplicates(self) -> int:
@@ -107,12 +107,12 @@ class Search:
         return line
 
     def _tell(self, trial: Trial, scored: Scored) -> None:
-        done, share = len(self.trials), self.seconds / self.limits.seconds
-        share = max(share, done / self.limits.trials)
+        done = len(self.trials)
+        spent = self.limits.spent(trials=done, seconds=self.seconds)
         speed = "ruled out" if trial.comparison is None else f"{trial.comparison.ratio:.2f}x"
         self.listener.progress(
             done=done,
-            total=self.limits.trials,
-            seconds_left=self.seconds / share - self.seconds if share else None,
+            total=self.limits.trials or max(done, round(done / spent)),
+            seconds_left=max(0.0, self.seconds / spent - self.seconds),
             text=f"{speed} {100 * scored.accuracy.top1:.1f} % ({trial.origin})",
         )
