@@ -81,7 +81,7 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     result = called("show", "here.json")
 
     assert (result.exit_code, result.stdout) == (130, "")
-    assert result.stderr == "stopped; the same command goes on with a search that was stopped\n"
+    assert result.stderr == "stopped; a search goes on when the same command is given again\n"
 
 
 def test_own_warnings_are_cautions_in_one_line(tmp_path: Path) -> None:

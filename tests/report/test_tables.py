@@ -96,7 +96,7 @@ def test_every_block_belongs_to_one_group() -> None:
 def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
     said = drawn(summary(run_document(), front(), folder=RunFolder(Path("somewhere"))))
 
-    assert said.startswith("Target met: 0.5x allows 20.0 ms per pass of 8 images; the answer takes")
+    assert said.startswith("Target met: 0.5x for a pass of 8 images; the answer takes")
     assert "It beats the best published finalist" in said
     assert "found 99b913f5   ██▅▅▅▃▃▃▂▂▂·" in said
     assert "caution: passes differ widely: stop other work on the machine" in said

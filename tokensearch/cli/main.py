@@ -39,7 +39,7 @@ class Verbs(TyperGroup):
             error(str(failure), getattr(failure, "__notes__", ()))
             raise typer.Exit(FAILED) from failure
         except KeyboardInterrupt as failure:
-            err.print("stopped; the same command goes on with a search that was stopped")
+            err.print("stopped; a search goes on when the same command is given again")
             raise typer.Exit(INTERRUPTED) from failure
 
 

@@ -23,7 +23,9 @@ def in_words(findings: Findings) -> tuple[str, ...]:
 
 def target_sentence(findings: Findings) -> str:
     """Say whether the target is met, and by what margin."""
-    asked = f"{findings.target} allows {text.ms(findings.limit_ms)} per {_pass(findings)}"
+    asked = f"{findings.target} for a {_pass(findings)}"
+    if not findings.target.relative:  # a share is judged by ratios: no milliseconds to confuse it
+        asked += f", {text.ms(findings.limit_ms)}"
     baseline = text.ms(findings.baseline_ms)
     if findings.outcome == "unreduced":
         return (
@@ -31,7 +33,7 @@ def target_sentence(findings: Findings) -> str:
         )
     fastest = findings.answer or _fastest(findings)
     if fastest is None:
-        return f"Target not met: {asked}, and no policy was left to confirm."
+        return f"Target not met: {asked}; nothing but controls was tried, so search longer."
     who = "the answer" if findings.answer is not None else f"the fastest finalist, {fastest.name},"
     took = f"{who} takes {_times(fastest)}, {_margin(findings, fastest)}"
     match findings.outcome:
