@@ -123,7 +123,7 @@ class Paired:
     level: float
 
 
-Phase = Literal["attention", "mlp", "scoring", "matching", "gather_merge", "other"]
+Phase = Literal["attention", "mlp", "bias", "scoring", "selecting", "gathering", "merging", "other"]
 PHASES: tuple[Phase, ...] = get_args(Phase)
 
 RANGE = "tokensearch"

@@ -5,12 +5,13 @@ from hypothesis import strategies as st
 
 from tokensearch.ops import (
     Tokens,
-    best,
+    attention_row,
     class_attention,
     match_bipartite,
     merge,
     pick,
     random_order,
+    rank,
     size_bias,
     take,
 )
@@ -35,20 +36,21 @@ def test_rows_are_taken_per_image() -> None:
 def test_survivors_stay_in_order() -> None:
     score = torch.tensor([[0.1, 0.9, 0.2, 0.8, 0.3, 0.7]])
 
-    pruned = pick(sequence(images=1), best(score, keep=3, prefix=1))
+    pruned = pick(sequence(images=1), rank(score, keep=3, prefix=1).kept, prefix=1)
 
     assert pruned.x.flatten().tolist() == [0, 2, 4, 6]
 
 
 def test_of_equal_scores_the_earlier_token_survives() -> None:
-    assert best(torch.zeros(1, 6), keep=2, prefix=1).tolist() == [[0, 1, 2]]
+    assert rank(torch.zeros(1, 6), keep=2, prefix=1).kept.tolist() == [[0, 1, 2]]
 
 
 @given(keep=st.integers(1, 6), prefix=st.integers(0, 5), seed=st.integers(0, 99))
 def test_prefix_tokens_survive_every_prune(keep: int, prefix: int, seed: int) -> None:
     tokens = sequence(prefix=prefix)
 
-    pruned = pick(tokens, best(noise(2, 6, seed=seed), keep=keep, prefix=prefix))
+    ranking = rank(noise(2, 6, seed=seed), keep=keep, prefix=prefix)
+    pruned = pick(tokens, ranking.kept, prefix=prefix)
 
     assert pruned.x.shape == (2, prefix + keep, 1)
     assert torch.equal(pruned.x[:, :prefix], tokens.x[:, :prefix])
@@ -119,7 +121,7 @@ def test_a_token_of_size_two_counts_as_two_equal_keys() -> None:
 def test_class_attention_is_the_class_row_of_the_full_matrix() -> None:
     queries, keys = noise(2, 3, 7, 4), noise(2, 3, 7, 4, seed=1)
 
-    score = class_attention(queries[:, :, :1], keys, prefix=2)
+    score = class_attention(attention_row(queries[:, :, :1], keys), prefix=2)
 
     full = (queries @ keys.transpose(-2, -1) / 4**0.5).softmax(-1).mean(1)
     torch.testing.assert_close(score, full[:, 0, 2:])

@@ -94,7 +94,7 @@ def test_the_file_format_is_pinned() -> None:
         (written(steps={}), "field 'steps' is {}; it must be of type list"),
         (
             written(steps=[{"block": 1, "op": "melt"}]),
-            "a step's op is 'melt'; known are keep, prune, pool",
+            "a step's op is 'melt'; known are keep, prune, pool, prune_or_pool",
         ),
         (written(steps=[{"block": 1, "op": "prune"}]), "a prune step lacks 'keep'"),
         (

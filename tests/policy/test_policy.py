@@ -100,7 +100,8 @@ def test_token_counts_never_grow(policy: Policy) -> None:
         ),
         (
             (Prune(1, 9, "beauty"),),
-            "prune at block 1 scores by 'beauty'; known are class_attention, random",
+            "prune at block 1 scores by 'beauty'; known are class_attention, "
+            "class_attention_value, head_weighted_class_attention, mean_attention, random",
         ),
     ],
 )

@@ -217,9 +217,9 @@ def profile(name: str, share: float) -> Profile:
     if share < 1:
         phases += [
             PhaseTime(2, "scoring", 0.11),
-            PhaseTime(5, "matching", 0.35),
-            PhaseTime(5, "gather_merge", 0.2),
-            PhaseTime(8, "matching", 0.28),
+            PhaseTime(5, "selecting", 0.35),
+            PhaseTime(5, "merging", 0.2),
+            PhaseTime(8, "selecting", 0.28),
         ]
     explained = sum(item.ms for item in phases)
     return Profile(

@@ -283,19 +283,21 @@ def test_a_swin_is_refused_in_one_sentence() -> None:
         tokensearch.apply(model, "none")
 
     assert str(raised.value) == (
-        "a SwinTransformer has no blocks; supported are models of timm's VisionTransformer shape "
-        "with plain Block and Attention"
+        "a SwinTransformer has no blocks; supported are timm's VisionTransformer, Eva and NaFlexVit"
     )
 
 
-def test_another_block_family_is_refused_by_name() -> None:
+def test_a_block_with_a_bias_for_pairs_of_positions_is_refused_with_the_reason() -> None:
     with torch.device("meta"):
-        model = timm.create_model("vit_base_patch16_rpn_224")
+        model = timm.create_model("beit_base_patch16_224")
 
-    with pytest.raises(
-        ModelError, match="block 0 of the VisionTransformer is a ResPostBlock with Attention"
-    ):
+    with pytest.raises(ModelError) as raised:
         describe(model)
+
+    assert str(raised.value) == (
+        "block 0 of the Beit cannot be opened: its attention adds a bias for each pair of "
+        "positions, which merged tokens do not have"
+    )
 
 
 def test_a_block_that_computes_something_else_is_refused_before_use() -> None:
@@ -325,7 +327,8 @@ def test_a_block_that_computes_something_else_is_refused_before_use() -> None:
         (
             {"class_token": False, "global_pool": "avg"},
             Policy(spec(prefix_tokens=0), (Prune(1, 8),)),
-            "the policy prunes by class attention, but VisionTransformer has no class token",
+            "the policy scores by class attention, but VisionTransformer has no class token; "
+            "mean attention would do",
         ),
     ],
 )

@@ -54,7 +54,7 @@ def test_a_space_means_what_its_parameters_say() -> None:
 def test_a_model_without_class_token_is_offered_no_prune_by_class_attention() -> None:
     space = load_space("default").fitting(DEIT, scored=False, prefix_read=False)
 
-    assert space.ops == ("keep", "pool")
+    assert space.score == "mean_attention"
     assert space.last_block == ("full",)
 
 

@@ -1,19 +1,45 @@
 """Token operators: pure functions on tensors, which know nothing of modules and policies."""
 
-from tokensearch.ops.pool import Matching, match_bipartite, merge, size_bias
-from tokensearch.ops.prune import best, pick
-from tokensearch.ops.scores import class_attention, random_order
-from tokensearch.ops.tokens import Tokens, take
+from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
+from tokensearch.ops.pool import Matching, match_bipartite, merge, merge_ranked, size_bias
+from tokensearch.ops.prune import Ranking, pick, pick_and_add, rank
+from tokensearch.ops.rule import prune_or_pool
+from tokensearch.ops.scores import (
+    attention_row,
+    class_attention,
+    class_attention_value,
+    head_weighted_class_attention,
+    mean_query,
+    random_order,
+)
+from tokensearch.ops.tokens import Moves, Tokens, restored, started, take, unmerge
 
 __all__ = [
     "Matching",
+    "Moves",
+    "Ranking",
     "Tokens",
-    "best",
+    "agglomerative",
+    "attention_row",
     "class_attention",
+    "class_attention_value",
+    "grid_2x2",
+    "head_weighted_class_attention",
+    "kmeans",
+    "kmedoids",
     "match_bipartite",
+    "mean_query",
     "merge",
+    "merge_clusters",
+    "merge_ranked",
     "pick",
+    "pick_and_add",
+    "prune_or_pool",
     "random_order",
+    "rank",
+    "restored",
     "size_bias",
+    "started",
     "take",
+    "unmerge",
 ]

@@ -1,4 +1,8 @@
-"""Merge patch tokens that resemble each other."""
+"""Merge patch tokens that resemble each other, two sets at a time: ToMe and DiffRate.
+
+Sums run through one-hot matrix products, so that they do not depend on the order in which a device
+adds (scatter-add does).
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tokensearch.ops.tokens import Tokens, take
+from tokensearch.ops.prune import Ranking
+from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
 
 
 class Matching(NamedTuple):
@@ -45,13 +50,10 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
 
     tokens  (B, P + N, C)
     ->      (B, P + N - r, C)   prefix, then A without the leaving, then B (ToMe's order)
-
-    Sums run through a one-hot matrix product, so that they do not depend on the order in which
-    a device adds (scatter-add does).
     """
-    x, size = tokens
+    x, size = tokens.x, tokens.size
     place_a, place_b = halves(x.shape[1], prefix=prefix)
-    joins = _one_hot(matching.partner, rows=x[:, place_b].shape[1], dtype=x.dtype)  # (B, B', r)
+    joins = one_hot(matching.partner, rows=x[:, place_b].shape[1], dtype=x.dtype)  # (B, B', r)
     heavy = x if size is None else x * size
     size_b = 1 + joins.sum(2, keepdim=True)
     if size is not None:
@@ -63,7 +65,39 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
         first = size_b.new_ones(x.shape[0], untouched, 1)
     else:
         first = torch.cat([size[:, :prefix], take(size[:, place_a], matching.stay)], dim=1)
-    return Tokens(x, torch.cat([first, size_b], dim=1))
+    after = Tokens(x, torch.cat([first, size_b], dim=1))
+    if not tracked(tokens):
+        return after
+    return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
+
+
+def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
+    """Fold the lowest-ranked tokens into the survivors that they resemble most.
+
+    tokens   (B, P + N, C)
+    ->       (B, P + K, C)  prefix, then the survivors in the order of `ranking`
+
+    Similarity is the cosine of the features themselves. Source: DiffRate (arXiv:2305.17997), whose
+    code this follows in two quirks: a merged token is the plain mean of its members, whatever their
+    sizes, and a member adds its size times its similarity. Where that leaves nothing (features that
+    point apart), the size is held above zero, for which the logarithm exists.
+    """
+    x = tokens.x
+    size = torch.ones_like(x[..., :1]) if tokens.size is None else tokens.size
+    kept, gone = ranking
+    stay, leave = take(x, kept), take(x, gone)
+    unit_stay, unit_leave = (F.normalize(part, dim=-1) for part in (stay[:, prefix:], leave))
+    similarity, partner = (unit_leave @ unit_stay.transpose(1, 2)).max(dim=2)
+    joins = one_hot(partner + prefix, rows=kept.shape[1], dtype=x.dtype)  # (B, P + K, r)
+    x = (stay + joins @ leave) / (1 + joins.sum(2, keepdim=True))
+    size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
+    after = Tokens(x, size.clamp(min=torch.finfo(size.dtype).tiny))
+    if not tracked(tokens):
+        return after
+    own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    rows = torch.cat([own, partner + prefix], dim=1)
+    row = torch.empty_like(rows).scatter(1, torch.cat([kept, gone], dim=1), rows)
+    return moved(tokens, after, Moves(kept, row), prefix=prefix)
 
 
 def size_bias(size: Tensor) -> Tensor:
@@ -75,6 +109,19 @@ def size_bias(size: Tensor) -> Tensor:
     return size.log().transpose(1, 2)[:, None]
 
 
-def _one_hot(index: Tensor, *, rows: int, dtype: torch.dtype) -> Tensor:
+def one_hot(index: Tensor, *, rows: int, dtype: torch.dtype) -> Tensor:
     """(B, r) row numbers -> (B, rows, r), 1 where a column's row number is met."""
     return (index[:, None, :] == torch.arange(rows, device=index.device)[None, :, None]).to(dtype)
+
+
+def _moves(matching: Matching, tokens: Tokens, prefix: int) -> Moves:
+    """Where ToMe's order puts every token."""
+    length = tokens.x.shape[1]
+    every = torch.arange(length, device=tokens.x.device).expand(tokens.x.shape[0], -1)
+    rows_a, rows_b = (every[:, half] for half in halves(length, prefix=prefix))
+    stay, leave = rows_a.gather(1, matching.stay), rows_a.gather(1, matching.leave)
+    first = torch.cat([every[:, :prefix], stay, rows_b], dim=1)
+    before_b = prefix + stay.shape[1]
+    rows = torch.cat([every[:, : first.shape[1]], before_b + matching.partner], dim=1)
+    row = torch.empty_like(every).scatter(1, torch.cat([first, leave], dim=1), rows)
+    return Moves(first, row)

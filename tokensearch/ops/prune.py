@@ -1,29 +1,95 @@
 """Discard patch tokens."""
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from tokensearch.ops.tokens import Tokens, take
+from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
 
 
-def best(score: Tensor, *, keep: int, prefix: int) -> Tensor:
-    """Rows of the prefix tokens and of the `keep` best-scored patch tokens, in order.
+class Ranking(NamedTuple):
+    """Which tokens stay and which go; row numbers of the whole sequence."""
 
-    score  (B, N)          higher survives; of equals the earlier token
-    ->     (B, P + keep)   row numbers below P + N, with P = `prefix`
+    kept: Tensor  # (B, P + K) prefix tokens, then survivors
+    gone: Tensor  # (B, N - K) best first
+
+
+def descending(score: Tensor) -> Tensor:
+    """Places of tokens, best first; of equals the earlier one. (B, N) -> (B, N)."""
+    return score.argsort(dim=1, descending=True, stable=True)
+
+
+def rank(score: Tensor, *, keep: int, prefix: int, by_score: bool = False) -> Ranking:
+    """Split the patch tokens into the `keep` best-scored and the rest.
+
+    score     (B, N)    higher survives
+    by_score  survivors come best first instead of in the order they had
 
     Costs two sorts of N. Source: top-k selection of EViT (arXiv:2202.07800).
     """
-    kept = score.argsort(dim=1, descending=True, stable=True)[:, :keep].sort(dim=1).values
+    order = descending(score) + prefix
+    kept, gone = order[:, :keep], order[:, keep:]
+    if not by_score:
+        kept = kept.sort(dim=1).values
     first = torch.arange(prefix, device=kept.device).expand(kept.shape[0], prefix)
-    return torch.cat([first, kept + prefix], dim=1)
+    return Ranking(torch.cat([first, kept], dim=1), gone)
 
 
-def pick(tokens: Tokens, index: Tensor) -> Tokens:
+def pick(tokens: Tokens, index: Tensor, *, prefix: int) -> Tokens:
     """Keep the tokens at `index`, with their sizes.
 
     tokens  (B, P + N, C)
-    index   (B, K)          row numbers below P + N
-    ->      (B, K, C)
+    index   (B, P + K)     row numbers below P + N, the prefix tokens first
+    ->      (B, P + K, C)
     """
-    return Tokens(take(tokens.x, index), None if tokens.size is None else take(tokens.size, index))
+    after = Tokens(take(tokens.x, index), None if tokens.size is None else take(tokens.size, index))
+    if not tracked(tokens):
+        return after
+    moves = Moves(index, _rows(index, tokens.x.shape[1]), discards=True)
+    return moved(tokens, after, moves, prefix=prefix)
+
+
+def pick_and_add(
+    tokens: Tokens,
+    ranking: Ranking,
+    *,
+    prefix: int,
+    weight: Tensor | None = None,
+    sizes: bool = True,
+) -> Tokens:
+    """Keep the survivors, and add one token made of the discarded.
+
+    tokens  (B, P + N, C)
+    weight  (B, N)           the token is the sum weighted by this; None: the mean
+    sizes   whether anybody will ask how many patches it stands for
+    ->      (B, P + K + 1, C)
+
+    The weighted sum is EViT's fused token: weights are the scores as they are, not made to sum to 1
+    (arXiv:2202.07800). The mean is POMT's (arXiv:2407.05941).
+    """
+    kept, gone = ranking
+    left = take(tokens.x, gone)
+    if weight is None:
+        extra = left.mean(dim=1, keepdim=True)
+    else:
+        extra = weight.gather(1, gone - prefix)[:, None].to(left.dtype) @ left
+    x = torch.cat([take(tokens.x, kept), extra], dim=1)
+    after = Tokens(x)
+    if sizes:
+        size = torch.ones_like(tokens.x[..., :1]) if tokens.size is None else tokens.size
+        added = take(size, gone).sum(dim=1, keepdim=True)
+        after = Tokens(x, torch.cat([take(size, kept), added], dim=1))
+    if not tracked(tokens):
+        return after
+    row = _rows(kept, tokens.x.shape[1])
+    row = torch.where(row < 0, kept.shape[1], row)  # the added token holds what was discarded
+    return moved(tokens, after, Moves(torch.cat([kept, gone[:, :1]], 1), row), prefix=prefix)
+
+
+def _rows(index: Tensor, length: int) -> Tensor:
+    """New row of every old one: the inverse of `index`, -1 where it is not met."""
+    rows = index.new_full((index.shape[0], length), -1)
+    return rows.scatter(
+        1, index, torch.arange(index.shape[1], device=index.device).expand_as(index)
+    )

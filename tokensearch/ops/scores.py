@@ -1,27 +1,84 @@
-"""How much each patch token matters: one number per image and token, higher survives."""
+"""How much each patch token matters: one number per image and token, higher survives.
+
+All but `random_order` cost one extra row of attention beside the fused kernel, never the full
+matrix. `bias` is what the block's own attention adds to its logits (proportional attention).
+"""
 
 import torch
 from torch import Tensor
 
 
-def class_attention(
-    query: Tensor, keys: Tensor, *, prefix: int, bias: Tensor | None = None
+def attention_row(
+    query: Tensor, keys: Tensor, *, bias: Tensor | None = None, contrast: Tensor | None = None
 ) -> Tensor:
-    """Attention that the class token pays to each patch token, averaged over heads.
+    """Attention of one query, head by head.
 
-    query   (B, H, 1, D)   the class token's query
-    keys    (B, H, T, D)   of all tokens, T = P + N
-    bias    (B, 1, 1, T)   added to the logits, if the block's own attention adds it
-    ->      (B, N)         positive; with the prefix's share they sum to 1
-
-    One extra row beside the fused attention, never the full matrix. Source: EViT
-    (arXiv:2202.07800), whose score is this row of the block's own softmax.
+    query     (B, H, 1, D)
+    keys      (B, H, T, D)
+    bias      (B, 1, 1, T)  added to the logits
+    contrast  scalar        of differential attention (arXiv:2410.05258): heads come in pairs, and
+                            the second of a pair is subtracted, this many times
+    ->        (B, H, T)     (B, H / 2, T) for differential attention
     """
     logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
-    if bias is not None:
-        logits = logits + bias
-    score: Tensor = logits.softmax(dim=-1).mean(dim=1)[:, 0, prefix:]
+    row: Tensor = (logits if bias is None else logits + bias).softmax(dim=-1)[:, :, 0]
+    if contrast is None:
+        return row
+    return row[:, ::2] - contrast * row[:, 1::2]
+
+
+def class_attention(row: Tensor, *, prefix: int) -> Tensor:
+    """Attention that the class token pays to each patch token, averaged over heads.
+
+    row  (B, H, P + N)  the class token's row
+    ->   (B, N)         positive; with the prefix's share they sum to 1
+
+    Source: EViT (arXiv:2202.07800), DiffRate (arXiv:2305.17997).
+    """
+    score: Tensor = row[:, :, prefix:].mean(dim=1)
     return score
+
+
+def class_attention_value(row: Tensor, values: Tensor, *, prefix: int) -> Tensor:
+    """Class attention times the length of the token's value, as shares of the image's total.
+
+    row     (B, H, P + N)
+    values  (B, H, P + N, D)  the length is that of all heads' values, one after the other
+    ->      (B, N)            sums to 1
+
+    What the class token takes from a token is both how much it looks and how much there is.
+    Source: the significance score of ATS (arXiv:2111.15667), as PPT (arXiv:2310.01812) uses it.
+    """
+    length = values[:, :, prefix:].square().sum(dim=(1, 3)).sqrt()
+    score = row[:, :, prefix:].sum(dim=1) * length
+    return score / score.sum(dim=1, keepdim=True)
+
+
+def head_weighted_class_attention(row: Tensor, outputs: Tensor, *, prefix: int) -> Tensor:
+    """Class attention, each head weighted by its share in the token's own attention output.
+
+    row      (B, H, P + N)
+    outputs  (B, H, P + N, D)  attention outputs before the projection
+    ->       (B, N)
+
+    Source: AS-ViT (arXiv:2209.13802).
+    """
+    length: Tensor = torch.linalg.vector_norm(outputs[:, :, prefix:], dim=-1)
+    return (row[:, :, prefix:] * length).sum(dim=1) / length.sum(dim=1)
+
+
+def mean_query(queries: Tensor, *, prefix: int) -> Tensor:
+    """Mean of the patch tokens' queries, for models without a class token.
+
+    queries  (B, H, P + N, D)
+    ->       (B, H, 1, D)
+
+    Average-pooled heads read the mean of all tokens, so what the mean query attends to is what the
+    head is about to be told. Attention-pooled heads have learned queries, but in their own space
+    after the last block, so the mean query stands in for them too. LTMP (arXiv:2306.07050) averages
+    the attention columns instead, for which it needs the full matrix.
+    """
+    return queries[:, :, prefix:].mean(dim=2, keepdim=True)
 
 
 def random_order(images: int, patch_tokens: int, *, seed: int, device: torch.device) -> Tensor:

@@ -1,7 +1,7 @@
-"""The value that token operators work on.
+"""The value that token operators work on, and how tokens are followed through them.
 
 House letters, here and everywhere: B images, P prefix tokens, N patch tokens, C width, H heads,
-D features per head, T = P + N.
+D features per head, T = P + N, K tokens kept, G patches of the whole image.
 """
 
 from typing import NamedTuple
@@ -11,10 +11,24 @@ from torch import Tensor
 
 
 class Tokens(NamedTuple):
-    """A batch of token sequences: P prefix (class, register) tokens, then N patch tokens."""
+    """A batch of token sequences: P prefix (class, register) tokens, then N patch tokens.
+
+    Everything but the features is None unless somebody needs it.
+    """
 
     x: Tensor  # (B, P + N, C) features
     size: Tensor | None = None  # (B, P + N, 1) patches each token stands for; None: one each
+    place: Tensor | None = None  # (B, N) the patch whose position each token has; None: its own
+    source: Tensor | None = None  # (B, G) patch token that holds each patch, -1 where discarded
+    last: Tensor | None = None  # (B, G, C) features of discarded patches when they went
+
+
+class Moves(NamedTuple):
+    """Where tokens went in one operator. Row numbers count prefix and patch tokens."""
+
+    first: Tensor  # (B, P + K) the old row whose position each new token takes
+    row: Tensor  # (B, P + N) the new row that holds each old token, -1 where it was discarded
+    discards: bool = False  # whether any row is -1
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
@@ -30,3 +44,56 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     first = torch.arange(images, device=index.device)[:, None] * rows
     picked = values.reshape(images * rows, width).index_select(0, (index + first).flatten())
     return picked.view(images, index.shape[1], width)
+
+
+def tracked(before: Tokens) -> bool:
+    """Whether anybody wants to know where tokens go."""
+    return before.place is not None or before.source is not None
+
+
+def moved(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens:
+    """Return `after` with the positions and sources that `moves` gives it from `before`."""
+    place, source, last = before.place, before.source, before.last
+    if place is not None:
+        place = place.gather(1, moves.first[:, prefix:] - prefix)
+    if source is not None:
+        if moves.discards:
+            last = restored(before, prefix=prefix)[:, prefix:]
+        row = moves.row[:, prefix:].gather(1, source.clamp(min=0)) - prefix
+        source = torch.where((source < 0) | (row < 0), -1, row)
+    return after._replace(place=place, source=source, last=last)
+
+
+def started(x: Tensor, *, prefix: int, places: bool, sources: bool) -> Tokens:
+    """Return the tokens that enter the first block; every patch token is its own patch.
+
+    x  (B, P + G, C)
+    """
+    images, length, _ = x.shape
+    own = torch.arange(length - prefix, device=x.device).expand(images, -1)
+    return Tokens(x, place=own if places else None, source=own if sources else None)
+
+
+def unmerge(x: Tensor, source: Tensor, *, prefix: int) -> Tensor:
+    """Give every patch of the image the features of the token that holds it.
+
+    x       (B, P + N, C)
+    source  (B, G)         patch token that holds each patch; -1 where it was discarded
+    ->      (B, P + G, C)  prefix tokens, then patches; zeros where discarded
+    """
+    patches = take(x[:, prefix:], source.clamp(min=0)).masked_fill((source < 0)[..., None], 0)
+    return torch.cat([x[:, :prefix], patches], dim=1)
+
+
+def restored(tokens: Tokens, *, prefix: int) -> Tensor:
+    """Return the full grid (B, P + G, C): `unmerge`, and a discarded patch as it was when it went.
+
+    That is what dense heads are given in Cropr (arXiv:2412.00965), where discarded tokens join the
+    others again before the end.
+    """
+    assert tokens.source is not None
+    grid = unmerge(tokens.x, tokens.source, prefix=prefix)
+    if tokens.last is None:  # nothing was discarded
+        return grid
+    patches = torch.where((tokens.source < 0)[..., None], tokens.last, grid[:, prefix:])
+    return torch.cat([grid[:, :prefix], patches], dim=1)

@@ -1,37 +1,48 @@
 """What makes a list of steps a schedule for a model."""
 
+from collections.abc import Iterator
 from itertools import pairwise
+from math import isfinite, isqrt
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
-from tokensearch.policy.steps import MATCHES, SCORES, Pool, Prune, Step
+from tokensearch.policy.steps import MATCHES, RESTS, SCORES, Pool, Prune, PruneOrPool, Step
 
 
 def checked(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Return the steps that change something; PolicyError if any cannot be carried out."""
     _check_order(model, steps)
-    left, changing = model.patch_tokens, []
+    left = model.patch_tokens
+    changing: list[Step] = []
     for step in steps:
         _check_choice(step)
-        least = least_kept(step, left)
-        if type(step.keep) is not int or not least <= step.keep <= left:
+        least, most = kept_range(step, left)
+        if type(step.keep) is not int or not least <= step.keep <= most:
             raise PolicyError(
                 f"{step.op} at block {step.block} keeps {step.keep!r} of the {left} patch tokens "
-                f"left; it may keep {least} to {left}"
+                f"left; it may keep {least} to {most}"
             )
         if step.keep < left:
+            _check_grid(step, changing, left)
             changing.append(step)
         left = step.keep
     return tuple(changing)
 
 
-def least_kept(step: Step, patch_tokens: int) -> int:
-    """Fewest patch tokens that `step` can leave of `patch_tokens`."""
+def kept_range(step: Step, patch_tokens: int) -> tuple[int, int]:
+    """Fewest and most patch tokens that `step` can leave of `patch_tokens`.
+
+    The most is all of them, which means that nothing is done.
+    """
     match step:
+        case Prune(rest="drop") | Pool(match="ranked" | "kmeans" | "kmedoids" | "agglomerative"):
+            return 1, patch_tokens
         case Prune():
-            return 1
-        case Pool():
-            return patch_tokens - patch_tokens // 2  # every merged token needs a partner
+            return min(2, patch_tokens), patch_tokens  # one token more for the discarded
+        case Pool(match="grid"):
+            return max(1, patch_tokens // 4), patch_tokens
+        case Pool() | PruneOrPool():
+            return patch_tokens - patch_tokens // 2, patch_tokens  # merging takes a partner each
 
 
 def _check_order(model: ModelSpec, steps: tuple[Step, ...]) -> None:
@@ -52,16 +63,57 @@ def _check_order(model: ModelSpec, steps: tuple[Step, ...]) -> None:
                 f"block {first.block} has {first.op}, then {second.op}; "
                 f"a block may hold one prune, then one pool"
             )
+        if first.block == second.block and isinstance(first, Prune) and first.rest != "drop":
+            raise PolicyError(
+                f"block {first.block} has a prune that adds a token ({first.rest}), then a pool; "
+                f"before a pool the discarded can only be dropped"
+            )
 
 
 def _check_choice(step: Step) -> None:
+    for verb, choice, known in _choices(step):
+        if choice not in known:
+            raise PolicyError(
+                f"{step.op} at block {step.block} {verb} {choice!r}; known are {', '.join(known)}"
+            )
+    if isinstance(step, Pool) and step.match != "ranked" and step.score is not None:
+        raise PolicyError(
+            f"pool at block {step.block} has a score; only the match 'ranked' goes by one"
+        )
+    if isinstance(step, PruneOrPool) and not _is_number(step.threshold):
+        raise PolicyError(
+            f"prune_or_pool at block {step.block} has the threshold {step.threshold!r}; "
+            f"it must be a number"
+        )
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in {int, float} and isfinite(value)  # type: ignore[arg-type]
+
+
+def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
+    """What a step names, with the names that may stand there."""
     match step:
-        case Prune(score=score) if score not in SCORES:
-            verb, choice, known = "scores", str(score), SCORES
-        case Pool(match=match_) if match_ not in MATCHES:
-            verb, choice, known = "matches", str(match_), MATCHES
-        case _:
-            return
-    raise PolicyError(
-        f"{step.op} at block {step.block} {verb} by {choice!r}; known are {', '.join(known)}"
-    )
+        case Prune(score=score, rest=rest):
+            yield "scores by", score, SCORES
+            yield "treats the discarded as", rest, RESTS
+        case Pool(match=match_, score=score):
+            yield "matches by", match_, MATCHES
+            if score is not None:
+                yield "scores by", score, SCORES
+        case PruneOrPool(score=score):
+            yield "scores by", score, SCORES
+
+
+def _check_grid(step: Step, before: list[Step], left: int) -> None:
+    """A grid can be pooled 2 x 2 only while it is one: square, even, and whole."""
+    if not isinstance(step, Pool) or step.match != "grid":
+        return
+    whole = all(isinstance(earlier, Pool) and earlier.match == "grid" for earlier in before)
+    side = isqrt(left)
+    if not whole or side * side != left or side % 2 or step.keep * 4 != left:
+        raise PolicyError(
+            f"pool at block {step.block} merges a grid 2 x 2, which takes a square grid of even "
+            f"side that no other step has touched and leaves a quarter; {left} patch tokens are "
+            f"left and {step.keep} are to be kept"
+        )

@@ -13,17 +13,23 @@ from tokensearch.errors import PolicyError, TokensearchWarning
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import Evidence, Policy, step_fields
 from tokensearch.policy.policy_set import PolicySet
-from tokensearch.policy.steps import Keep, Pool, Prune, Step
+from tokensearch.policy.steps import Keep, Pool, Prune, PruneOrPool, Step
 
 FORMAT, SET_FORMAT, VERSION = "tokensearch.policy", "tokensearch.front", 1
 MAX_BYTES = 8 * 2**20  # a policy is a few kB, a front of hundreds with evidence under 1 MB
 SCHEMA_FILE = Path(__file__).with_name("policy-v1.schema.json")
 
 _Record = TypeVar("_Record")
-_STEP_FIELDS: dict[str, tuple[type[Keep] | type[Prune] | type[Pool], frozenset[str]]] = {
-    "keep": (Keep, frozenset({"block"})),
-    "prune": (Prune, frozenset({"block", "keep", "score"})),
-    "pool": (Pool, frozenset({"block", "keep", "match"})),
+# Per step: its record, the fields that it needs, and those that it may have.
+_STEP_FIELDS: dict[str, tuple[type[Keep | Step], frozenset[str], frozenset[str]]] = {
+    "keep": (Keep, frozenset({"block"}), frozenset()),
+    "prune": (Prune, frozenset({"block", "keep"}), frozenset({"score", "rest"})),
+    "pool": (Pool, frozenset({"block", "keep"}), frozenset({"match", "score"})),
+    "prune_or_pool": (
+        PruneOrPool,
+        frozenset({"block", "keep", "threshold"}),
+        frozenset({"score"}),
+    ),
 }
 _EVIDENCE = ("cell", "latency", "accuracy", "baseline", "confirmed")
 # What choosing and showing a policy lean on; the schema asks for the same.
@@ -211,8 +217,8 @@ def _step(fields: Any) -> Step | Keep:
     op = fields.get("op")
     if not isinstance(op, str) or op not in _STEP_FIELDS:
         raise PolicyError(f"a step's op is {op!r:.60}; known are {', '.join(_STEP_FIELDS)}")
-    kind, known = _STEP_FIELDS[op]
-    surplus, missing = fields.keys() - known - {"op"}, known - fields.keys() - {"score", "match"}
+    kind, needed, allowed = _STEP_FIELDS[op]
+    surplus, missing = fields.keys() - needed - allowed - {"op"}, needed - fields.keys()
     if surplus or missing:  # a field that changes the maths must not be passed over
         what = (
             f"lacks {sorted(missing)[0]!r}"

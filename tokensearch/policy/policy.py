@@ -9,7 +9,7 @@ from typing import Any, Literal
 from tokensearch.errors import PolicyError
 from tokensearch.policy.checks import checked
 from tokensearch.policy.model_spec import ModelSpec
-from tokensearch.policy.steps import Pool, Prune, Step
+from tokensearch.policy.steps import Pool, Prune, PruneOrPool, Step
 
 LastBlock = Literal["full", "prefix_only"]
 Json = Mapping[str, Any]
@@ -93,9 +93,17 @@ class Policy:
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     @property
+    def scores(self) -> frozenset[str]:
+        """Every score that a step goes by."""
+        return frozenset(step.score for step in self.steps if step.score is not None)
+
+    @property
     def _pools(self) -> bool:
-        """Without a pool every size is 1, so that proportional attention adds log(1) = 0."""
-        return any(isinstance(step, Pool) for step in self.steps)
+        """Whether sizes matter: else all are 1, and proportional attention adds log(1) = 0.
+
+        The extra token of a prune stands for many, so it counts as well.
+        """
+        return any(changes_sizes(step) for step in self.steps)
 
     def steps_of(self, block: int) -> tuple[Step, ...]:
         """Steps of one block, in the order they act."""
@@ -106,10 +114,30 @@ class Policy:
         return replace(self, evidence=evidence, provenance=provenance or self.provenance)
 
 
+def changes_sizes(step: Step) -> bool:
+    """Whether tokens come out of `step` that stand for more than one patch."""
+    return not (isinstance(step, Prune) and step.rest == "drop")
+
+
 def step_fields(step: Step) -> dict[str, object]:
-    """Fields of a step as a policy file spells them."""
+    """Fields of a step as a policy file spells them; what is not said is the default."""
     match step:
-        case Prune(block, keep, score):
-            return {"block": block, "op": "prune", "keep": keep, "score": score}
-        case Pool(block, keep, match_):
-            return {"block": block, "op": "pool", "keep": keep, "match": match_}
+        case Prune(block, keep, score, rest):
+            fields: dict[str, object] = {
+                "block": block,
+                "op": "prune",
+                "keep": keep,
+                "score": score,
+            }
+            return fields if rest == "drop" else {**fields, "rest": rest}
+        case Pool(block, keep, match_, score):
+            fields = {"block": block, "op": "pool", "keep": keep, "match": match_}
+            return fields if score is None else {**fields, "score": score}
+        case PruneOrPool(block, keep, threshold, score):
+            return {
+                "block": block,
+                "op": "prune_or_pool",
+                "keep": keep,
+                "threshold": threshold,
+                "score": score,
+            }

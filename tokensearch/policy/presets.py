@@ -72,7 +72,8 @@ def preset(name: str, model: ModelSpec) -> Policy:
 
 def at_random(policy: Policy) -> Policy:
     """Return a control that drops random tokens down to the same counts."""
-    steps = tuple(Prune(step.block, step.keep, "random") for step in policy.steps)
+    last = {step.block: step.keep for step in policy.steps}  # of a prune and a pool, the pool's
+    steps = tuple(Prune(block, keep, "random") for block, keep in last.items())
     return Policy(policy.model, steps, last_block=policy.last_block)
 
 

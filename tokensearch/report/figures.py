@@ -25,9 +25,11 @@ FOUND, PUBLISHED, CONTROL, TARGET = "#0072b2", "#d55e00", "#a06a94", "#009e73"
 PHASE_COLOURS: dict[Phase, str] = {
     "attention": "#0072b2",
     "mlp": "#56b4e9",
+    "bias": "#009e73",
     "scoring": "#e69f00",
-    "matching": "#d55e00",
-    "gather_merge": "#cc79a7",
+    "selecting": "#f0e442",
+    "gathering": "#d55e00",
+    "merging": "#cc79a7",
     "other": "#b0b0b0",
 }
 REST = "#ececec"

@@ -136,7 +136,7 @@ def _times(source: _Source) -> str:
     shorter = "shorter" if answer.profiled_ms < baseline.profiled_ms else "longer"
     words = (
         f"The answer spends {text.ms(answer.overhead_ms)} of a profiled pass on reducing tokens "
-        f"(scoring, matching, gathering), and the pass is "
+        f"(scoring, selecting, gathering, merging, size bias), and the pass is "
         f"{text.ms(abs(baseline.profiled_ms - answer.profiled_ms))} "
         f"{shorter}. The profiler cannot explain "
         f"{text.percent(baseline.unexplained_share)} of the un-reduced model's pass and "

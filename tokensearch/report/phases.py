@@ -13,11 +13,14 @@ PARTS = 3  # groups of blocks: early, middle, late
 PHASE_NAMES: Mapping[Phase, str] = {
     "attention": "attention",
     "mlp": "MLP",
+    "bias": "size bias",
     "scoring": "scoring",
-    "matching": "matching",
-    "gather_merge": "gather and merge",
+    "selecting": "selecting",
+    "gathering": "gathering",
+    "merging": "merging",
     "other": "other",
 }
+REDUCING: tuple[Phase, ...] = ("bias", "scoring", "selecting", "gathering", "merging")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Times:
     @property
     def overhead_ms(self) -> float:
         """Time spent on reducing tokens itself."""
-        return sum(self.phase_ms(phase) for phase in ("scoring", "matching", "gather_merge"))
+        return sum(self.phase_ms(phase) for phase in REDUCING)
 
     def phase_ms(self, phase: Phase, group: "Group | None" = None) -> float:
         """Time of one phase, in one group of blocks or in all."""

@@ -13,6 +13,7 @@ from tokensearch.policy import (
     PolicySet,
     Pool,
     Prune,
+    PruneOrPool,
     Step,
     block_macs,
     mac_share,
@@ -115,15 +116,20 @@ def schedule_table(policy: Policy) -> Grid:
 
 def step_name(step: Step) -> str:
     """A step as people say it."""
-    return f"{step.op} to {text.count(step.keep)}"
+    return f"{step.op.replace('_', ' ')} to {text.count(step.keep)}"
 
 
 def _choice(step: Step) -> str:
     match step:
-        case Prune(score=score):
-            return score.replace("_", " ")
-        case Pool(match=match_):
-            return match_
+        case Prune(score=score, rest=rest):
+            return score.replace("_", " ") + _REST_NOTES[rest]
+        case Pool(match=match_, score=score):
+            return match_ if score is None else f"{match_}, {score.replace('_', ' ')}"
+        case PruneOrPool(score=score, threshold=threshold):
+            return f"variance of {score.replace('_', ' ')}, {threshold:g}"
+
+
+_REST_NOTES = {"drop": "", "fuse": ", rest fused", "mean": ", rest averaged"}
 
 
 def _last(policy: Policy, block: int) -> str:

@@ -1,6 +1,7 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
-from tokensearch.runtime.attach import applied, apply, check, policy_of, ranged, remove, resolve
+from tokensearch.runtime.attach import applied, apply, policy_of, ranged, remove, trace
+from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 
 __all__ = [
@@ -13,5 +14,6 @@ __all__ = [
     "reads_prefix_only",
     "remove",
     "resolve",
+    "trace",
     "weights_digest",
 ]

@@ -1,29 +1,25 @@
 """Make a model follow a policy, in place, and give it back exactly as it was."""
 
-import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
-from tokensearch.policy import Policy, Pool, Prune, is_file, load, preset
-from tokensearch.runtime.host import (
-    Host,
-    as_host,
-    describe,
-    has_class_token,
-    reads_prefix_only,
-    weights_digest,
-)
-from tokensearch.runtime.opened import OpenedBlock
+from tokensearch.errors import ModelError
+from tokensearch.policy import Policy
+from tokensearch.runtime import tail
+from tokensearch.runtime.fit import check, resolve
+from tokensearch.runtime.host import as_host, describe
+from tokensearch.runtime.plan import Extras, planned, sizes_leave
 from tokensearch.runtime.proof import prove
+from tokensearch.runtime.riders import alight
 
 Model = TypeVar("Model", bound=nn.Module)
 _MARK = "_tokensearch"  # where a model keeps what was attached to it
+_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -31,23 +27,29 @@ class _Attachment:
     """What `remove` needs to know."""
 
     policy: Policy
-    opened: tuple[OpenedBlock, ...]
-    before: tuple[dict[str, Any], ...]  # a `forward` that a block had on its instance already
+    extras: Extras
+    before: tuple[tuple[nn.Module, str, Any], ...]  # what stood on instances that we set
 
 
-def apply(model: Model, policy: Policy | str | Path) -> Model:
+def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> Model:
     """Make `model` follow `policy` from now on, in place, and return it.
 
     `policy` is a Policy, the path of a policy file, or the name of a preset. A policy that is
     already applied is replaced. Blocks that the policy leaves alone are not touched.
+
+    With `dense`, every block from the first step on hands out features (B, P + G, C) of all G
+    patches: a merged patch has those of its token, a discarded one those it had when it went. Then
+    `forward_features` and `forward_intermediates` have the shape that they have without a policy.
 
     PolicyError if the policy was made for another geometry, ModelError if the model's blocks cannot
     be opened. A policy found on other weights is applied with a warning: fine-tuning is normal.
     """
     chosen = resolve(model, policy)
     check(model, chosen)
+    if dense and chosen.last_block == "prefix_only":
+        raise ModelError("last_block is prefix_only, which leaves no patches for dense features")
     remove(model)
-    _attach(model, chosen, ranges=False)
+    _attach(model, chosen, Extras(dense=dense))
     return model
 
 
@@ -55,22 +57,19 @@ def remove(model: Model) -> Model:
     """Undo `apply`: the model runs its own code again. Does nothing to a model without a policy."""
     attachment: _Attachment | None = model.__dict__.pop(_MARK, None)
     if attachment is not None:
-        for opened, before in zip(attachment.opened, attachment.before, strict=True):
-            del opened.block.__dict__["forward"]
-            opened.block.__dict__.update(before)
+        for module, name, value in attachment.before:
+            if value is _ABSENT:
+                del module.__dict__[name]
+            else:
+                module.__dict__[name] = value
     return model
 
 
 @contextmanager
-def applied(model: Model, policy: Policy | str | Path) -> Iterator[Model]:
+def applied(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> Iterator[Model]:
     """Follow `policy` inside the `with`; afterwards the model is as it was, policy included."""
-    before = policy_of(model)
-    try:
-        yield apply(model, policy)
-    finally:
-        remove(model)
-        if before is not None:
-            _attach(model, before, ranges=False)
+    with _as_before(model):
+        yield apply(model, policy, dense=dense)
 
 
 @contextmanager
@@ -80,15 +79,39 @@ def ranged(model: Model) -> Iterator[Model]:
     All blocks are opened for that, those of an un-reduced model too. Ranges cost time: timings
     taken inside are for shares, not for headlines.
     """
-    before = policy_of(model)
-    remove(model)
-    try:
-        _attach(model, before or Policy(describe(model)), ranges=True)
-        yield model
-    finally:
+    policy = policy_of(model) or Policy(describe(model))
+    with _as_before(model):
         remove(model)
-        if before is not None:
-            _attach(model, before, ranges=False)
+        _attach(model, policy, Extras(ranges=True))
+        yield model
+
+
+def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
+    """Run `images` through, and say after each block which token holds each patch.
+
+    images  (B, 3, rows, columns)
+    ->      one (B, G) per block: the patch token, from 0, that holds each of the G patches; -1
+            where it was discarded
+
+    The model follows a policy; ModelError if it does not.
+    """
+    policy = policy_of(model)
+    if policy is None:
+        raise ModelError(f"a {type(model).__name__} follows no policy that could be traced")
+    found: list[Tensor] = []
+    with _as_before(model):
+        remove(model)
+        _attach(model, policy, Extras(sources=True))
+        hooks = [
+            block.register_forward_hook(lambda _, __, out: found.append(_source(out)))
+            for block in as_host(model).blocks
+        ]
+        try:
+            model(images)
+        finally:
+            for hook in hooks:
+                hook.remove()
+    return tuple(found)
 
 
 def policy_of(model: nn.Module) -> Policy | None:
@@ -97,79 +120,39 @@ def policy_of(model: nn.Module) -> Policy | None:
     return attachment.policy if attachment else None
 
 
-def check(model: nn.Module, policy: Policy) -> None:
-    """Refuse a policy that does not fit; warn about one found on other weights."""
-    found, wanted = describe(model), policy.model
-    for field in ("blocks", "patch_tokens", "prefix_tokens", "width"):
-        has, wants = getattr(found, field), getattr(wanted, field)
-        if has != wants:
-            raise PolicyError(
-                f"the policy was made for {wanted.name} with {field} {wants}; "
-                f"{found.name} has {field} {has}"
-            )
-    if policy.last_block == "prefix_only" and not reads_prefix_only(model):
-        raise ModelError(
-            f"last_block is prefix_only, but the head of {found.name} reads patch tokens"
-        )
-    scored = any(
-        isinstance(step, Prune) and step.score == "class_attention" for step in policy.steps
-    )
-    if scored and not has_class_token(model):
-        raise ModelError(
-            f"the policy prunes by class attention, but {found.name} has no class token"
-        )
-    if wanted.weights is not None and wanted.weights != weights_digest(model):
-        warnings.warn(
-            f"the policy was found on other weights of {wanted.name} than this model has, or in "
-            f"another number type; its evidence does not hold here",
-            TokensearchWarning,
-            stacklevel=3,
-        )
+def _source(out: Tensor) -> Tensor:
+    tokens = alight(out)
+    assert tokens is not None
+    assert tokens.source is not None
+    return tokens.source
 
 
-def resolve(model: nn.Module, policy: Policy | str | Path) -> Policy:
-    """Return the policy that a path or a preset's name stands for; PolicyError if neither."""
-    if isinstance(policy, Policy):
-        return policy
-    return load(policy) if is_file(policy) else preset(str(policy), describe(model))
+@contextmanager
+def _as_before(model: nn.Module) -> Iterator[None]:
+    """Whatever is attached inside, attach afterwards what was attached before."""
+    before: _Attachment | None = model.__dict__.get(_MARK)
+    try:
+        yield
+    finally:
+        remove(model)
+        if before is not None:
+            _attach(model, before.policy, before.extras)
 
 
-def _attach(model: nn.Module, policy: Policy, *, ranges: bool) -> None:
+def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     host = as_host(model)
-    opened = tuple(block for block in _plan(host, policy, ranges=ranges))
+    weighs = tail.averages(model) and not extras.dense and sizes_leave(policy)
+    opened = tuple(planned(host, policy, extras, weighs=weighs))
     for block in opened:
-        prove(block.block, place=block.place, prefix=block.prefix, width=policy.model.width)
+        prove(block, width=policy.model.width, rotates=host.rotates)
+    settings: list[tuple[nn.Module, str, Callable[..., Any]]] = [
+        (one.block, "forward", one.forward) for one in opened
+    ]
+    settings += tail.openings(model) if weighs else ()
     before = tuple(
-        {name: one.block.__dict__[name] for name in ("forward",) if name in one.block.__dict__}
-        for one in opened
+        (module, name, module.__dict__.get(name, _ABSENT)) for module, name, _ in settings
     )
-    for one in opened:
+    for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
-        one.block.__dict__["forward"] = one.forward
-    model.__dict__[_MARK] = _Attachment(policy, opened, before)
-
-
-def _plan(host: Host, policy: Policy, *, ranges: bool) -> Iterator[OpenedBlock]:
-    """Open the blocks that do something: reduce, or hand token sizes on to one that needs them."""
-    last = len(host.blocks) - 1
-    pools = [step.block for step in policy.steps if isinstance(step, Pool)]
-    first_sized = pools[0] + 1 if pools else last + 1  # first block that tokens with sizes enter
-    wanted_until = last if policy.proportional_attention else max(pools, default=-1)
-    left = policy.model.patch_tokens
-    for place, block in enumerate(host.blocks):
-        steps = policy.steps_of(place)
-        prefix_only = place == last and policy.last_block == "prefix_only"
-        sized = first_sized <= place <= wanted_until
-        if ranges or steps or prefix_only or sized:
-            yield OpenedBlock(
-                block,
-                place,
-                prefix=host.num_prefix_tokens,
-                enters=left,
-                steps=steps,
-                proportional=policy.proportional_attention,
-                prefix_only=prefix_only,
-                hands_on_size=first_sized <= place + 1 <= wanted_until,
-                ranges=ranges,
-            )
-        left = steps[-1].keep if steps else left
+        module.__dict__[name] = value
+    model.__dict__[_MARK] = _Attachment(policy, extras, before)

@@ -2,44 +2,70 @@
 
 import ctypes
 import hashlib
-from typing import Any, Protocol, cast
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from tokensearch.errors import ModelError
 from tokensearch.policy import ModelSpec
-from tokensearch.runtime.adapter import family
+from tokensearch.runtime.adapters import family_of, refusal
 
-_SUPPORTED = "supported are models of timm's VisionTransformer shape with plain Block and Attention"
+_SUPPORTED = "supported are timm's VisionTransformer, Eva and NaFlexVit"
 
 
-class Host(Protocol):
-    """The part of a Vision Transformer that the runtime leans on; timm's has it."""
+@dataclass(frozen=True)
+class Host:
+    """The part of a Vision Transformer that the runtime leans on."""
 
-    blocks: nn.Sequential
+    blocks: Sequence[nn.Module]
     num_prefix_tokens: int
     embed_dim: int
-    patch_embed: Any  # has num_patches
+    patch_tokens: int
+    rotates: bool  # attention rotates queries and keys by position
 
 
 def as_host(model: nn.Module) -> Host:
-    """Return the model as a Host; ModelError when it is not one."""
-    missing = [
-        name
-        for name in ("blocks", "num_prefix_tokens", "embed_dim", "patch_embed")
-        if not hasattr(model, name)
-    ]
-    if missing or not hasattr(model.patch_embed, "num_patches"):
-        lacks = missing[0] if missing else "patch_embed.num_patches"
-        raise ModelError(f"a {type(model).__name__} has no {lacks}; {_SUPPORTED}")
-    for place, block in enumerate(cast(Host, model).blocks):
-        if family(block) is None:
-            inner = type(getattr(block, "attn", None)).__name__
-            raise ModelError(
-                f"block {place} of the {type(model).__name__} is a {type(block).__name__} "
-                f"with {inner}; {_SUPPORTED}"
-            )
-    return cast(Host, model)
+    """Read off what a Host has; ModelError when the model is not one."""
+    kind = type(model).__name__
+    for name in ("blocks", "num_prefix_tokens", "embed_dim"):
+        if not hasattr(model, name):
+            raise ModelError(f"a {kind} has no {name}; {_SUPPORTED}")
+    timm_model: Any = model
+    for place, block in enumerate(timm_model.blocks):
+        _check_block(block, place, kind)
+    return Host(
+        blocks=tuple(timm_model.blocks),
+        num_prefix_tokens=int(timm_model.num_prefix_tokens),
+        embed_dim=int(timm_model.embed_dim),
+        patch_tokens=_patch_tokens(timm_model),
+        rotates=getattr(model, "rope", None) is not None,
+    )
+
+
+def _check_block(block: nn.Module, place: int, kind: str) -> None:
+    why = refusal(block)
+    if why is not None:
+        raise ModelError(f"block {place} of the {kind} cannot be opened: {why}")
+    if family_of(block) is None:
+        inner = type(getattr(block, "attn", None)).__name__
+        raise ModelError(
+            f"block {place} of the {kind} is a {type(block).__name__} with {inner}; {_SUPPORTED}"
+        )
+
+
+def _patch_tokens(model: Any) -> int:
+    """Patches of an image of the model's own size."""
+    count = getattr(getattr(model, "patch_embed", None), "num_patches", None)
+    if count is not None:
+        return int(count)
+    patch = getattr(getattr(model, "embeds", None), "patch_size", None)
+    size = (getattr(model, "pretrained_cfg", None) or {}).get("input_size")
+    if patch is None or size is None:
+        kind = type(model).__name__
+        raise ModelError(f"a {kind} does not say how many patches it has; {_SUPPORTED}")
+    return int((size[-2] // patch[0]) * (size[-1] // patch[1]))  # NaFlexVit takes any size
 
 
 def describe(model: nn.Module, *, name: str | None = None) -> ModelSpec:
@@ -48,9 +74,9 @@ def describe(model: nn.Module, *, name: str | None = None) -> ModelSpec:
     return ModelSpec(
         name or _name(model),
         blocks=len(host.blocks),
-        patch_tokens=int(host.patch_embed.num_patches),
-        prefix_tokens=int(host.num_prefix_tokens),
-        width=int(host.embed_dim),
+        patch_tokens=host.patch_tokens,
+        prefix_tokens=host.num_prefix_tokens,
+        width=host.embed_dim,
     )
 
 
@@ -68,7 +94,8 @@ def weights_digest(model: nn.Module) -> str:
 
 def has_class_token(model: nn.Module) -> bool:
     """Whether the first prefix token is a class token, whose attention can score patches."""
-    return getattr(model, "cls_token", None) is not None
+    said = getattr(model, "has_class_token", None)
+    return getattr(model, "cls_token", None) is not None if said is None else bool(said)
 
 
 def reads_prefix_only(model: nn.Module) -> bool:

@@ -1,8 +1,6 @@
 """One block that follows a policy.
 
-Everything is decided when it is attached: a pass only runs tensors through. Token sizes travel
-with the features from block to block (`Tokens`), never in state beside the model, so that threads
-may share a model and `torch.compile` sees pure functions.
+Everything is decided when it is attached: a pass only runs tensors through.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -13,20 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
-from tokensearch.ops import (
-    Tokens,
-    best,
-    class_attention,
-    match_bipartite,
-    merge,
-    pick,
-    random_order,
-    size_bias,
-    take,
-)
-from tokensearch.policy import Pool, Prune, Step
+from tokensearch.ops import Tokens, restored, size_bias, started
+from tokensearch.policy import Step
 from tokensearch.records import Phase, range_name
-from tokensearch.runtime.adapter import Attended, attention_half, mlp_half
+from tokensearch.runtime.adapters import Attended, Family
+from tokensearch.runtime.reduce import Reduction
+from tokensearch.runtime.riders import alight, board, board_on
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,71 +24,81 @@ class OpenedBlock:
     """A host block, and what it does between its attention and its MLP."""
 
     block: nn.Module
+    family: Family
     place: int  # which block of the model, from 0
     prefix: int
     enters: int  # patch tokens that the policy promises on entry
     steps: tuple[Step, ...] = ()
     proportional: bool = False  # add log(size) to the attention logits
     prefix_only: bool = False  # compute prefix tokens alone: the last block
-    hands_on_size: bool = False  # the next block wants `Tokens`, not features alone
+    begins: bool = True  # plain features enter; False: tokens that earlier blocks have changed
+    hands_on: bool = False  # who comes next wants more than features
+    sizes: bool = False  # ... sizes, namely
+    places: bool = False  # the host rotates by position, so positions must travel
+    sources: bool = False  # somebody wants to know where patches went
+    dense: bool = False  # hand out the full grid
     ranges: bool = False  # write profiler ranges
 
     def forward(
-        self, x: Tensor | Tokens, attn_mask: Tensor | None = None, **unused: Any
-    ) -> Tensor | Tokens:
+        self,
+        x: Tensor,
+        rope: Tensor | None = None,
+        attn_mask: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
         """Take the place of the host block's own `forward`."""
         if attn_mask is not None or any(unused.values()):
             raise ModelError("a model that follows a policy takes no attention mask")
-        tokens = x if isinstance(x, Tokens) else Tokens(x)
-        self._check(tokens)
+        tokens = self._entering(x)
+        with self._range("bias"):
+            sized = self.proportional and tokens.size is not None
+            bias = size_bias(tokens.size) if sized and tokens.size is not None else None
         with self._range("attention"):
-            bias = size_bias(tokens.size) if self.proportional and tokens.size is not None else None
-            queries = self.prefix if self.prefix_only else None
-            attended = attention_half(self.block, tokens.x, bias=bias, queries=queries)
-        tokens = self._reduce(Tokens(attended.x, tokens.size), attended, bias)
+            attended = self.family.attend(
+                self.block,
+                tokens.x,
+                bias=bias,
+                queries=self.prefix if self.prefix_only else None,
+                rope=_rope_of(rope, tokens.place),
+            )
+        tokens = self._reduced(tokens._replace(x=attended.x), attended, bias)
         with self._range("mlp"):
-            out = mlp_half(self.block, tokens.x)
-        return Tokens(out, tokens.size) if self.hands_on_size else out
+            out = self.family.finish(self.block, tokens.x)
+        return self._leaving(tokens._replace(x=out))
 
-    def _reduce(self, tokens: Tokens, attended: Attended, bias: Tensor | None) -> Tokens:
-        """Carry out the block's steps: at most one prune, then at most one pool."""
-        metric = attended.keys.mean(dim=1) if any(isinstance(s, Pool) for s in self.steps) else None
-        for step in self.steps:
-            match step:
-                case Prune():
-                    with self._range("scoring"):
-                        score = self._score(step, attended, bias)
-                        index = best(score, keep=step.keep, prefix=self.prefix)
-                    with self._range("gather_merge"):
-                        tokens = pick(tokens, index)
-                        metric = None if metric is None else take(metric, index)
-                case Pool():
-                    assert metric is not None
-                    with self._range("matching"):
-                        removed = metric.shape[1] - self.prefix - step.keep
-                        matching = match_bipartite(metric, removed=removed, prefix=self.prefix)
-                    with self._range("gather_merge"):
-                        tokens = merge(tokens, matching, prefix=self.prefix)
-        return tokens
-
-    def _score(self, step: Prune, attended: Attended, bias: Tensor | None) -> Tensor:
-        """Score patch tokens: (B, N)."""
-        match step.score:
-            case "class_attention":
-                query, keys = attended.class_query, attended.keys
-                return class_attention(query, keys, prefix=self.prefix, bias=bias)
-            case "random":
-                images, left = attended.x.shape[0], attended.keys.shape[2] - self.prefix
-                return random_order(images, left, seed=self.place, device=attended.x.device)
-
-    def _check(self, tokens: Tokens) -> None:
-        """Refuse images of another size than the policy was made for."""
+    def _entering(self, x: Tensor) -> Tokens:
+        """Unpack what enters, and hold it against what the policy promises."""
+        if self.begins:
+            tokens = started(x, prefix=self.prefix, places=self.places, sources=self.sources)
+        else:
+            carried = alight(x)
+            if carried is None:
+                raise ModelError(
+                    f"block {self.place} needs what block {self.place - 1} knew of its tokens, but "
+                    f"something between them made new features (a hook, or checkpointing)"
+                )
+            tokens = carried
         found = tokens.x.shape[1] - self.prefix
         if found != self.enters:
             raise ModelError(
                 f"block {self.place} was given {found} patch tokens; the policy in use promises it "
                 f"{self.enters} (images of another size, or tokens dropped elsewhere)"
             )
+        return tokens
+
+    def _reduced(self, tokens: Tokens, attended: Attended, bias: Tensor | None) -> Tokens:
+        if not self.steps:
+            return tokens
+        reduction = Reduction(self.prefix, self.place, attended, bias, self._range, self.sizes)
+        for step in self.steps:
+            tokens = reduction.carry_out(step, tokens)
+        return tokens
+
+    def _leaving(self, tokens: Tokens) -> Tensor:
+        if self.dense:
+            grid = restored(tokens, prefix=self.prefix)
+            return board_on(grid, tokens) if self.hands_on else grid
+        return board(tokens) if self.hands_on else tokens.x
 
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
         """Open a profiler range, or nothing: ranges cost time, so they are off unless asked for."""
@@ -107,3 +107,20 @@ class OpenedBlock:
             if self.ranges
             else nullcontext()
         )
+
+
+def _rope_of(rope: Tensor | None, place: Tensor | None) -> Tensor | None:
+    """Return the rotations of the tokens that are left.
+
+    rope  (G, 2 D), (H, G, 2 D) or (B, 1 or H, G, 2 D)
+    place (B, N) patches whose positions they have; None: all, in order
+    ->    broadcasts to (B, H, N, 2 D)
+    """
+    if rope is None or place is None:
+        return rope
+    if rope.dim() == 4:
+        index = place[:, None, :, None].expand(-1, rope.shape[1], -1, rope.shape[-1])
+        return rope.gather(2, index)
+    if rope.dim() == 3:
+        return rope[:, place].transpose(0, 1)
+    return rope[place][:, None]

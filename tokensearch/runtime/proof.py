@@ -5,12 +5,13 @@ never a wrong number.
 """
 
 import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
-from tokensearch.runtime.adapter import attention_half, mlp_half
+from tokensearch.runtime.opened import OpenedBlock
 
 _EXTRA_TOKENS = 6  # patch tokens in the proof's input; the halves do not depend on the number
 _SEED = 0
@@ -20,24 +21,25 @@ _SEED = 0
 TOLERANCE = 1e-5
 
 
-def prove(block: nn.Module, *, place: int, prefix: int, width: int) -> None:
-    """Hold the two halves of `block` against its own forward; ModelError if they differ.
+def prove(opened: OpenedBlock, *, width: int, rotates: bool) -> None:
+    """Hold the two halves of a block against its own forward; ModelError if they differ.
 
     A copy of the block is compared in double precision and evaluation mode, so that neither the
     model's number type nor its dropout blurs the comparison, and nobody's hooks are called.
     Nothing can be compared on the meta device.
     """
+    block, prefix = opened.block, opened.prefix
     device = next(block.parameters()).device
     if device.type == "meta":
         return
-    generator = torch.Generator().manual_seed(_SEED)
-    x = torch.randn(2, prefix + _EXTRA_TOKENS, width, generator=generator, dtype=torch.float64)
     twin = _twin(block)
+    x = _noise(2, prefix + _EXTRA_TOKENS, width).to(device)
+    named = {"rope": _rotations(twin).to(device)} if rotates else {}
     with torch.no_grad():
-        host = twin(x.to(device))
-        whole, first = _opened(twin, x.to(device), prefix)
-    _compare(whole, host, block, place)
-    _compare(first, host[:, : max(prefix, 1)], block, place)
+        host = twin(x, **named)
+        whole, first = _opened(opened, twin, x, named)
+    _compare(whole, host, opened)
+    _compare(first, host[:, : prefix or None], opened)
 
 
 def _twin(block: nn.Module) -> nn.Module:
@@ -49,20 +51,37 @@ def _twin(block: nn.Module) -> nn.Module:
     return twin
 
 
-def _opened(block: nn.Module, x: Tensor, prefix: int) -> tuple[Tensor, Tensor]:
-    """Output of the opened block for all tokens, and for the prefix tokens alone."""
+def _noise(*shape: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float64)
+
+
+def _rotations(block: nn.Module) -> Tensor:
+    """Sines and cosines of random angles, one for each feature of a head."""
+    angles = _noise(_EXTRA_TOKENS, int(block.attn.head_dim))  # type: ignore[union-attr,arg-type]
+    return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+def _opened(
+    opened: OpenedBlock, twin: nn.Module, x: Tensor, named: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    """Output of the opened block for all tokens, and for the first ones alone."""
+    family, rope = opened.family, named.get("rope")
     try:
-        whole = mlp_half(block, attention_half(block, x).x)
-        return whole, mlp_half(block, attention_half(block, x, queries=max(prefix, 1)).x)
+        whole, first = (
+            family.finish(twin, family.attend(twin, x, bias=None, queries=queries, rope=rope).x)
+            for queries in (None, opened.prefix or None)
+        )
     except (AttributeError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"a {type(block).__name__} block cannot be opened: {error}") from error
+        raise ModelError(f"a {type(twin).__name__} block cannot be opened: {error}") from error
+    return whole, first
 
 
-def _compare(opened: Tensor, host: Tensor, block: nn.Module, place: int) -> None:
-    difference = (opened - host).abs().max().item()
+def _compare(found: Tensor, host: Tensor, opened: OpenedBlock) -> None:
+    difference = (found - host).abs().max().item()
     if not difference <= TOLERANCE * host.abs().max().item():
+        kind = type(opened.block)
         raise ModelError(
-            f"block {place}, a {type(block).__module__}.{type(block).__name__}, differs by "
+            f"block {opened.place}, a {kind.__module__}.{kind.__name__}, differs by "
             f"{difference:.2g} from its own forward when opened; this version of it is not "
             f"supported"
         )

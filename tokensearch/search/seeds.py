@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from tokensearch.policy import PRESETS, ModelSpec, Policy, Prune, at_random, mac_share
+from tokensearch.policy import CLASS_SCORES, PRESETS, ModelSpec, Policy, Prune, at_random, mac_share
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import Trial
 from tokensearch.search.space import Space
@@ -91,8 +91,9 @@ def _parameters(
 
 
 def _can_follow(policy: Policy, *, scored: bool, prefix_read: bool) -> bool:
-    needs_score = any(isinstance(step, Prune) and step.score != "random" for step in policy.steps)
-    return (scored or not needs_score) and (prefix_read or policy.last_block == "full")
+    return (scored or not policy.scores & CLASS_SCORES) and (
+        prefix_read or policy.last_block == "full"
+    )
 
 
 class Fixed:

@@ -8,18 +8,18 @@ conditional parameters, which the Gaussian-process and multivariate samplers of 
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Protocol
 
 from tokensearch.errors import SpaceError
-from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
+from tokensearch.policy import CLASS_SCORES, ModelSpec, Policy, Pool, Prune, Step
+from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
 from tokensearch.policy.steps import MATCHES, SCORES, Match, Score
 
 _OPS = ("keep", "prune", "pool")
-_LEAST_POOLED = 0.5  # bipartite matching can at most halve the tokens
 
 
 class Suggests(Protocol):
@@ -61,17 +61,13 @@ class Space:
     def fitting(self, model: ModelSpec, *, scored: bool, prefix_read: bool) -> "Space":
         """Return the part that `model` can follow.
 
-        Without a class token nothing can be pruned by class attention; a head that reads patch
-        tokens needs the whole last block.
+        Without a class token tokens are scored by mean attention; a head that reads patch tokens
+        needs the whole last block.
         """
-        ops = tuple(op for op in self.ops if scored or op != "prune" or self.score == "random")
         whole = tuple(kind for kind in self.last_block if prefix_read or kind == "full")
-        if set(ops) <= {"keep"}:
-            raise SpaceError(
-                f"search space {self.name!r} holds no step that {model.name} can follow"
-            )
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return Space(**{**fields, "ops": ops, "last_block": whole or ("full",)})
+        by_class = self.score in CLASS_SCORES and not scored
+        score: Score = "mean_attention" if by_class else self.score
+        return replace(self, score=score, last_block=whole or ("full",))
 
     def suggest(self, trial: Suggests, model: ModelSpec) -> Policy:
         """Draw one schedule."""
@@ -97,8 +93,9 @@ class Space:
         if op == "prune":
             return Prune(block, self.round(share * tokens, most=tokens), self.score)
         if op == "pool":
-            keep = self.round(max(share, _LEAST_POOLED) * tokens, most=tokens)
-            return Pool(block, max(keep, tokens - tokens // 2), self.match)
+            keep = self.round(share * tokens, most=tokens)
+            least, _ = kept_range(Pool(block, tokens, self.match), tokens)
+            return Pool(block, max(keep, least), self.match)
         return None
 
     def round(self, count: float, *, most: int) -> int:

@@ -1,0 +1,175 @@
+"""The families of blocks that can be opened, and why others cannot.
+
+A family is two halves. `attend` is everything up to where tokens may be reduced, `finish` the rest.
+Blocks whose attention and MLP run side by side can only be reduced after both.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from tokensearch.runtime.adapters.attention import (
+    Attended,
+    attend,
+    attend_differential,
+    contrasted,
+    join,
+    sdpa,
+    split,
+)
+
+HostBlock = Any  # timm is untyped: a block is what `proof.py` shows it to be
+
+
+class Family(NamedTuple):
+    """How one family of blocks is opened."""
+
+    name: str
+    attend: Callable[..., Attended]  # (block, x, *, bias, queries, rope)
+    finish: Callable[[HostBlock, Tensor], Tensor]
+
+
+def family_of(block: nn.Module) -> Family | None:
+    """Return the family that opens `block`, or None."""
+    if refusal(block) is not None:
+        return None
+    return _FAMILIES.get((type(block).__name__, type(_attention(block)).__name__))
+
+
+def refusal(block: nn.Module) -> str | None:
+    """Say why a block that looks like others cannot be opened, or None."""
+    attn = _attention(block)
+    if any(getattr(attn, name, None) is not None for name in _POSITION_BIASES):
+        return (
+            "its attention adds a bias for each pair of positions, which merged tokens do not have"
+        )
+    if getattr(block, "window_size", 0) or getattr(attn, "use_rel_pos", False):
+        return (
+            "its attention runs in windows of the whole grid, which no longer exist once tokens go"
+        )
+    return None
+
+
+_POSITION_BIASES = ("relative_position_bias_table", "rel_pos", "relative_position_index")
+
+
+def _attention(block: nn.Module) -> Any:
+    attns = getattr(block, "attns", None)
+    return attns[0].attn if attns else getattr(block, "attn", None)
+
+
+def _heads(block: HostBlock, x: Tensor, **rest: Any) -> Attended:
+    differential = type(block.attn).__name__ == "DiffAttention"
+    return (attend_differential if differential else attend)(block.attn, x, **rest)
+
+
+def _attend_prenorm(block: HostBlock, x: Tensor, **rest: Any) -> Attended:
+    """Blocks with LayerScale modules: x + ls1(attn(norm1(x)))."""
+    inner = _heads(block, block.norm1(x), **rest)
+    return _add(x, inner, block.drop_path1(block.ls1(inner.x)))
+
+
+def _finish_prenorm(block: HostBlock, x: Tensor) -> Tensor:
+    out: Tensor = x + block.drop_path2(block.ls2(block.mlp(block.norm2(x))))
+    return out
+
+
+def _attend_eva(block: HostBlock, x: Tensor, **rest: Any) -> Attended:
+    """Blocks with LayerScale parameters: x + gamma_1 * attn(norm1(x))."""
+    inner = _heads(block, block.norm1(x), **rest)
+    out = inner.x if block.gamma_1 is None else block.gamma_1 * inner.x
+    return _add(x, inner, block.drop_path1(out))
+
+
+def _finish_eva(block: HostBlock, x: Tensor) -> Tensor:
+    out = block.mlp(block.norm2(x))
+    whole: Tensor = x + block.drop_path2(out if block.gamma_2 is None else block.gamma_2 * out)
+    return whole
+
+
+def _attend_postnorm(block: HostBlock, x: Tensor, **rest: Any) -> Attended:
+    """Norm after each half: x + norm1(attn(x))."""
+    inner = _heads(block, x, **rest)
+    return _add(x, inner, block.drop_path1(block.norm1(inner.x)))
+
+
+def _finish_postnorm(block: HostBlock, x: Tensor) -> Tensor:
+    out: Tensor = x + block.drop_path2(block.norm2(block.mlp(x)))
+    return out
+
+
+def _attend_things(block: HostBlock, x: Tensor, **rest: Any) -> Attended:
+    """Several attentions side by side (arXiv:2203.09795): their heads are taken as one set."""
+    parts = [attend(branch.attn, branch.norm(x), **rest) for branch in block.attns]
+    outs = [
+        branch.drop_path(branch.ls(part.x)) for branch, part in zip(block.attns, parts, strict=True)
+    ]
+    inner = Attended(
+        x,
+        torch.cat([part.queries for part in parts], dim=1),
+        torch.cat([part.keys for part in parts], dim=1),
+        torch.cat([part.values for part in parts], dim=1),
+        torch.cat([part.outputs for part in parts], dim=1),
+    )
+    return _add(x, inner, torch.stack(outs).sum(dim=0))
+
+
+def _finish_things(block: HostBlock, x: Tensor) -> Tensor:
+    out: Tensor = x + torch.stack([branch(x) for branch in block.ffns]).sum(dim=0)
+    return out
+
+
+def _attend_scaling(
+    block: HostBlock, x: Tensor, *, bias: Tensor | None, queries: int | None, rope: Tensor | None
+) -> Attended:
+    """Attention and MLP side by side (arXiv:2302.05442): nothing is left for `finish`."""
+    del rope  # they know none
+    parts = block.in_proj(block.in_norm(x)).split(block.in_split, dim=-1)
+    hidden, q, k, v = parts[0][:, :queries], parts[1][:, :queries], parts[2], parts[3]
+    if block.mlp_bias is not None:
+        hidden = hidden + block.mlp_bias
+    if hasattr(block, "sub_norm"):
+        inner = contrasted(block, (q, k, v), bias)
+    else:
+        heads = block.num_heads
+        queries_, keys = block.q_norm(split(q, heads)), block.k_norm(split(k, heads))
+        values = split(v, heads)
+        inner = Attended(q, queries_, keys, values, sdpa(block, queries_, keys, values, bias=bias))
+    mixed, hidden = join(inner.outputs), block.mlp_drop(block.mlp_act(hidden))
+    if block.out_proj is not None:
+        out = block.out_proj(torch.cat([mixed, hidden], dim=-1))
+    else:
+        out = block.attn_out_proj(mixed) + block.mlp_out_proj(hidden)
+    return _add(x, inner, block.drop_path(block.ls(out)))
+
+
+def _nothing(block: HostBlock, x: Tensor) -> Tensor:
+    del block
+    return x
+
+
+def _add(x: Tensor, inner: Attended, out: Tensor) -> Attended:
+    """Put the residual stream in."""
+    return inner._replace(x=x[:, : out.shape[1]] + out)
+
+
+_PLAIN = Family("Block", _attend_prenorm, _finish_prenorm)
+_EVA = Family("EvaBlock", _attend_eva, _finish_eva)
+_POST = Family("ResPostBlock", _attend_postnorm, _finish_postnorm)
+_THINGS = Family("ParallelThingsBlock", _attend_things, _finish_things)
+_SCALING = Family("ParallelScalingBlock", _attend_scaling, _nothing)
+# Block and attention class -> family. NoneType: the block attends by itself.
+_FAMILIES: dict[tuple[str, str], Family] = {
+    ("Block", "Attention"): _PLAIN,
+    ("Block", "DiffAttention"): _PLAIN,
+    ("ResPostBlock", "Attention"): _POST,
+    ("EvaBlock", "EvaAttention"): _EVA,
+    ("EvaBlock", "AttentionRope"): _EVA,
+    ("EvaBlockPostNorm", "EvaAttention"): _POST,
+    ("EvaBlockPostNorm", "AttentionRope"): _POST,
+    ("ParallelThingsBlock", "Attention"): _THINGS,
+    ("ParallelScalingBlock", "NoneType"): _SCALING,
+    ("DiffParallelScalingBlock", "NoneType"): _SCALING,
+}

@@ -1,0 +1,46 @@
+"""Whether a policy fits a model."""
+
+import warnings
+from pathlib import Path
+
+from torch import nn
+
+from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
+from tokensearch.policy import CLASS_SCORES, Policy, is_file, load, preset
+from tokensearch.runtime.host import describe, has_class_token, reads_prefix_only, weights_digest
+
+
+def check(model: nn.Module, policy: Policy) -> None:
+    """Refuse a policy that does not fit; warn about one found on other weights."""
+    found, wanted = describe(model), policy.model
+    for field in ("blocks", "patch_tokens", "prefix_tokens", "width"):
+        has, wants = getattr(found, field), getattr(wanted, field)
+        if has != wants:
+            raise PolicyError(
+                f"the policy was made for {wanted.name} with {field} {wants}; "
+                f"{found.name} has {field} {has}"
+            )
+    if policy.last_block == "prefix_only" and not reads_prefix_only(model):
+        raise ModelError(
+            f"last_block is prefix_only, but the head of {found.name} reads patch tokens"
+        )
+    by_class = sorted(policy.scores & CLASS_SCORES)
+    if by_class and not has_class_token(model):
+        raise ModelError(
+            f"the policy scores by {by_class[0].replace('_', ' ')}, but {found.name} has no class "
+            f"token; mean attention would do"
+        )
+    if wanted.weights is not None and wanted.weights != weights_digest(model):
+        warnings.warn(
+            f"the policy was found on other weights of {wanted.name} than this model has, or in "
+            f"another number type; its evidence does not hold here",
+            TokensearchWarning,
+            stacklevel=3,
+        )
+
+
+def resolve(model: nn.Module, policy: Policy | str | Path) -> Policy:
+    """Return the policy that a path or a preset's name stands for; PolicyError if neither."""
+    if isinstance(policy, Policy):
+        return policy
+    return load(policy) if is_file(policy) else preset(str(policy), describe(model))

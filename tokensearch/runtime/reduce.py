@@ -1,0 +1,125 @@
+"""Carry out the steps of one block, on what its attention left behind."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from tokensearch import ops
+from tokensearch.ops import Ranking, Tokens, take
+from tokensearch.policy import Pool, Prune, PruneOrPool, Score, Step
+from tokensearch.records import Phase
+from tokensearch.runtime.adapters import Attended
+
+_CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": ops.agglomerative}
+
+
+@dataclass
+class Reduction:
+    """The steps of one block in one pass: at most one prune, then at most one pool."""
+
+    prefix: int
+    place: int
+    attended: Attended
+    bias: Tensor | None
+    range: Callable[[Phase], AbstractContextManager[object]]
+    sizes: bool
+    pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
+    scores: dict[Score, Tensor] = field(default_factory=dict)
+
+    def carry_out(self, step: Step, tokens: Tokens) -> Tokens:
+        """Return the tokens that `step` leaves of `tokens`."""
+        match step:
+            case Prune():
+                return self._prune(step, tokens)
+            case Pool():
+                return self._pool(step, tokens)
+            case PruneOrPool():
+                return self._prune_or_pool(step, tokens)
+
+    def _prune(self, step: Prune, tokens: Tokens) -> Tokens:
+        score = self._score(step.score)
+        with self.range("selecting"):
+            extra = step.rest != "drop"
+            ranking = ops.rank(score, keep=step.keep - extra, prefix=self.prefix)
+        self.pruned = ranking.kept
+        with self.range("gathering"):
+            if not extra:
+                return ops.pick(tokens, ranking.kept, prefix=self.prefix)
+            weight = score if step.rest == "fuse" else None
+            return ops.pick_and_add(
+                tokens, ranking, prefix=self.prefix, weight=weight, sizes=self.sizes
+            )
+
+    def _pool(self, step: Pool, tokens: Tokens) -> Tokens:
+        prefix = self.prefix
+        left = tokens.x.shape[1] - prefix
+        match step.match:
+            case "bipartite":
+                with self.range("selecting"):
+                    metric, removed = self._metric(), left - step.keep
+                    matching = ops.match_bipartite(metric, removed=removed, prefix=prefix)
+                with self.range("merging"):
+                    return ops.merge(tokens, matching, prefix=prefix)
+            case "ranked":
+                ranking = self._ranked(step)
+                with self.range("merging"):
+                    return ops.merge_ranked(tokens, ranking, prefix=prefix)
+            case "grid":
+                label = ops.grid_2x2(tokens.x.shape[0], left, device=tokens.x.device)
+            case "kmeans" | "kmedoids" | "agglomerative":
+                with self.range("selecting"):
+                    # Token Pooling clusters features, ATC keys.
+                    seen = self._metric() if step.match == "agglomerative" else tokens.x
+                    label = _CLUSTERS[step.match](seen[:, prefix:], clusters=step.keep)
+        with self.range("merging"):
+            return ops.merge_clusters(tokens, label, clusters=step.keep, prefix=prefix)
+
+    def _prune_or_pool(self, step: PruneOrPool, tokens: Tokens) -> Tokens:
+        score = self._score(step.score)
+        with self.range("merging"):
+            return ops.prune_or_pool(
+                tokens,
+                score,
+                self._metric(),
+                keep=step.keep,
+                prefix=self.prefix,
+                threshold=step.threshold,
+            )
+
+    def _ranked(self, step: Pool) -> Ranking:
+        assert step.score is not None
+        score = self._score(step.score)
+        with self.range("selecting"):
+            if self.pruned is not None:
+                score = score.gather(1, self.pruned[:, self.prefix :] - self.prefix)
+            return ops.rank(score, keep=step.keep, prefix=self.prefix)
+
+    def _metric(self) -> Tensor:
+        """What bipartite matching compares: keys averaged over heads, (B, T, D)."""
+        metric = self.attended.keys.mean(dim=1)
+        return metric if self.pruned is None else take(metric, self.pruned)
+
+    def _score(self, name: Score) -> Tensor:
+        """Score the patch tokens that entered the block: (B, N)."""
+        if name not in self.scores:
+            with self.range("scoring"):
+                self.scores[name] = self._scored(name)
+        return self.scores[name]
+
+    def _scored(self, name: Score) -> Tensor:
+        at, prefix = self.attended, self.prefix
+        if name == "random":
+            images, left = at.keys.shape[0], at.keys.shape[2] - prefix
+            return ops.random_order(images, left, seed=self.place, device=at.keys.device)
+        by_class = name != "mean_attention"
+        query = at.queries[:, :, :1] if by_class else ops.mean_query(at.queries, prefix=prefix)
+        row = ops.attention_row(query, at.keys, bias=self.bias, contrast=at.contrast)
+        match name:
+            case "class_attention" | "mean_attention":
+                return ops.class_attention(row, prefix=prefix)
+            case "class_attention_value":
+                return ops.class_attention_value(row, at.values, prefix=prefix)
+            case "head_weighted_class_attention":
+                return ops.head_weighted_class_attention(row, at.outputs, prefix=prefix)
