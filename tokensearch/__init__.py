@@ -7,29 +7,43 @@ This import loads no torch: the names below are looked up when they are first us
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from tokensearch.policy import ModelSpec, Policy, PolicySet, load, load_set
+from tokensearch.policy import ModelSpec, Options, Policy, PolicySet, load, load_set
 from tokensearch.policy import preset as _preset
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from tokensearch.runtime import applied, apply, remove
+    from tokensearch.runtime import applied, apply, remove, trace
 
 __version__ = "0.1.0"
-__all__ = ["Policy", "PolicySet", "applied", "apply", "load", "load_set", "preset", "remove"]
+__all__ = [
+    "Policy",
+    "PolicySet",
+    "applied",
+    "apply",
+    "load",
+    "load_set",
+    "preset",
+    "remove",
+    "trace",
+]
 
-_LAZY = {"apply", "applied", "remove"}
+_LAZY = {"apply", "applied", "remove", "trace"}
 
 
-def preset(name: str, model: "ModelSpec | nn.Module") -> Policy:
-    """Return the published schedule `name` for `model`, of which only token counts are read."""
+def preset(name: str, model: "ModelSpec | nn.Module", **options: Unpack[Options]) -> Policy:
+    """Return the published schedule `name` for `model`, of which only token counts are read.
+
+    Options, each where the preset has it: `rescale`, `last_block`, `proportional_attention`,
+    `score`, `threshold`; see `tokensearch.policy.Options`.
+    """
     if isinstance(model, ModelSpec):
-        return _preset(name, model)
+        return _preset(name, model, **options)
     from tokensearch.runtime import describe
 
-    return _preset(name, describe(model))
+    return _preset(name, describe(model), **options)
 
 
 def __getattr__(name: str) -> Any:

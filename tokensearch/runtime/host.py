@@ -29,12 +29,12 @@ class Host:
 def as_host(model: nn.Module) -> Host:
     """Read off what a Host has; ModelError when the model is not one."""
     kind = type(model).__name__
+    timm_model: Any = model
+    for place, block in enumerate(getattr(model, "blocks", ())):
+        _check_block(block, place, kind)
     for name in ("blocks", "num_prefix_tokens", "embed_dim"):
         if not hasattr(model, name):
             raise ModelError(f"a {kind} has no {name}; {_SUPPORTED}")
-    timm_model: Any = model
-    for place, block in enumerate(timm_model.blocks):
-        _check_block(block, place, kind)
     return Host(
         blocks=tuple(timm_model.blocks),
         num_prefix_tokens=int(timm_model.num_prefix_tokens),

@@ -1,0 +1,7 @@
+"""What every test shares."""
+
+import torch
+
+# The tensors of tests are small: a second thread gains nothing, and spins when another process wants
+# its core. Commands that tests start as processes of their own are not touched.
+torch.set_num_threads(1)
