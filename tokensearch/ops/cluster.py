@@ -4,10 +4,9 @@ from math import isqrt
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from tokensearch.ops.pool import one_hot
+from tokensearch.ops.pool import one_hot, unit
 from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
@@ -65,12 +64,14 @@ def kmedoids(features: Tensor, *, clusters: int) -> Tensor:
 
     Source: Token Pooling (arXiv:2110.03860).
     """
-    distance = torch.cdist(features, features)
+    distance = _distances(features, features)
     centre = _spread(features, clusters)
     label = _nearest(features, take(features, centre), centre)
     for _ in range(ROUNDS - 1):
         member = one_hot(label, rows=clusters, dtype=features.dtype)
-        cost = (member @ distance).masked_fill(member == 0, torch.inf)  # (B, clusters, N)
+        cost = (member.to(distance.dtype) @ distance).masked_fill(
+            member == 0, torch.inf
+        )  # (B, clusters, N)
         centre = cost.argmin(dim=2)
         label = _nearest(features, take(features, centre), centre)
     return label
@@ -85,11 +86,11 @@ def agglomerative(features: Tensor, *, clusters: int, linkage: Linkage = "averag
     N - `clusters` rounds over a (B, N, N) matrix, after Lance and Williams (1967): an oracle for
     the quality of pooling, not a fast operator. Source: ATC (arXiv:2409.11923).
     """
-    unit = F.normalize(features, dim=-1)
+    direction = unit(features)
     images, count, _ = features.shape
     every = torch.arange(count, device=features.device)
     itself = torch.eye(count, dtype=torch.bool, device=features.device)
-    distance = (1 - unit @ unit.transpose(1, 2)).masked_fill(itself, torch.inf)
+    distance = (1 - direction @ direction.transpose(1, 2)).masked_fill(itself, torch.inf)
     label = every.expand(images, count)  # a cluster is called by its first token
     weight = features.new_ones(images, count)
     for _ in range(count - clusters):
@@ -140,5 +141,14 @@ def _spread(features: Tensor, clusters: int) -> Tensor:
 
 def _nearest(features: Tensor, centre: Tensor, own: Tensor) -> Tensor:
     """Label tokens by their nearest centre; the token at `own[k]` stays in cluster k."""
-    label = torch.cdist(features, centre).argmin(dim=2)
+    label = _distances(features, centre).argmin(dim=2)
     return label.scatter(1, own, torch.arange(own.shape[1], device=own.device).expand_as(own))
+
+
+def _distances(one: Tensor, other: Tensor) -> Tensor:
+    """Euclidean distances (B, M, K), in single precision at least.
+
+    Half precision overflows where they come from: the square of a length of 256 is above 65504.
+    """
+    wide = torch.promote_types(one.dtype, torch.float32)
+    return torch.cdist(one.to(wide), other.to(wide))

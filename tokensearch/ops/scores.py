@@ -49,7 +49,8 @@ def class_attention_value(row: Tensor, values: Tensor, *, prefix: int) -> Tensor
     What the class token takes from a token is both how much it looks and how much there is.
     Source: the significance score of ATS (arXiv:2111.15667), as PPT (arXiv:2310.01812) uses it.
     """
-    length = values[:, :, prefix:].square().sum(dim=(1, 3)).sqrt()
+    # Not by squares spelt out, which overflow in float16.
+    length: Tensor = torch.linalg.vector_norm(values[:, :, prefix:], dim=(1, 3))
     score = row[:, :, prefix:].sum(dim=1) * length
     return score / score.sum(dim=1, keepdim=True)
 
