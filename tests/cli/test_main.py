@@ -60,7 +60,7 @@ def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
 
 
 def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, model: str) -> None:
+    def fail(name: str, model: str, *, rescale: bool) -> None:
         error = PolicyError("block 3 [of 2] does not exist")
         error.add_note("in here.json")
         error.add_note("of run 7")
@@ -74,7 +74,7 @@ def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch
 
 
 def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(name: str, model: str) -> None:
+    def stop(name: str, model: str, *, rescale: bool) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(show, "read_policy", stop)

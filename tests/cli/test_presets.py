@@ -6,18 +6,75 @@ from tokensearch.cli.main import app
 from tokensearch.policy import PRESETS
 
 
-def test_every_preset_is_listed_with_its_source() -> None:
-    result = CliRunner().invoke(app, ["presets"])
-
+def called(*args: str) -> str:
+    """What `tokensearch presets` prints."""
+    result = CliRunner().invoke(app, ["presets", *args])
     assert (result.exit_code, result.stderr) == (0, "")
+    return result.stdout
+
+
+def test_every_preset_that_fits_has_a_row() -> None:
+    said = called()
+
+    for name, preset in PRESETS.items():
+        assert (f"\n {name} " in said) == (preset.blocks in {12, None})
+    assert "   146 96 48     0.364    62.2 %   PPT, arXiv:2310.01812" in said
+    assert "   183 .. 40     0.330    56.5 %   ToMe, arXiv:2210.09461" in said
+
+
+def test_the_table_fits_a_hundred_columns() -> None:
+    table = called("--model", "deit_b").split("Left out")[0]
+
+    assert max(len(line.rstrip()) for line in table.splitlines()) <= 100
+
+
+def test_what_is_left_out_is_named_with_the_way_to_have_it() -> None:
+    said = " ".join(called().split())
+
+    assert "Left out, made for 24 blocks and 196 patch tokens: tome-l-r5, tome-l-r6, " in said
+    assert "diffrate-mae-l-46.1; --rescale carries them over by ratio." in said
+    assert "These names take any number: tome-rN, tome-decN, " in said
+
+
+def test_rescaling_leaves_nothing_out() -> None:
+    said = called("--rescale")
+
     for name in PRESETS:
-        assert f"\n {name} " in result.stdout
-    assert "arXiv:2210.09461" in result.stdout
+        assert f"\n {name} " in said
+    assert "\nCarried over by ratio, made for 24 blocks and 196 patch tokens: tome-l-r5, " in said
+    assert "Left out" not in said
+
+
+def test_a_grid_that_cannot_be_pooled_is_left_out_even_so() -> None:
+    said = called("--model", "vit_small_patch14_dinov2", "--rescale")  # 37 x 37
+
+    assert "patch tokens: avgpool-grid; cannot be carried over.\n" in said
+
+
+def test_a_model_without_class_token_is_told_how_to_rank() -> None:
+    said = called("--model", "vit_base_patch16_siglip_224")
+
+    assert "Without a class token" in said
+    assert "\n last-cls " not in said
 
 
 def test_json_says_which_fit() -> None:
-    result = CliRunner().invoke(app, ["presets", "--model", "vit_large_patch32_384", "--json"])
+    found = {
+        item["name"]: item
+        for item in json.loads(called("--model", "vit_large_patch32_384", "--json"))
+    }
 
-    fits = {item["name"]: item["fits"] for item in json.loads(result.stdout)}
-    assert fits["none"]
-    assert not fits["tome-r13"]
+    assert list(found) == list(PRESETS)
+    assert found["none"]["fits"]
+    assert found["none"]["mac_share"] == 1
+    assert not found["tome-r13"]["fits"]
+    assert found["tome-r13"]["made_for"] == {"blocks": 12, "patch_tokens": 196}
+
+
+def test_json_says_what_was_rescaled() -> None:
+    arguments = ("--model", "vit_large_patch32_384", "--rescale", "--json")
+    found = {item["name"]: item for item in json.loads(called(*arguments))}
+
+    assert found["tome-r13"]["rescaled"]
+    assert not found["none"]["rescaled"]
+    assert 0 < found["tome-r13"]["macs"] < found["none"]["macs"]

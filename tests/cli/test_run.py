@@ -223,7 +223,7 @@ def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
     ("policy", "message"),
     [
         ("fast", "preset 'fast' is unknown; the nearest are last-cls"),
-        ("topk-0.5", "preset 'topk-0.5' is unknown; the nearest are topk-0.7, "),
+        ("topk-5", "preset 'topk-5' is unknown; the nearest are topk-0.5, topk-0.7, "),
         ("missing.json", "the file cannot be read: No such file or directory"),
         ("tome-r13", "preset 'tome-r13' was made for 12 blocks and 196 patch tokens; "),
     ],
@@ -235,6 +235,21 @@ def test_a_policy_that_cannot_be_had_is_one_sentence(
 
     assert result.exit_code == 1
     assert f"\nerror: {message}" in f"\n{result.stderr}"
+
+
+def test_a_preset_of_another_model_can_be_carried_over(config: str) -> None:
+    result = called(
+        "evaluate", "topk-0.5", "--rescale", "--model", FACTORY, "--data-config", config,
+        "--images", "20,20,30", "--batch-size", "2", "--json",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    assert "caution: topk-0.5 is carried over by ratio from 12 blocks and 196 patch" in (
+        result.stderr
+    )
+    found = json.loads(result.stdout)
+    assert found["patch_tokens_per_block"] == [16, 16, 8, 4, 4, 2]
+    assert found["provenance"]["rescaled"] == "from 12 blocks and 196 patch tokens"
 
 
 def test_a_policy_of_another_model_is_refused_naming_both(tmp_path: Path, config: str) -> None:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -45,12 +46,35 @@ def test_a_preset_is_built_for_the_demo_model() -> None:
     assert "pool to 183" in called("tome-r13").stdout
 
 
+def test_a_preset_says_what_it_is_and_where_it_comes_from() -> None:
+    said = called("tome-r13").stdout
+
+    assert "\ntome-r13: merge 13 similar tokens in every block (ToMe, arXiv:2210.09461)\n" in said
+    assert "carried over" not in said
+
+
+def test_a_rescaled_preset_says_so() -> None:
+    said = called("tome-l-r8", "--rescale").stdout
+
+    assert (
+        "\ntome-l-r8 is carried over by ratio from 24 blocks and 196 patch tokens, "
+        "and is no published schedule\n"
+    ) in said
+
+
+def test_a_preset_that_only_another_version_knows_is_shown_without_it(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    save(replace(FOUND, provenance={"preset": "later"}), path)
+
+    assert called(str(path)).exit_code == 0
+
+
 def test_an_unknown_preset_is_answered_with_the_nearest() -> None:
-    result = called("tome-r14")
+    result = called("tome-14")
 
     assert result.exit_code == 1
     assert result.stderr == (
-        "error: preset 'tome-r14' is unknown; the nearest are tome-r16, tome-r13, tome-r8\n"
+        "error: preset 'tome-14' is unknown; the nearest are tome-r16, tome-r13, tome-r8\n"
     )
 
 

@@ -22,6 +22,7 @@ from tokensearch.report.evaluation import evaluation
 from tokensearch.report.findings import read_findings
 from tokensearch.report.grid import Grid, to_markdown, to_rich
 from tokensearch.report.phases import groups
+from tokensearch.report.presets import preset_table
 from tokensearch.report.summary import summary
 from tokensearch.run_folder import RunFolder
 
@@ -67,12 +68,13 @@ def test_a_schedule_says_what_each_block_does() -> None:
     assert rows[11][:4] == ("11", "prefix tokens alone", "", "0")
 
 
-def test_presets_that_do_not_fit_are_listed_without_figures() -> None:
-    grid = tables.preset_table([("tome-r8", preset("tome-r8", SPEC)), ("tome-r13", None)])
+def test_presets_show_what_is_left_and_what_it_costs() -> None:
+    grid = preset_table({name: preset(name, SPEC) for name in ("tome-r8", "evit-0.7", "none")})
 
-    assert [row[:4] for row in grid.rows] == [
-        ("tome-r8", "yes", "███▇▇▇▆▆▆▅▅▅", "72.4 %"),
-        ("tome-r13", "no", "-", "-"),
+    assert [row[:5] for row in grid.rows] == [
+        ("tome-r8", "███▇▇▇▆▆▆▅▅▅", "188 .. 100", "0.423", "72.4 %"),
+        ("evit-0.7", "███▆▆▆▅▅▅▃▃▃", "139 99 71", "0.374", "64.0 %"),
+        ("none", "████████████", "", "0.584", "100.0 %"),
     ]
 
 

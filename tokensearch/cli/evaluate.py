@@ -18,10 +18,12 @@ from tokensearch.cli.options import (
     ImagesOption,
     JsonOption,
     ModelOption,
+    RescaleOption,
     SeedOption,
 )
 
 if TYPE_CHECKING:
+    from tokensearch.cli.subject import Subject
     from tokensearch.data.splits import Split
     from tokensearch.policy import Policy
 
@@ -31,6 +33,7 @@ PolicyArgument = Annotated[str, typer.Argument(help="policy file, or name of a p
 def evaluate(
     policy: PolicyArgument,
     model: ModelOption = "demo",
+    rescale: RescaleOption = False,
     checkpoint: CheckpointOption = None,
     data: DataOption = None,
     class_map: ClassMapOption = None,
@@ -47,7 +50,6 @@ def evaluate(
     from tokensearch.cli.subject import parse_sizes, prepare, resolve_device, resolve_name
     from tokensearch.records import to_json
     from tokensearch.report.evaluation import evaluation
-    from tokensearch.runtime import resolve
     from tokensearch.search.evaluator import Evaluator
     from tokensearch.search.finalists import CONFIRM_BUDGET
 
@@ -65,7 +67,7 @@ def evaluate(
         batch=batch_size,
         seed=seed,
     )
-    chosen = resolve(subject.model, policy)
+    chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)
     evaluator = Evaluator(subject.model, subject.splits, subject.cell, seed)
     with listener(err) as watcher:
@@ -75,6 +77,7 @@ def evaluate(
         comparison = evaluator.time(chosen, CONFIRM_BUDGET)
     document: dict[str, Any] = {
         "policy": policy,
+        "provenance": dict(chosen.provenance),
         "schedule_hash": chosen.schedule_hash,
         "patch_tokens_per_block": list(chosen.patch_tokens_per_block),
         "cell": to_json(subject.cell),
@@ -87,6 +90,21 @@ def evaluate(
         print_json(document)
     else:
         out.print(evaluation(document))
+
+
+def _read(name: str, subject: "Subject", *, rescale: bool) -> "Policy":
+    """Read a policy file, or build a preset for the subject's model, and say if it is rescaled."""
+    from tokensearch.policy import is_file, load, preset
+    from tokensearch.report.presets import is_rescaled, rescaled_line
+    from tokensearch.runtime import describe
+
+    if is_file(name):
+        return load(name)
+    spec = describe(subject.model, name=subject.name)
+    chosen = preset(name, spec, rescale=rescale)
+    if is_rescaled(chosen):
+        caution(rescaled_line(chosen))
+    return chosen
 
 
 def _caution_other_images(policy: "Policy", split: "Split") -> None:

@@ -59,6 +59,10 @@ SeedOption = Annotated[
     int,
     Option("--seed", min=0, metavar="N", help="seed of everything that is drawn at random"),
 ]
+RescaleOption = Annotated[
+    bool,
+    Option("--rescale", help="carry presets made for another depth or token count over by ratio"),
+]
 JsonOption = Annotated[
     bool,
     Option("--json", help="print JSON on stdout instead of text"),

@@ -3,46 +3,65 @@
 from typing import Any
 
 from tokensearch.cli.console import out, print_json
-from tokensearch.cli.options import DEMO, JsonOption, ModelOption
-from tokensearch.policy import PRESETS, ModelSpec, Policy, mac_share
+from tokensearch.cli.options import DEMO, JsonOption, ModelOption, RescaleOption
+from tokensearch.errors import PolicyError
+from tokensearch.policy import PRESETS, ModelSpec, Policy, block_macs, mac_share, preset
 
 
-def presets(model: ModelOption = DEMO, as_json: JsonOption = False) -> None:
+def presets(
+    model: ModelOption = DEMO, rescale: RescaleOption = False, as_json: JsonOption = False
+) -> None:
     """List the published schedules, and what each leaves of a model's tokens and work."""
     from tokensearch.cli.geometry import spec_of
 
     spec = spec_of(model)
+    policies = {name: _built(name, spec, rescale=rescale) for name in PRESETS}
     if as_json:
-        print_json([_document(name, policy) for name, policy in _policies(spec)])
+        print_json([_document(name, policy) for name, policy in policies.items()])
         return
-    _print(spec)
+    _print(spec, policies, rescale=rescale)
 
 
-def _policies(spec: ModelSpec) -> list[tuple[str, Policy | None]]:
-    """Every preset by name, None where it does not fit."""
-    return [
-        (name, chosen.build(spec) if chosen.fits(spec) else None)
-        for name, chosen in PRESETS.items()
-    ]
+def _built(name: str, spec: ModelSpec, *, rescale: bool) -> Policy | None:
+    """The preset for this model, None if it cannot be had."""
+    try:
+        return preset(name, spec, rescale=rescale)
+    except PolicyError:  # made for another model, or a grid that this one has not
+        return None
 
 
 def _document(name: str, policy: Policy | None) -> dict[str, Any]:
+    chosen = PRESETS[name]
     facts: dict[str, Any] = {
         "name": name,
         "fits": policy is not None,
-        "source": PRESETS[name].source,
-        "summary": PRESETS[name].summary,
+        "made_for": {"blocks": chosen.blocks, "patch_tokens": chosen.patch_tokens},
+        "source": chosen.source,
+        "summary": chosen.summary,
     }
     if policy is not None:
+        facts["rescaled"] = "rescaled" in policy.provenance
         facts["patch_tokens_per_block"] = list(policy.patch_tokens_per_block)
+        facts["macs"] = sum(block_macs(policy))
         facts["mac_share"] = mac_share(policy)
     return facts
 
 
-def _print(spec: ModelSpec) -> None:
-    from tokensearch.report import tables
+def _print(spec: ModelSpec, policies: dict[str, Policy | None], *, rescale: bool) -> None:
     from tokensearch.report.grid import to_rich
+    from tokensearch.report.presets import notes, preset_table
+    from tokensearch.report.tables import model_line, random_note
 
-    out.print(tables.model_line(spec))
-    out.print(to_rich(tables.preset_table(_policies(spec))))
-    out.print(tables.random_note())
+    out.print(model_line(spec))
+    out.print(to_rich(preset_table({name: p for name, p in policies.items() if p is not None})))
+    for note in notes(policies, rescale=rescale):
+        out.print(note)
+    out.print(random_note())
+    if spec.prefix_tokens == 0:
+        out.print(_NO_CLASS_TOKEN)
+
+
+_NO_CLASS_TOKEN = (
+    "Without a class token, presets that score by class attention cannot be applied; "
+    'tokensearch.preset(NAME, model, score="mean_attention") gives ones that can.'
+)

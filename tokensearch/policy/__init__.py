@@ -5,16 +5,21 @@ from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import Evidence, Policy, changes_sizes
 from tokensearch.policy.policy_set import PolicySet, merit
-from tokensearch.policy.presets import PRESETS, Preset, at_random, preset
+from tokensearch.policy.presets import RANDOM, Options, at_random, find, known_preset, preset
+from tokensearch.policy.schedules import CONTROL, FAMILIES, PRESETS, Preset
 from tokensearch.policy.steps import CLASS_SCORES, Keep, Pool, Prune, PruneOrPool, Score, Step
 from tokensearch.policy.target import Target, parse_target
 
 __all__ = [
     "CLASS_SCORES",
+    "CONTROL",
+    "FAMILIES",
     "PRESETS",
+    "RANDOM",
     "Evidence",
     "Keep",
     "ModelSpec",
+    "Options",
     "Policy",
     "PolicySet",
     "Pool",
@@ -27,7 +32,9 @@ __all__ = [
     "at_random",
     "block_macs",
     "changes_sizes",
+    "find",
     "is_file",
+    "known_preset",
     "load",
     "load_set",
     "mac_share",

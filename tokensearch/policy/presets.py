@@ -1,73 +1,74 @@
-"""Published schedules and controls by name.
-
-Each preset is a function of the model's token counts alone. Token lists come from the papers and
-repositories named in `PRESETS`; those that fix a number of blocks or tokens are refused elsewhere.
-"""
+"""Presets by name: found, given their options, refused or carried over to another geometry."""
 
 import difflib
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TypedDict, Unpack
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
-from tokensearch.policy.policy import LastBlock, Policy
-from tokensearch.policy.steps import Pool, Prune, Score, Step
+from tokensearch.policy.policy import LastBlock, Policy, changes_sizes
+from tokensearch.policy.rescale import rescaled
+from tokensearch.policy.schedules import PRESETS, Preset, of_family
+from tokensearch.policy.steps import Prune, PruneOrPool, Score, Step
 
 RANDOM = "random-"
-CONTROL = "control"  # the source of what no paper proposed
 
 
-@dataclass(frozen=True, slots=True)
-class Preset:
-    """One published schedule: how to build it, and where it comes from."""
+class Options(TypedDict, total=False):
+    """What may be asked of a preset, where it has it."""
 
-    source: str
-    summary: str
-    steps: Callable[[ModelSpec], tuple[Step, ...]]
-    blocks: int | None = None  # the depth it was published for; None fits any
-    patch_tokens: int | None = None
-    proportional_attention: bool = False
-    last_block: LastBlock = "full"
-
-    def fits(self, model: ModelSpec) -> bool:
-        """Whether the schedule was made for a model of this depth and token count."""
-        needs_prefix = self.last_block == "prefix_only"
-        return (
-            self.blocks in {None, model.blocks}
-            and self.patch_tokens in {None, model.patch_tokens}
-            and (model.prefix_tokens > 0 or not needs_prefix)
-        )
-
-    def build(self, model: ModelSpec) -> Policy:
-        """Return the schedule for `model`; PolicyError if it does not fit."""
-        return Policy(
-            model,
-            self.steps(model),
-            proportional_attention=self.proportional_attention,
-            last_block=self.last_block,
-        )
+    rescale: bool  # carry it over by ratio to a depth or token count that it was not made for
+    last_block: LastBlock
+    proportional_attention: bool  # where tokens come to stand for more than one patch
+    score: Score  # where tokens are ranked; "mean_attention" needs no class token
+    threshold: float  # of ppt-rN: the variance of the scores from which on an image is pruned
 
 
-def preset(name: str, model: ModelSpec) -> Policy:
+def preset(name: str, model: ModelSpec, **options: Unpack[Options]) -> Policy:
     """Return the published schedule `name` for `model`.
 
-    `random-NAME` drops tokens at random with the counts of NAME: the floor for every score.
-    PolicyError for an unknown name (with the nearest ones) and for a model it was not made for.
+    `PRESETS` lists the published ones; families such as tome-rN and evit-K take any number.
+    `random-NAME` drops tokens at random with the counts of NAME: the floor for every score. The
+    policy's provenance says which preset it is, what was asked of it, and whether it was rescaled.
+
+    PolicyError for an unknown name (with the nearest ones), for an option that the preset does not
+    have, and for a model of another depth or token count, unless `rescale` is asked for.
     """
+    asked = dict(options)
     if name.startswith(RANDOM):
-        return at_random(preset(name.removeprefix(RANDOM), model))
-    if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.3) or list(PRESETS)
+        _check(name, asked, frozenset({"rescale", "last_block"}))
+        policy = preset(name.removeprefix(RANDOM), model, **options)
+        return replace(at_random(policy), provenance={**policy.provenance, "preset": name})
+    chosen = find(name)
+    _check(name, asked, _options_of(chosen))
+    told = {option: value for option, value in asked.items() if option != "rescale"}
+    provenance = {"preset": name, **({"options": told} if told else {})}
+    if not chosen.made_for(model):
+        if not options.get("rescale"):
+            raise _unfit(name, chosen, model)
+        provenance["rescaled"] = f"from {chosen.origin}"
+    return Policy(
+        model,
+        tuple(_with(step, options) for step in _steps_for(chosen, model)),
+        proportional_attention=options.get("proportional_attention", chosen.proportional_attention),
+        last_block=options.get("last_block", chosen.last_block),
+        provenance=provenance,
+    )
+
+
+def known_preset(name: str) -> Preset | None:
+    """Return the preset of this name, published or of a family; None if there is none."""
+    return PRESETS.get(name) or of_family(name)
+
+
+def find(name: str) -> Preset:
+    """Return the preset of this name; PolicyError with the nearest if there is none."""
+    known = known_preset(name)
+    if known is None:
+        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0)
         raise PolicyError(f"preset {name!r} is unknown; the nearest are {', '.join(near)}")
-    chosen = PRESETS[name]
-    if not chosen.fits(model):
-        raise PolicyError(
-            f"preset {name!r} was made for {chosen.blocks or 'any number of'} blocks and "
-            f"{chosen.patch_tokens or 'any number of'} patch tokens; "
-            f"{model.name} has {model.blocks} and {model.patch_tokens}"
-        )
-    return chosen.build(model)
+    return known
 
 
 def at_random(policy: Policy) -> Policy:
@@ -77,66 +78,45 @@ def at_random(policy: Policy) -> Policy:
     return Policy(policy.model, steps, last_block=policy.last_block)
 
 
-def _constant_r(removed: int) -> Callable[[ModelSpec], tuple[Step, ...]]:
-    """Merge `removed` tokens in every block, at most half of those left (ToMe)."""
-
-    def steps(model: ModelSpec) -> tuple[Step, ...]:
-        left, chosen = model.patch_tokens, []
-        for block in range(model.blocks):
-            left -= min(removed, left // 2)
-            chosen.append(Pool(block, left))
-        return tuple(chosen)
-
-    return steps
+def _steps_for(chosen: Preset, model: ModelSpec) -> tuple[Step, ...]:
+    if chosen.made_for(model) or chosen.blocks is None or chosen.patch_tokens is None:
+        return chosen.steps
+    return rescaled(chosen.steps, model, blocks=chosen.blocks, patch_tokens=chosen.patch_tokens)
 
 
-def _keep_rate(
-    rate: float, blocks: Sequence[int], score: Score = "class_attention"
-) -> Callable[[ModelSpec], tuple[Step, ...]]:
-    """Keep ceil(rate * N) of the N patch tokens left, at each of `blocks` (EViT's counts)."""
-
-    def steps(model: ModelSpec) -> tuple[Step, ...]:
-        left, chosen = model.patch_tokens, []
-        for block in blocks:
-            left = math.ceil(rate * left)
-            chosen.append(Prune(block, left, score))
-        return tuple(chosen)
-
-    return steps
+def _with(step: Step, options: Options) -> Step:
+    """Return the step with what was asked for in place of its own."""
+    if "score" in options and step.score is not None:
+        step = replace(step, score=options["score"])
+    if "threshold" in options and isinstance(step, PruneOrPool):
+        step = replace(step, threshold=options["threshold"])
+    return step
 
 
-def _nothing(model: ModelSpec) -> tuple[Step, ...]:
-    """Reduce nothing."""
-    return ()
+def _options_of(chosen: Preset) -> frozenset[str]:
+    """Options that make a difference to a preset."""
+    has = {"rescale", "last_block"}
+    if any(changes_sizes(step) for step in chosen.steps):
+        has.add("proportional_attention")
+    if any(step.score is not None for step in chosen.steps):
+        has.add("score")
+    if any(isinstance(step, PruneOrPool) for step in chosen.steps):
+        has.add("threshold")
+    return frozenset(has)
 
 
-def _tome(removed: int) -> Preset:
-    return Preset(
-        source="ToMe, arXiv:2210.09461",
-        summary=f"merge {removed} similar tokens in every block",
-        steps=_constant_r(removed),
-        blocks=12,
-        patch_tokens=196,
-        proportional_attention=True,
+def _check(name: str, asked: Mapping[str, object], has: frozenset[str]) -> None:
+    """Refuse options that the preset does not have; the policy refuses the other bad values."""
+    for option, value in asked.items():
+        if option not in has:
+            known = ", ".join(sorted(has))
+            raise PolicyError(f"preset {name!r} has no option {option!r}; it has {known}")
+        if option in {"rescale", "proportional_attention"} and not isinstance(value, bool):
+            raise PolicyError(f"{option} of preset {name!r} is {value!r}; it must be True or False")
+
+
+def _unfit(name: str, chosen: Preset, model: ModelSpec) -> PolicyError:
+    return PolicyError(
+        f"preset {name!r} was made for {chosen.origin}; {model.name} has {model.blocks} and "
+        f"{model.patch_tokens}; `rescale` carries it over by ratio"
     )
-
-
-PRESETS: dict[str, Preset] = {
-    "none": Preset(CONTROL, "the un-reduced model", _nothing),
-    "last-cls": Preset(
-        CONTROL,
-        "the last block computes prefix tokens alone (lossless)",
-        _nothing,
-        last_block="prefix_only",
-    ),
-    "tome-r8": _tome(8),
-    "tome-r13": _tome(13),
-    "tome-r16": _tome(16),
-    "topk-0.7": Preset(
-        source="EViT without its fused token, arXiv:2202.07800",
-        summary="keep the 70 % with most class attention at blocks 3, 6, 9",
-        steps=_keep_rate(0.7, (3, 6, 9)),
-        blocks=12,
-        patch_tokens=196,
-    ),
-}

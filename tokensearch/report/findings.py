@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError, RunError, TokensearchError
-from tokensearch.policy import PRESETS, Evidence, Policy, Target, parse_target
+from tokensearch.policy import CONTROL, PRESETS, RANDOM, Evidence, Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json
-from tokensearch.policy.presets import CONTROL, RANDOM
 from tokensearch.report.text import Interval, short
 
 Json = Mapping[str, Any]

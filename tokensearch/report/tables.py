@@ -7,7 +7,7 @@ from rich.text import Text
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy import (
-    PRESETS,
+    RANDOM,
     ModelSpec,
     Policy,
     PolicySet,
@@ -18,7 +18,6 @@ from tokensearch.policy import (
     block_macs,
     mac_share,
 )
-from tokensearch.policy.presets import RANDOM
 from tokensearch.records import PHASES
 from tokensearch.report import text
 from tokensearch.report.findings import (
@@ -217,23 +216,6 @@ def phase_table(baseline: Times, answer: Times, blocks: int) -> Grid:
     rows.append(("whole pass, by the clock", *blank, both(baseline.clock_ms, answer.clock_ms)))
     names = [PHASE_NAMES[phase] for phase in shown]
     return Grid(("where", *names, "sum"), rows, numbers=frozenset({*names, "sum"}))
-
-
-def preset_table(policies: Sequence[tuple[str, Policy | None]]) -> Grid:
-    """Published schedules by name; no policy where the preset does not fit."""
-    columns = ("preset", "fits", "tokens by block", "MACs", "source", "what it does")
-    rows = [
-        (
-            name,
-            "no" if policy is None else "yes",
-            text.NONE if policy is None else token_strip(policy),
-            text.NONE if policy is None else text.percent(mac_share(policy)),
-            PRESETS[name].source,
-            PRESETS[name].summary,
-        )
-        for name, policy in policies
-    ]
-    return Grid(columns, rows, numbers=frozenset({"MACs"}))
 
 
 def model_line(model: ModelSpec) -> str:

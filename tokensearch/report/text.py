@@ -159,6 +159,15 @@ def rate(batch: int, median_ms: float) -> str:
     return f"{round(per_second):,} images/s" if per_second >= 100 else f"{per_second:.1f} images/s"
 
 
+def giga(number: float) -> str:
+    """A number in billions.
+
+    >>> giga(4.25e9)
+    '4.25'
+    """
+    return significant(number / 1e9)
+
+
 def probability(p_value: float) -> str:
     """A p-value.
 

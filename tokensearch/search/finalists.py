@@ -6,9 +6,8 @@ from typing import Any, Literal, NamedTuple
 
 from tokensearch.front import Point, front, spread
 from tokensearch.measure import Budget, ratio_interval
-from tokensearch.policy import PRESETS, Evidence, Policy, Target, merit
+from tokensearch.policy import CONTROL, PRESETS, Evidence, Policy, Target, merit
 from tokensearch.policy.file import policy_from_json, policy_to_json
-from tokensearch.policy.presets import CONTROL
 from tokensearch.records import Accuracy, Cell, Comparison, Latency, Trial, to_json
 from tokensearch.search.evaluator import Evaluator, Scored
 

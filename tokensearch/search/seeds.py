@@ -3,11 +3,41 @@
 from collections.abc import Iterator, Sequence
 from statistics import median
 
-from tokensearch.policy import CLASS_SCORES, PRESETS, ModelSpec, Policy, Prune, at_random, mac_share
+from tokensearch.policy import (
+    CLASS_SCORES,
+    ModelSpec,
+    Policy,
+    Prune,
+    at_random,
+    find,
+    mac_share,
+    preset,
+)
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import Trial
 from tokensearch.search.space import Space
 
+# Presets that every search tries where they were made for the model: all of them would take most
+# of a short run. Both controls, ToMe at three strengths, and of each other method the one nearest
+# to half or two thirds of the work; the un-reduced model first, since the rest is held against it.
+SEEDED = (
+    "none",
+    "last-cls",
+    "tome-r8",
+    "tome-r13",
+    "tome-r16",
+    "tome-l-r7",
+    "ppt-r50-pool",
+    "evit-0.7",
+    "topk-0.7",
+)
+# DiffRate's lists belong to a model, so two of its own size: near half and two thirds of the work.
+_SIZED = {
+    192: ("diffrate-t-0.6", "diffrate-t-0.8"),
+    768: ("diffrate-b-8.7", "diffrate-b-11.5"),
+    1024: ("diffrate-mae-l-31.0", "diffrate-mae-l-38.5"),
+}
+_USUAL_SIZE = ("diffrate-s-2.3", "diffrate-s-2.9")
 _CONTROLLED = ("topk-0.7",)  # presets whose counts are also tried with random tokens
 # Around the target: share of the wanted latency, operator, sites.
 _LADDERS = (
@@ -24,12 +54,13 @@ _LEAST_WORTH = 0.3  # less is noise: it would ask for schedules that keep nothin
 
 
 def published(model: ModelSpec, *, scored: bool, prefix_read: bool) -> Iterator[tuple[str, Policy]]:
-    """Yield every preset that fits the model, and random controls, by name."""
-    for name, preset in PRESETS.items():
-        if not preset.fits(model):
+    """Yield the seeded presets that were made for the model, and random controls, by name."""
+    for name in (*SEEDED, *_SIZED.get(model.width, _USUAL_SIZE)):
+        chosen = find(name)
+        if not chosen.made_for(model) or (chosen.last_block == "prefix_only" and not prefix_read):
             continue
-        policy = preset.build(model)
-        if _can_follow(policy, scored=scored, prefix_read=prefix_read):
+        policy = preset(name, model)
+        if scored or not policy.scores & CLASS_SCORES:
             yield name, policy
             if name in _CONTROLLED:
                 yield f"random-{name}", at_random(policy)
@@ -88,12 +119,6 @@ def _parameters(
         chosen[f"op.{block}"] = op if block in sites else "keep"
         chosen[f"left.{block}"] = left
     return chosen
-
-
-def _can_follow(policy: Policy, *, scored: bool, prefix_read: bool) -> bool:
-    return (scored or not policy.scores & CLASS_SCORES) and (
-        prefix_read or policy.last_block == "full"
-    )
 
 
 class Fixed:

@@ -1,0 +1,41 @@
+import pytest
+
+from tokensearch.policy import PRESETS, ModelSpec
+from tokensearch.search.seeds import SEEDED, published
+
+
+def names(width: int, *, blocks: int = 12) -> list[str]:
+    model = ModelSpec("any", blocks, 196, 1, width)
+    return [name for name, _ in published(model, scored=True, prefix_read=True)]
+
+
+def test_a_search_tries_a_documented_few_of_the_presets() -> None:
+    assert set(SEEDED) < set(PRESETS)
+    assert len(names(384)) <= 12 < len(PRESETS)
+
+
+@pytest.mark.parametrize(
+    ("width", "lists"),
+    [
+        (128, ["diffrate-s-2.3", "diffrate-s-2.9"]),
+        (192, ["diffrate-t-0.6", "diffrate-t-0.8"]),
+        (384, ["diffrate-s-2.3", "diffrate-s-2.9"]),
+        (768, ["diffrate-b-8.7", "diffrate-b-11.5"]),
+    ],
+)
+def test_the_lists_of_diffrate_are_those_of_the_models_size(width: int, lists: list[str]) -> None:
+    assert [name for name in names(width) if name.startswith("diffrate")] == lists
+
+
+def test_a_large_model_gets_what_was_published_for_it() -> None:
+    assert names(1024, blocks=24) == [
+        "none",
+        "last-cls",
+        "tome-l-r7",
+        "diffrate-mae-l-31.0",
+        "diffrate-mae-l-38.5",
+    ]
+
+
+def test_a_model_that_no_preset_was_made_for_gets_the_controls() -> None:
+    assert names(64, blocks=7) == ["none", "last-cls"]
