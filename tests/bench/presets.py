@@ -16,11 +16,13 @@ import torch
 
 from tokensearch import applied
 from tokensearch.measure import Budget, clock_for, compare, describe_cell
-from tokensearch.policy import PRESETS
+from tokensearch.policy import find
 from tokensearch.records import to_json
 from tokensearch.runtime import describe
 
 MODEL = "deit_small_patch16_224"
+# One of each operator; each takes its seconds at every batch.
+SHORT = ("none", "last-cls", "tome-r13", "ppt-r50", "ppt-r50-prune", "evit-0.7", "diffrate-s-2.9")
 
 
 def main(arguments: list[str]) -> None:
@@ -44,23 +46,25 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seconds", type=float, default=6.0, help="per preset and batch")
+    parser.add_argument("--presets", nargs="+", default=None, help="their names")
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--out", default=None, help="file that is rewritten after every preset")
     return parser.parse_args(arguments)
 
 
 def timings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield a result per batch and preset that fits."""
+    """Yield a result per batch and preset: those asked for, or the short list's that fit."""
     kind, place = getattr(torch, options.dtype), torch.device(options.device)
     model = timm.create_model(options.model).eval().to(place, kind)
     candidate = copy.deepcopy(model)
     spec = describe(model)
+    presets = options.presets or [name for name in SHORT if find(name).made_for(spec)]
     budget = Budget(warmup=3, min_pairs=20, max_pairs=200, seconds=options.seconds, precision=0.005)
     for batch in options.batch:
         images = torch.randn(batch, *model.pretrained_cfg["input_size"]).to(place, kind)
         cell = describe_cell(place, dtype=kind, batch=batch, resolution=images.shape[-1])
         runs = partial(model, images), partial(candidate, images)
-        for preset in (name for name, preset in PRESETS.items() if preset.fits(spec)):
+        for preset in presets:
             with torch.inference_mode(), applied(candidate, preset):
                 comparison = compare(*runs, clock=clock_for(place), budget=budget)
             yield {
@@ -76,5 +80,5 @@ def line(result: dict[str, Any]) -> str:
     found, batch = result["comparison"], result["cell"]["batch"]
     interval = f"{found['ratio']:.3f}x [{found['low']:.3f}, {found['high']:.3f}]"
     cautions = ", ".join(found["cautions"])
-    name = f"{result['model']} batch {batch:3d}  {result['preset']:10s}"
+    name = f"{result['model']} batch {batch:3d}  {result['preset']:16s}"
     return f"{name} {interval} {found['verdict']} {cautions}"
