@@ -47,6 +47,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL, help="of the presets")
     parser.add_argument("--batch", nargs="+", default=["1", "8", "64"], help="of the presets")
     parser.add_argument("--seconds", default="4", help="per preset and batch")
+    parser.add_argument("--presets", nargs="+", default=None, help="default: one per operator")
     return parser.parse_args(arguments)
 
 
@@ -63,6 +64,8 @@ def commands(options: argparse.Namespace, out: Path) -> dict[str, list[str]]:
         "--out",
         str(out / "presets.json"),
     ]
+    if options.presets:
+        timing += ["--presets", *options.presets]
     return {
         "tests": [python, "-m", "pytest", "-m", "gpu", "-p", "no:cacheprovider"],
         "run": [python, *search, "--minutes", "1.5"],
