@@ -168,6 +168,7 @@ def test_more_trials_go_on_where_the_run_ended(tmp_path: Path) -> None:
 KILLED = """
 import sys
 from pathlib import Path
+import tests.conftest  # as many threads as here: a run goes on in the same cell only
 from tests.search.tiny import by_macs, session
 session(Path(sys.argv[1]), trials=16, target="0.6x").run()
 """
