@@ -11,7 +11,7 @@ from enum import StrEnum
 from statistics import median, quantiles
 from typing import Any, Literal, get_args
 
-Backend = Literal["eager"]
+Backend = Literal["eager", "compile", "cudagraph"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 AccuracyKind = Literal["top1", "agreement"]
 
@@ -49,7 +49,7 @@ class Cell:
     dtype: str  # "float32", ...
     batch: int  # images per pass
     resolution: int  # pixels, square
-    backend: Backend
+    backend: Backend  # how the model is run (`runtime.backed`)
     threads: int  # intra-op threads of torch
     machine: Machine
 

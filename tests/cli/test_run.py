@@ -117,6 +117,10 @@ TARGETS = "write 5ms, 800us, 0.6x (of the baseline) or 2000/s (images)"
         (["--space", "fast"], "search space 'fast' is unknown; known are default"),
         (["--images", "10"], "--images is '10'; it must be three numbers like 512,512,2000"),
         (["--device", "tpu"], "device 'tpu' is not on this machine; it has cpu"),
+        (
+            ["--backend", "cudagraph", "--device", "cpu"],
+            "backend cudagraph needs an NVIDIA GPU; the images are on cpu",
+        ),
         (["--checkpoint", "nothing.pth"], "checkpoint nothing.pth does not exist"),
     ],
 )

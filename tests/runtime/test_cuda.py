@@ -3,6 +3,9 @@ import timm
 import torch
 
 import tokensearch
+from tests.runtime.operators import POLICIES, host
+from tokensearch.errors import ModelError
+from tokensearch.runtime import backed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -77,3 +80,42 @@ def test_remove_restores_the_model_on_the_gpu(model: torch.nn.Module, images: to
         tokensearch.remove(tokensearch.apply(model, "tome-r13"))
 
         assert torch.equal(model(images), before)
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_every_operator_is_captured_and_replayed(name: str) -> None:
+    model = tokensearch.apply(host(), POLICIES[name]).cuda()
+    batches = torch.randn(3, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
+
+    with torch.inference_mode():
+        replay = backed(model, "cudagraph", batches[0])
+
+        for images in batches:
+            torch.testing.assert_close(replay(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_graph_outlives_the_mode_it_was_captured_in(
+    model: torch.nn.Module, images: torch.Tensor
+) -> None:
+    with torch.inference_mode(), tokensearch.applied(model, "tome-r13"):
+        replay, expected = backed(model, "cudagraph", images), model(images)
+
+    torch.testing.assert_close(replay(images), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_graph_refuses_another_batch(model: torch.nn.Module, images: torch.Tensor) -> None:
+    replay = backed(model, "cudagraph", images)
+
+    with pytest.raises(ModelError, match="captured for images of 8x3x224x224 float32, not of 4x3"):
+        replay(images[:4])
+
+
+@pytest.mark.parametrize("name", ["tome-r13", "evit-0.7"])
+def test_compiled_models_give_the_answers_of_eager_on_the_gpu(
+    name: str, model: torch.nn.Module, images: torch.Tensor
+) -> None:
+    with torch.inference_mode(), tokensearch.applied(model, name):
+        run = backed(model, "compile", images)
+
+        similarity = torch.cosine_similarity(run(images), model(images), dim=1)
+    assert (similarity > 0.999).all()  # near-ties may fall otherwise

@@ -8,6 +8,7 @@ import typer
 from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.options import (
     SIZES_TEXT,
+    BackendOption,
     BatchOption,
     CheckpointOption,
     ClassMapOption,
@@ -41,6 +42,7 @@ def evaluate(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     batch_size: BatchOption = 8,
+    backend: BackendOption = "eager",
     images: ImagesOption = SIZES_TEXT,
     seed: SeedOption = 0,
     as_json: JsonOption = False,
@@ -65,6 +67,7 @@ def evaluate(
         device=place,
         dtype=dtype,
         batch=batch_size,
+        backend=backend,
         seed=seed,
     )
     chosen = _read(policy, subject, rescale=rescale)

@@ -42,6 +42,10 @@ DeviceOption = Annotated[
 DtypeOption = Annotated[
     Literal["float32", "float16", "bfloat16"], Option("--dtype", help="number type of the model")
 ]
+BackendOption = Annotated[
+    Literal["eager", "compile", "cudagraph"],
+    Option("--backend", help="how the model is run when it is timed; compiling takes its time"),
+]
 BatchOption = Annotated[
     int,
     Option("--batch-size", min=1, metavar="N", help="images per pass"),

@@ -11,6 +11,7 @@ import typer
 from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import (
     SIZES_TEXT,
+    BackendOption,
     BatchOption,
     CheckpointOption,
     ClassMapOption,
@@ -66,6 +67,7 @@ def run(
     device: DeviceOption = "auto",
     dtype: DtypeOption = "float32",
     batch_size: BatchOption = 8,
+    backend: BackendOption = "eager",
     space: SpaceOption = "default",
     sampler: SamplerOption = "tpe",
     images: ImagesOption = SIZES_TEXT,
@@ -96,7 +98,8 @@ def run(
     chosen = load_space(space)
     place = resolve_device(device)
     name = resolve_name(model)
-    where = out_folder or Path("runs") / f"{model}-{place.type}-{target}".replace("/", "-")
+    way = place.type if backend == "eager" else f"{place.type}-{backend}"
+    where = out_folder or Path("runs") / f"{model}-{way}-{target}".replace("/", "-")
     folder = RunFolder(where)
     folder.check()
     err.print(f"model {model} is {name}, on {place}; run folder {where}")
@@ -110,6 +113,7 @@ def run(
         device=place,
         dtype=dtype,
         batch=batch_size,
+        backend=backend,
         seed=seed,
     )
     settings = Settings(
@@ -125,6 +129,7 @@ def run(
         space_digest=chosen.digest,
         sampler=sampler,
         seed=seed,
+        backend=backend,
     )
     with listener(err) as watcher:
         session = Session(

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokensearch.data.splits import Sizes, Splits
-    from tokensearch.records import Cell
+    from tokensearch.records import Backend, Cell
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
 
@@ -72,6 +72,7 @@ def prepare(
     device: "torch.device",
     dtype: DTypeName,
     batch: int,
+    backend: "Backend",
     seed: int,
 ) -> Subject:
     """Load the model and its images: the user's own, the bundled ones, or photograph crops.
@@ -85,7 +86,9 @@ def prepare(
     from tokensearch.data.sources import splits_from
     from tokensearch.measure import describe_cell
     from tokensearch.models import DEMO, load_model
+    from tokensearch.runtime import check_backend
 
+    check_backend(backend, device)
     loaded = load_model(name, checkpoint=checkpoint, data_config=data_config)
     config = dict(loaded.data_config)
     if data is not None:
@@ -97,7 +100,7 @@ def prepare(
     kind = getattr(torch, dtype)
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
-    cell = describe_cell(device, dtype=kind, batch=batch, resolution=int(size[-1]))
+    cell = describe_cell(device, dtype=kind, batch=batch, resolution=int(size[-1]), backend=backend)
     module = loaded.module.to(device=device, dtype=kind)
     images, _ = next(splits.search.batches(1))
     check_forward(loaded.name, module, images.to(device, kind))

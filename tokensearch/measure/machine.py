@@ -9,7 +9,7 @@ import torch
 
 from tokensearch.measure.clock import Clock, clock_for
 from tokensearch.measure.paired import Budget, compare
-from tokensearch.records import Cell, Comparison, Machine
+from tokensearch.records import Backend, Cell, Comparison, Machine
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
 
@@ -31,14 +31,21 @@ def this_machine(device: torch.device) -> Machine:
     )
 
 
-def describe_cell(device: torch.device, dtype: torch.dtype, batch: int, resolution: int) -> Cell:
+def describe_cell(
+    device: torch.device,
+    dtype: torch.dtype,
+    batch: int,
+    resolution: int,
+    *,
+    backend: Backend = "eager",
+) -> Cell:
     """Return what a latency belongs to: `batch` images of `resolution` pixels square, here."""
     return Cell(
         device=device.type,
         dtype=str(dtype).removeprefix("torch."),
         batch=batch,
         resolution=resolution,
-        backend="eager",
+        backend=backend,
         threads=torch.get_num_threads(),
         machine=this_machine(device),
     )

@@ -142,6 +142,9 @@ def _times(source: _Source) -> str:
         f"{text.percent(baseline.unexplained_share)} of the un-reduced model's pass and "
         f"{text.percent(answer.unexplained_share)} of the answer's. Un-reduced → answer:"
     )
+    backend = source.run["settings"]["backend"]
+    if backend != "eager":
+        words = f"Profiled passes are eager; every latency is of {backend} passes. {words}"
     return f"{words}\n\n{to_markdown(grid)}\n\n![time by phase]({PHASES_PICTURE})"
 
 

@@ -1,13 +1,16 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
 from tokensearch.runtime.attach import applied, apply, policy_of, ranged, remove, trace
+from tokensearch.runtime.backends import backed, check_backend
 from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 
 __all__ = [
     "applied",
     "apply",
+    "backed",
     "check",
+    "check_backend",
     "describe",
     "policy_of",
     "ranged",

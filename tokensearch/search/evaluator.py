@@ -5,8 +5,8 @@ that neither is timed in the other's caches and nothing is attached while the cl
 """
 
 import copy
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from tokensearch.measure import Budget, clock_for, compare, profile
 from tokensearch.policy import Policy
 from tokensearch.records import Accuracy, Cell, Comparison, Paired, Profile
 from tokensearch.run_folder import RunFolder
+from tokensearch.search.pairs import Pairs
 
 # Images per pass when only answers count. Larger passes were no faster per image on two CPU cores.
 ACCURACY_BATCH = 32
@@ -96,16 +97,20 @@ class Evaluator:
         """Latency in the cell, in turn with the un-reduced model."""
         images = self._images()
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
+            baseline, candidate = self._pairs.pair(model, images)
             return compare(
-                partial(self.model, images),
-                partial(model, images),
+                baseline,
+                candidate,
                 clock=clock_for(torch.device(self.cell.device)),
                 budget=budget,
                 seed=self.seed,
             )
 
     def profile(self, policy: Policy, name: str, folder: RunFolder) -> Profile:
-        """Where a pass under the policy spends its time; leaves a TensorBoard folder."""
+        """Where a pass under the policy spends its time; leaves a TensorBoard folder.
+
+        Always an eager pass: what is compiled or replayed can no longer be told apart by block.
+        """
         images = self._images()
         with (
             torch.inference_mode(),
@@ -115,10 +120,14 @@ class Evaluator:
             return profile(
                 partial(model, images),
                 name=name,
-                cell=self.cell,
+                cell=replace(self.cell, backend="eager"),
                 clock=clock_for(torch.device(self.cell.device)),
                 trace_dir=folder.profiles / "tensorboard",
             )
+
+    @cached_property
+    def _pairs(self) -> Pairs:
+        return Pairs(self.model, self.cell.backend)
 
     def _predict(
         self,

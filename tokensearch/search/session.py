@@ -94,6 +94,7 @@ class Session:
             dtype=getattr(torch, settings.dtype),
             batch=settings.batch,
             resolution=settings.resolution,
+            backend=settings.backend,
         )
 
     def _document(self) -> dict[str, Any]:

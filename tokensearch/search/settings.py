@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from tokensearch.policy import Target
+from tokensearch.records import Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class Settings:
     space_digest: str
     sampler: str
     seed: int
-    backend: str = "eager"
+    backend: Backend = "eager"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields as run.json holds them."""

@@ -1,0 +1,87 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import fx
+
+import tokensearch
+from tests.search.tiny import model, splits
+from tokensearch.measure import Budget, describe_cell
+from tokensearch.policy import Policy, Pool, Prune
+from tokensearch.run_folder import RunFolder
+from tokensearch.runtime import backed, describe
+from tokensearch.search import pairs
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.pairs import Pairs
+
+CELL = describe_cell(torch.device("cpu"), torch.float32, 2, 32, backend="compile")
+BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=12, seconds=1.0, precision=0.5)
+SPEC = describe(model())
+
+
+class Counting:
+    """A compiler that runs the graph as it is, and counts the graphs that it is given."""
+
+    def __init__(self) -> None:
+        self.graphs = 0
+
+    def __call__(self, graph: fx.GraphModule, _: list[Any]) -> Any:
+        self.graphs += 1
+        return graph.forward
+
+
+@pytest.fixture
+def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
+    counting = Counting()
+    monkeypatch.setattr(pairs, "backed", partial(backed, compiler=counting))
+    yield counting
+    torch.compiler.reset()
+
+
+def test_the_unreduced_model_is_compiled_once_and_each_candidate_for_itself(
+    compiler: Counting,
+) -> None:
+    evaluator = Evaluator(model(), splits(), CELL, seed=0)
+
+    for keep in (12, 8):
+        found = evaluator.time(Policy(SPEC, (Prune(1, keep), Pool(2, 6))), BUDGET)
+        assert len(found.candidate.passes_ms) == 12
+
+    assert compiler.graphs == 3
+
+
+def test_what_was_compiled_is_forgotten_now_and_then(
+    compiler: Counting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pairs, "FORGET_AFTER", 2)
+    made, candidate, images = Pairs(model(), "compile"), model(), torch.randn(2, 3, 32, 32)
+
+    with torch.inference_mode():
+        for keep in (12, 10, 8):
+            with tokensearch.applied(candidate, Policy(SPEC, (Prune(1, keep),))) as followed:
+                baseline, run = made.pair(followed, images)
+                assert torch.equal(baseline(), made.model(images))
+                assert torch.equal(run(), followed(images))
+
+    assert compiler.graphs == 5  # the un-reduced model again, before the third
+
+
+def test_an_eager_pair_is_the_models_themselves() -> None:
+    baseline, candidate, images = model(), model(), torch.randn(2, 3, 32, 32)
+
+    first, second = Pairs(baseline, "eager").pair(candidate, images)
+
+    assert (first.func, second.func) == (baseline, candidate)
+
+
+def test_a_profile_says_that_its_passes_are_eager(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create()
+
+    found = Evaluator(model(), splits(), CELL, seed=0).profile(Policy(SPEC), "baseline", folder)
+
+    assert found.cell == replace(CELL, backend="eager")

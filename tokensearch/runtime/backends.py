@@ -1,0 +1,142 @@
+"""How a model is run: as it is, compiled, or as a captured CUDA graph.
+
+A policy fixes every count, so no batch takes another path than the one before. That is what
+compiled programs and graphs need.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import CodeType, FunctionType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokensearch.errors import ModelError
+from tokensearch.records import Backend
+
+Forward = Callable[[Tensor], Tensor]
+
+# Passes before a capture, on a stream of its own: libraries set themselves up in the first ones,
+# which may not happen inside a capture. As many as PyTorch's notes on CUDA graphs run.
+PASSES_BEFORE_CAPTURE = 3
+
+
+def backed(
+    model: nn.Module,
+    backend: Backend,
+    example: Tensor,
+    *,
+    compiler: str | Callable[..., Any] = "inductor",
+) -> Forward:
+    """Return what runs `model` by `backend` on batches like `example`, warmed up on it.
+
+    eager      the model itself
+    compile    one graph for the whole model and the shape of `example`; another shape is compiled
+               when it comes. `compiler` is what torch.compile calls a backend
+    cudagraph  captured once and replayed; another shape is refused
+
+    Call it as it was made: under `torch.inference_mode` or not, since compiled code is for one of
+    the two. A model that is given another policy must be backed anew.
+
+    ModelError where the backend cannot work.
+    """
+    match backend:
+        case "eager":
+            return model
+        case "compile":
+            return _compiled(model, example, compiler)
+        case "cudagraph":
+            return _captured(model, example)
+
+
+def check_backend(backend: Backend, device: torch.device) -> None:
+    """See whether `backend` works on `device` before anything relies on it; ModelError if not."""
+    with torch.inference_mode():
+        backed(nn.GELU(), backend, torch.ones(8, device=device))
+
+
+def _compiled(model: nn.Module, example: Tensor, compiler: str | Callable[..., Any]) -> Forward:
+    run = torch.compile(_own_code(model), fullgraph=True, dynamic=False, backend=compiler)
+    try:
+        run(example)
+    except RuntimeError as error:  # the base of what the compiler raises, cause inside
+        reason = _line(getattr(error, "inner_exception", error))
+        raise ModelError(f"a {type(model).__name__} cannot be compiled here: {reason}") from error
+    return run
+
+
+def _own_code(model: nn.Module) -> Forward:
+    """Return a function that calls `model`, with a code object of its own.
+
+    The compiler keeps what it compiled by code object, tries entry after entry in each call, and
+    gives up after eight. Candidates of a search, and their baseline, must not share one.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        out: Tensor = model(images)
+        return out
+
+    code: CodeType = run.__code__.replace()
+    return FunctionType(code, run.__globals__, run.__name__, None, run.__closure__)
+
+
+@dataclass(frozen=True, eq=False)
+class _Captured:
+    """A CUDA graph, with the memory that it reads and writes."""
+
+    model: nn.Module  # whose weights it reads
+    graph: torch.cuda.CUDAGraph
+    images: Tensor
+    out: Tensor
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Replay the graph on `images`; what it returns is the caller's."""
+        if images.shape != self.images.shape or images.dtype != self.images.dtype:
+            raise ModelError(
+                f"the CUDA graph was captured for images of {_kind(self.images)}, not of "
+                f"{_kind(images)}; capture one for these"
+            )
+        self.images.copy_(images)
+        self.graph.replay()
+        return self.out.clone()  # the next replay writes over it
+
+
+def _captured(model: nn.Module, example: Tensor) -> Forward:
+    if example.device.type != "cuda":
+        raise ModelError(
+            f"backend cudagraph needs an NVIDIA GPU; the images are on {example.device.type}"
+        )
+    try:
+        return _capture(model, example)
+    except RuntimeError as error:
+        raise ModelError(
+            f"a {type(model).__name__} cannot be captured as a CUDA graph: {_line(error)}"
+        ) from error
+
+
+def _capture(model: nn.Module, example: Tensor) -> Forward:
+    # Not as inference tensors, which nothing could be copied into outside that mode.
+    with torch.inference_mode(mode=False), torch.no_grad(), torch.cuda.device(example.device):
+        images = example.clone()
+        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's gap
+        aside.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(aside):
+            for _ in range(PASSES_BEFORE_CAPTURE):
+                model(images)
+        torch.cuda.current_stream().wait_stream(aside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            out = model(images)
+    if not isinstance(out, Tensor):
+        kind = type(out).__name__
+        raise ModelError(f"a {type(model).__name__} returns {kind}; a CUDA graph needs one tensor")
+    return _Captured(model, graph, images, out)
+
+
+def _kind(images: Tensor) -> str:
+    return f"{'x'.join(map(str, images.shape))} {str(images.dtype).removeprefix('torch.')}"
+
+
+def _line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,0 +1,47 @@
+"""What is timed in turn: the un-reduced model and a candidate, both run by the cell's backend."""
+
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from tokensearch.measure import Run
+from tokensearch.records import Backend
+from tokensearch.runtime import backed
+from tokensearch.runtime.backends import Forward
+
+# A compiled candidate of twelve blocks leaves about 15 MB behind in torch 2.15 until all that was
+# compiled is forgotten; then the un-reduced model must be compiled anew.
+FORGET_AFTER = 16
+
+
+@dataclass
+class Pairs:
+    """Makes pairs of passes. The un-reduced model is prepared once, each candidate for itself."""
+
+    model: nn.Module  # un-reduced
+    backend: Backend
+    _baseline: Forward | None = None
+    _candidates: int = 0
+
+    def pair(self, candidate: nn.Module, images: Tensor) -> tuple[Run, Run]:
+        """Return a pass of the un-reduced model and one of `candidate`, both warmed up.
+
+        `candidate` must not be given another policy while they are in use.
+        """
+        if self._baseline is None or self._worn:
+            self._forget()
+            self._baseline = backed(self.model, self.backend, images)
+        self._candidates += 1
+        run = backed(candidate, self.backend, images)
+        return partial(self._baseline, images), partial(run, images)
+
+    @property
+    def _worn(self) -> bool:
+        return self.backend == "compile" and self._candidates >= FORGET_AFTER
+
+    def _forget(self) -> None:
+        if self._candidates:
+            torch.compiler.reset()
+        self._candidates = 0
