@@ -65,6 +65,9 @@ def kmedoids(features: Tensor, *, clusters: int) -> Tensor:
     Source: Token Pooling (arXiv:2110.03860).
     """
     distance = _distances(features, features)
+    # Of a cluster of two, either is the medoid: an exact tie, which rounding must not decide.
+    itself = torch.eye(features.shape[1], dtype=torch.bool, device=features.device)
+    distance = (distance + distance.transpose(1, 2)).masked_fill(itself, 0)
     centre = _spread(features, clusters)
     label = _nearest(features, take(features, centre), centre)
     for _ in range(ROUNDS - 1):
