@@ -3,9 +3,13 @@
 import argparse
 from collections.abc import Callable
 
-from tests.bench import gpu, presets
+from tests.bench import gpu, presets, runtime
 
-BENCHES: dict[str, Callable[[list[str]], None]] = {"presets": presets.main, "gpu": gpu.main}
+BENCHES: dict[str, Callable[[list[str]], None]] = {
+    "presets": presets.main,
+    "gpu": gpu.main,
+    "runtime": runtime.main,
+}
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
 parser.add_argument("name", choices=BENCHES)

@@ -51,7 +51,7 @@ def test_a_space_means_what_its_parameters_say() -> None:
     assert policy == Policy(DEIT, (Prune(3, 96), Pool(7, 48)), proportional_attention=True)
 
 
-def test_a_model_without_class_token_is_offered_no_prune_by_class_attention() -> None:
+def test_a_model_without_class_token_is_offered_prunes_by_mean_attention() -> None:
     space = load_space("default").fitting(DEIT, scored=False, prefix_read=False)
 
     assert space.score == "mean_attention"

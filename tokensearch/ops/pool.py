@@ -52,23 +52,39 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
     ->      (B, P + N - r, C)   prefix, then A without the leaving, then B (ToMe's order)
     """
     x, size = tokens.x, tokens.size
-    place_a, place_b = halves(x.shape[1], prefix=prefix)
-    joins = one_hot(matching.partner, rows=x[:, place_b].shape[1], dtype=x.dtype)  # (B, B', r)
-    heavy = x if size is None else x * size
-    size_b = 1 + joins.sum(2, keepdim=True)
-    if size is not None:
-        size_b = size[:, place_b] + joins @ take(size[:, place_a], matching.leave)
-    x_b = (heavy[:, place_b] + joins @ take(heavy[:, place_a], matching.leave)) / size_b
-    x = torch.cat([x[:, :prefix], take(x[:, place_a], matching.stay), x_b], dim=1)
-    untouched = x.shape[1] - size_b.shape[1]
-    if size is None:
-        first = size_b.new_ones(x.shape[0], untouched, 1)
+    images, length, width = x.shape
+    place_a, place_b = halves(length, prefix=prefix)
+    # Rows of A among the rows of all images, so that whole rows are copied once and none twice.
+    first = torch.arange(place_a.start, images * length, length, device=x.device)[:, None]
+    stay, leave = (torch.add(first, part, alpha=2).flatten() for part in matching[:2])
+    rows = x.reshape(images * length, width)
+    left = rows.index_select(0, stay).view(images, -1, width)
+    moving = rows.index_select(0, leave).view(images, -1, width)
+    weights = None if size is None else size.reshape(images * length)
+    joins = _joins(matching.partner, x, place_b, None if weights is None else weights[leave])
+    heavy, size_b = x[:, place_b], joins.sum(2, keepdim=True)
+    if size is None or weights is None:
+        size_b = size_b + 1
+        kept = size_b.new_ones(images, prefix + left.shape[1], 1)
     else:
-        first = torch.cat([size[:, :prefix], take(size[:, place_a], matching.stay)], dim=1)
-    after = Tokens(x, torch.cat([first, size_b], dim=1))
+        heavy, size_b = heavy * size[:, place_b], size_b + size[:, place_b]
+        kept = torch.cat([size[:, :prefix], weights[stay].view(images, -1, 1)], dim=1)
+    merged = torch.baddbmm(heavy, joins, moving) / size_b
+    after = Tokens(
+        torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat([kept, size_b], dim=1)
+    )
     if not tracked(tokens):
         return after
     return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
+
+
+def _joins(partner: Tensor, x: Tensor, place_b: slice, weight: Tensor | None) -> Tensor:
+    """(B, B', r): the weight of each leaving token in the row of its partner, zeros elsewhere."""
+    joins = x.new_zeros(x.shape[0], x[:, place_b].shape[1], partner.shape[1])
+    column = partner[:, None]  # one row a column: nothing is written twice, so order cannot matter
+    if weight is None:
+        return joins.scatter(1, column, 1.0)
+    return joins.scatter(1, column, weight.view(column.shape))
 
 
 def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:

@@ -20,8 +20,9 @@ def attention_row(
                             the second of a pair is subtracted, this many times
     ->        (B, H, T)     (B, H / 2, T) for differential attention
     """
-    logits = (query * query.shape[-1] ** -0.5) @ keys.transpose(-2, -1)
-    row: Tensor = (logits if bias is None else logits + bias).softmax(dim=-1)[:, :, 0]
+    # A sum of products: a matrix product would first copy the keys, which lie apart, head by head.
+    logits = (keys * (query * query.shape[-1] ** -0.5)).sum(dim=-1)
+    row: Tensor = (logits if bias is None else logits + bias[:, :, 0]).softmax(dim=-1)
     if contrast is None:
         return row
     return row[:, ::2] - contrast * row[:, 1::2]

@@ -41,7 +41,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     Whole rows are copied; `gather` with an expanded index moves one element at a time.
     """
     images, rows, width = values.shape
-    first = torch.arange(images, device=index.device)[:, None] * rows
+    first = torch.arange(0, images * rows, rows, device=index.device)[:, None]
     picked = values.reshape(images * rows, width).index_select(0, (index + first).flatten())
     return picked.view(images, index.shape[1], width)
 

@@ -97,8 +97,11 @@ class Reduction:
             return ops.rank(score, keep=step.keep, prefix=self.prefix)
 
     def _metric(self) -> Tensor:
-        """What bipartite matching compares: keys averaged over heads, (B, T, D)."""
-        metric = self.attended.keys.mean(dim=1)
+        """What bipartite matching compares: keys summed over heads, (B, T, D).
+
+        The authors take the mean, which points the same way.
+        """
+        metric = self.attended.keys.sum(dim=1)
         return metric if self.pruned is None else take(metric, self.pruned)
 
     def _score(self, name: Score) -> Tensor:

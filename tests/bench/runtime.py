@@ -1,0 +1,226 @@
+"""What following a policy costs beyond the tokens it saves, on DeiT-S.
+
+    python -m tests.bench runtime [--backend eager compile] [--batch 1 8] [--json]
+
+*Overhead* is latency under a policy over that of the same model whose tokens are simply sliced to
+the same counts: the floor that no operator can get below. *Explicit* is ToMe the way its own code
+computes attention, the whole matrix, over the same schedule under a policy. All ratios are timed in
+turn in one run. Weights are random: they do not change how long a pass takes.
+"""
+
+import argparse
+import copy
+import json
+from collections.abc import Callable, Iterator
+from functools import partial
+from types import MethodType
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokensearch import apply, preset
+from tokensearch.measure import Budget, clock_for, compare, describe_cell
+from tokensearch.measure.profile import profile
+from tokensearch.policy import Policy, Pool, Prune
+from tokensearch.records import to_json
+from tokensearch.runtime import describe, ranged
+
+MODEL = "deit_small_patch16_224"
+SITES = ((3, 146), (6, 96), (9, 48))  # patch tokens: 147, 97 and 49 with the class token
+PHASES = ("bias", "scoring", "selecting", "gathering", "merging")
+Build = Callable[[nn.Module], nn.Module]
+
+
+def main(arguments: list[str]) -> None:
+    """Print one line per ratio; with --json, one JSON document."""
+    options = parsed(arguments)
+    results = []
+    for result in ratios(options):
+        results.append(result)
+        if not options.json:
+            print(line(result), flush=True)
+    for result in shares(options) if "eager" in options.backend else ():
+        results.append(result)
+        if not options.json:
+            print(share_line(result), flush=True)
+    if options.json:
+        print(json.dumps(results, indent=2))
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench runtime", description=__doc__)
+    parser.add_argument("--backend", nargs="+", default=["eager", "compile"])
+    parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
+    parser.add_argument("--case", nargs="+", default=list(CASES), choices=CASES)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--seconds", type=float, default=20.0, help="per ratio")
+    parser.add_argument("--json", action="store_true")
+    return parser.parse_args(arguments)
+
+
+def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield every case in every cell."""
+    device, kind = torch.device(options.device), getattr(torch, options.dtype)
+    host = timm.create_model(MODEL).eval().to(device, kind)
+    budget = Budget(
+        warmup=5, min_pairs=30, max_pairs=2000, seconds=options.seconds, precision=0.002
+    )
+    for backend in options.backend:
+        for batch in options.batch:
+            images = torch.randn(batch, 3, 224, 224).to(device, kind)
+            for name in options.case:
+                torch.compiler.reset()  # models of earlier cases count towards dynamo's limit
+                runs = tuple(run(host, build, backend, images) for build in CASES[name])
+                with torch.inference_mode():
+                    found = compare(*runs, clock=clock_for(device), budget=budget)
+                yield {
+                    "case": name,
+                    "backend": backend,
+                    "batch": batch,
+                    "comparison": to_json(found),
+                }
+
+
+def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable[[], object]:
+    """A pass of the model that `build` makes of a copy of the host."""
+    model = build(copy.deepcopy(host))
+    if backend == "compile":
+        model = torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[assignment]
+    with torch.inference_mode():
+        model(images)
+    return partial(model, images)
+
+
+def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield where reducing spends its time, phase by phase, as shares of a profiled pass."""
+    host = timm.create_model(MODEL).eval().to(options.device)
+    for batch in options.batch:
+        images = torch.randn(batch, 3, 224, 224).to(options.device)
+        for name in ("prune-3", "pool-3", "tome-r13"):
+            if name in options.case:
+                model = CASES[name][1](copy.deepcopy(host))
+                found = profiled(model, images, name)
+                yield {"case": name, "batch": batch, "shares": found}
+
+
+def profiled(model: nn.Module, images: Tensor, name: str) -> dict[str, float]:
+    cell = describe_cell(
+        images.device, dtype=images.dtype, batch=images.shape[0], resolution=images.shape[-1]
+    )
+    with torch.inference_mode(), ranged(model):
+        found = profile(
+            partial(model, images), name=name, cell=cell, clock=clock_for(images.device), passes=20
+        )
+    return {phase: found.phase_ms(phase) / found.profiled_ms for phase in PHASES}
+
+
+def pruned(model: nn.Module) -> nn.Module:
+    steps = tuple(Prune(block, keep) for block, keep in SITES)
+    return apply(model, Policy(describe(model), steps))
+
+
+def pooled(model: nn.Module) -> nn.Module:
+    steps = tuple(Pool(block, keep) for block, keep in SITES)
+    return apply(model, Policy(describe(model), steps, proportional_attention=True))
+
+
+def tome(model: nn.Module) -> nn.Module:
+    return apply(model, "tome-r13")
+
+
+def untouched(model: nn.Module) -> nn.Module:
+    return model
+
+
+def last_only(model: nn.Module) -> nn.Module:
+    return apply(model, "last-cls")
+
+
+def sliced(model: nn.Module, policy: Policy | None = None) -> nn.Module:
+    """The floor: tokens at the end are cut off, whatever they hold."""
+    steps = tuple(Prune(block, keep) for block, keep in SITES)
+    chosen = policy or Policy(describe(model), steps)
+    for block, keep in zip(model.blocks, chosen.patch_tokens_per_block, strict=True):  # type: ignore[arg-type]
+        block.forward = MethodType(partial(_sliced_forward, kept=1 + keep), block)
+    return model
+
+
+def _sliced_forward(block: Any, x: Tensor, *, kept: int) -> Tensor:
+    x = (x + block.attn(block.norm1(x)))[:, :kept]
+    out: Tensor = x + block.mlp(block.norm2(x))
+    return out
+
+
+def sliced_tome(model: nn.Module) -> nn.Module:
+    return sliced(model, preset("tome-r13", model))
+
+
+def explicit_tome(model: nn.Module) -> nn.Module:
+    """ToMe, r = 13, with the whole attention matrix and scattered sums."""
+    size: list[Tensor | None] = [None]
+    for place, block in enumerate(model.blocks):  # type: ignore[arg-type]
+        block.forward = MethodType(partial(_explicit_forward, size=size, first=place == 0), block)
+    return model
+
+
+def _explicit_forward(block: Any, x: Tensor, *, size: list[Tensor | None], first: bool) -> Tensor:
+    weight = torch.ones_like(x[..., :1]) if first or size[0] is None else size[0]
+    attn, inner = block.attn, block.norm1(x)
+    images, length, width = inner.shape
+    q, k, v = attn.qkv(inner).view(images, length, 3, attn.num_heads, -1).permute(2, 0, 3, 1, 4)
+    logits = (q @ k.transpose(-2, -1)) * attn.scale
+    if not first:
+        logits = logits + weight.log()[:, None, None, :, 0]
+    mixed = (logits.softmax(-1) @ v).transpose(1, 2).reshape(images, length, width)
+    x = x + attn.proj(mixed)
+    x, size[0] = _scattered(x, weight, k.mean(1))
+    out: Tensor = x + block.mlp(block.norm2(x))
+    return out
+
+
+def _scattered(x: Tensor, size: Tensor, metric: Tensor, removed: int = 13) -> tuple[Tensor, Tensor]:
+    """Merge as gather and scatter-add: even places into the odd ones they resemble most."""
+    unit = F.normalize(metric, dim=-1)
+    scores = unit[:, ::2] @ unit[:, 1::2].transpose(1, 2)
+    scores[:, 0] = -torch.inf  # the class token stays
+    best, partner = scores.max(-1)
+    order = best.argsort(-1, descending=True)[..., None]
+    stay, leave = order[:, removed:].sort(1).values, order[:, :removed]
+    target = partner[..., None].gather(1, leave)
+
+    def merged(values: Tensor) -> Tensor:
+        even, odd, width = values[:, ::2], values[:, 1::2], values.shape[-1]
+        moving = even.gather(1, leave.expand(-1, -1, width))
+        odd = odd.scatter_add(1, target.expand(-1, -1, width), moving)
+        return torch.cat([even.gather(1, stay.expand(-1, -1, width)), odd], dim=1)
+
+    whole = merged(size)
+    return merged(x * size) / whole, whole
+
+
+# Baseline first, as in every comparison: ratio = second / first.
+CASES: dict[str, tuple[Build, Build]] = {
+    "prune-3": (sliced, pruned),
+    "pool-3": (sliced, pooled),
+    "tome-r13": (sliced_tome, tome),
+    "tome-r13 against explicit": (explicit_tome, tome),
+    "last block, class token alone": (untouched, last_only),
+}
+
+
+def line(result: dict[str, Any]) -> str:
+    """One ratio as people read it."""
+    found = result["comparison"]
+    interval = f"{found['ratio']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+    cell = f"{result['backend']:8s} batch {result['batch']:2d}"
+    return f"{cell}  {result['case']:30s} {interval}  {', '.join(found['cautions'])}"
+
+
+def share_line(result: dict[str, Any]) -> str:
+    """One profile as people read it."""
+    parts = ", ".join(f"{phase} {share:.1%}" for phase, share in result["shares"].items())
+    return f"profiled batch {result['batch']:2d}  {result['case']:10s} {parts}"
