@@ -40,7 +40,7 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     place_a, place_b = halves(metric.shape[1], prefix=prefix)
     direction = unit(metric)
     similarity, partner = (direction[:, place_a] @ direction[:, place_b].transpose(1, 2)).max(dim=2)
-    order = similarity.argsort(dim=1, descending=True, stable=True)
+    order = similarity.sort(dim=1, descending=True, stable=True).indices
     leave, stay = order[:, :removed], order[:, removed:]
     return Matching(stay.sort(dim=1).values, leave, partner.gather(1, leave))
 
@@ -60,31 +60,32 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
     rows = x.reshape(images * length, width)
     left = rows.index_select(0, stay).view(images, -1, width)
     moving = rows.index_select(0, leave).view(images, -1, width)
-    weights = None if size is None else size.reshape(images * length)
-    joins = _joins(matching.partner, x, place_b, None if weights is None else weights[leave])
-    heavy, size_b = x[:, place_b], joins.sum(2, keepdim=True)
-    if size is None or weights is None:
-        size_b = size_b + 1
-        kept = size_b.new_ones(images, prefix + left.shape[1], 1)
+    if size is None:
+        joins = _joins(matching.partner, x, place_b)
+        size_b = joins.sum(2, keepdim=True) + 1
+        sizes = [size_b.new_ones(images, prefix + left.shape[1], 1), size_b]
+        heavy = x[:, place_b]
     else:
-        heavy, size_b = heavy * size[:, place_b], size_b + size[:, place_b]
-        kept = torch.cat([size[:, :prefix], weights[stay].view(images, -1, 1)], dim=1)
+        weights = size.reshape(images * length)
+        joins = _joins(matching.partner, x, place_b, weights.index_select(0, leave))
+        size_b = joins.sum(2, keepdim=True) + size[:, place_b]
+        kept = weights.index_select(0, stay).view(images, -1, 1)
+        sizes = [size[:, :prefix], kept, size_b]
+        heavy = x[:, place_b] * size[:, place_b]
     merged = torch.baddbmm(heavy, joins, moving) / size_b
-    after = Tokens(
-        torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat([kept, size_b], dim=1)
-    )
+    after = Tokens(torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat(sizes, dim=1))
     if not tracked(tokens):
         return after
     return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
 
 
-def _joins(partner: Tensor, x: Tensor, place_b: slice, weight: Tensor | None) -> Tensor:
+def _joins(partner: Tensor, x: Tensor, place_b: slice, weight: Tensor | None = None) -> Tensor:
     """(B, B', r): the weight of each leaving token in the row of its partner, zeros elsewhere."""
     joins = x.new_zeros(x.shape[0], x[:, place_b].shape[1], partner.shape[1])
     column = partner[:, None]  # one row a column: nothing is written twice, so order cannot matter
     if weight is None:
-        return joins.scatter(1, column, 1.0)
-    return joins.scatter(1, column, weight.view(column.shape))
+        return joins.scatter_(1, column, 1.0)
+    return joins.scatter_(1, column, weight.view(column.shape))
 
 
 def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
@@ -135,7 +136,8 @@ def unit(x: Tensor) -> Tensor:
 
     The usual floor of 1e-12 is 0 in float16, and 0 / 0 is not a number.
     """
-    return F.normalize(x, dim=-1, eps=max(1e-12, torch.finfo(x.dtype).tiny))
+    length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x / length.clamp(min=max(1e-12, torch.finfo(x.dtype).tiny))
 
 
 def one_hot(index: Tensor, *, rows: int, dtype: torch.dtype) -> Tensor:

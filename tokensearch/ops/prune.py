@@ -17,7 +17,7 @@ class Ranking(NamedTuple):
 
 def descending(score: Tensor) -> Tensor:
     """Places of tokens, best first; of equals the earlier one. (B, N) -> (B, N)."""
-    return score.argsort(dim=1, descending=True, stable=True)
+    return score.sort(dim=1, descending=True, stable=True).indices
 
 
 def rank(score: Tensor, *, keep: int, prefix: int, by_score: bool = False) -> Ranking:

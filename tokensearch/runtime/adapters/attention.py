@@ -118,21 +118,22 @@ def _project(attn: HostAttention, x: Tensor, queries: int | None) -> tuple[Tenso
     heads = attn.num_heads
     if attn.qkv is None:
         parts = (attn.q_proj(x[:, :queries]), attn.k_proj(x), attn.v_proj(x))
-    elif queries is None:
-        parts = _fused(attn, x)
-    else:
+    elif queries is not None:
         parts = _two_part(attn.qkv.weight, _bias(attn), x, queries)
+    else:
+        q, k, v = _fused(attn, x)
+        return attn.q_norm(q), attn.k_norm(k), v
     key_heads = getattr(attn, "num_kv_heads", heads)
     q, k, v = split(parts[0], heads), split(parts[1], key_heads), split(parts[2], key_heads)
     return attn.q_norm(q), attn.k_norm(k), v
 
 
-def _fused(attn: HostAttention, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _fused(attn: HostAttention, x: Tensor) -> tuple[Tensor, ...]:
     """All three projections in one product; `EvaAttention` keeps its bias apart."""
     apart = getattr(attn, "q_bias", None) is not None
     whole = F.linear(x, attn.qkv.weight, _bias(attn)) if apart else attn.qkv(x)
-    q, k, v = whole.chunk(3, dim=-1)
-    return q, k, v
+    parts: Tensor = whole.unflatten(-1, (3, attn.num_heads, -1))
+    return parts.permute(2, 0, 3, 1, 4).unbind(0)
 
 
 def _two_part(
