@@ -60,6 +60,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch presets --model deit_s": ([], 0, "tome-r13"),
     "tokensearch report runs/demo-cpu-0.5x": ([], 0, "report.md"),
     "tokensearch doctor": ([], 0, "torch"),
+    "tokensearch doctor --models": (["--names", "*_tiny*"], 0, "VisionTransformer"),
 }
 
 

@@ -110,7 +110,7 @@ TARGETS = "write 5ms, 800us, 0.6x (of the baseline) or 2000/s (images)"
         (["--model", "diet_s"], "model 'diet_s' is unknown; the nearest are deit_s, "),
         (
             ["--model", "swin_tiny_patch4_window7_224"],
-            "a SwinTransformer has no blocks; supported ",
+            "a SwinTransformer has stages, whose windows ",
         ),
         (["--model", "os:nothing"], "module os has no function nothing"),
         (["--data", "nowhere"], "folder nowhere does not exist"),

@@ -276,7 +276,8 @@ def test_a_swin_is_refused_in_one_sentence() -> None:
         tokensearch.apply(model, "none")
 
     assert str(raised.value) == (
-        "a SwinTransformer has no blocks; supported are timm's VisionTransformer, Eva and NaFlexVit"
+        "a SwinTransformer has stages, whose windows and downsampling need the whole grid, instead "
+        "of blocks; supported are timm's VisionTransformer, Eva and NaFlexVit"
     )
 
 

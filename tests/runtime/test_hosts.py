@@ -31,8 +31,8 @@ def test_the_walk_leaves_no_vit_of_timm_out() -> None:
         ("beit_base_patch16_224", "adds a bias for each pair of positions"),
         ("vit_relpos_base_patch16_224", "adds a bias for each pair of positions"),
         ("samvit_base_patch16", "runs in windows of the whole grid"),
-        ("swin_tiny_patch4_window7_224", "a SwinTransformer has no blocks"),
-        ("swinv2_tiny_window8_256", "a SwinTransformerV2 has no blocks"),
+        ("swin_tiny_patch4_window7_224", "a SwinTransformer has stages, whose windows"),
+        ("swinv2_tiny_window8_256", "a SwinTransformerV2 has stages, whose windows"),
     ],
 )
 def test_models_with_windows_or_pairwise_biases_are_refused_with_the_reason(

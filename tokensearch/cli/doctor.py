@@ -14,11 +14,16 @@ ModelsOption = Annotated[
         "--models", help="say instead which of timm's models can follow a policy (a minute or two)"
     ),
 ]
+NamesOption = Annotated[
+    str, typer.Option("--names", metavar="PATTERN", help="of --models: names like vit_*_dinov3")
+]
 
 
-def doctor(models: ModelsOption = False, as_json: JsonOption = False) -> None:
+def doctor(
+    models: ModelsOption = False, names: NamesOption = "*", as_json: JsonOption = False
+) -> None:
     """Say whether this machine can do the job, what is missing, and how noisy it is."""
-    able = _models(as_json=as_json) if models else _machine(as_json=as_json)
+    able = _models(names, as_json=as_json) if models else _machine(as_json=as_json)
     raise typer.Exit(0 if able else 1)
 
 
@@ -38,12 +43,12 @@ def _machine(*, as_json: bool) -> bool:
     return able
 
 
-def _models(*, as_json: bool) -> bool:
+def _models(pattern: str, *, as_json: bool) -> bool:
     from tokensearch.cli.support import families, walk
     from tokensearch.report.grid import Grid, to_rich
 
-    err.print("building every Vision Transformer that timm knows, three small blocks each ...")
-    found = tuple(walk())
+    err.print("building timm's Vision Transformers one by one, three small blocks each ...")
+    found = tuple(walk(pattern))
     if as_json:
         print_json([asdict(one) for one in found])
     else:

@@ -4,6 +4,7 @@ A name's own constructor is called with three narrow blocks, so that the code th
 model's own and the walk over some 270 names takes about a minute.
 """
 
+import fnmatch
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -69,14 +70,14 @@ def names(modules: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(name for name in timm.list_models() if _module(name) in modules)
 
 
-def walk() -> Iterator[Support]:
-    """Try every name, one after the other."""
+def walk(pattern: str = "*") -> Iterator[Support]:
+    """Try every name that `pattern` fits, one after the other."""
     import torch
 
     torch.set_num_threads(1)  # nothing in here is large enough for two
-    for name in names(HOSTS):
+    for name in fnmatch.filter(names(HOSTS), pattern):
         yield tried(name)
-    for name in names(OTHERS):
+    for name in fnmatch.filter(names(OTHERS), pattern):
         yield looked_at(name)
 
 

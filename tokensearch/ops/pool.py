@@ -7,7 +7,6 @@ adds (scatter-add does).
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from tokensearch.ops.prune import Ranking

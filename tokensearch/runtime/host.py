@@ -32,6 +32,11 @@ def as_host(model: nn.Module) -> Host:
     timm_model: Any = model
     for place, block in enumerate(getattr(model, "blocks", ())):
         _check_block(block, place, kind)
+    if not hasattr(model, "blocks") and hasattr(model, "layers"):
+        raise ModelError(
+            f"a {kind} has stages, whose windows and downsampling need the whole grid, instead of "
+            f"blocks; {_SUPPORTED}"
+        )
     for name in ("blocks", "num_prefix_tokens", "embed_dim"):
         if not hasattr(model, name):
             raise ModelError(f"a {kind} has no {name}; {_SUPPORTED}")
