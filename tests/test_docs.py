@@ -59,6 +59,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch show policy.json": ([], 0, "prune to 96"),
     "tokensearch presets --model deit_s": ([], 0, "tome-r13"),
     "tokensearch report runs/demo-cpu-0.5x": ([], 0, "report.md"),
+    "tokensearch export tome-r13": (["--format", "pt2"], 0, "max abs difference"),
     "tokensearch doctor": ([], 0, "torch"),
     "tokensearch doctor --models": (["--names", "*_tiny*"], 0, "VisionTransformer"),
 }
@@ -107,7 +108,8 @@ def test_every_error_is_in_the_house_rules() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    names = [re.split("[>=<]", item)[0] for item in project["dependencies"]]
+    optional = [item for group in project["optional-dependencies"].values() for item in group]
+    names = [re.split("[>=<]", item)[0] for item in [*project["dependencies"], *optional]]
     decisions = (ROOT / "DECISIONS.md").read_text().replace("_", "-")
 
     assert [name for name in names if f"| {name} |" not in decisions] == []

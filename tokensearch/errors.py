@@ -8,7 +8,8 @@ TokensearchError
 ├── ModelError         a model is unknown, or lacks what the runtime needs   (also a TypeError)
 ├── DataError          images cannot be read, or are too few                 (also a ValueError)
 ├── MeasurementError   a measurement failed, or two cannot be compared       (also a ValueError)
-└── RunError           a run folder cannot be used                           (also an OSError)
+├── RunError           a run folder cannot be used                           (also an OSError)
+└── ExportError        a model cannot be exported, or not faithfully         (also a RuntimeError)
 
 TokensearchWarning     something that the user should know                   (a UserWarning)
 
@@ -51,6 +52,10 @@ class MeasurementError(TokensearchError, ValueError):
 
 class RunError(TokensearchError, OSError):
     """A run folder cannot be written, or belongs to another run."""
+
+
+class ExportError(TokensearchError, RuntimeError):
+    """A model cannot be exported, or the file does not compute what the model computes."""
 
 
 class TokensearchWarning(UserWarning):

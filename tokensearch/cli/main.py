@@ -13,6 +13,7 @@ import tokensearch
 from tokensearch.cli.console import caution, err, error, out
 from tokensearch.cli.doctor import doctor
 from tokensearch.cli.evaluate import evaluate
+from tokensearch.cli.export import export
 from tokensearch.cli.presets import presets
 from tokensearch.cli.report import report
 from tokensearch.cli.run import run
@@ -24,7 +25,7 @@ from tokensearch.errors import TokensearchError, TokensearchWarning
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
-VERBS = (run, evaluate, show, presets, report, doctor)
+VERBS = (run, evaluate, show, presets, report, export, doctor)
 
 
 class Verbs(TyperGroup):

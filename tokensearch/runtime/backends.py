@@ -36,8 +36,9 @@ def backed(
                when it comes. `compiler` is what torch.compile calls a backend
     cudagraph  captured once and replayed; another shape is refused
 
-    Call it as it was made: under `torch.inference_mode` or not, since compiled code is for one of
-    the two. A model that is given another policy must be backed anew.
+    Call it as it was made, under `torch.inference_mode` or not, with images that were made in the
+    same mode as `example`: compiled code is for one of the two. A model that is given another
+    policy must be backed anew.
 
     ModelError where the backend cannot work.
     """
