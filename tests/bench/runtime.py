@@ -12,8 +12,8 @@ import argparse
 import copy
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
-from types import MethodType
 from typing import Any
 
 import timm
@@ -27,6 +27,7 @@ from tokensearch.measure.profile import profile
 from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.records import to_json
 from tokensearch.runtime import describe, ranged
+from tokensearch.runtime.backends import backed
 
 MODEL = "deit_small_patch16_224"
 SITES = ((3, 146), (6, 96), (9, 48))  # patch tokens: 147, 97 and 49 with the class token
@@ -73,7 +74,6 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         for batch in options.batch:
             images = torch.randn(batch, 3, 224, 224).to(device, kind)
             for name in options.case:
-                torch.compiler.reset()  # models of earlier cases count towards dynamo's limit
                 runs = tuple(run(host, build, backend, images) for build in CASES[name])
                 with torch.inference_mode():
                     found = compare(*runs, clock=clock_for(device), budget=budget)
@@ -87,12 +87,8 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable[[], object]:
     """A pass of the model that `build` makes of a copy of the host."""
-    model = build(copy.deepcopy(host))
-    if backend == "compile":
-        model = torch.compile(model, fullgraph=True, dynamic=False)  # type: ignore[assignment]
     with torch.inference_mode():
-        model(images)
-    return partial(model, images)
+        return partial(backed(build(copy.deepcopy(host)), backend, images), images)
 
 
 def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
@@ -145,14 +141,19 @@ def sliced(model: nn.Module, policy: Policy | None = None) -> nn.Module:
     steps = tuple(Prune(block, keep) for block, keep in SITES)
     chosen = policy or Policy(describe(model), steps)
     for block, keep in zip(model.blocks, chosen.patch_tokens_per_block, strict=True):  # type: ignore[arg-type]
-        block.forward = MethodType(partial(_sliced_forward, kept=1 + keep), block)
+        block.forward = _Sliced(block, 1 + keep).forward
     return model
 
 
-def _sliced_forward(block: Any, x: Tensor, *, kept: int) -> Tensor:
-    x = (x + block.attn(block.norm1(x)))[:, :kept]
-    out: Tensor = x + block.mlp(block.norm2(x))
-    return out
+@dataclass(eq=False)
+class _Sliced:
+    block: Any
+    kept: int
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = (x + self.block.attn(self.block.norm1(x)))[:, : self.kept]
+        out: Tensor = x + self.block.mlp(self.block.norm2(x))
+        return out
 
 
 def sliced_tome(model: nn.Module) -> nn.Module:
@@ -163,11 +164,21 @@ def explicit_tome(model: nn.Module) -> nn.Module:
     """ToMe, r = 13, with the whole attention matrix and scattered sums."""
     size: list[Tensor | None] = [None]
     for place, block in enumerate(model.blocks):  # type: ignore[arg-type]
-        block.forward = MethodType(partial(_explicit_forward, size=size, first=place == 0), block)
+        block.forward = _Explicit(block, size, first=place == 0).forward
     return model
 
 
-def _explicit_forward(block: Any, x: Tensor, *, size: list[Tensor | None], first: bool) -> Tensor:
+@dataclass(eq=False)
+class _Explicit:
+    block: Any
+    size: list[Tensor | None]  # shared by all blocks, as the authors' code shares its state
+    first: bool
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _explicit(self.block, x, self.size, first=self.first)
+
+
+def _explicit(block: Any, x: Tensor, size: list[Tensor | None], *, first: bool) -> Tensor:
     weight = torch.ones_like(x[..., :1]) if first or size[0] is None else size[0]
     attn, inner = block.attn, block.norm1(x)
     images, length, width = inner.shape

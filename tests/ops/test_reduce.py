@@ -8,6 +8,7 @@ from tokensearch.ops import (
     Tokens,
     match_bipartite,
     merge,
+    merge_clusters,
     merge_ranked,
     pick,
     pick_and_add,
@@ -52,7 +53,10 @@ def naive_merge(
     merged = {u: [u] for u in b}
     for t in leaving:
         merged[-edges[t][1]].append(t)
-    kept = [*range(prefix), *(t for t in a if t not in leaving)]
+    stay = [t for t in a if t not in leaving]
+    if not prefix:  # without a class token the authors' code leaves them most similar first
+        stay.sort(key=lambda t: (-edges[t][0], t))
+    kept = [*range(prefix), *stay]
     return [x[t].tolist() for t in kept] + [x[merged[u]].mean(0).tolist() for u in b]
 
 
@@ -99,8 +103,7 @@ def test_the_fused_token_is_the_sum_of_the_discarded_weighted_by_score() -> None
 
     torch.testing.assert_close(fused.x[0, :3], x[0, [0, 2, 4]])
     torch.testing.assert_close(fused.x[0, 3], 0.1 * x[0, 1] + 0.2 * x[0, 3])
-    assert fused.size is not None
-    assert fused.size.flatten().tolist() == [1, 1, 1, 2]
+    assert fused.size is None  # it counts as one token
 
 
 def test_the_mean_token_is_the_mean_of_the_discarded() -> None:
@@ -171,3 +174,48 @@ def test_a_batch_may_be_pruned_and_pooled_at_once() -> None:
     ]
 
     torch.testing.assert_close(both.x, torch.cat([one.x for one in alone]))
+
+
+def test_the_mean_token_weighs_the_discarded_by_size() -> None:
+    x, size = torch.tensor([[[0.0], [9.0], [1.0], [3.0]]]), torch.tensor([[[1.0], [1], [9], [1]]])
+
+    added = pick_and_add(
+        Tokens(x, size), rank(torch.tensor([[3.0, 2, 1]]), keep=1, prefix=1), prefix=1
+    )
+
+    assert added.x.flatten().tolist() == pytest.approx([0, 9, 1.2])
+    assert added.size is not None
+    assert added.size.flatten().tolist() == [1, 1, 10]
+
+
+def merges(x: torch.Tensor, size: torch.Tensor) -> dict[str, Tokens]:
+    """Every merge that there is, of tokens that all look alike."""
+    tokens, flat = Tokens(x, size), torch.zeros(x.shape[0], x.shape[1] - 1)
+    clusters = torch.zeros_like(flat, dtype=torch.long)
+    return {
+        "bipartite": merge(tokens, match_bipartite(x, removed=4, prefix=1), prefix=1),
+        "ranked": merge_ranked(tokens, rank(flat, keep=2, prefix=1), prefix=1),
+        "clusters": merge_clusters(tokens, clusters, clusters=1, prefix=1),
+        "mean": pick_and_add(tokens, rank(flat, keep=1, prefix=1), prefix=1),
+    }
+
+
+def test_large_features_of_large_tokens_do_not_overflow_half_precision() -> None:
+    x, size = torch.full((2, 9, 3), 400.0).half(), torch.full((2, 9, 1), 90.0).half()
+
+    for name, merged in merges(x, size).items():
+        torch.testing.assert_close(merged.x, torch.full_like(merged.x, 400.0), msg=name)
+
+
+def test_autocast_does_not_round_the_features_that_are_merged() -> None:
+    x, size = noise(2, 9, 3).float(), torch.ones(2, 9, 1)
+    expected = merges(x, size)
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = merges(x, size)
+
+    for name, merged in found.items():
+        if name != "bipartite":  # whose matching is on rounded similarities
+            torch.testing.assert_close(merged.x, expected[name].x, msg=name)
+    rounded = (found["bipartite"].x.bfloat16().float() == found["bipartite"].x).float().mean()
+    assert rounded < 0.1

@@ -129,17 +129,15 @@ def test_options_stand_in_for_what_was_published() -> None:
         "ppt-r50",
         DEIT_S,
         threshold=6e-5,
-        score="mean_attention",
         proportional_attention=False,
         last_block="prefix_only",
     )
 
-    assert policy.steps[0] == PruneOrPool(3, 146, 6e-5, "mean_attention")
+    assert policy.steps[0] == PruneOrPool(3, 146, 6e-5)
     assert not policy.proportional_attention
     assert policy.last_block == "prefix_only"
     assert policy.provenance["options"] == {
         "threshold": 6e-5,
-        "score": "mean_attention",
         "proportional_attention": False,
         "last_block": "prefix_only",
     }
@@ -223,3 +221,20 @@ def test_what_a_policy_says_of_itself_is_in_its_file(tmp_path: Path) -> None:
     save(policy, tmp_path / "policy.json")
 
     assert load(tmp_path / "policy.json") == policy
+
+
+def test_the_rule_takes_no_score_whose_variance_means_something_else() -> None:
+    with pytest.raises(PolicyError, match="known are class_attention_value"):
+        preset("ppt-r50", DEIT_S, score="mean_attention")
+
+
+def test_random_scores_are_no_weights_to_fuse_by() -> None:
+    with pytest.raises(PolicyError, match="fuses the discarded by random scores"):
+        preset("evit-0.7", DEIT_S, score="random")
+
+
+def test_evit_fuses_one_discarded_token_into_its_own_place() -> None:
+    policy = preset("evit-0.99", DEIT_S)
+
+    assert [step.keep for step in policy.steps] == [196, 196, 196]
+    assert preset("evit-0.995", DEIT_S).steps == ()  # ceil(0.995 * 196) discards nothing

@@ -128,3 +128,19 @@ def test_a_space_without_an_allowed_block_is_refused() -> None:
         SpaceError, match="allows blocks 1 to 0, of which short with 2 blocks has none"
     ):
         load_space("default").blocks(ModelSpec("short", 2, 16, 1, 8))
+
+
+def test_a_ranked_pool_goes_by_the_score_of_the_space(tmp_path: Path) -> None:
+    (tmp_path / "ranked.toml").write_text(DEFAULT.replace('"bipartite"', '"ranked"'))
+
+    space = load_space(tmp_path / "ranked.toml").fitting(DEIT, scored=False, prefix_read=True)
+
+    drawn = [space.suggest(Dice(seed), DEIT) for seed in range(20)]
+    assert {score for policy in drawn for score in policy.scores} == {"mean_attention"}
+
+
+def test_a_grid_is_nothing_to_search(tmp_path: Path) -> None:
+    (tmp_path / "grid.toml").write_text(DEFAULT.replace('"bipartite"', '"grid"'))
+
+    with pytest.raises(SpaceError, match=r"steps\.match is 'grid'"):
+        load_space(tmp_path / "grid.toml")

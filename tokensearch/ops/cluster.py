@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokensearch.ops.pool import one_hot, unit
+from tokensearch.ops.pool import exact, one_hot, unit
 from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
@@ -23,16 +23,18 @@ def merge_clusters(tokens: Tokens, label: Tensor, *, clusters: int, prefix: int)
     """
     x, size = tokens.x, tokens.size
     member = one_hot(label, rows=clusters, dtype=x.dtype)  # (B, clusters, N)
-    heavy = x if size is None else x * size
-    counts = member.sum(2, keepdim=True) if size is None else member @ size[:, prefix:]
+    if size is not None:
+        member = member * size[:, prefix:].transpose(1, 2)
+    counts = member.sum(2, keepdim=True)
     first = counts.new_ones(x.shape[0], prefix, 1) if size is None else size[:, :prefix]
-    merged = (member @ heavy[:, prefix:]) / counts
+    with exact(x):  # shares before sums: in half precision a sum of many would overflow
+        merged = (member / counts) @ x[:, prefix:]
     after = Tokens(torch.cat([x[:, :prefix], merged], 1), torch.cat([first, counts], 1))
     if not tracked(tokens):
         return after
     own = torch.arange(prefix, device=label.device).expand(x.shape[0], prefix)
     moves = Moves(
-        torch.cat([own, member.argmax(dim=2) + prefix], dim=1),  # of equal maxima the first
+        torch.cat([own, (member > 0).int().argmax(dim=2) + prefix], dim=1),  # the first of each
         torch.cat([own, label + prefix], dim=1),
     )
     return moved(tokens, after, moves, prefix=prefix)
@@ -51,7 +53,7 @@ def kmeans(features: Tensor, *, clusters: int) -> Tensor:
     label = _nearest(features, centre, seeds)
     for _ in range(ROUNDS - 1):
         member = one_hot(label, rows=clusters, dtype=features.dtype)
-        centre = (member @ features) / member.sum(2, keepdim=True)
+        centre = (member / member.sum(2, keepdim=True)) @ features
         label = _nearest(features, centre, seeds)
     return label
 

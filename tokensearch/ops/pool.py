@@ -4,6 +4,7 @@ Sums run through one-hot matrix products, so that they do not depend on the orde
 adds (scatter-add does).
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -41,7 +42,9 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     similarity, partner = (direction[:, place_a] @ direction[:, place_b].transpose(1, 2)).max(dim=2)
     order = similarity.sort(dim=1, descending=True, stable=True).indices
     leave, stay = order[:, :removed], order[:, removed:]
-    return Matching(stay.sort(dim=1).values, leave, partner.gather(1, leave))
+    if prefix:  # without a class token, the authors' code leaves them most similar first
+        stay = stay.sort(dim=1).values
+    return Matching(stay, leave, partner.gather(1, leave))
 
 
 def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
@@ -63,15 +66,16 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
         joins = _joins(matching.partner, x, place_b)
         size_b = joins.sum(2, keepdim=True) + 1
         sizes = [size_b.new_ones(images, prefix + left.shape[1], 1), size_b]
-        heavy = x[:, place_b]
+        own = 1 / size_b
     else:
         weights = size.reshape(images * length)
         joins = _joins(matching.partner, x, place_b, weights.index_select(0, leave))
         size_b = joins.sum(2, keepdim=True) + size[:, place_b]
         kept = weights.index_select(0, stay).view(images, -1, 1)
         sizes = [size[:, :prefix], kept, size_b]
-        heavy = x[:, place_b] * size[:, place_b]
-    merged = torch.baddbmm(heavy, joins, moving) / size_b
+        own = size[:, place_b] / size_b
+    with exact(x):  # shares before sums: in half precision a sum of many would overflow
+        merged = torch.baddbmm(x[:, place_b] * own, joins / size_b, moving)
     after = Tokens(torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat(sizes, dim=1))
     if not tracked(tokens):
         return after
@@ -105,8 +109,10 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     unit_stay, unit_leave = unit(stay[:, prefix:]), unit(leave)
     similarity, partner = (unit_leave @ unit_stay.transpose(1, 2)).max(dim=2)
     joins = one_hot(partner + prefix, rows=kept.shape[1], dtype=x.dtype)  # (B, P + K, r)
-    x = (stay + joins @ leave) / (1 + joins.sum(2, keepdim=True))
-    size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
+    share = 1 / (1 + joins.sum(2, keepdim=True))
+    with exact(x):
+        x = torch.baddbmm(stay * share, joins * share, leave)
+        size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
     after = Tokens(x, size.clamp(min=torch.finfo(size.dtype).tiny))
     if not tracked(tokens):
         return after
@@ -137,6 +143,12 @@ def unit(x: Tensor) -> Tensor:
     """
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.clamp(min=max(1e-12, torch.finfo(x.dtype).tiny))
+
+
+def exact(x: Tensor) -> AbstractContextManager[object]:
+    """Keep the precision of `x` in products, which autocast would lower, block after block."""
+    lowered = torch.is_autocast_enabled(x.device.type)
+    return torch.autocast(x.device.type, enabled=False) if lowered else nullcontext()
 
 
 def one_hot(index: Tensor, *, rows: int, dtype: torch.dtype) -> Tensor:

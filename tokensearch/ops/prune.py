@@ -62,29 +62,39 @@ def pick_and_add(
 
     tokens  (B, P + N, C)
     weight  (B, N)           the token is the sum weighted by this; None: the mean
-    sizes   whether anybody will ask how many patches it stands for
+    sizes   whether anybody will ask how many patches the mean stands for; the sum stands for one
     ->      (B, P + K + 1, C)
 
     The weighted sum is EViT's fused token: weights are the scores as they are, not made to sum to 1
     (arXiv:2202.07800). The mean is POMT's (arXiv:2407.05941).
     """
     kept, gone = ranking
-    left = take(tokens.x, gone)
-    if weight is None:
-        extra = left.mean(dim=1, keepdim=True)
-    else:
-        extra = weight.gather(1, gone - prefix)[:, None].to(left.dtype) @ left
+    size = tokens.size
+    if size is None and sizes and weight is None:
+        size = torch.ones_like(tokens.x[..., :1])
+    extra, extra_size = _extra(tokens, gone, None if weight is None else weight[..., None], prefix)
     x = torch.cat([take(tokens.x, kept), extra], dim=1)
-    after = Tokens(x)
-    if sizes:
-        size = torch.ones_like(tokens.x[..., :1]) if tokens.size is None else tokens.size
-        added = take(size, gone).sum(dim=1, keepdim=True)
-        after = Tokens(x, torch.cat([take(size, kept), added], dim=1))
+    after = Tokens(x, None if size is None else torch.cat([take(size, kept), extra_size], dim=1))
     if not tracked(tokens):
         return after
     row = _rows(kept, tokens.x.shape[1])
     row = torch.where(row < 0, kept.shape[1], row)  # the added token holds what was discarded
     return moved(tokens, after, Moves(torch.cat([kept, gone[:, :1]], 1), row), prefix=prefix)
+
+
+def _extra(
+    tokens: Tokens, gone: Tensor, weight: Tensor | None, prefix: int
+) -> tuple[Tensor, Tensor]:
+    """Features (B, 1, C) and size (B, 1, 1) of the token that the discarded become."""
+    left = take(tokens.x, gone)
+    one = torch.ones_like(left[:, :1, :1])
+    if weight is not None:
+        return (take(weight, gone - prefix).to(left.dtype) * left).sum(dim=1, keepdim=True), one
+    if tokens.size is None:
+        return left.mean(dim=1, keepdim=True), one * left.shape[1]
+    size = take(tokens.size, gone)
+    whole = size.sum(dim=1, keepdim=True)
+    return (left * (size / whole)).sum(dim=1, keepdim=True), whole
 
 
 def _rows(index: Tensor, length: int) -> Tensor:

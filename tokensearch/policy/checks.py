@@ -22,11 +22,16 @@ def checked(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
                 f"{step.op} at block {step.block} keeps {step.keep!r} of the {left} patch tokens "
                 f"left; it may keep {least} to {most}"
             )
-        if step.keep < left:
+        if step.keep < left or _fuses(step):
             _check_grid(step, changing, left)
             changing.append(step)
         left = step.keep
     return tuple(changing)
+
+
+def _fuses(step: Step) -> bool:
+    """With as many tokens as before, the worst still becomes the fused token, as in EViT."""
+    return isinstance(step, Prune) and step.rest == "fuse"
 
 
 def kept_range(step: Step, patch_tokens: int) -> tuple[int, int]:
@@ -80,6 +85,11 @@ def _check_choice(step: Step) -> None:
         raise PolicyError(
             f"pool at block {step.block} has a score; only the match 'ranked' goes by one"
         )
+    if isinstance(step, Prune) and (step.score, step.rest) == ("random", "fuse"):
+        raise PolicyError(
+            f"prune at block {step.block} fuses the discarded by random scores, which are no "
+            f"weights; with them the discarded can be dropped or averaged"
+        )
     if isinstance(step, PruneOrPool) and not _is_number(step.threshold):
         raise PolicyError(
             f"prune_or_pool at block {step.block} has the threshold {step.threshold!r}; "
@@ -101,8 +111,8 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
             yield "matches by", match_, MATCHES
             if score is not None:
                 yield "scores by", score, SCORES
-        case PruneOrPool(score=score):
-            yield "scores by", score, SCORES
+        case PruneOrPool(score=score):  # the threshold is one for shares that sum to 1
+            yield "scores by", score, ("class_attention_value",)
 
 
 def _check_grid(step: Step, before: list[Step], left: int) -> None:

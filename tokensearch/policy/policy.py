@@ -99,10 +99,7 @@ class Policy:
 
     @property
     def _pools(self) -> bool:
-        """Whether sizes matter: else all are 1, and proportional attention adds log(1) = 0.
-
-        The extra token of a prune stands for many, so it counts as well.
-        """
+        """Whether sizes matter: else all are 1, and proportional attention adds log(1) = 0."""
         return any(changes_sizes(step) for step in self.steps)
 
     def steps_of(self, block: int) -> tuple[Step, ...]:
@@ -115,8 +112,11 @@ class Policy:
 
 
 def changes_sizes(step: Step) -> bool:
-    """Whether tokens come out of `step` that stand for more than one patch."""
-    return not (isinstance(step, Prune) and step.rest == "drop")
+    """Whether tokens come out of `step` that stand for more than one patch.
+
+    EViT's fused token does not: it is no mean of what was discarded, but what little they weighed.
+    """
+    return not (isinstance(step, Prune) and step.rest != "mean")
 
 
 def step_fields(step: Step) -> dict[str, object]:

@@ -121,16 +121,16 @@ def _evit(rate: str, unfused: str | None = None) -> Preset:
     """EViT: at blocks 3, 6 and 9 keep ceil(rate N) of N patch tokens, and one fused of the rest.
 
     The fused token is a sum whose weights do not add up to 1; from then on it counts as one of the
-    N, may be dropped like any, and weighs no more in attention than a single patch (no proportional
-    attention). Where all but one were kept, it would only take the place of that one, and the step
-    is left out here.
+    N, may be dropped like any, and weighs no more than a single patch. Where all but one are kept
+    it takes the place of that one, which is a step all the same.
     """
     rest = " and fuse the rest" if unfused is None else ""
     left, steps = PATCHES, list[Step]()
     for block in SITES:
         kept = math.ceil(float(rate) * left)
-        left = min(left, kept + (unfused is None))
-        steps.append(Prune(block, left, rest="drop" if unfused else "fuse"))
+        if kept < left:
+            left = kept + (unfused is None)
+            steps.append(Prune(block, left, rest="drop" if unfused else "fuse"))
     summary = f"keep {100 * float(rate):g} % by class attention at blocks 3, 6, 9{rest}"
     return Preset(EVIT, summary, tuple(steps))
 

@@ -91,5 +91,9 @@ class PruneOrPool:
     threshold: float
     score: Score = "class_attention_value"
 
+    def __post_init__(self) -> None:
+        if type(self.threshold) is int:
+            object.__setattr__(self, "threshold", float(self.threshold))
+
 
 Step = Prune | Pool | PruneOrPool

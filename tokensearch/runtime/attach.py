@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +19,6 @@ from tokensearch.runtime.riders import alight
 
 Model = TypeVar("Model", bound=nn.Module)
 _MARK = "_tokensearch"  # where a model keeps what was attached to it
-_ABSENT = object()
 
 
 @dataclass(frozen=True)
@@ -28,7 +27,8 @@ class _Attachment:
 
     policy: Policy
     extras: Extras
-    before: tuple[tuple[nn.Module, str, Any], ...]  # what stood on instances that we set
+    # What stood on instances that we set: module, name, whether it was there, and what it was.
+    before: tuple[tuple[nn.Module, str, bool, Any], ...]
 
 
 def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> Model:
@@ -48,8 +48,13 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
     check(model, chosen)
     if dense and chosen.last_block == "prefix_only":
         raise ModelError("last_block is prefix_only, which leaves no patches for dense features")
+    before: _Attachment | None = model.__dict__.get(_MARK)
     remove(model)
-    _attach(model, chosen, Extras(dense=dense))
+    try:
+        _attach(model, chosen, Extras(dense=dense))
+    except ModelError:
+        _attach_again(model, before)
+        raise
     return model
 
 
@@ -57,11 +62,11 @@ def remove(model: Model) -> Model:
     """Undo `apply`: the model runs its own code again. Does nothing to a model without a policy."""
     attachment: _Attachment | None = model.__dict__.pop(_MARK, None)
     if attachment is not None:
-        for module, name, value in attachment.before:
-            if value is _ABSENT:
-                del module.__dict__[name]
-            else:
+        for module, name, was_there, value in attachment.before:
+            if was_there:
                 module.__dict__[name] = value
+            else:
+                del module.__dict__[name]
     return model
 
 
@@ -80,9 +85,11 @@ def ranged(model: Model) -> Iterator[Model]:
     taken inside are for shares, not for headlines.
     """
     policy = policy_of(model) or Policy(describe(model))
+    before: _Attachment | None = model.__dict__.get(_MARK)
+    extras = replace(before.extras if before else Extras(), ranges=True)
     with _as_before(model):
         remove(model)
-        _attach(model, policy, Extras(ranges=True))
+        _attach(model, policy, extras)
         yield model
 
 
@@ -93,7 +100,7 @@ def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     ->      one (B, G) per block: the patch token, from 0, that holds each of the G patches; -1
             where it was discarded
 
-    The model follows a policy; ModelError if it does not.
+    The model follows a policy; ModelError if it does not. Other threads must not use it meanwhile.
     """
     policy = policy_of(model)
     if policy is None:
@@ -122,8 +129,8 @@ def policy_of(model: nn.Module) -> Policy | None:
 
 def _source(out: Tensor) -> Tensor:
     tokens = alight(out)
-    assert tokens is not None
-    assert tokens.source is not None
+    if tokens is None or tokens.source is None:
+        raise ModelError("tokens cannot be traced: a hook on a block makes new features")
     return tokens.source
 
 
@@ -135,8 +142,12 @@ def _as_before(model: nn.Module) -> Iterator[None]:
         yield
     finally:
         remove(model)
-        if before is not None:
-            _attach(model, before.policy, before.extras)
+        _attach_again(model, before)
+
+
+def _attach_again(model: nn.Module, before: _Attachment | None) -> None:
+    if before is not None:
+        _attach(model, before.policy, before.extras)
 
 
 def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
@@ -150,7 +161,8 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     ]
     settings += tail.openings(model) if weighs else ()
     before = tuple(
-        (module, name, module.__dict__.get(name, _ABSENT)) for module, name, _ in settings
+        (module, name, name in module.__dict__, module.__dict__.get(name))
+        for module, name, _ in settings
     )
     for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.

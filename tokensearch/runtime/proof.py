@@ -6,6 +6,7 @@ never a wrong number.
 
 import copy
 from collections.abc import Mapping
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -21,9 +22,9 @@ _SEED = 0
 # 1e-14; norms that compute in single precision whatever they are given leave 1e-7.
 TOLERANCE = 1e-5
 
-# Blocks that were proven, with the modules that they had then: a search applies hundreds of
-# policies to one model, and a proof copies the block.
-_PROVEN: WeakKeyDictionary[nn.Module, tuple[nn.Module, ...]] = WeakKeyDictionary()
+# Blocks that were proven, with what they were made of then: a search applies hundreds of policies
+# to one model, and a proof copies the block.
+_PROVEN: WeakKeyDictionary[nn.Module, tuple[object, ...]] = WeakKeyDictionary()
 
 
 def prove(opened: OpenedBlock, *, width: int, rotates: bool) -> None:
@@ -35,8 +36,9 @@ def prove(opened: OpenedBlock, *, width: int, rotates: bool) -> None:
     """
     block, prefix = opened.block, opened.prefix
     device = next(block.parameters()).device
-    parts = tuple(block.modules())[1:]
-    if device.type == "meta" or _PROVEN.get(block) == parts:
+    _refuse_hooks(opened)
+    made_of = _made_of(block)
+    if device.type == "meta" or _PROVEN.get(block) == made_of:
         return
     twin = _twin(block)
     x = _noise(2, prefix + _EXTRA_TOKENS, width).to(device)
@@ -46,20 +48,44 @@ def prove(opened: OpenedBlock, *, width: int, rotates: bool) -> None:
         whole, first = _opened(opened, twin, x, named)
     _compare(whole, host, opened)
     _compare(first, host[:, : prefix or None], opened)
-    _PROVEN[block] = parts
+    _PROVEN[block] = made_of
+
+
+def _refuse_hooks(opened: OpenedBlock) -> None:
+    """Attention is spelt out, so that hooks on the host's own would never be called."""
+    for name, part in opened.block.named_modules():
+        hooked = part._forward_hooks or part._forward_pre_hooks
+        if hooked and "Attention" in type(part).__name__:
+            raise ModelError(
+                f"{name} of block {opened.place} has hooks, which a policy would pass over; "
+                f"remove them first"
+            )
+
+
+def _made_of(block: nn.Module) -> tuple[object, ...]:
+    """Modules inside a block, and the settings of each: what its code depends on beside weights."""
+    plain = (bool, int, float, str, type(None))
+    return tuple(
+        (part if part is not block else None, name, value)
+        for part in block.modules()
+        for name, value in sorted(vars(part).items())
+        if isinstance(value, plain) and name != "training"
+    )
 
 
 def _twin(block: nn.Module) -> nn.Module:
     """Return a copy in double precision and evaluation mode, without hooks."""
-    twin = copy.deepcopy(block).double().eval()
-    for part in twin.modules():
-        part._forward_hooks.clear()
-        part._forward_pre_hooks.clear()
-    return twin
+    hooks = (
+        value for part in block.modules() for name, value in vars(part).items() if "_hooks" in name
+    )
+    # Already "copied", as none: a hook may hold what cannot be copied.
+    memo: dict[int, Any] = {id(value): type(value)() for value in hooks}
+    return copy.deepcopy(block, memo).double().eval()
 
 
 def _noise(*shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(_SEED), dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(_SEED)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _rotations(block: nn.Module) -> Tensor:

@@ -9,14 +9,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tokensearch.runtime.riders import alight, board_on
+from tokensearch.errors import ModelError
+from tokensearch.runtime.riders import alight, board
 
+_AVERAGES = frozenset({"avg", "avgmax"})
 _POOLS = ("pool", "_pool")  # what timm's models call the method
 
 
 def averages(model: nn.Module) -> bool:
     """Whether the head reads the mean of the tokens."""
-    return getattr(model, "global_pool", None) in {"avg", "avgmax"} and (
+    return getattr(model, "global_pool", None) in _AVERAGES and (
         getattr(model, "attn_pool", None) is None
     )
 
@@ -39,7 +41,7 @@ class _Carrying:
 
     def forward(self, x: Tensor) -> Tensor:
         out, tokens = self.host(x), alight(x)
-        return out if tokens is None else board_on(out, tokens._replace(x=out[:, :0]))
+        return out if tokens is None else board(tokens._replace(x=out))
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +51,18 @@ class _Weighing:
     model: Any
     host: Callable[..., Tensor]
 
-    def pool(self, x: Tensor, *rest: Any, **named: Any) -> Tensor:
+    def pool(self, x: Tensor, pool_type: str | None = None, **named: Any) -> Tensor:
+        kind = self.model.global_pool if pool_type is None else pool_type
+        if kind not in _AVERAGES:
+            return self.host(x, pool_type, **named)
         tokens = alight(x)
         if tokens is None or tokens.size is None:
-            return self.host(x, *rest, **named)
+            raise ModelError(
+                "the head averages tokens by size, but something before it made new features "
+                "(a hook, a copy), which know no sizes"
+            )
         whole = getattr(self.model, "pool_include_prefix", False)
         first = 0 if whole else self.model.num_prefix_tokens
         part, size = x[:, first:], tokens.size[:, first:]
         mean = (part * size).sum(dim=1) / size.sum(dim=1)
-        return mean if self.model.global_pool == "avg" else 0.5 * (part.amax(dim=1) + mean)
+        return mean if kind == "avg" else 0.5 * (part.amax(dim=1) + mean)

@@ -94,8 +94,9 @@ class Space:
             return Prune(block, self.round(share * tokens, most=tokens), self.score)
         if op == "pool":
             keep = self.round(share * tokens, most=tokens)
-            least, _ = kept_range(Pool(block, tokens, self.match), tokens)
-            return Pool(block, max(keep, least), self.match)
+            score = self.score if self.match == "ranked" else None
+            least, _ = kept_range(Pool(block, tokens, self.match, score), tokens)
+            return Pool(block, max(keep, least), self.match, score)
         return None
 
     def round(self, count: float, *, most: int) -> int:
@@ -138,6 +139,9 @@ def _digest(text: str) -> str:
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
 
+# A grid leaves a quarter of a whole grid or nothing, so there is no share to search.
+_FREE_MATCHES = tuple(match for match in MATCHES if match != "grid")
+
 _FIELDS: dict[str, dict[str, str]] = {
     "blocks": {"first": "an integer", "last": "an integer", "every": "an integer above 0"},
     "steps": {
@@ -145,7 +149,7 @@ _FIELDS: dict[str, dict[str, str]] = {
         "left": "a list of shares above 0 and below 1",
         "by": "an integer above 0",
         "score": f"one of {', '.join(SCORES)}",
-        "match": f"one of {', '.join(MATCHES)}",
+        "match": f"one of {', '.join(_FREE_MATCHES)}",
     },
     "whole": {
         "proportional_attention": "a list of true, false",
@@ -168,7 +172,7 @@ def _allowed(name: str, value: Any) -> bool:
         case "score":
             return value in SCORES
         case "match":
-            return value in MATCHES
+            return value in _FREE_MATCHES
         case "proportional_attention":
             return _list_of(value, lambda item: isinstance(item, bool))
         case _:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 # timm is untyped: an attention is what `proof.py` shows it to be.
 HostAttention = Any
@@ -118,11 +118,11 @@ def _project(attn: HostAttention, x: Tensor, queries: int | None) -> tuple[Tenso
     heads = attn.num_heads
     if attn.qkv is None:
         parts = (attn.q_proj(x[:, :queries]), attn.k_proj(x), attn.v_proj(x))
-    elif queries is not None:
+    elif queries is not None and type(attn.qkv) is nn.Linear:  # and not a subclass that does more
         parts = _two_part(attn.qkv.weight, _bias(attn), x, queries)
     else:
         q, k, v = _fused(attn, x)
-        return attn.q_norm(q), attn.k_norm(k), v
+        return attn.q_norm(q[:, :, :queries]), attn.k_norm(k), v
     key_heads = getattr(attn, "num_kv_heads", heads)
     q, k, v = split(parts[0], heads), split(parts[1], key_heads), split(parts[2], key_heads)
     return attn.q_norm(q), attn.k_norm(k), v
