@@ -45,6 +45,14 @@ def test_drawing_again_changes_nothing_and_leaves_nothing_behind(tmp_path: Path)
     assert before == after
 
 
+def test_a_page_of_compiled_passes_says_that_the_profiles_are_eager(tmp_path: Path) -> None:
+    folder, document = run_folder(tmp_path), run_document()
+    document["settings"]["backend"] = "compile"
+    folder.write_run(document)
+
+    assert "Profiled passes are eager; every latency is of compile passes." in page(folder)
+
+
 def test_without_labels_nothing_is_called_accuracy(tmp_path: Path) -> None:
     written = page(run_folder(tmp_path, labelled=False, profiles=False)).lower()
 
