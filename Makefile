@@ -40,6 +40,7 @@ soak: setup
 
 bench: setup
 	$(PYTHON) -m tests.bench presets
+	$(PYTHON) -m tests.bench runtime --backend eager
 
 # `make gpu PYTHON=python3` uses an environment that is there already, its torch for one; OUT names the folder of the report, SKIP parts to leave out.
 OUT ?= reports/gpu
