@@ -9,7 +9,7 @@ This import loads no torch: the names below are looked up when they are first us
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Unpack
 
-from tokensearch.policy import ModelSpec, Options, Policy, PolicySet, load, load_set
+from tokensearch.policy import ModelSpec, Options, Policy, PolicySet, load, load_set, save
 from tokensearch.policy import preset as _preset
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ __all__ = [
     "load_set",
     "preset",
     "remove",
+    "save",
     "trace",
 ]
 
@@ -44,6 +45,10 @@ def preset(name: str, model: "ModelSpec | nn.Module", **options: Unpack[Options]
     from tokensearch.runtime import describe
 
     return _preset(name, describe(model), **options)
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 def __getattr__(name: str) -> Any:

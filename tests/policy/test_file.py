@@ -103,7 +103,8 @@ def test_the_file_format_is_pinned() -> None:
         ),
         (
             written(steps=[{"block": 1, "op": "prune", "keep": 2.5}]),
-            "prune at block 1 keeps 2.5 of the 16 patch tokens left; it may keep 1 to 16",
+            "prune at block 1 keeps 2.5 of the 16 patch tokens left; it may keep an integer "
+            "from 1 to 16",
         ),
         (written(model={"name": "toy"}), "field 'blocks' is missing"),
         (

@@ -78,16 +78,23 @@ def test_token_counts_never_grow(policy: Policy) -> None:
     [
         (
             (Prune(1, 17),),
-            "prune at block 1 keeps 17 of the 16 patch tokens left; it may keep 1 to 16",
+            "prune at block 1 keeps 17 of the 16 patch tokens left; "
+            "it may keep an integer from 1 to 16",
         ),
         (
             (Prune(1, 0),),
-            "prune at block 1 keeps 0 of the 16 patch tokens left; it may keep 1 to 16",
+            "prune at block 1 keeps 0 of the 16 patch tokens left; "
+            "it may keep an integer from 1 to 16",
         ),
-        ((Pool(1, 7),), "pool at block 1 keeps 7 of the 16 patch tokens left; it may keep 8 to 16"),
+        (
+            (Pool(1, 7),),
+            "pool at block 1 keeps 7 of the 16 patch tokens left; "
+            "it may keep an integer from 8 to 16",
+        ),
         (
             (Prune(1, 9), Pool(2, 4)),
-            "pool at block 2 keeps 4 of the 9 patch tokens left; it may keep 5 to 9",
+            "pool at block 2 keeps 4 of the 9 patch tokens left; "
+            "it may keep an integer from 5 to 9",
         ),
         ((Prune(4, 9),), "step at block 4: toy has blocks 0 to 3"),
         (

@@ -322,7 +322,7 @@ def test_a_block_that_computes_something_else_is_refused_before_use() -> None:
             {"class_token": False, "global_pool": "avg"},
             Policy(spec(prefix_tokens=0), (Prune(1, 8),)),
             "the policy scores by class attention, but VisionTransformer has no class token; "
-            "mean attention would do",
+            "PPT's rule needs one, others take preset(name, model, score='mean_attention')",
         ),
     ],
 )

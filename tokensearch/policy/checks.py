@@ -20,7 +20,7 @@ def checked(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         if type(step.keep) is not int or not least <= step.keep <= most:
             raise PolicyError(
                 f"{step.op} at block {step.block} keeps {step.keep!r} of the {left} patch tokens "
-                f"left; it may keep {least} to {most}"
+                f"left; it may keep an integer from {least} to {most}"
             )
         if step.keep < left or _fuses(step):
             _check_grid(step, changing, left)

@@ -118,5 +118,6 @@ def _check(name: str, asked: Mapping[str, object], has: frozenset[str]) -> None:
 def _unfit(name: str, chosen: Preset, model: ModelSpec) -> PolicyError:
     return PolicyError(
         f"preset {name!r} was made for {chosen.origin}; {model.name} has {model.blocks} and "
-        f"{model.patch_tokens}; `rescale` carries it over by ratio"
+        f"{model.patch_tokens}; preset(name, model, rescale=True), or --rescale, carries it over "
+        f"by ratio"
     )

@@ -28,7 +28,7 @@ def check(model: nn.Module, policy: Policy) -> None:
     if by_class and not has_class_token(model):
         raise ModelError(
             f"the policy scores by {by_class[0].replace('_', ' ')}, but {found.name} has no class "
-            f"token; mean attention would do"
+            f"token; PPT's rule needs one, others take preset(name, model, score='mean_attention')"
         )
     if wanted.weights is not None and wanted.weights != weights_digest(model):
         warnings.warn(

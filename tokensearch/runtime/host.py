@@ -32,7 +32,7 @@ def as_host(model: nn.Module) -> Host:
     timm_model: Any = model
     for place, block in enumerate(getattr(model, "blocks", ())):
         _check_block(block, place, kind)
-    if not hasattr(model, "blocks") and hasattr(model, "layers"):
+    if not hasattr(model, "blocks") and (hasattr(model, "layers") or hasattr(model, "stages")):
         raise ModelError(
             f"a {kind} has stages, whose windows and downsampling need the whole grid, instead of "
             f"blocks; {_SUPPORTED}"
