@@ -41,9 +41,9 @@ def test_reading_back_what_was_written_gives_an_equal_policy(policy: Policy) -> 
 
 @given(policies())
 def test_every_written_policy_meets_the_published_schema(policy: Policy) -> None:
-    schema = json.loads(SCHEMA_FILE.read_text())
+    schema = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 
-    jsonschema.Draft202012Validator(schema).validate(policy_to_json(policy.with_evidence(EVIDENCE)))
+    assert list(schema.iter_errors(policy_to_json(policy.with_evidence(EVIDENCE)))) == []
 
 
 def test_evidence_survives_the_file(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from itertools import pairwise
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -6,8 +8,22 @@ from hypothesis import strategies as st
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
+from tokensearch.policy.checks import kept_range
+from tokensearch.policy.steps import Match, PruneOrPool, Rest, Score
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
+
+
+# Every kind of step that a block may hold, and each of their choices; a grid fits few counts.
+KINDS: list[tuple[Step, ...]] = [
+    (),
+    *((Prune(0, 1, score),) for score in get_args(Score)),
+    *((Prune(0, 1, rest=rest),) for rest in get_args(Rest)),
+    *((Pool(0, 1, match),) for match in get_args(Match) if match != "grid"),
+    (Pool(0, 1, "ranked", "random"),),
+    (PruneOrPool(0, 1, threshold=7e-5),),
+    (Prune(0, 1), Pool(0, 1, "ranked")),
+]
 
 
 @st.composite
@@ -15,12 +31,10 @@ def policies(draw: st.DrawFn) -> Policy:
     steps: list[Step] = []
     left = SPEC.patch_tokens
     for block in range(SPEC.blocks):
-        if draw(st.booleans()):
-            left = draw(st.integers(1, left))
-            steps.append(Prune(block, left, draw(st.sampled_from(["class_attention", "random"]))))
-        if draw(st.booleans()):
-            left = draw(st.integers(left - left // 2, left))
-            steps.append(Pool(block, left))
+        for step in draw(st.sampled_from(KINDS)):
+            least, most = kept_range(replace(step, keep=left), left)
+            left = draw(st.integers(least, most))
+            steps.append(replace(step, block=block, keep=left))
     last = draw(st.sampled_from(["full", "prefix_only"]))
     return Policy(SPEC, tuple(steps), proportional_attention=draw(st.booleans()), last_block=last)
 

@@ -1,13 +1,13 @@
 """Backends on a tiny model. Only one test runs torch's own compiler, which takes its time."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
 
 import tokensearch
+from tests.runtime.compilers import Counting
 from tests.runtime.operators import POLICIES, host, proportional
 from tests.runtime.test_apply import mixed, pictures, vit
 from tokensearch.errors import ModelError
@@ -20,17 +20,6 @@ from tokensearch.runtime.backends import _Captured
 def _inference() -> Iterator[None]:
     with torch.inference_mode():
         yield
-
-
-class Counting:
-    """A compiler that runs the graph as it is, and counts the graphs that it is given."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph: fx.GraphModule, _: list[Any]) -> Any:
-        self.graphs += 1
-        return graph.forward
 
 
 def batches(count: int) -> list[Tensor]:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 import tokensearch
 from tests.runtime.test_apply import mixed, pictures, vit
 from tokensearch.errors import ModelError
-from tokensearch.policy import Policy, Pool
+from tokensearch.ops import Tokens
+from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.runtime import describe, policy_of, ranged
+from tokensearch.runtime.riders import alight
 
 
 def saved_and_loaded(model: nn.Module) -> nn.Module:
@@ -138,3 +140,17 @@ def test_a_policy_is_applied_whatever_device_is_the_default() -> None:
 
     with torch.device("meta"):
         assert tokensearch.apply(model, mixed(model)) is model
+
+
+def test_sizes_reach_a_mean_token_without_proportional_attention() -> None:
+    model = vit()
+    steps = (Pool(0, 9), Prune(2, 4, rest="mean"))
+    tokensearch.apply(model, Policy(describe(model), steps))
+    seen: list[Tokens | None] = []
+    model.blocks[2].register_forward_pre_hook(lambda _, inputs: seen.append(alight(inputs[0])))
+
+    model(pictures(model))
+
+    assert seen[0] is not None
+    assert seen[0].size is not None
+    assert seen[0].size.sum(dim=1).flatten().tolist() == [17, 17, 17]

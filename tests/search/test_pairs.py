@@ -2,13 +2,12 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import fx
 
 import tokensearch
+from tests.runtime.compilers import Counting
 from tests.search.tiny import model, splits
 from tokensearch.measure import Budget, describe_cell
 from tokensearch.policy import Policy, Pool, Prune
@@ -21,17 +20,6 @@ from tokensearch.search.pairs import Pairs
 CELL = describe_cell(torch.device("cpu"), torch.float32, 2, 32, backend="compile")
 BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=12, seconds=1.0, precision=0.5)
 SPEC = describe(model())
-
-
-class Counting:
-    """A compiler that runs the graph as it is, and counts the graphs that it is given."""
-
-    def __init__(self) -> None:
-        self.graphs = 0
-
-    def __call__(self, graph: fx.GraphModule, _: list[Any]) -> Any:
-        self.graphs += 1
-        return graph.forward
 
 
 @pytest.fixture

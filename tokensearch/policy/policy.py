@@ -85,7 +85,7 @@ class Policy:
             {
                 "geometry": self.model.geometry,
                 "steps": [step_fields(step) for step in self.steps],
-                "proportional_attention": self.proportional_attention and self._pools,
+                "proportional_attention": self.proportional_attention and self._sized,
                 "last_block": self.last_block,
             },
             sort_keys=True,
@@ -98,7 +98,7 @@ class Policy:
         return frozenset(step.score for step in self.steps if step.score is not None)
 
     @property
-    def _pools(self) -> bool:
+    def _sized(self) -> bool:
         """Whether sizes matter: else all are 1, and proportional attention adds log(1) = 0."""
         return any(changes_sizes(step) for step in self.steps)
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokensearch.policy import Policy, Pool, PruneOrPool, Step, changes_sizes
+from tokensearch.policy import Policy, changes_sizes
 from tokensearch.runtime.adapters import family_of
 from tokensearch.runtime.host import Host
 from tokensearch.runtime.opened import OpenedBlock
@@ -69,12 +69,6 @@ def _span_of_sizes(policy: Policy, last: int) -> range:
     changing = [step.block for step in policy.steps if changes_sizes(step)]
     if not changing:
         return range(0)
-    weighing = [step.block for step in policy.steps if _weighs(step)]
     head = last >= policy.model.blocks
-    needed = last if policy.proportional_attention or head else max(weighing, default=-1)
+    needed = last if policy.proportional_attention or head else changing[-1]  # which weighs by size
     return range(changing[0] + 1, needed + 1)
-
-
-def _weighs(step: Step) -> bool:
-    """Whether a step goes by the sizes of what it is given."""
-    return isinstance(step, Pool | PruneOrPool)
