@@ -23,21 +23,18 @@ from tokensearch.search.space import Space
 SEEDED = (
     "none",
     "last-cls",
-    "tome-r8",
     "tome-r13",
-    "tome-r16",
     "tome-l-r7",
     "ppt-r50-pool",
-    "evit-0.7",
     "topk-0.7",
 )
-# DiffRate's lists belong to a model, so two of its own size: near half and two thirds of the work.
+# DiffRate's lists belong to a model, so one of its own size: near half of the work.
 _SIZED = {
-    192: ("diffrate-t-0.6", "diffrate-t-0.8"),
-    768: ("diffrate-b-8.7", "diffrate-b-11.5"),
-    1024: ("diffrate-mae-l-31.0", "diffrate-mae-l-38.5"),
+    192: ("diffrate-t-0.6",),
+    768: ("diffrate-b-8.7",),
+    1024: ("diffrate-mae-l-31.0",),
 }
-_USUAL_SIZE = ("diffrate-s-2.3", "diffrate-s-2.9")
+_USUAL_SIZE = ("diffrate-s-2.3",)
 _CONTROLLED = ("topk-0.7",)  # presets whose counts are also tried with random tokens
 # Around the target: share of the wanted latency, operator, sites.
 _LADDERS = (
