@@ -12,6 +12,7 @@ from statistics import median, quantiles
 from typing import Any, Literal, get_args
 
 Backend = Literal["eager", "compile", "cudagraph"]
+Cache = Literal["warm", "flushed"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 AccuracyKind = Literal["top1", "agreement"]
 
@@ -34,6 +35,10 @@ class Machine:
     accelerator: str | None  # GPU name, None on a CPU
     system: str  # operating system and architecture
     versions: tuple[tuple[str, str], ...]  # ("torch", "2.9.0"), ...
+    governor: str | None = None  # of the CPU's clocks; None where the system does not say
+    driver: str | None = None  # of the GPU; this and what follows is None without NVML
+    max_clock_mhz: int | None = None  # of the GPU's multiprocessors
+    power_limit_w: float | None = None  # of the GPU, as enforced
 
     @property
     def name(self) -> str:
@@ -52,6 +57,8 @@ class Cell:
     backend: Backend  # how the model is run (`runtime.backed`)
     threads: int  # intra-op threads of torch
     machine: Machine
+    cache: Cache = "warm"  # "flushed": the device's L2 was emptied before each pass
+    attention: str | None = None  # kernel of the un-reduced model's attention; None: not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,6 +240,18 @@ def trial_from_json(fields: Mapping[str, Any]) -> Trial:
             "comparison": None if comparison is None else _comparison(comparison),
         }
     )
+
+
+def cell_from_json(written: Mapping[str, Any]) -> Cell:
+    """Return the Cell that `to_json` wrote; KeyError names what is missing."""
+    fields = {item.name: written[item.name] for item in dataclass_fields(Cell)}
+    return Cell(**{**fields, "machine": machine_from_json(written["machine"])})
+
+
+def machine_from_json(written: Mapping[str, Any]) -> Machine:
+    """Return the Machine that `to_json` wrote; KeyError names what is missing."""
+    fields = {item.name: written[item.name] for item in dataclass_fields(Machine)}
+    return Machine(**{**fields, "versions": tuple(written["versions"].items())})
 
 
 def _comparison(written: Mapping[str, Any]) -> Comparison:
