@@ -4,18 +4,17 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from tests.report.cells import CELL
+from tests.report.profiles import Parts, profile
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, preset, save_set
-from tokensearch.policy.file import policy_to_json, to_text
+from tokensearch.policy.file import policy_to_json
+from tokensearch.profiles import Place, Profile, profile_to_json
 from tokensearch.records import (
     Accuracy,
     AccuracyKind,
-    Cell,
     Comparison,
     Latency,
-    Machine,
     Paired,
-    PhaseTime,
-    Profile,
     Trial,
     Verdict,
     to_json,
@@ -23,21 +22,6 @@ from tokensearch.records import (
 from tokensearch.run_folder import RunFolder
 
 SPEC = ModelSpec("demo", blocks=12, patch_tokens=196, prefix_tokens=1, width=128)
-CELL = Cell(
-    device="cpu",
-    dtype="float32",
-    batch=8,
-    resolution=224,
-    backend="eager",
-    threads=4,
-    machine=Machine(
-        processor="Example CPU 3000",
-        cores=4,
-        accelerator=None,
-        system="Linux x86_64",
-        versions=(("python", "3.12.0"), ("torch", "2.9.0")),
-    ),
-)
 BASELINE_MS = 40.0
 FOUND = Policy(
     SPEC,
@@ -208,22 +192,38 @@ def front(*, labelled: bool = True) -> PolicySet:
     return PolicySet(tuple(entry.member(kind) for entry in ENTRIES if entry.origin in FRONT))
 
 
-def profile(name: str, share: float) -> Profile:
-    """Time that falls with the blocks, and costs of reduction where there is any."""
-    phases = [PhaseTime(None, "other", 2.5)]
-    for block in range(12):
-        left = 1 - (1 - share) * block / 6 if block < 6 else share
-        phases += [PhaseTime(block, "attention", 1.2 * left), PhaseTime(block, "mlp", 1.9 * left)]
-    if share < 1:
-        phases += [
-            PhaseTime(2, "scoring", 0.11),
-            PhaseTime(5, "selecting", 0.35),
-            PhaseTime(5, "merging", 0.2),
-            PhaseTime(8, "selecting", 0.28),
-        ]
-    explained = sum(item.ms for item in phases)
-    return Profile(
-        name, CELL, 10, tuple(phases), profiled_ms=1.04 * explained, clock_ms=0.98 * explained
+def host_ms(policy: Policy) -> Parts:
+    """Time of the host's own phases: as the tokens that they work on."""
+    sites = [policy.model.patch_tokens, *policy.patch_tokens_per_block]
+    shares = [count / policy.model.patch_tokens for count in sites]
+    parts: dict[Place, float] = {(None, "stem"): 1.5, (None, "head"): 1.0}
+    for block in range(policy.model.blocks):
+        entering, leaving = shares[block : block + 2]
+        parts |= {(block, "attention"): 1.2 * entering, (block, "mlp"): 1.9 * leaving}
+    return parts
+
+
+def run_profiles() -> tuple[Profile, Profile]:
+    """The un-reduced model, and the answer with what reduction costs it."""
+    before, after = host_ms(UNREDUCED), host_ms(FOUND)
+    spent: Parts = {
+        (2, "scoring"): 0.11,
+        (5, "selecting"): 0.35,
+        (5, "merging"): 0.2,
+        (8, "selecting"): 0.28,
+    }
+    own = {**after, **spent, (6, "attention"): after[6, "attention"] + 0.05}
+    return (
+        profile(UNREDUCED, before, name="baseline", plain_ms=39.7, traced_ms=(41.3,)),
+        profile(
+            FOUND,
+            own,
+            name="answer",
+            plain_ms=sum(own.values()) - 0.1,
+            floor=after,
+            noise={(9, "mlp"): 0.03},
+            traced_ms=(26.0,),
+        ),
     )
 
 
@@ -259,8 +259,6 @@ def run_folder(
     save_set(front(labelled=labelled), folder.front)
     for trial in trials():
         folder.append_trial(to_json(trial))
-    if profiles:
-        for name, share in (("baseline", 1.0), ("answer", 0.38)):
-            text = to_text(to_json(profile(name, share)))
-            (folder.profiles / f"{name}.json").write_text(text, encoding="utf-8")
+    for taken in run_profiles() if profiles else ():
+        folder.write_profile(taken.name, profile_to_json(taken))
     return folder

@@ -68,6 +68,19 @@ def test_without_a_reduced_answer_the_page_has_no_schedule(tmp_path: Path, outco
     assert "No profiles were taken in this run." in written
 
 
+def test_a_run_without_an_answer_shows_where_the_un_reduced_model_spends_its_time(
+    tmp_path: Path,
+) -> None:
+    folder = run_folder(tmp_path, outcome="missed")
+    (folder.profiles / "answer.json").unlink()
+
+    written = page(folder)
+
+    assert "Only the un-reduced model has a profile, as no policy is the answer." in written
+    assert "| attention | - | 4.80 ms | 4.80 ms | 4.80 ms | 14.4 ms |" in written
+    assert "A pass under the PyTorch profiler takes 1.04x as long as a plain one" in written
+
+
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         write_report(RunFolder(tmp_path))
@@ -90,12 +103,14 @@ def test_a_search_that_has_not_ended_names_its_folder(tmp_path: Path) -> None:
 def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     damaged = folder.profiles / "answer.json"
-    damaged.write_text('{"phases": []}', encoding="utf-8")
+    damaged.write_text('{"format": "tokensearch.profile", "version": 1}', encoding="utf-8")
 
     with pytest.raises(RunError) as caught:
         write_report(folder)
 
-    assert str(caught.value) == f"{damaged} cannot be read as a profile: 'profiled_ms'"
+    assert str(caught.value) == (
+        f"{damaged} cannot be read as a profile: not a whole profile: 'ceilings'"
+    )
 
 
 def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> None:

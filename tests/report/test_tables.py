@@ -90,7 +90,7 @@ def test_names_in_brackets_are_no_markup() -> None:
 
 def test_every_block_belongs_to_one_group() -> None:
     for blocks in (1, 2, 3, 12, 13):
-        held = [sum(group.holds(block) for group in groups(blocks)) for block in range(blocks)]
+        held = [sum(block in group.blocks for group in groups(blocks)) for block in range(blocks)]
 
         assert held == [1] * blocks
 

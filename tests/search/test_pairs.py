@@ -70,6 +70,7 @@ def test_a_profile_says_that_its_passes_are_eager(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.create()
 
-    found = Evaluator(model(), splits(), CELL, seed=0).profile(Policy(SPEC), "baseline", folder)
+    evaluator = Evaluator(model(), splits(), CELL, seed=0)
+    (found,) = evaluator.profile({"baseline": Policy(SPEC)}, folder)
 
     assert found.cell == replace(CELL, backend="eager")

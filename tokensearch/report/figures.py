@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from tokensearch.policy import Policy, PolicySet
-from tokensearch.records import PHASES, Phase
+from tokensearch.profiles import PHASES, Phase, Profile
 from tokensearch.report import text
 from tokensearch.report.findings import Finalist, Findings, read_measured
-from tokensearch.report.phases import PHASE_NAMES, Times
+from tokensearch.report.phases import PHASE_NAMES
 from tokensearch.report.text import Interval
 
 WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.8, 150
@@ -23,16 +23,20 @@ INK, GREY, FAINT = "#222222", "#8a8a8a", "#c9c9c9"
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
 FOUND, PUBLISHED, CONTROL, TARGET = "#0072b2", "#d55e00", "#a06a94", "#009e73"
 PHASE_COLOURS: dict[Phase, str] = {
+    "stem": "#4d4d4d",
+    "norm": "#99d0f0",
+    "qkv": "#003f66",
     "attention": "#0072b2",
+    "projection": "#3389c4",
     "mlp": "#56b4e9",
     "bias": "#009e73",
     "scoring": "#e69f00",
     "selecting": "#f0e442",
     "gathering": "#d55e00",
     "merging": "#cc79a7",
-    "other": "#b0b0b0",
+    "head": "#7f7f7f",
+    "other": "#d9d9d9",
 }
-REST = "#ececec"
 MARGIN = 0.04  # of the picture's height, below the floor
 ROOM = 0.75  # of what front and presets span, shown below them
 
@@ -61,27 +65,24 @@ def draw_front(
     _save(figure, path)
 
 
-def draw_phases(baseline: Times, answer: Times, path: Path) -> None:
-    """Draw where both spend a profiled pass, as two stacked bars."""
+def draw_phases(baseline: Profile, answer: Profile, path: Path) -> None:
+    """Draw where both spend a stamped pass, as two stacked bars."""
     figure, axes = _page(height_in=2.9)
     bars = (baseline, answer)
     rows, starts = (1.0, 0.0), [0.0, 0.0]
     for phase in PHASES:
-        widths = [times.phase_ms(phase) for times in bars]
+        widths = [one.phase_ms(phase) for one in bars]
         if any(widths):
             colour, name = PHASE_COLOURS[phase], PHASE_NAMES[phase]
             axes.barh(
                 rows, widths, left=starts, color=colour, edgecolor="white", lw=0.5, label=name
             )
         starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    rest = [max(0.0, times.unexplained_ms) for times in bars]
-    axes.barh(rows, rest, left=starts, color=REST, hatch="///", edgecolor=GREY, label="unexplained")
-    for row, start, width, times in zip(rows, starts, rest, bars, strict=True):
-        whole = f"  {text.ms(times.profiled_ms)}"
-        axes.annotate(whole, (start + width, row), va="center", color=INK)
+    for row, start in zip(rows, starts, strict=True):
+        axes.annotate(f"  {text.ms(start)}", (start, row), va="center", color=INK)
     axes.set_yticks(rows, ["un-reduced", "answer"])
-    axes.set_xlim(0, 1.14 * max(start + width for start, width in zip(starts, rest, strict=True)))
-    axes.set_xlabel("profiled time of a pass (ms)")
+    axes.set_xlim(0, 1.14 * max(starts))
+    axes.set_xlabel("stamped time of a pass (ms)")
     axes.grid(visible=False)
     figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=8)
     _save(figure, path)

@@ -7,12 +7,13 @@ from typing import Any
 from tokensearch.errors import RunError
 from tokensearch.policy import PolicySet, load_set
 from tokensearch.policy.file import write_whole
+from tokensearch.profiles import Profile
 from tokensearch.report import tables, text
 from tokensearch.report.answer import in_words
 from tokensearch.report.figures import draw_front, draw_phases
 from tokensearch.report.findings import Findings, read_findings, reading
 from tokensearch.report.grid import Grid, to_markdown
-from tokensearch.report.phases import Times, read_times
+from tokensearch.report.phases import read_profile
 from tokensearch.report.trust import trust_lines
 from tokensearch.run_folder import RunFolder
 
@@ -26,8 +27,8 @@ class _Source:
     findings: Findings
     front: PolicySet
     trials: tuple[dict[str, Any], ...]
-    baseline: Times | None
-    answer: Times | None
+    baseline: Profile | None
+    answer: Profile | None
 
     @property
     def run(self) -> Mapping[str, Any]:
@@ -66,8 +67,8 @@ def _read(folder: RunFolder) -> _Source:
         findings=findings,
         front=load_set(folder.front),
         trials=folder.read_trials(),
-        baseline=read_times(folder.profiles / "baseline.json"),
-        answer=read_times(folder.profiles / "answer.json"),
+        baseline=read_profile(folder.profiles / "baseline.json"),
+        answer=read_profile(folder.profiles / "answer.json"),
     )
 
 
@@ -129,23 +130,28 @@ def _finalists(source: _Source) -> str:
 
 
 def _times(source: _Source) -> str:
-    if source.baseline is None or source.answer is None:
-        return "No profiles were taken in this run."
     baseline, answer = source.baseline, source.answer
-    grid = tables.phase_table(baseline, answer, source.run["model"]["blocks"])
-    shorter = "shorter" if answer.profiled_ms < baseline.profiled_ms else "longer"
+    if baseline is None:
+        return "No profiles were taken in this run."
+    if answer is None:
+        return (
+            "Only the un-reduced model has a profile, as no policy is the answer.\n\n"
+            f"{to_markdown(tables.phase_table(baseline))}"
+        )
+    shorter = "shorter" if answer.pass_ms < baseline.pass_ms else "longer"
     words = (
-        f"The answer spends {text.ms(answer.overhead_ms)} of a profiled pass on reducing tokens "
+        f"The answer spends {text.ms(answer.reducing_ms)} of a stamped pass on reducing tokens "
         f"(scoring, selecting, gathering, merging, size bias), and the pass is "
-        f"{text.ms(abs(baseline.profiled_ms - answer.profiled_ms))} "
-        f"{shorter}. The profiler cannot explain "
-        f"{text.percent(baseline.unexplained_share)} of the un-reduced model's pass and "
-        f"{text.percent(answer.unexplained_share)} of the answer's. Un-reduced → answer:"
+        f"{text.ms(abs(baseline.pass_ms - answer.pass_ms))} {shorter}. "
+        f"{text.percent(baseline.unknown_ms / baseline.pass_ms)} of the un-reduced model's pass "
+        f"and {text.percent(answer.unknown_ms / answer.pass_ms)} of the answer's are in no known "
+        "phase. Un-reduced → answer:"
     )
     backend = source.run["settings"]["backend"]
     if backend != "eager":
         words = f"Profiled passes are eager; every latency is of {backend} passes. {words}"
-    return f"{words}\n\n{to_markdown(grid)}\n\n![time by phase]({PHASES_PICTURE})"
+    table = to_markdown(tables.phase_table(baseline, answer))
+    return f"{words}\n\n{table}\n\n![time by phase]({PHASES_PICTURE})"
 
 
 def _origin(source: _Source) -> str:

@@ -1,6 +1,6 @@
 """The tables of reports: one function each, from what was found to a grid of text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -18,7 +18,7 @@ from tokensearch.policy import (
     block_macs,
     mac_share,
 )
-from tokensearch.records import PHASES
+from tokensearch.profiles import PHASES, Profile
 from tokensearch.report import text
 from tokensearch.report.findings import (
     Finalist,
@@ -29,7 +29,7 @@ from tokensearch.report.findings import (
     reading,
 )
 from tokensearch.report.grid import Grid
-from tokensearch.report.phases import PHASE_NAMES, Times, groups
+from tokensearch.report.phases import PHASE_NAMES, groups
 
 
 def front_table(front: PolicySet, findings: Findings) -> Grid:
@@ -190,32 +190,29 @@ def cell_table(cell: Mapping[str, Any]) -> Grid:
     return Grid(("what", "value"), rows)
 
 
-def phase_table(baseline: Times, answer: Times, blocks: int) -> Grid:
-    """Profiled time of both by phase and group of blocks, before and after."""
+def phase_table(baseline: Profile, answer: Profile | None = None) -> Grid:
+    """Time by phase and group of blocks, un-reduced and then under the answer if there is one."""
+    sides = [baseline] if answer is None else [baseline, answer]
+    parts = groups(len(baseline.patch_tokens))
 
-    def both(before_ms: float, after_ms: float) -> str:
-        if not before_ms and not after_ms:
-            return text.NONE
-        return f"{_ms_or_zero(before_ms)} → {_ms_or_zero(after_ms)}"
+    def cell(times_ms: Iterable[float]) -> str:
+        listed = list(times_ms)
+        return " → ".join(_ms_or_zero(one) for one in listed) if any(listed) else text.NONE
 
-    shown = [phase for phase in PHASES if baseline.phase_ms(phase) or answer.phase_ms(phase)]
     rows = [
         (
-            group.name,
-            *(both(baseline.phase_ms(p, group), answer.phase_ms(p, group)) for p in shown),
-            both(baseline.group_ms(group), answer.group_ms(group)),
+            PHASE_NAMES[phase],
+            *(cell(part.ms(side, phase) for side in sides) for part in parts),
+            cell(side.phase_ms(phase) for side in sides),
         )
-        for group in groups(blocks)
+        for phase in PHASES
+        if any(side.phase_ms(phase) for side in sides)
     ]
-    sums = (both(baseline.phase_ms(phase), answer.phase_ms(phase)) for phase in shown)
-    explained = (one.profiled_ms - one.unexplained_ms for one in (baseline, answer))
-    rows.append(("all phases", *sums, both(*explained)))
-    blank = [""] * len(shown)
-    rows.append(("unexplained", *blank, both(baseline.unexplained_ms, answer.unexplained_ms)))
-    rows.append(("whole pass, profiled", *blank, both(baseline.profiled_ms, answer.profiled_ms)))
-    rows.append(("whole pass, by the clock", *blank, both(baseline.clock_ms, answer.clock_ms)))
-    names = [PHASE_NAMES[phase] for phase in shown]
-    return Grid(("where", *names, "sum"), rows, numbers=frozenset({*names, "sum"}))
+    blank = [""] * len(parts)
+    rows.append(("stamped pass", *blank, cell(side.pass_ms for side in sides)))
+    rows.append(("plain pass", *blank, cell(side.plain.median_ms for side in sides)))
+    names = [*(part.name for part in parts), "all"]
+    return Grid(("phase", *names), rows, numbers=frozenset(names))
 
 
 def model_line(model: ModelSpec) -> str:

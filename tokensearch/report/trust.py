@@ -1,14 +1,14 @@
 """How far a run's figures carry: what they were not measured for, in sentences."""
 
+from tokensearch.profiles import Profile
 from tokensearch.report import text
 from tokensearch.report.findings import Findings
-from tokensearch.report.phases import Times
 from tokensearch.report.tables import cell_line
 
 DEMO = "demo"
 
 
-def trust_lines(findings: Findings, profile: Times | None) -> tuple[str, ...]:
+def trust_lines(findings: Findings, profile: Profile | None) -> tuple[str, ...]:
     """Return what a reader should know before relying on the figures."""
     lines = [
         f"Latencies belong to one cell: {cell_line(findings.run['cell'])}. "
@@ -30,8 +30,8 @@ def trust_lines(findings: Findings, profile: Times | None) -> tuple[str, ...]:
             "The bundled model and its digit scenes are small: they show what this machine does "
             "with fewer tokens, and say nothing of what another model would lose."
         )
-    if profile is not None:
-        lines.append(_tracing(profile))
+    if profile is not None and profile.tracing is not None:
+        lines.append(_tracing(profile.tracing))
     return tuple(lines)
 
 
@@ -48,9 +48,9 @@ def _precision(findings: Findings) -> str:
     )
 
 
-def _tracing(profile: Times) -> str:
-    share = profile.profiled_ms / profile.clock_ms
+def _tracing(share: float) -> str:
     return (
-        f"A traced pass takes {text.ratio(share)} as long as an untraced one, so profiled times "
-        "explain where time goes; how much there is of it is what the clock says."
+        f"A pass under the PyTorch profiler takes {text.ratio(share)} as long as a plain one, so "
+        "operators and kernels explain where time goes; how much there is of it is what the clock "
+        "says."
     )
