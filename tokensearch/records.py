@@ -8,8 +8,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
+from math import ceil
 from statistics import median, quantiles
 from typing import Any, Literal, get_args
+
+from tokensearch.errors import MeasurementError
 
 Backend = Literal["eager", "compile", "cudagraph"]
 Cache = Literal["warm", "flushed"]
@@ -23,7 +26,15 @@ class Caution(StrEnum):
     SLOW_START = "the first counted pass was slow: lengthen the warm-up"
     WIDE_SPREAD = "passes differ widely: stop other work on the machine, or time more pairs"
     DRIFT = "the baseline drifted while timing: let the machine settle, and repeat"
+    THROTTLED = "the machine changed its clocks while timing: let it cool or fix them, and repeat"
     FEW_PASSES = "few passes were timed: allow more time"
+    BUSY = "other programs worked on the machine while timing: stop them, and repeat"
+    COARSE_CLOCK = "a pass is too short for the clock: time a larger batch"
+    PROFILER_DISAGREES = "the profiler and the clock disagree: trust the clock, trace more passes"
+    MOVED_BASELINE = (
+        "the un-reduced model's speed changed between finalists: compare ratios, not milliseconds"
+    )
+    UNLIKE_ITSELF = "the un-reduced model differed from itself: repeat on a quieter machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +92,45 @@ class Latency:
         low, _, high = quantiles(self.passes_ms, n=4, method="inclusive")
         return high - low
 
+    def percentile_ms(self, percent: float) -> float | None:
+        """Return the pass that `percent` of them stay within; None where too few were timed.
+
+        Nearest rank: always a pass that happened. `passes_for` says how many it takes.
+        """
+        if len(self.passes_ms) < passes_for(percent):
+            return None
+        return sorted(self.passes_ms)[ceil(percent / 100 * len(self.passes_ms)) - 1]
+
+
+def passes_for(percent: float) -> int:
+    """Return the fewest passes that a percentile from 50 to below 100 may be quoted of.
+
+    So many that at most one of them would lie above it by a chance of 1 %. Source: MLPerf's early
+    stopping, whose numbers these are.
+
+    >>> [passes_for(percent) for percent in (90, 95, 99)]
+    [64, 130, 662]
+    """
+    if not 50 <= percent < 100:
+        raise MeasurementError(f"a percentile must be at least 50 and below 100, got {percent}")
+    above = 1 - percent / 100
+    passes = 1
+    while (1 - above) ** (passes - 1) * (1 - above + passes * above) > 0.01:
+        passes += 1
+    return passes
+
+
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a machine was like while something was timed: state, which decides no equality."""
+
+    tick_ms: float  # smallest step of the clock
+    others: float | None  # share of the usable cores' time that went to other programs
+    gpu_clock: float | None = None  # lowest seen, as a share of the highest it may have
+    gpu_throttled: tuple[str, ...] = ()  # NVML's reasons for lower clocks: "power", ...
+    gpu_temperature_c: int | None = None  # highest seen
+    gpu_processes: int | None = None  # on it, besides this one
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -94,6 +144,7 @@ class Comparison:
     level: float  # its nominal coverage, 0.95
     verdict: Verdict
     cautions: tuple[Caution, ...] = ()
+    conditions: Conditions | None = None  # None: nobody watched
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,8 +311,15 @@ def _comparison(written: Mapping[str, Any]) -> Comparison:
         "baseline": _latency(written["baseline"]),
         "candidate": _latency(written["candidate"]),
         "cautions": tuple(Caution[name.upper()] for name in written["cautions"]),
+        "conditions": _conditions(written["conditions"]),
     }
     return Comparison(**fields)
+
+
+def _conditions(written: Mapping[str, Any] | None) -> Conditions | None:
+    if written is None:
+        return None
+    return Conditions(**{**written, "gpu_throttled": tuple(written["gpu_throttled"])})
 
 
 def _latency(written: Mapping[str, Any]) -> Latency:

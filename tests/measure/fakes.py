@@ -8,16 +8,22 @@ from tokensearch.measure import Run
 
 
 class FakeClock:
-    """Calls `run`, then reports the next duration of the model that `run` says it is."""
+    """Calls `run`, then reports the next duration of the model that `run` says it is.
 
-    def __init__(self, **scripts_ms: Iterator[float]) -> None:
+    `machine` says how slow the machine is at each turn, whoever's it is; 1 is its usual speed.
+    """
+
+    def __init__(
+        self, *, machine: Callable[[int], float] = lambda _: 1.0, **scripts_ms: Iterator[float]
+    ) -> None:
+        self._machine = machine
         self._scripts_ms = scripts_ms
         self.turns: list[str] = []  # who was timed, in order
 
     def time_ms(self, run: Run) -> float:
         who = str(run())
         self.turns.append(who)
-        return next(self._scripts_ms[who])
+        return next(self._scripts_ms[who]) * self._machine(len(self.turns) - 1)
 
 
 def baseline() -> str:

@@ -1,12 +1,14 @@
-"""Cells come back from files as they were written."""
+"""Cells come back from files as they were written; percentiles need passes."""
 
 import json
 from typing import Any
 
 import pytest
 
+from tokensearch.errors import MeasurementError
 from tokensearch.records import (
     Cell,
+    Latency,
     Machine,
     cell_from_json,
     machine_from_json,
@@ -56,3 +58,22 @@ def test_a_cell_that_lacks_something_is_not_filled_up() -> None:
 
     with pytest.raises(KeyError, match="cache"):
         cell_from_json(written)
+
+
+@pytest.mark.parametrize(("percent", "needed"), [(50, 11), (90, 64), (95, 130), (99, 662)])
+def test_a_percentile_is_quoted_of_enough_passes_only(percent: float, needed: int) -> None:
+    passes = tuple(float(number) for number in range(needed, 0, -1))
+
+    assert Latency(passes[1:], warmup=0).percentile_ms(percent) is None
+    found = Latency(passes, warmup=0).percentile_ms(percent)
+    assert found is not None
+    assert sum(one <= found for one in passes) / needed >= percent / 100
+    assert sum(one < found for one in passes) / needed < percent / 100
+
+
+@pytest.mark.parametrize("percent", [0, 49.9, 100, 101])
+def test_a_percentile_that_no_passes_could_carry_is_refused(percent: float) -> None:
+    with pytest.raises(MeasurementError) as caught:
+        Latency((4.0,), warmup=0).percentile_ms(percent)
+
+    assert str(caught.value) == f"a percentile must be at least 50 and below 100, got {percent}"

@@ -1,11 +1,16 @@
 """Clocks report the time of one call."""
 
 import math
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from tokensearch.measure import CudaEvents, WallClock, clock_for
+from tokensearch.measure import CudaEvents, Flushed, Run, WallClock, clock_for
+from tokensearch.measure.clock import cache_bytes
+
+CPU = torch.device("cpu")
 
 
 def test_the_wall_clock_reports_a_positive_time_and_calls_once() -> None:
@@ -35,3 +40,58 @@ def test_events_and_the_wall_agree_on_a_long_kernel() -> None:
     events_ms, wall_ms = (clock.time_ms(lambda: x @ x) for clock in clocks)
 
     assert events_ms == pytest.approx(wall_ms, rel=0.5)
+
+
+class Remembering:
+    """A clock that writes down what it was given, and when."""
+
+    def __init__(self, flushed: list[str]) -> None:
+        self.flushed = flushed
+
+    def time_ms(self, run: Run) -> float:
+        self.flushed.append("timed")
+        run()
+        return 4.0
+
+
+def test_caches_are_overwritten_before_each_pass_and_outside_of_it() -> None:
+    happened: list[str] = []
+    clock = Flushed(Remembering(happened), CPU)
+    clock._buffer = SimpleNamespace(add_=lambda _: happened.append("flushed"))  # type: ignore[assignment]
+
+    found_ms = [clock.time_ms(lambda: happened.append("ran")) for _ in range(2)]
+
+    assert found_ms == [4.0, 4.0]
+    assert happened == ["flushed", "timed", "ran"] * 2
+
+
+def test_what_is_overwritten_is_larger_than_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokensearch.measure.clock.cache_bytes", lambda device: 4096)
+
+    assert Flushed(Remembering([]), CPU)._buffer.nbytes == 2 * 4096
+
+
+def test_a_cpu_has_the_size_of_its_largest_cache(tmp_path: Path) -> None:
+    for place, size in enumerate(["32K", "1024K", "36608K"]):
+        (tmp_path / f"index{place}").mkdir()
+        (tmp_path / f"index{place}" / "size").write_text(f"{size}\n")
+
+    assert cache_bytes(CPU, caches=tmp_path) == 36608 * 1024
+    assert cache_bytes(CPU, caches=tmp_path / "none") == 256 * 2**20
+
+
+@pytest.mark.parametrize(("size", "expected"), [(50 * 2**20, 50 * 2**20), (0, 256 * 2**20)])
+def test_a_gpu_has_the_size_of_its_l2(
+    size: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    properties = SimpleNamespace(L2_cache_size=size)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+    assert cache_bytes(torch.device("cuda")) == expected
+
+
+def test_a_clock_flushes_when_the_cell_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tokensearch.measure.clock.cache_bytes", lambda device: 4096)
+
+    assert isinstance(clock_for(CPU, "flushed"), Flushed)
+    assert isinstance(clock_for(CPU, "warm"), WallClock)

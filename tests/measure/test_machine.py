@@ -1,11 +1,14 @@
 """A machine and a cell say what a latency belongs to."""
 
 import os
+from pathlib import Path
 
 import torch
 
 from tests.measure.fakes import noisy
 from tokensearch.measure import Budget, Run, describe_cell, noise, this_machine
+from tokensearch.measure.machine import governor
+from tokensearch.measure.watch import usable_cores
 
 CPU = torch.device("cpu")
 
@@ -29,6 +32,25 @@ def test_a_cell_names_device_type_batch_and_threads() -> None:
     assert (cell.device, cell.dtype, cell.batch, cell.resolution) == ("cpu", "bfloat16", 8, 224)
     assert cell.backend == "eager"
     assert cell.threads == torch.get_num_threads()
+
+
+def test_a_cell_names_cache_and_attention() -> None:
+    plain = describe_cell(CPU, torch.float32, 8, 224)
+    special = describe_cell(CPU, torch.float32, 8, 224, cache="flushed", attention="flash")
+
+    assert (plain.cache, plain.attention) == ("warm", None)
+    assert (special.cache, special.attention) == ("flushed", "flash")
+
+
+def test_a_machine_names_the_governor_of_its_clocks_where_the_system_says_it(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / f"cpu{min(usable_cores())}" / "cpufreq" / "scaling_governor"
+    file.parent.mkdir(parents=True)
+    file.write_text("schedutil\n")
+
+    assert governor(tmp_path) == "schedutil"
+    assert governor(tmp_path / "none") is None
 
 
 class RunningClock:

@@ -1,17 +1,21 @@
 """Which machine this is, and how noisy: what a latency belongs to."""
 
-import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+from tokensearch.measure import nvml
 from tokensearch.measure.clock import Clock, clock_for
+from tokensearch.measure.doubts import doubt_itself
 from tokensearch.measure.paired import Budget, compare
-from tokensearch.records import Backend, Cell, Comparison, Machine
+from tokensearch.measure.watch import Watch, usable_cores
+from tokensearch.records import Backend, Cache, Cell, Comparison, Machine
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
+
+CPUS = Path("/sys/devices/system/cpu")
 
 # The geometry of one DeiT-S feed-forward half (arXiv:2012.12877): what a search times, in small.
 NOISE_IMAGES = 8
@@ -22,12 +26,17 @@ NOISE_BUDGET = Budget(warmup=5, min_pairs=30, max_pairs=200, seconds=5.0, precis
 
 def this_machine(device: torch.device) -> Machine:
     """Return the hardware and software under this process, as far as they decide its speed."""
+    gpu = nvml.limits(device)
     return Machine(
         processor=_processor(),
-        cores=_usable_cores(),
+        cores=len(usable_cores()),
         accelerator=torch.cuda.get_device_name(device) if device.type == "cuda" else None,
         system=f"{platform.system()} {platform.machine()}",
-        versions=_versions(),
+        versions=_versions(device),
+        governor=governor(),
+        driver=gpu.driver if gpu else None,
+        max_clock_mhz=gpu.max_clock_mhz if gpu else None,
+        power_limit_w=gpu.power_limit_w if gpu else None,
     )
 
 
@@ -38,8 +47,13 @@ def describe_cell(
     resolution: int,
     *,
     backend: Backend = "eager",
+    cache: Cache = "warm",
+    attention: str | None = None,
 ) -> Cell:
-    """Return what a latency belongs to: `batch` images of `resolution` pixels square, here."""
+    """Return what a latency belongs to: `batch` images of `resolution` pixels square, here.
+
+    `attention` is what `attention_of` says of the un-reduced model, where somebody asked it.
+    """
     return Cell(
         device=device.type,
         dtype=str(dtype).removeprefix("torch."),
@@ -48,6 +62,8 @@ def describe_cell(
         backend=backend,
         threads=torch.get_num_threads(),
         machine=this_machine(device),
+        cache=cache,
+        attention=attention,
     )
 
 
@@ -73,7 +89,16 @@ def noise(
     def run() -> torch.Tensor:
         return torch.nn.functional.gelu(x @ up) @ down
 
-    return compare(run, run, clock=clock or clock_for(device), budget=budget, seed=seed)
+    watch = Watch(device)
+    return doubt_itself(
+        compare(run, run, clock=clock or clock_for(device), budget=budget, seed=seed, watch=watch)
+    )
+
+
+def governor(cpus: Path = CPUS) -> str | None:
+    """Who decides the clocks of the first usable core ("performance", "schedutil"); Linux only."""
+    file = cpus / f"cpu{min(usable_cores())}" / "cpufreq" / "scaling_governor"
+    return file.read_text(encoding="ascii").strip() if file.exists() else None
 
 
 def _processor() -> str:
@@ -87,14 +112,7 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _usable_cores() -> int:
-    """Cores this process may run on; only Linux can say, elsewhere all cores of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
-def _versions() -> tuple[tuple[str, str], ...]:
+def _versions(device: torch.device) -> tuple[tuple[str, str], ...]:
     found = [("python", platform.python_version())]
     for package in PACKAGES:
         try:
@@ -103,4 +121,7 @@ def _versions() -> tuple[tuple[str, str], ...]:
             continue  # timm is not needed to time a callable
     if torch.version.cuda is not None:
         found.append(("cuda", torch.version.cuda))
+    if device.type == "cuda":
+        cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's gap
+        found.append(("cudnn", str(cudnn)))
     return tuple(found)

@@ -5,7 +5,7 @@ then fall on both alike, and neither always runs in the other's wake.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import isfinite
 from random import Random
@@ -13,14 +13,10 @@ from statistics import median
 
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Clock, Run
-from tokensearch.measure.statistics import (
-    LEVEL,
-    VERDICT_PAIRS,
-    cautions,
-    ratio_interval,
-    verdict,
-)
-from tokensearch.records import Comparison, Latency
+from tokensearch.measure.doubts import cautions
+from tokensearch.measure.statistics import LEVEL, VERDICT_PAIRS, ratio_interval, verdict
+from tokensearch.measure.watch import Watch
+from tokensearch.records import Comparison, Conditions, Latency
 
 # Warm-up goes on while the latest passes beat the ones before them by more than this share ...
 STEADY_SHARE = 0.05  # half of torch.utils.benchmark's limit for a distribution worth quoting
@@ -31,6 +27,8 @@ WARMUP_LIMIT = 5  # ... but for no more than so many times the warm-up that was 
 # each is one more chance to stop on a lucky sample, and a bootstrap that leaves the device idle.
 LOOK_GROWTH = 0.25
 
+PRECISION = 0.01  # half-width of the ratio's interval: schedules next to each other differ by more
+
 
 @dataclass(frozen=True, slots=True)
 class Budget:
@@ -40,7 +38,7 @@ class Budget:
     min_pairs: int  # counted before the interval may end it
     max_pairs: int
     seconds: float  # of passes, warm-up included; 12 pairs are taken even beyond
-    precision: float  # wanted half-width of the ratio's interval: 0.01 is one percent
+    precision: float = PRECISION  # wanted half-width of the ratio's interval
 
     def __post_init__(self) -> None:
         if self.warmup < 0:
@@ -56,22 +54,38 @@ class Budget:
 
 
 def compare(
-    baseline: Run, candidate: Run, *, clock: Clock, budget: Budget, seed: int = 0
+    baseline: Run,
+    candidate: Run,
+    *,
+    clock: Clock,
+    budget: Budget,
+    seed: int = 0,
+    watch: Watch | None = None,
 ) -> Comparison:
     """Time both in turn until the ratio of their medians is known well enough.
 
     `seed` decides the order within each pair and the bootstrap; it repeats both, not the times.
     With fewer than `VERDICT_PAIRS` pairs the verdict is "ambiguous", whatever the interval says.
+    `watch` sees what else happens on the machine; without it such doubts are not raised.
     """
     session = _Session(baseline, candidate, clock, Random(seed))
     warmup = session.warm_up(budget)
-    session.time_pairs(budget, partial(_precise, budget=budget, seed=seed))
-    return _conclude(
+    if watch is not None:
+        watch.start()
+    session.time_pairs(budget, partial(_precise, budget=budget, seed=seed, watch=watch))
+    found = _conclude(
         Latency(tuple(session.baseline_ms), warmup),
         Latency(tuple(session.candidate_ms), warmup),
         precision=budget.precision,
         seed=seed,
     )
+    return found if watch is None else doubted(found, watch.stop())
+
+
+def doubted(comparison: Comparison, conditions: Conditions) -> Comparison:
+    """Return a comparison with what the machine was like, and the doubts that follow from it."""
+    found = cautions(comparison.baseline, comparison.candidate, conditions)
+    return replace(comparison, conditions=conditions, cautions=found)
 
 
 def _conclude(baseline: Latency, candidate: Latency, *, precision: float, seed: int) -> Comparison:
@@ -90,8 +104,10 @@ def _conclude(baseline: Latency, candidate: Latency, *, precision: float, seed: 
     )
 
 
-def _precise(session: "_Session", *, budget: Budget, seed: int) -> bool:
-    """Whether the interval is as narrow as was wanted."""
+def _precise(session: "_Session", *, budget: Budget, seed: int, watch: Watch | None) -> bool:
+    """Whether the interval is as narrow as was wanted. A good moment to look at the machine."""
+    if watch is not None:
+        watch.look()
     low, high = ratio_interval(session.baseline_ms, session.candidate_ms, seed=seed)
     return (high - low) / 2 <= budget.precision
 

@@ -1,4 +1,4 @@
-"""What paired timings prove: an interval of their ratio, a verdict, and reasons for doubt.
+"""What paired timings prove: an interval of their ratio, and a verdict. Doubts are in `doubts`.
 
 Pure functions of samples in milliseconds. The interval is a *circular block bootstrap* of pairs
 with *expanded percentiles*:
@@ -18,12 +18,12 @@ jumps between them and 14 % of A/A comparisons differed.
 
 from collections.abc import Sequence
 from math import sqrt
-from statistics import NormalDist, fmean, median
+from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
 
-from tokensearch.records import Caution, Latency, Verdict
+from tokensearch.records import Verdict
 
 LEVEL = 0.95  # nominal coverage of the interval; the field's habit
 RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half-width (measured)
@@ -33,23 +33,14 @@ RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half
 # at 2.0 independent noise gives 6 % at 10 pairs.
 BLOCK_FACTOR = 1.5
 
-# Fewest pairs that carry a verdict, and fewest that carry it without a caution. Measured on
-# 2000 synthetic A/A comparisons per kind of noise: of independent noise (normal, log-normal,
-# two-speed) 10 % was taken for a difference at 8 pairs, 5.4 % at 10, and below 4 % from 12 on; of
-# AR(1) noise (0.6) 12 % at 12 pairs, 6 % at 20, 4.8 % at 30.
+# Fewest pairs that carry a verdict. Measured on 2000 synthetic A/A comparisons per kind of noise:
+# of independent noise (normal, log-normal, two-speed) 10 % was taken for a difference at 8 pairs,
+# 5.4 % at 10, and below 4 % from 12 on; of AR(1) noise (0.6) 12 % at 12 pairs, 6 % at 20 and
+# 4.8 % at 30.
 VERDICT_PAIRS = 12
-ENOUGH_PASSES = 30
-
-SLOW_START = 1.5  # first pass against the median: lazy initialisation costs more than noise does
-WIDE_SPREAD = 0.10  # quartile distance over median: torch.utils.benchmark's _IQR_WARN_THRESHOLD
-# Share by which the baseline's last third may leave its first third. Randomised pairs cancel drift
-# in the ratio, but below this not even the medians quoted beside it are touched visibly.
-DRIFT = 0.02
-# Share of (first third, last third) pairs that must agree on the direction. Measured at 30 passes
-# of pure noise: 0.1 % pass for drift (asking that middle halves not overlap let 7 % through).
-DRIFT_AGREEMENT = 0.9
 
 Samples = npt.NDArray[np.float64]
+Draws = npt.NDArray[np.int64]
 _NORMAL = NormalDist()
 
 
@@ -69,8 +60,7 @@ def ratio_interval(
     pairs = len(baseline_ms)
     block = block or max(1, round(BLOCK_FACTOR * pairs ** (1 / 3)))
     drawn = _drawn_pairs(pairs, block, np.random.default_rng(seed))
-    below = np.median(np.asarray(baseline_ms, dtype=np.float64)[drawn], axis=1)
-    above = np.median(np.asarray(candidate_ms, dtype=np.float64)[drawn], axis=1)
+    below, above = (_medians(passes_ms, drawn) for passes_ms in (baseline_ms, candidate_ms))
     tail = _expanded_tail((1 - level) / 2, blocks=pairs / block)
     low, high = np.quantile(above / below, [tail, 1 - tail])
     return float(low), float(high)
@@ -92,39 +82,20 @@ def verdict(low: float, high: float, precision: float) -> Verdict:
     return "ambiguous"
 
 
-def cautions(baseline: Latency, candidate: Latency) -> tuple[Caution, ...]:
-    """Return the reasons to distrust a comparison of two latencies; empty when there are none."""
-    both = (baseline, candidate)
-    checks = {
-        Caution.SLOW_START: any(one.passes_ms[0] > SLOW_START * one.median_ms for one in both),
-        Caution.WIDE_SPREAD: any(one.spread_ms > WIDE_SPREAD * one.median_ms for one in both),
-        Caution.DRIFT: drifts(baseline.passes_ms),
-        Caution.FEW_PASSES: any(len(one.passes_ms) < ENOUGH_PASSES for one in both),
-    }
-    return tuple(caution for caution, holds in checks.items() if holds)
-
-
-def drifts(passes_ms: Sequence[float]) -> bool:
-    """Whether the last third of the passes left the first third behind.
-
-    Their medians must differ by more than `DRIFT`, and nearly all passes of one must be slower than
-    those of the other (Mann & Whitney's statistic), so that wide noise does not pass for drift.
-    """
-    third = len(passes_ms) // 3
-    if third < 2:
-        return False
-    early, late = passes_ms[:third], passes_ms[-third:]
-    if abs(median(late) / median(early) - 1) <= DRIFT:
-        return False
-    slower = fmean(after > before for before in early for after in late)
-    return max(slower, 1 - slower) >= DRIFT_AGREEMENT
-
-
-def _drawn_pairs(pairs: int, block: int, random: np.random.Generator) -> npt.NDArray[np.int64]:
-    """Return pair numbers, shape (RESAMPLES, pairs); a block past the end goes on at the start."""
+def _drawn_pairs(pairs: int, block: int, random: np.random.Generator) -> Draws:
+    """Return pair numbers, shape (RESAMPLES, pairs); those past the last go on at the first."""
     starts = random.integers(0, pairs, size=(RESAMPLES, -(-pairs // block)))
-    numbers = (starts[:, :, None] + np.arange(block)) % pairs
+    numbers = starts[:, :, None] + np.arange(block)
     return numbers.reshape(RESAMPLES, -1)[:, :pairs]
+
+
+def _medians(passes_ms: Sequence[float], drawn: Draws) -> Samples:
+    """Return the median of every resample. Sorting short rows is faster than `np.median`."""
+    twice = np.asarray([*passes_ms, *passes_ms], dtype=np.float64)  # blocks may pass the end
+    ordered = np.sort(twice[drawn], axis=1)
+    count = ordered.shape[1]
+    middle: Samples = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+    return middle
 
 
 def _expanded_tail(tail: float, *, blocks: float) -> float:

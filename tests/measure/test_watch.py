@@ -1,0 +1,236 @@
+"""What happens beside a timing is read from the system's own counters."""
+
+import os
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.measure.fakes import FakeClock, baseline, candidate, steady
+from tokensearch.measure import Budget, Watch, compare, nvml, watch
+from tokensearch.measure.watch import busy_seconds, others_share, tick_ms, usable_cores
+from tokensearch.records import Caution, Conditions, to_json, trial_from_json
+
+CPU, GPU = torch.device("cpu"), torch.device("cuda")
+TICKS = os.sysconf("SC_CLK_TCK")
+
+# user nice system idle iowait irq softirq steal guest guest_nice, in ticks
+STAT = """cpu  800 80 160 5000 99 8 16 40 0 0
+cpu0 400 40 80 2500 50 4 8 20 0 0
+cpu1 300 40 80 2500 49 4 8 20 0 0
+cpu10 100 0 0 0 0 0 0 0 0 0
+intr 12345 0 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("cores", "ticks"), [({0}, 552), ({1}, 452), ({0, 1}, 1004), ({10}, 100), ({0, 7}, 552)]
+)
+def test_cores_are_busy_when_they_neither_idle_nor_wait_for_a_disk(
+    cores: set[int], ticks: int
+) -> None:
+    assert busy_seconds(STAT, cores) == ticks / TICKS
+
+
+@pytest.mark.parametrize("stat", ["", "cpu0 0 0 0 0 0 0 0 0 0 0\n", "intr 1 2 3\n"])
+def test_a_system_that_counts_nothing_is_not_believed(stat: str) -> None:
+    assert busy_seconds(stat, {0}) is None
+
+
+def test_what_was_busy_without_us_went_to_others() -> None:
+    assert others_share(busy_s=3.0, own_s=2.0, capacity_s=4.0) == 0.25
+    assert others_share(busy_s=2.0, own_s=2.01, capacity_s=4.0) == 0.0
+
+
+def test_a_counter_that_misses_our_own_work_says_nothing_of_others() -> None:
+    assert others_share(busy_s=0.1, own_s=2.0, capacity_s=4.0) is None
+
+
+def test_a_short_window_says_nothing_of_others() -> None:
+    seen = Watch(CPU)
+    seen.start()
+
+    assert seen.stop().others is None
+
+
+def test_a_window_is_shared_among_us_and_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten seconds of two cores: five core-seconds busy, one of them with us."""
+    walls, owns = iter([0.0, 100.0, 110.0]), iter([0.0, 50.0, 51.0])
+    clocks = SimpleNamespace(perf_counter=lambda: next(walls), process_time=lambda: next(owns))
+    monkeypatch.setattr(watch, "time", clocks)
+    monkeypatch.setattr(watch, "usable_cores", lambda: {0, 1})
+    monkeypatch.setattr(watch, "tick_ms", lambda device: 1e-4)
+    stat = tmp_path / "stat"
+    stat.write_text(STAT)
+    seen = Watch(CPU, stat=stat)
+    seen.start()
+    stat.write_text(STAT.replace("cpu1 300", f"cpu1 {300 + 5 * TICKS}"))
+
+    assert seen.stop() == Conditions(tick_ms=1e-4, others=0.2)
+
+
+def test_a_system_without_counters_is_no_error(tmp_path: Path) -> None:
+    seen = Watch(CPU, stat=tmp_path / "stat")
+
+    assert seen.stop().others is None
+
+
+def test_this_process_may_run_somewhere() -> None:
+    assert usable_cores()
+
+
+def test_the_wall_clock_has_a_small_step_and_events_a_known_one() -> None:
+    assert 0 < tick_ms(CPU) < 1
+    assert tick_ms(GPU) == 0.0005
+
+
+class FakeNvml:
+    """An NVML with one GPU; `moments` are its clock, throttling bits, temperature and guests."""
+
+    NVML_CLOCK_SM = NVML_TEMPERATURE_GPU = 0
+
+    class NVMLError(Exception):
+        pass
+
+    def __init__(self, *moments: tuple[int, int, int, int], broken: str = "") -> None:
+        self.moments, self.broken, self.opened = list(moments), broken, 0
+
+    def nvmlInit(self) -> None:
+        self._fail("init")
+        self.opened += 1
+
+    def nvmlShutdown(self) -> None:
+        self.opened -= 1
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        self._fail("handle")
+        assert uuid == "GPU-1234"
+        return uuid
+
+    def nvmlSystemGetDriverVersion(self) -> str:
+        self._fail("driver")
+        return "570.1"
+
+    def nvmlDeviceGetMaxClockInfo(self, handle: str, kind: int) -> int:
+        return 2000
+
+    def nvmlDeviceGetEnforcedPowerLimit(self, handle: str) -> int:
+        return 700_000
+
+    def nvmlDeviceGetClockInfo(self, handle: str, kind: int) -> int:
+        self._fail("clock")
+        return self.moments[0][0]
+
+    def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle: str) -> int:
+        return self.moments[0][1]
+
+    def nvmlDeviceGetTemperature(self, handle: str, kind: int) -> int:
+        return self.moments[0][2]
+
+    def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
+        ours, others = SimpleNamespace(pid=os.getpid()), self.moments.pop(0)[3]
+        return [ours, *(SimpleNamespace(pid=-1) for _ in range(others))]
+
+    def _fail(self, call: str) -> None:
+        if call == self.broken:
+            raise self.NVMLError
+
+
+@pytest.fixture
+def one_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = SimpleNamespace(uuid="1234")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_gpu_has_its_limits_from_nvml() -> None:
+    library = FakeNvml()
+
+    assert nvml.limits(GPU, nvml=library) == nvml.Limits("570.1", 2000, 700.0)
+    assert library.opened == 0
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_gpu_has_its_state_from_nvml() -> None:
+    library = FakeNvml((1400, 0x1 | 0x4 | 0x20 | 0x40, 81, 2))
+
+    assert nvml.state(GPU, nvml=library) == nvml.State(0.7, ("power", "temperature"), 81, 2)
+
+
+@pytest.mark.usefixtures("one_gpu")
+@pytest.mark.parametrize("broken", ["init", "handle", "driver", "clock"])
+def test_what_nvml_refuses_is_unknown(broken: str) -> None:
+    library = FakeNvml((2000, 0, 40, 0), broken=broken)
+
+    assert (nvml.limits(GPU, nvml=library) is None) == (broken != "clock")
+    assert (nvml.state(GPU, nvml=library) is None) == (broken != "driver")
+    assert library.opened == 0
+
+
+def test_without_nvml_or_a_gpu_nothing_is_known() -> None:
+    assert nvml.limits(GPU, nvml=None) is None
+    assert nvml.state(CPU, nvml=FakeNvml()) is None
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_the_worst_that_was_seen_of_a_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeNvml((2000, 0, 60, 0), (1300, 0x4, 70, 1), (1900, 0x8, 65, 0))
+    monkeypatch.setattr(watch, "nvml", SimpleNamespace(state=lambda d: nvml.state(d, nvml=library)))
+    seen = Watch(GPU)
+
+    seen.start()
+    seen.look()
+    found = seen.stop()
+
+    assert found == Conditions(0.0005, None, 0.65, ("hardware slowdown", "power"), 70, 1)
+
+
+class Crowded(Watch):
+    """Sees others on the machine, wherever the test runs."""
+
+    def stop(self) -> Conditions:
+        return Conditions(tick_ms=1e-4, others=0.4)
+
+
+def test_a_watched_comparison_holds_what_was_seen_and_its_doubts() -> None:
+    clock = FakeClock(baseline=steady(), candidate=steady())
+    budget = Budget(warmup=0, min_pairs=30, max_pairs=30, seconds=60)
+
+    found = compare(baseline, candidate, clock=clock, budget=budget, watch=Crowded(CPU))
+
+    assert found.conditions == Conditions(tick_ms=1e-4, others=0.4)
+    assert found.cautions == (Caution.BUSY,)
+    assert found.verdict == "same"
+
+
+def test_conditions_come_back_from_their_file() -> None:
+    clock = FakeClock(baseline=steady(), candidate=steady())
+    budget = Budget(warmup=0, min_pairs=30, max_pairs=30, seconds=60)
+    found = compare(baseline, candidate, clock=clock, budget=budget, watch=Crowded(CPU))
+    written = {"comparison": to_json(found), "accuracy": ACCURACY}
+
+    assert trial_from_json({**TRIAL, **written}).comparison == found
+
+
+TRIAL = {
+    "number": 0,
+    "origin": "seed",
+    "schedule_hash": "",
+    "state": "complete",
+    "seconds": 1.0,
+    "policy": {},
+}
+ACCURACY = {
+    "kind": "top1",
+    "split": "search",
+    "split_hash": "",
+    "images": 1,
+    "right": 1,
+    "low": 0.0,
+    "high": 1.0,
+    "level": 0.95,
+    "kl": 0.0,
+}

@@ -1,0 +1,57 @@
+"""Which of torch's kernels computes an attention: flash, memory-efficient, cuDNN's or plain maths.
+
+The same call is twice as fast or slow by it, and a mask (proportional attention adds one) may rule
+the fastest out.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend
+
+NAMES = {
+    SDPBackend.FLASH_ATTENTION: "flash",
+    SDPBackend.EFFICIENT_ATTENTION: "efficient",
+    SDPBackend.CUDNN_ATTENTION: "cudnn",
+    SDPBackend.MATH: "math",
+    SDPBackend.OVERRIDEABLE: "overrideable",  # of a device that torch does not bring itself
+}
+
+
+def sdpa_backend(
+    device: torch.device,
+    dtype: torch.dtype,
+    *,
+    heads: int,
+    tokens: int,
+    head_dim: int,
+    masked: bool,
+) -> str:
+    """Return the kernel that `scaled_dot_product_attention` takes for one image of such a shape.
+
+    `masked` adds a bias of shape (1, 1, 1, tokens), as proportional attention does. Asks the
+    dispatcher's own `torch._fused_sdp_choice`: the public `torch.nn.attention` only says what is
+    allowed, and its `can_use_*` know CUDA alone.
+    """
+    q = torch.empty(1, heads, tokens, head_dim, device=device, dtype=dtype)
+    bias = torch.zeros(1, 1, 1, tokens, device=device, dtype=dtype) if masked else None
+    with torch.inference_mode():
+        choice = torch._fused_sdp_choice(q, q, q, bias)
+    return NAMES[SDPBackend(choice)]
+
+
+def attention_of(model: nn.Module, tokens: int, *, device: torch.device, dtype: torch.dtype) -> str:
+    """Return the kernel of the first block's attention, un-reduced, over `tokens` tokens.
+
+    "explicit" where the model spells its attention out; "unknown" where it does not say its heads.
+    """
+    blocks: Any = getattr(model, "blocks", ())
+    attn = getattr(next(iter(blocks), None), "attn", None)
+    heads, width = getattr(attn, "num_heads", None), getattr(model, "embed_dim", None)
+    if not isinstance(heads, int) or not isinstance(width, int):
+        return "unknown"
+    if not getattr(attn, "fused_attn", True):
+        return "explicit"
+    head_dim = int(getattr(attn, "head_dim", width // heads))
+    return sdpa_backend(device, dtype, heads=heads, tokens=tokens, head_dim=head_dim, masked=False)
