@@ -5,28 +5,41 @@ from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock
 from tokensearch.measure.doubts import cautions, doubt_itself
 from tokensearch.measure.machine import describe_cell, noise, this_machine
 from tokensearch.measure.paired import Budget, compare
-from tokensearch.measure.profile import profile
+from tokensearch.measure.rounds import Effort, Sample, Turn, in_turn, plain, stamped
+from tokensearch.measure.stamps import Stamps, columns
 from tokensearch.measure.statistics import ratio_interval, verdict
+from tokensearch.measure.tracer import peak_bytes
 from tokensearch.measure.watch import Watch
+from tokensearch.measure.work import Counting, ceilings
 
 __all__ = [
     "Budget",
     "Clock",
+    "Counting",
     "CudaEvents",
+    "Effort",
     "Flushed",
     "Run",
+    "Sample",
+    "Stamps",
+    "Turn",
     "WallClock",
     "Watch",
     "attention_of",
     "cautions",
+    "ceilings",
     "clock_for",
+    "columns",
     "compare",
     "describe_cell",
     "doubt_itself",
+    "in_turn",
     "noise",
-    "profile",
+    "peak_bytes",
+    "plain",
     "ratio_interval",
     "sdpa_backend",
+    "stamped",
     "this_machine",
     "verdict",
 ]

@@ -12,7 +12,7 @@ from tokensearch.ops.scores import (
     mean_query,
     random_order,
 )
-from tokensearch.ops.tokens import Moves, Tokens, restored, started, take, unmerge
+from tokensearch.ops.tokens import Moves, Tokens, cut, restored, started, take, unmerge
 
 __all__ = [
     "Matching",
@@ -23,6 +23,7 @@ __all__ = [
     "attention_row",
     "class_attention",
     "class_attention_value",
+    "cut",
     "grid_2x2",
     "head_weighted_class_attention",
     "kmeans",

@@ -64,6 +64,17 @@ def moved(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens
     return after._replace(place=place, source=source, last=last)
 
 
+def cut(tokens: Tokens, length: int) -> Tokens:
+    """Keep the first `length` tokens, whatever they hold: counts without the price of choosing."""
+    x, size, place, _, _ = tokens
+    prefix = 0 if place is None else x.shape[1] - place.shape[1]
+    return Tokens(
+        x[:, :length],
+        None if size is None else size[:, :length],
+        None if place is None else place[:, : length - prefix],
+    )
+
+
 def started(x: Tensor, *, prefix: int, places: bool, sources: bool) -> Tokens:
     """Return the tokens that enter the first block; every patch token is its own patch.
 

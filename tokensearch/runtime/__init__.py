@@ -4,8 +4,11 @@ from tokensearch.runtime.attach import applied, apply, policy_of, ranged, remove
 from tokensearch.runtime.backends import backed, check_backend
 from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
+from tokensearch.runtime.opened import Around
+from tokensearch.runtime.ranges import traced_range
 
 __all__ = [
+    "Around",
     "applied",
     "apply",
     "backed",
@@ -18,5 +21,6 @@ __all__ = [
     "remove",
     "resolve",
     "trace",
+    "traced_range",
     "weights_digest",
 ]

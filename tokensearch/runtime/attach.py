@@ -13,8 +13,10 @@ from tokensearch.policy import Policy
 from tokensearch.runtime import tail
 from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import as_host, describe
+from tokensearch.runtime.opened import Around
 from tokensearch.runtime.plan import Extras, planned, sizes_leave
 from tokensearch.runtime.proof import prove
+from tokensearch.runtime.ranges import parts_ranged, traced_range
 from tokensearch.runtime.riders import alight
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -78,19 +80,23 @@ def applied(model: Model, policy: Policy | str | Path, *, dense: bool = False) -
 
 
 @contextmanager
-def ranged(model: Model) -> Iterator[Model]:
-    """Inside the `with`, every block writes profiler ranges (`records.range_name`) as it runs.
+def ranged(model: Model, around: Around = traced_range, *, floor: bool = False) -> Iterator[Model]:
+    """Inside the `with`, every phase of every block runs inside a range of its own.
 
-    All blocks are opened for that, those of an un-reduced model too. Ranges cost time: timings
-    taken inside are for shares, not for headlines.
+    `around(block, phase)` makes the range; by default it is the PyTorch profiler's, named by
+    `profiles.range_name`. All blocks are opened for that, those of an un-reduced model too.
+
+    With `floor`, steps cut the last tokens off instead of scoring, matching and merging: the same
+    counts at no price, in which no operator can be beaten.
     """
     policy = policy_of(model) or Policy(describe(model))
     before: _Attachment | None = model.__dict__.get(_MARK)
-    extras = replace(before.extras if before else Extras(), ranges=True)
+    extras = replace(before.extras if before else Extras(), around=around, floor=floor)
     with _as_before(model):
         remove(model)
         _attach(model, policy, extras)
-        yield model
+        with parts_ranged(as_host(model).blocks, around):
+            yield model
 
 
 def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
@@ -152,7 +158,8 @@ def _attach_again(model: nn.Module, before: _Attachment | None) -> None:
 
 def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     host = as_host(model)
-    weighs = tail.averages(model) and not extras.dense and sizes_leave(policy)
+    whole = extras.dense or extras.floor
+    weighs = tail.averages(model) and not whole and sizes_leave(policy)
     opened = tuple(planned(host, policy, extras, weighs=weighs))
     for block in opened:
         prove(block, width=policy.model.width, rotates=host.rotates)

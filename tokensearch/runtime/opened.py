@@ -3,20 +3,23 @@
 Everything is decided when it is attached: a pass only runs tensors through.
 """
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
-from tokensearch.ops import Tokens, restored, size_bias, started
+from tokensearch.ops import Tokens, cut, restored, size_bias, started
 from tokensearch.policy import Step
-from tokensearch.records import Phase, range_name
+from tokensearch.profiles import Phase
 from tokensearch.runtime.adapters import Attended, Family
 from tokensearch.runtime.reduce import Reduction
 from tokensearch.runtime.riders import alight, board, board_on
+
+# Opens a range around one phase of one block: a profiler's, or one that notes the time.
+Around = Callable[[int, Phase], AbstractContextManager[object]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,7 +40,8 @@ class OpenedBlock:
     places: bool = False  # the host rotates by position, so positions must travel
     sources: bool = False  # somebody wants to know where patches went
     dense: bool = False  # hand out the full grid
-    ranges: bool = False  # write profiler ranges
+    floor: bool = False  # cut tokens off instead of reducing them: what no operator can get below
+    around: Around | None = None  # what to put around every phase
 
     def forward(
         self,
@@ -47,6 +51,12 @@ class OpenedBlock:
         **unused: Any,
     ) -> Tensor:
         """Take the place of the host block's own `forward`."""
+        with self._range("other"):  # what none of the phases below holds
+            return self._forward(x, rope, attn_mask, unused)
+
+    def _forward(
+        self, x: Tensor, rope: Tensor | None, attn_mask: Tensor | None, unused: dict[str, Any]
+    ) -> Tensor:
         if attn_mask is not None or any(unused.values()):
             raise ModelError("a model that follows a policy takes no attention mask")
         tokens = self._entering(x)
@@ -89,6 +99,8 @@ class OpenedBlock:
     def _reduced(self, tokens: Tokens, attended: Attended, bias: Tensor | None) -> Tokens:
         if not self.steps:
             return tokens
+        if self.floor:
+            return cut(tokens, self.prefix + self.steps[-1].keep)
         reduction = Reduction(self.prefix, self.place, attended, bias, self._range, self.sizes)
         for step in self.steps:
             tokens = reduction.carry_out(step, tokens)
@@ -101,12 +113,8 @@ class OpenedBlock:
         return board(tokens) if self.hands_on else tokens.x
 
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
-        """Open a profiler range, or nothing: ranges cost time, so they are off unless asked for."""
-        return (
-            torch.profiler.record_function(range_name(self.place, phase))
-            if self.ranges
-            else nullcontext()
-        )
+        """Open a range, or nothing: ranges cost time, so they are off unless asked for."""
+        return nullcontext() if self.around is None else self.around(self.place, phase)
 
 
 def _rope_of(rope: Tensor | None, place: Tensor | None) -> Tensor | None:

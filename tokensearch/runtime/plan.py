@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokensearch.policy import Policy, changes_sizes
 from tokensearch.runtime.adapters import family_of
 from tokensearch.runtime.host import Host
-from tokensearch.runtime.opened import OpenedBlock
+from tokensearch.runtime.opened import Around, OpenedBlock
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,8 @@ class Extras:
 
     dense: bool = False  # every block hands out the full grid
     sources: bool = False  # from the first block on, it is known where patches went
-    ranges: bool = False  # profiler ranges, in every block
+    floor: bool = False  # steps cut tokens off instead, the last ones first
+    around: Around | None = None  # put around every phase of every block
 
 
 def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iterator[OpenedBlock]:
@@ -26,7 +27,7 @@ def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iter
     last = len(host.blocks) - 1
     sites = [step.block for step in policy.steps]
     first_step = sites[0] if sites else last + 1
-    sizes = _span_of_sizes(policy, last + 1 if weighs else last)
+    sizes = range(0) if extras.floor else _span_of_sizes(policy, last + 1 if weighs else last)
     follows = extras.sources or extras.dense
     first = 0 if extras.sources else first_step
     left = policy.model.patch_tokens
@@ -36,7 +37,7 @@ def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iter
         # After the first step, tokens have positions of their own and patches must be looked up.
         tracks = (follows or host.rotates) and place >= first
         next_tracks = (tracks and place < last) or (extras.sources and place == last)
-        if extras.ranges or steps or prefix_only or place in sizes or tracks:
+        if extras.around or steps or prefix_only or place in sizes or tracks:
             family = family_of(block)
             assert family is not None  # `as_host` refuses others
             yield OpenedBlock(
@@ -54,7 +55,8 @@ def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iter
                 places=host.rotates,
                 sources=follows,
                 dense=extras.dense,
-                ranges=extras.ranges,
+                floor=extras.floor,
+                around=extras.around,
             )
         left = steps[-1].keep if steps else left
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from tokensearch import ops
 from tokensearch.ops import Ranking, Tokens, take
 from tokensearch.policy import Pool, Prune, PruneOrPool, Score, Step
-from tokensearch.records import Phase
+from tokensearch.profiles import Phase
 from tokensearch.runtime.adapters import Attended
 
 _CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": ops.agglomerative}

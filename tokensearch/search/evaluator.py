@@ -5,8 +5,9 @@ that neither is timed in the other's caches and nothing is attached while the cl
 """
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -16,14 +17,19 @@ from tokensearch import runtime
 from tokensearch.data.splits import Purpose, Split, Splits
 from tokensearch.evaluate import Forward, Predictions, accuracy, paired, predict
 from tokensearch.evaluate.accuracy import OnBatch
-from tokensearch.measure import Budget, clock_for, compare, profile
+from tokensearch.measure import Budget, Effort, clock_for, compare
 from tokensearch.policy import Policy
-from tokensearch.records import Accuracy, Cell, Comparison, Paired, Profile
+from tokensearch.profiles import Profile
+from tokensearch.profiling import Plan, profile
+from tokensearch.records import Accuracy, Cell, Comparison, Paired
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.pairs import Pairs
 
 # Images per pass when only answers count. Larger passes were no faster per image on two CPU cores.
 ACCURACY_BATCH = 32
+
+# Enough for a picture of where time goes, in a few seconds; `tokensearch diff` takes its time.
+PROFILING = Plan(Effort(warmup=2, least=12, most=100, seconds=6.0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Evaluator:
 
     def time(self, policy: Policy, budget: Budget) -> Comparison:
         """Latency in the cell, in turn with the un-reduced model."""
-        images = self._images()
+        images = self.images
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
             baseline, candidate = self._pairs.pair(model, images)
             return compare(
@@ -106,24 +112,19 @@ class Evaluator:
                 seed=self.seed,
             )
 
-    def profile(self, policy: Policy, name: str, folder: RunFolder) -> Profile:
-        """Where a pass under the policy spends its time; leaves a TensorBoard folder.
+    def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
+        """Where passes under some policies spend their time, in turn; leaves a TensorBoard folder.
 
-        Always an eager pass: what is compiled or replayed can no longer be told apart by block.
+        Always eager passes: what is compiled or replayed can no longer be told apart by block.
         """
-        images = self._images()
-        with (
-            torch.inference_mode(),
-            runtime.applied(self.candidate, policy) as model,
-            runtime.ranged(model),
-        ):
-            return profile(
-                partial(model, images),
-                name=name,
-                cell=replace(self.cell, backend="eager"),
-                clock=clock_for(torch.device(self.cell.device)),
-                trace_dir=folder.profiles / "tensorboard",
-            )
+        return profile(
+            self.model,
+            policies,
+            images=self.images,
+            cell=replace(self.cell, backend="eager"),
+            plan=PROFILING,
+            folder=folder.profiles / "tensorboard",
+        )
 
     @cached_property
     def _pairs(self) -> Pairs:
@@ -151,7 +152,8 @@ class Evaluator:
         split, same = self.splits.of(purpose), self.baseline(purpose, limit=len(found.labels))
         return Scored(found, accuracy(found, same, split), paired(found, same, split))
 
-    def _images(self) -> Tensor:
+    @cached_property
+    def images(self) -> Tensor:
         """One batch of real images for timing; a split smaller than it is repeated."""
         images, _ = next(self.splits.search.batches(self.cell.batch))
         repeats = -(-self.cell.batch // len(images))

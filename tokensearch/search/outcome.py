@@ -8,7 +8,8 @@ from typing import Any
 from tokensearch import __version__
 from tokensearch.policy import ModelSpec, Policy, PolicySet, parse_target, save, save_set
 from tokensearch.policy.policy import Json
-from tokensearch.records import Trial, to_json
+from tokensearch.profiles import profile_to_json
+from tokensearch.records import Trial
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
@@ -142,12 +143,11 @@ def _write_answer(folder: RunFolder, best: Answer, policies: dict[str, Policy]) 
 def _profile(search: Search, evaluator: Evaluator, best: Answer) -> None:
     """Profile the un-reduced model and the answer."""
     search.listener.stage("profiling the un-reduced model and the answer")
-    unreduced = Policy(search.proposals.model)
-    chosen = best.finalist.policy if best.finalist else None
-    for name, policy in (("baseline", unreduced), ("answer", chosen)):
-        if policy is not None:
-            record = evaluator.profile(policy, name, search.folder)
-            search.folder.write_profile(name, to_json(record))
+    policies = {"baseline": Policy(search.proposals.model)}
+    if best.finalist is not None:
+        policies["answer"] = best.finalist.policy
+    for found in evaluator.profile(policies, search.folder):
+        search.folder.write_profile(found.name, profile_to_json(found))
 
 
 def _counts(search: Search) -> dict[str, int]:

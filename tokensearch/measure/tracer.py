@@ -1,0 +1,173 @@
+"""What the PyTorch profiler saw: every operator and kernel, within the range it ran in.
+
+Tracing costs microseconds per operator (pytorch issue 82793: 17.8 ms become 30.5 ms) and can slow
+down what runs after it (pytorch issue 146604), so clocks run first. Stacks are off: they make
+`record_function` spans get lost (pytorch issue 174555).
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch.autograd.profiler_util import FunctionEvent
+from torch.profiler import ProfilerActivity, record_function, schedule
+from torch.profiler import profile as torch_profile
+
+from tokensearch.errors import MeasurementError
+from tokensearch.measure.clock import Run
+from tokensearch.measure.tensorboard import write_trace
+from tokensearch.profiles import PHASES, RANGE, Operator, Phase, Place
+
+# CUDA's lazy start inside the window corrupts device times (pytorch issue 132218), and the profiler
+# asks for warm-up of its own. One pass each loads kernels, fills caches, and starts the tracer.
+WAIT_PASSES = 1
+WARMUP_PASSES = 1
+OUTSIDE: Place = (None, "other")
+US_PER_MS = 1000.0
+
+_PASS = f"{RANGE}.pass"
+_RANGE = re.compile(rf"{re.escape(RANGE)}\.block\.(\d+)\.({'|'.join(PHASES)})")
+_PHASE_OF: dict[str, Phase] = {phase: phase for phase in get_args(Phase)}
+
+_Key = tuple[Place, str, bool]  # where, its name, whether it is a kernel
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Traced passes, split among operators and kernels."""
+
+    operators: tuple[Operator, ...]
+    passes_ms: tuple[float, ...]  # whole traced passes, by the host's clock
+
+
+def trace(
+    run: Run, *, name: str, device: torch.device, passes: int, folder: Path | None = None
+) -> Trace:
+    """Run `passes` passes of `run` under the profiler.
+
+    With `folder`, the trace is also written as `<name>/<name>.<ns since 1970>.pt.trace.json.gz`:
+    TensorBoard's plugin torch-tb-profiler opens the folder, Perfetto the file.
+    """
+    if passes < 1:
+        raise MeasurementError(f"a trace needs at least 1 pass, got {passes}")
+    events = _events(run, name=name, device=device, passes=passes, folder=folder)
+    wholes = [event for event in events if _is_host(event) and event.name == _PASS]
+    if len(wholes) != passes:
+        raise MeasurementError(f"the profiler kept {len(wholes)} of {passes} passes of {name}")
+    walked = [dict(_summed(whole)) for whole in wholes]
+    keys = dict.fromkeys(key for one in walked for key in one)
+    return Trace(
+        tuple(_operator(key, walked) for key in keys), tuple(_wall_ms(whole) for whole in wholes)
+    )
+
+
+def _operator(key: _Key, walked: list[dict[_Key, tuple[int, float]]]) -> Operator:
+    (block, phase), name, kernel = key
+    found = [one.get(key, (0, 0.0)) for one in walked]
+    calls = sum(count for count, _ in found) / len(found)
+    return Operator(block, phase, name, kernel, calls, tuple(ms for _, ms in found))
+
+
+def _events(
+    run: Run, *, name: str, device: torch.device, passes: int, folder: Path | None
+) -> list[FunctionEvent]:
+    """Run under the profiler; return the events of the traced passes, linked to their parents."""
+    kept: list[FunctionEvent] = []
+
+    def keep(profiler: torch_profile) -> None:
+        kept.extend(profiler.events() or ())  # type: ignore[no-untyped-call]  # torch's gap
+        if folder is not None:
+            write_trace(profiler, folder / worker(name), worker(name))
+
+    on_gpu = device.type == "cuda"
+    with torch_profile(
+        activities=[ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * on_gpu,
+        schedule=schedule(wait=WAIT_PASSES, warmup=WARMUP_PASSES, active=passes, repeat=1),
+        on_trace_ready=keep,
+        acc_events=True,  # there is one cycle; without it some versions warn that events get lost
+    ) as profiler:
+        for _ in range(WAIT_PASSES + WARMUP_PASSES + passes):
+            with record_function(_PASS):
+                run()
+            if on_gpu:
+                torch.cuda.synchronize(device)  # kernels must end before their window closes
+            profiler.step()
+    return kept
+
+
+def worker(name: str) -> str:
+    """Return a name as part of a file name: TensorBoard's plugin reads it back as the worker."""
+    return re.sub(r"[^\w.-]+", "_", name)
+
+
+def _summed(whole: FunctionEvent) -> Iterator[tuple[_Key, tuple[int, float]]]:
+    """Calls and milliseconds of everything in one pass, by where it ran."""
+    sums: dict[_Key, list[float]] = defaultdict(lambda: [0, 0.0])
+    for key, self_ms in _walk(whole, OUTSIDE):
+        sums[key][0] += 1
+        sums[key][1] += self_ms
+    for key, (calls, ms) in sums.items():
+        yield key, (int(calls), ms)
+
+
+def _walk(event: FunctionEvent, place: Place) -> Iterator[tuple[_Key, float]]:
+    """Every operator below an event with its own time, and every kernel with its whole time.
+
+    A range also has a shadow on the device: an event of the range's own name, as long as its
+    kernels and the gaps between them. It may be linked like a kernel, and must not count as one.
+    """
+    own = _place(event)
+    here = own or place
+    if own is None and event.name != _PASS:
+        children_ms = sum(_wall_ms(child) for child in event.cpu_children)
+        yield (here, event.name, False), max(0.0, _wall_ms(event) - children_ms)
+    for kernel in event.kernels:
+        if kernel.name != event.name:
+            yield (here, kernel.name, True), float(kernel.duration) / US_PER_MS
+    for child in event.cpu_children:
+        yield from _walk(child, here)
+
+
+def _place(event: FunctionEvent) -> Place | None:
+    """Which block and phase a range was put around; None if it is no range of the runtime."""
+    match = _RANGE.fullmatch(event.name)
+    return (int(match[1]), _PHASE_OF[match[2]]) if match else None
+
+
+def _is_host(event: FunctionEvent) -> bool:
+    return event.device_type.name == "CPU"
+
+
+def _wall_ms(event: FunctionEvent) -> float:
+    return float(event.time_range.end - event.time_range.start) / US_PER_MS
+
+
+def peak_bytes(run: Run, device: torch.device) -> int:
+    """Return the highest use of memory in one pass of `run`, above what was in use before it.
+
+    On a GPU by torch's own allocator; on a CPU from the profiler's record of every allocation.
+    """
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        run()
+        torch.cuda.synchronize(device)
+        return int(torch.cuda.max_memory_allocated(device) - before)
+    with torch_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        run()
+    in_use = peak = 0
+    for event in _allocations(profiler):
+        in_use += event.nbytes()
+        peak = max(peak, in_use)
+    return int(peak)
+
+
+def _allocations(profiler: torch_profile) -> list[Any]:
+    """Allocations and frees, in the order of time."""
+    results: Any = profiler.profiler
+    found = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    return sorted(found, key=lambda event: event.start_ns())

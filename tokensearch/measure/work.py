@@ -1,0 +1,94 @@
+"""What a pass computes and moves, counted operator by operator; and what the machine could do.
+
+Together they place a phase on a roofline (Williams, Waterman & Patterson, "Roofline", 2009): how
+close it comes to the fastest product and the fastest copy that were measured here.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from tokensearch.measure.clock import Clock, Run
+from tokensearch.profiles import Ceilings, Phase, Place, Work
+
+OUTSIDE: Place = (None, "other")
+
+# Large enough that neither fits a cache (64 MB a matrix in single precision, above the last-level
+# cache of most machines), small enough that a slow core multiplies two within a second.
+PRODUCT_ROWS = 2048
+COPY_NUMBERS = 2**25
+CEILING_PASSES = 5  # the best of them: a ceiling is what can be reached
+
+
+class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's gap
+    """Counts what runs inside the `with`, by the innermost range open at the time."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's gap
+        self._inside: list[Place] = []
+        self._flop: dict[Place, float] = defaultdict(float)
+        self._bytes: dict[Place, float] = defaultdict(float)
+
+    @contextmanager
+    def _range(self, place: Place) -> Iterator[None]:
+        self._inside.append(place)
+        try:
+            yield
+        finally:
+            self._inside.pop()
+
+    def around(self, block: int, phase: Phase) -> AbstractContextManager[object]:
+        """Return a range around one phase of one block: what `runtime.ranged` asks for."""
+        return self._range((block, phase))
+
+    def __torch_dispatch__(
+        self,
+        func: Any,
+        types: object,
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Run one operator, and note its work."""
+        named = dict(kwargs or {})
+        out = func(*args, **named)
+        place = self._inside[-1] if self._inside else OUTSIDE
+        formula = flop_registry.get(func.overloadpacket)
+        if formula is not None:
+            self._flop[place] += formula(*args, **named, out_val=out)
+        if not func.is_view:
+            self._bytes[place] += _bytes(args) + _bytes(named) + _bytes(out)
+        return out
+
+    @property
+    def work(self) -> tuple[Work, ...]:
+        """What was counted, in the order in which it was met."""
+        places = dict.fromkeys([*self._bytes, *self._flop])
+        return tuple(Work(*place, self._flop[place], self._bytes[place]) for place in places)
+
+
+def _bytes(values: Any) -> int:
+    tensors = (leaf for leaf in tree_leaves(values) if isinstance(leaf, Tensor))
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def ceilings(device: torch.device, dtype: torch.dtype, clock: Clock) -> Ceilings:
+    """Measure the fastest product and the fastest copy of this device, in this number type."""
+    left, right = (torch.ones(PRODUCT_ROWS, PRODUCT_ROWS, device=device, dtype=dtype) for _ in "ab")
+    source = torch.ones(COPY_NUMBERS, device=device, dtype=dtype)
+    target = torch.empty_like(source)
+    product_ms = _best_ms(lambda: left @ right, clock)
+    copy_ms = _best_ms(lambda: target.copy_(source), clock)
+    moved = 2 * source.numel() * source.element_size()
+    return Ceilings(2 * PRODUCT_ROWS**3 / product_ms / 1e6, moved / copy_ms / 1e6)
+
+
+def _best_ms(run: Run, clock: Clock) -> float:
+    run()
+    return min(clock.time_ms(run) for _ in range(CEILING_PASSES))

@@ -1,0 +1,250 @@
+"""What a profile holds: where the time of a pass goes, by block, phase, operator and kernel.
+
+Three instruments, from the truest to the finest, none of which is in another's figures:
+
+* `plain`     whole passes by the clock, nothing attached that the user would not attach;
+* `stamped`   passes that note the time at every border of a range (a fraction of a microsecond
+              each), so that the parts add up to the pass;
+* `operators` passes under the PyTorch profiler, which costs microseconds per operator.
+
+Times are milliseconds.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
+from functools import cached_property
+from statistics import fmean, median
+from typing import Any, Literal, get_args
+
+from tokensearch.errors import MeasurementError
+from tokensearch.records import Cell, Latency, cell_from_json, to_json
+
+Phase = Literal[
+    "stem",
+    "norm",
+    "qkv",
+    "attention",
+    "projection",
+    "mlp",
+    "bias",
+    "scoring",
+    "selecting",
+    "gathering",
+    "merging",
+    "head",
+    "other",
+]
+PHASES: tuple[Phase, ...] = get_args(Phase)
+REDUCING: tuple[Phase, ...] = ("bias", "scoring", "selecting", "gathering", "merging")
+
+Place = tuple[int | None, Phase]  # block, None outside the blocks
+
+RANGE = "tokensearch"
+FORMAT, VERSION = "tokensearch.profile", 1
+
+
+def range_name(block: int, phase: Phase) -> str:
+    """Name of the profiler range around one phase of one block, as the runtime writes it.
+
+    >>> range_name(3, "mlp")
+    'tokensearch.block.3.mlp'
+    """
+    return f"{RANGE}.block.{block}.{phase}"
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseTime:
+    """Time of one phase of one block in each stamped pass; what is nested in it left out."""
+
+    block: int | None  # None: outside the blocks
+    phase: Phase
+    passes_ms: tuple[float, ...]  # in the order taken; of equal length in all phases
+
+
+@dataclass(frozen=True, slots=True)
+class Operator:
+    """One operator or kernel within one phase, under the profiler; its own time only."""
+
+    block: int | None
+    phase: Phase
+    name: str
+    kernel: bool  # ran on the device, launched from here
+    calls: float  # per pass
+    passes_ms: tuple[float, ...]  # one per traced pass
+
+    @property
+    def ms(self) -> float:
+        """Mean over the traced passes."""
+        return fmean(self.passes_ms)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What one phase of one block computes and moves in a pass, counted, not measured."""
+
+    block: int | None
+    phase: Phase
+    flop: float  # of products and convolutions; 2 per multiply-accumulate
+    bytes: float  # of every operator's inputs and outputs; views move nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Ceilings:
+    """What this machine can do at most, as measured beside the profile."""
+
+    gflop_s: float  # of a large product
+    gbyte_s: float  # of a large copy, read and written bytes together
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Where the time of a pass goes, in one cell, under one policy or none."""
+
+    name: str  # what the user called it: a preset, a file
+    model: str
+    schedule_hash: str
+    patch_tokens: tuple[int, ...]  # left after each block
+    prefix_tokens: int
+    policy: dict[str, Any] = field(hash=False)  # as a policy file spells it
+    cell: Cell
+    session: str  # profiles of one session were taken in turn: pass i of each is of one round
+    plain: Latency
+    stamped: tuple[PhaseTime, ...]
+    floor: tuple[PhaseTime, ...] = ()  # the same counts, tokens merely cut off; () without steps
+    operators: tuple[Operator, ...] = ()
+    traced_ms: tuple[float, ...] = ()  # whole passes under the profiler
+    work: tuple[Work, ...] = ()
+    ceilings: Ceilings | None = None
+    peak_bytes: int | None = None  # highest use above what was in use before the pass
+    sdpa: str | None = None  # kernel of the attention
+
+    @cached_property
+    def stamped_ms(self) -> tuple[float, ...]:
+        """Whole stamped passes: the sum of their phases, which is exact."""
+        return tuple(map(sum, zip(*(item.passes_ms for item in self.stamped), strict=True)))
+
+    @cached_property
+    def middle(self) -> tuple[int, ...]:
+        """The half of the stamped passes that were neither fast nor slow: parts are their means.
+
+        Means add up, which medians do not; of the middle half, they bear outliers as well.
+        """
+        order = sorted(range(len(self.stamped_ms)), key=self.stamped_ms.__getitem__)
+        cut = len(order) // 4
+        return tuple(order[cut : len(order) - cut])
+
+    @property
+    def pass_ms(self) -> float:
+        """Mean of the middle half of the stamped passes; all phases add up to it."""
+        return fmean(self.stamped_ms[number] for number in self.middle)
+
+    @property
+    def plain_ms(self) -> float:
+        """Mean of the middle half of the plain passes: what a ledger's terms lead from and to."""
+        order = sorted(self.plain.passes_ms)
+        cut = len(order) // 4
+        return fmean(order[cut : len(order) - cut])
+
+    def phase_ms(self, phase: Phase, blocks: Collection[int | None] | None = None) -> float:
+        """Time of one phase: of some blocks, (None,) for what is outside them, or of all."""
+        return sum(
+            fmean(item.passes_ms[number] for number in self.middle)
+            for item in self.stamped
+            if item.phase == phase and (blocks is None or item.block in blocks)
+        )
+
+    @property
+    def reducing_ms(self) -> float:
+        """Time spent on reducing tokens itself."""
+        return sum(self.phase_ms(phase) for phase in REDUCING)
+
+    @property
+    def unknown_ms(self) -> float:
+        """Time within no range: between blocks, or within one but in none of its phases."""
+        return self.phase_ms("other")
+
+    @property
+    def busy_ms(self) -> float | None:
+        """Time per pass in which the device worked, by the profiler; None on a CPU."""
+        kernels = [item.ms for item in self.operators if item.kernel]
+        return sum(kernels) if kernels else None
+
+    @property
+    def tracing(self) -> float | None:
+        """How much longer a traced pass takes than a plain one; None when none was traced."""
+        return median(self.traced_ms) / self.plain.median_ms if self.traced_ms else None
+
+
+def profile_to_json(profile: Profile) -> dict[str, Any]:
+    """Return a profile as `profile.json` holds it, with the figures readers look for first."""
+    fields = {item.name: getattr(profile, item.name) for item in dataclass_fields(profile)}
+    parts = {
+        name: [_rounded(asdict(item)) for item in fields[name]]
+        for name in ("stamped", "floor", "operators", "work")
+    }
+    sums = {phase: profile.phase_ms(phase) for phase in PHASES}
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        **fields,
+        "pass_ms": profile.pass_ms,
+        "phases_ms": {phase: ms for phase, ms in sums.items() if ms},
+        "cell": to_json(profile.cell),
+        "plain": to_json(profile.plain),
+        "ceilings": None if profile.ceilings is None else asdict(profile.ceilings),
+        **parts,
+    }
+
+
+def profile_from_json(document: Mapping[str, Any]) -> Profile:
+    """Return the profile that `profile_to_json` wrote; MeasurementError where it cannot be."""
+    if document.get("format") != FORMAT or document.get("version") != VERSION:
+        raise MeasurementError(
+            f"format is {document.get('format')!r}, version {document.get('version')!r}; "
+            f"a profile has {FORMAT!r}, version {VERSION}"
+        )
+    try:
+        profile = _profile(document)
+        lengths = {len(item.passes_ms) for item in (*profile.stamped, *profile.floor)}
+        if len(lengths) != 1 or 0 in lengths or not profile.plain.passes_ms:
+            raise MeasurementError("a profile must have passes, as many for every phase")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, MeasurementError):
+            raise
+        raise MeasurementError(f"not a whole profile: {error}") from error
+    return profile
+
+
+def _profile(document: Mapping[str, Any]) -> Profile:
+    known = {item.name for item in dataclass_fields(Profile)}
+    ceilings = document["ceilings"]
+    plain = document["plain"]
+    fields = {name: value for name, value in document.items() if name in known}
+    return Profile(
+        **{
+            **fields,
+            "patch_tokens": tuple(map(int, document["patch_tokens"])),
+            "cell": cell_from_json(document["cell"]),
+            "plain": Latency(tuple(map(float, plain["passes_ms"])), plain["warmup"]),
+            "stamped": tuple(_timed(PhaseTime, item) for item in document["stamped"]),
+            "floor": tuple(_timed(PhaseTime, item) for item in document["floor"]),
+            "operators": tuple(_timed(Operator, item) for item in document["operators"]),
+            "traced_ms": tuple(map(float, document["traced_ms"])),
+            "work": tuple(Work(**item) for item in document["work"]),
+            "ceilings": None if ceilings is None else Ceilings(**ceilings),
+        }
+    )
+
+
+def _timed(kind: Any, item: Mapping[str, Any]) -> Any:
+    if item["phase"] not in PHASES:
+        raise MeasurementError(f"phase {item['phase']!r} is none of {', '.join(PHASES)}")
+    return kind(**{**item, "passes_ms": tuple(map(float, item["passes_ms"]))})
+
+
+def _rounded(item: dict[str, Any]) -> dict[str, Any]:
+    """Times to the nanosecond: clocks tell no more, and files stay small."""
+    if "passes_ms" in item:
+        item["passes_ms"] = [round(ms, 6) for ms in item["passes_ms"]]
+    return item

@@ -1,0 +1,150 @@
+"""Profile one policy, or several in turn, in one cell."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from torch import Tensor, nn
+
+from tokensearch.measure import (
+    Effort,
+    Sample,
+    Turn,
+    ceilings,
+    clock_for,
+    columns,
+    in_turn,
+    peak_bytes,
+)
+from tokensearch.measure.tracer import trace
+from tokensearch.policy import Policy
+from tokensearch.policy.file import policy_to_json
+from tokensearch.profiles import Ceilings, PhaseTime, Profile
+from tokensearch.profiling.passes import Passes, passes
+from tokensearch.records import Cell, Latency
+
+TRACED_PASSES = 5  # few: traces grow by a megabyte a pass, and viewers choke on large ones
+EFFORT = Effort(warmup=3, least=30, most=400, seconds=20.0)  # 30 prove something without a caution
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much is measured."""
+
+    effort: Effort = EFFORT
+    traced_passes: int = TRACED_PASSES  # 0: no operators, no kernels
+    roofline: bool = True  # count work, and measure this machine's ceilings
+    seed: int = 0
+
+
+def profile(
+    model: nn.Module,
+    policies: Mapping[str, Policy],
+    *,
+    images: Tensor,
+    cell: Cell,
+    plan: Plan,
+    folder: Path | None = None,
+    enough: Callable[[tuple[Profile, ...]], bool] = lambda _: False,
+) -> tuple[Profile, ...]:
+    """Profile `model` under each of `policies`, by name, in turn with one another.
+
+    images   (B, 3, rows, columns) on the cell's device, in its number type
+    folder   where the profiler leaves its traces; None for nowhere
+    enough   asked now and then with the profiles so far; ends the timing when true
+    """
+    session = uuid4().hex
+    blank = [_blank(name, policy, cell, session) for name, policy in policies.items()]
+    with torch.inference_mode(), ExitStack() as stack:
+        ready = [
+            stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
+        ]
+
+        def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
+            dealt = _dealt(taken, ready)
+            return tuple(_timed(one, own, plan) for one, own in zip(blank, dealt, strict=True))
+
+        turns = [turn for one in ready for turn in _turns(one)]
+        taken = in_turn(turns, plan.effort, seed=plan.seed, enough=lambda t: enough(filled(t)))
+        top = _ceilings(cell) if plan.roofline else None
+        return tuple(
+            _traced(_counted(one, of, top), of, plan, folder)
+            for one, of in zip(filled(taken), ready, strict=True)
+        )
+
+
+def _blank(name: str, policy: Policy, cell: Cell, session: str) -> Profile:
+    """A profile of which only the question is known."""
+    return Profile(
+        name=name,
+        model=policy.model.name,
+        schedule_hash=policy.schedule_hash,
+        patch_tokens=policy.patch_tokens_per_block,
+        prefix_tokens=policy.model.prefix_tokens,
+        policy=policy_to_json(policy),
+        cell=cell,
+        session=session,
+        plain=Latency((), 0),
+        stamped=(),
+    )
+
+
+def _turns(of: Passes) -> tuple[Turn, ...]:
+    return (of.plain, of.stamped) if of.floor is None else (of.plain, of.stamped, of.floor)
+
+
+def _dealt(taken: list[list[Sample]], ready: Sequence[Passes]) -> Iterator[list[list[Sample]]]:
+    """Give every profile the samples of its own turns."""
+    start = 0
+    for one in ready:
+        stop = start + len(_turns(one))
+        yield taken[start:stop]
+        start = stop
+
+
+def _timed(blank: Profile, taken: list[list[Sample]], plan: Plan) -> Profile:
+    plain, stamped, *floor = taken
+    return replace(
+        blank,
+        plain=Latency(tuple(sample.ms for sample in plain), plan.effort.warmup),
+        stamped=_phases(stamped),
+        floor=_phases(floor[0]) if floor else (),
+    )
+
+
+def _phases(samples: list[Sample]) -> tuple[PhaseTime, ...]:
+    parts = columns([sample.parts_ms for sample in samples])
+    return tuple(PhaseTime(*place, passes_ms) for place, passes_ms in parts.items())
+
+
+def _counted(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
+    """Add what a pass computes and moves. Counting disturbs the clock, so it comes after."""
+    if top is None:
+        return timed
+    with of.counting:
+        of.counted()
+    return replace(timed, work=of.counting.work, ceilings=top)
+
+
+def _traced(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Profile:
+    """Add operators, kernels and memory. Tracing slows down what follows, so it comes last."""
+    if not plan.traced_passes:
+        return timed
+    device = torch.device(timed.cell.device)
+    seen = trace(
+        of.traced, name=timed.name, device=device, passes=plan.traced_passes, folder=folder
+    )
+    return replace(
+        timed,
+        operators=seen.operators,
+        traced_ms=seen.passes_ms,
+        peak_bytes=peak_bytes(of.whole, device),
+    )
+
+
+def _ceilings(cell: Cell) -> Ceilings:
+    device = torch.device(cell.device)
+    return ceilings(device, getattr(torch, cell.dtype), clock_for(device))
