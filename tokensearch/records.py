@@ -10,7 +10,7 @@ from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from math import ceil
 from statistics import median, quantiles
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from tokensearch.errors import MeasurementError
 
@@ -181,51 +181,6 @@ class Paired:
     level: float
 
 
-Phase = Literal["attention", "mlp", "bias", "scoring", "selecting", "gathering", "merging", "other"]
-PHASES: tuple[Phase, ...] = get_args(Phase)
-
-RANGE = "tokensearch"
-
-
-def range_name(block: int, phase: Phase) -> str:
-    """Name of the profiler range around one phase of one block, as the runtime writes it.
-
-    >>> range_name(3, "mlp")
-    'tokensearch.block.3.mlp'
-    """
-    return f"{RANGE}.block.{block}.{phase}"
-
-
-@dataclass(frozen=True, slots=True)
-class PhaseTime:
-    """Profiled time of one phase of one block, per pass."""
-
-    block: int | None  # None: outside the blocks (stem, head)
-    phase: Phase
-    ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """Where the time of a pass goes, by the PyTorch profiler. Tracing costs time: no headline."""
-
-    name: str
-    cell: Cell
-    passes: int
-    phases: tuple[PhaseTime, ...]
-    profiled_ms: float  # whole pass under the profiler
-    clock_ms: float  # whole pass by the clock, un-profiled
-
-    @property
-    def unexplained_ms(self) -> float:
-        """Profiled time that belongs to none of the ranges."""
-        return self.profiled_ms - sum(item.ms for item in self.phases)
-
-    def phase_ms(self, phase: Phase) -> float:
-        """Profiled time of one phase, over all blocks."""
-        return sum(item.ms for item in self.phases if item.phase == phase)
-
-
 # "ruled_out": so inaccurate on the first images that its latency was not worth measuring
 TrialState = Literal["complete", "ruled_out"]
 
@@ -244,7 +199,7 @@ class Trial:
     policy: dict[str, Any] = field(hash=False)  # as a policy file spells it
 
 
-Record = Machine | Cell | Latency | Comparison | Accuracy | Paired | Profile | Trial
+Record = Machine | Cell | Latency | Comparison | Accuracy | Paired | Trial
 
 
 def to_json(record: Record) -> dict[str, Any]:
@@ -265,12 +220,6 @@ def to_json(record: Record) -> dict[str, Any]:
             return {"name": record.name, **fields, "versions": dict(record.versions)}
         case Cell():
             return fields | {"machine": to_json(record.machine)}
-        case Profile():
-            return fields | {
-                "cell": to_json(record.cell),
-                "phases": [asdict(item) for item in record.phases],
-                "unexplained_ms": record.unexplained_ms,
-            }
         case Trial():
             comparison = record.comparison
             return fields | {
