@@ -1,12 +1,14 @@
 """The golden page is written anew by `TOKENSEARCH_REWRITE_GOLDEN=1 pytest tests/report`."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.report.fixtures import run_document, run_folder
+from tests.report.fixtures import run_document, run_folder, run_profiles
 from tokensearch.errors import RunError
+from tokensearch.profiles import profile_to_json
 from tokensearch.report.markdown import write_report
 from tokensearch.run_folder import RunFolder
 
@@ -30,9 +32,11 @@ def test_the_page_is_as_it_was(tmp_path: Path) -> None:
 def test_the_pictures_that_the_page_shows_are_there(tmp_path: Path) -> None:
     written = page(run_folder(tmp_path))
 
-    for name in ("front.png", "phases.png"):
+    for name in ("front.png", "waterfall.png"):
         assert f"]({name})" in written
         assert (tmp_path / name).read_bytes().startswith(PNG)
+    assert "](flame.svg)" in written
+    assert (tmp_path / "flame.svg").read_bytes().startswith(b"<svg")
 
 
 def test_drawing_again_changes_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -68,6 +72,17 @@ def test_without_a_reduced_answer_the_page_has_no_schedule(tmp_path: Path, outco
     assert "No profiles were taken in this run." in written
 
 
+def test_an_answer_that_reduces_nothing_has_an_empty_ledger(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, outcome="unreduced")
+    baseline, _ = run_profiles()
+    folder.write_profile("answer", profile_to_json(replace(baseline, name="answer")))
+
+    written = page(folder)
+
+    assert "- Nothing differs beyond the noise: answer takes 39.7 ms a pass" in written
+    assert "waterfall.png" not in written
+
+
 def test_a_run_without_an_answer_shows_where_the_un_reduced_model_spends_its_time(
     tmp_path: Path,
 ) -> None:
@@ -78,7 +93,7 @@ def test_a_run_without_an_answer_shows_where_the_un_reduced_model_spends_its_tim
 
     assert "Only the un-reduced model has a profile, as no policy is the answer." in written
     assert "| attention | - | 4.80 ms | 4.80 ms | 4.80 ms | 14.4 ms |" in written
-    assert "A pass under the PyTorch profiler takes 1.04x as long as a plain one" in written
+    assert not (tmp_path / "waterfall.png").exists()
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:

@@ -5,16 +5,18 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
+from tokensearch.errors import RunError
+from tokensearch.ledger import Ledger
 from tokensearch.policy import Policy, PolicySet
-from tokensearch.profiles import PHASES, Phase, Profile
 from tokensearch.report import text
+from tokensearch.report.bars import Bar, Part, bars
 from tokensearch.report.findings import Finalist, Findings, read_measured
-from tokensearch.report.phases import PHASE_NAMES
 from tokensearch.report.text import Interval
 
 WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.8, 150
@@ -22,20 +24,13 @@ INK, GREY, FAINT = "#222222", "#8a8a8a", "#c9c9c9"
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
 FOUND, PUBLISHED, CONTROL, TARGET = "#0072b2", "#d55e00", "#a06a94", "#009e73"
-PHASE_COLOURS: dict[Phase, str] = {
-    "stem": "#4d4d4d",
-    "norm": "#99d0f0",
-    "qkv": "#003f66",
-    "attention": "#0072b2",
-    "projection": "#3389c4",
-    "mlp": "#56b4e9",
-    "bias": "#009e73",
-    "scoring": "#e69f00",
-    "selecting": "#f0e442",
-    "gathering": "#d55e00",
-    "merging": "#cc79a7",
-    "head": "#7f7f7f",
-    "other": "#d9d9d9",
+PART_COLOURS: dict[Part, str] = {
+    "pass": INK,
+    "saved": "#0072b2",
+    "spent": "#d55e00",
+    "shifted": "#cc79a7",
+    "noise": FAINT,
+    "residual": GREY,
 }
 MARGIN = 0.04  # of the picture's height, below the floor
 ROOM = 0.75  # of what front and presets span, shown below them
@@ -65,27 +60,35 @@ def draw_front(
     _save(figure, path)
 
 
-def draw_phases(baseline: Profile, answer: Profile, path: Path) -> None:
-    """Draw where both spend a stamped pass, as two stacked bars."""
-    figure, axes = _page(height_in=2.9)
-    bars = (baseline, answer)
-    rows, starts = (1.0, 0.0), [0.0, 0.0]
-    for phase in PHASES:
-        widths = [one.phase_ms(phase) for one in bars]
-        if any(widths):
-            colour, name = PHASE_COLOURS[phase], PHASE_NAMES[phase]
-            axes.barh(
-                rows, widths, left=starts, color=colour, edgecolor="white", lw=0.5, label=name
-            )
-        starts = [start + width for start, width in zip(starts, widths, strict=True)]
-    for row, start in zip(rows, starts, strict=True):
-        axes.annotate(f"  {text.ms(start)}", (start, row), va="center", color=INK)
-    axes.set_yticks(rows, ["un-reduced", "answer"])
-    axes.set_xlim(0, 1.14 * max(starts))
-    axes.set_xlabel("stamped time of a pass (ms)")
-    axes.grid(visible=False)
-    figure.legend(loc="outside upper center", ncols=7, frameon=False, fontsize=8)
+def draw_waterfall(ledger: Ledger, path: Path) -> None:
+    """Draw how the baseline's pass becomes the candidate's, term by term, with intervals.
+
+    PNG or SVG, by the suffix of `path`; the same bytes for the same ledger.
+    """
+    lines = bars(ledger)
+    figure, axes = _page(height_in=0.9 + 0.32 * len(lines))
+    for row, bar in enumerate(lines):
+        colour = PART_COLOURS[bar.part]
+        hatch = "////" if bar.part in {"noise", "residual"} else None
+        axes.barh(
+            row, bar.ms.value, left=bar.start_ms, color=colour, hatch=hatch, edgecolor="white", lw=0
+        )
+        ends = [bar.start_ms + end for end in (bar.ms.low, bar.ms.high)]
+        axes.plot(ends, [row, row], color=INK, lw=1, marker="|", ms=5)
+        beyond = max(bar.start_ms, bar.end_ms, *ends)
+        axes.annotate(f"  {_change_of(bar)}", (beyond, row), va="center", color=INK, fontsize=8)
+    axes.set_yticks(range(len(lines)), [bar.label for bar in lines])
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.3 * max(max(bar.start_ms, bar.end_ms) for bar in lines))
+    axes.set_xlabel("a pass (ms); intervals hold for all terms at once at 95 %")
+    axes.grid(visible=False, axis="y")
     _save(figure, path)
+
+
+def _change_of(bar: Bar) -> str:
+    if bar.part == "pass":
+        return text.ms(bar.ms.value)
+    return text.signed_ms_interval(bar.ms)
 
 
 def _page(height_in: float = HEIGHT_IN) -> tuple[Figure, Axes]:
@@ -100,13 +103,21 @@ def _page(height_in: float = HEIGHT_IN) -> tuple[Figure, Axes]:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    """Write the picture whole, and the same bytes for the same figures."""
+    """Write the picture whole, by its suffix, and the same bytes for the same figures."""
+    kind = path.suffix.lower().removeprefix(".")
+    if kind not in _DATELESS:
+        raise RunError(f"a picture ends in .png or .svg, not in {path.suffix!r}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        figure.savefig(part, format="png", metadata={"Software": None})
+        with rc_context({"svg.hashsalt": "tokensearch", "svg.fonttype": "none"}):
+            figure.savefig(part, format=kind, metadata=_DATELESS[kind])
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+# Metadata that matplotlib would fill in by itself, and differently every time.
+_DATELESS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
 
 
 class _Dot(NamedTuple):

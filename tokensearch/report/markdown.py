@@ -1,23 +1,28 @@
-"""The hardware tuning report of a run folder, as a page of Markdown with two pictures."""
+"""The hardware tuning report of a run folder, as a page of Markdown with its pictures."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from tokensearch.errors import RunError
+from tokensearch.ledger import Ledger, ledger
 from tokensearch.policy import PolicySet, load_set
 from tokensearch.policy.file import write_whole
 from tokensearch.profiles import Profile
 from tokensearch.report import tables, text
-from tokensearch.report.answer import in_words
-from tokensearch.report.figures import draw_front, draw_phases
+from tokensearch.report.answer import in_words as answer_in_words
+from tokensearch.report.blocks import block_table
+from tokensearch.report.figures import draw_front, draw_waterfall
 from tokensearch.report.findings import Findings, read_findings, reading
+from tokensearch.report.flame import draw_flame
 from tokensearch.report.grid import Grid, to_markdown
+from tokensearch.report.ledger_words import in_words
 from tokensearch.report.phases import read_profile
 from tokensearch.report.trust import trust_lines
+from tokensearch.report.waterfall import legend, term_table
 from tokensearch.run_folder import RunFolder
 
-FRONT_PICTURE, PHASES_PICTURE = "front.png", "phases.png"
+FRONT_PICTURE, WATERFALL_PICTURE, FLAME_PICTURE = "front.png", "waterfall.png", "flame.svg"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,7 @@ class _Source:
     front: PolicySet
     trials: tuple[dict[str, Any], ...]
     baseline: Profile | None
-    answer: Profile | None
+    ledger: Ledger | None  # None without an answer
 
     @property
     def run(self) -> Mapping[str, Any]:
@@ -46,8 +51,9 @@ def write_report(folder: RunFolder) -> None:
     with reading(RunError, str(folder.path)):
         page = _page(source)
         draw_front(source.findings, source.front, source.trials, folder.path / FRONT_PICTURE)
-        if source.baseline is not None and source.answer is not None:
-            draw_phases(source.baseline, source.answer, folder.path / PHASES_PICTURE)
+        if source.ledger is not None and not source.ledger.empty:
+            draw_waterfall(source.ledger, folder.path / WATERFALL_PICTURE)
+            draw_flame(source.ledger, folder.path / FLAME_PICTURE)
     try:
         write_whole(folder.report, page)
     except OSError as error:
@@ -63,12 +69,15 @@ def _read(folder: RunFolder) -> _Source:
     except RunError as error:
         error.add_note(f"in {folder.path}")
         raise
+    baseline, answer = (
+        read_profile(folder.profiles / f"{name}.json") for name in ("baseline", "answer")
+    )
     return _Source(
         findings=findings,
         front=load_set(folder.front),
         trials=folder.read_trials(),
-        baseline=read_profile(folder.profiles / "baseline.json"),
-        answer=read_profile(folder.profiles / "answer.json"),
+        baseline=baseline,
+        ledger=None if baseline is None or answer is None else ledger(baseline, answer),
     )
 
 
@@ -83,7 +92,7 @@ def _page(source: _Source) -> str:
         ("Where the time goes", _times(source)),
         ("Cautions", _bullets(source.findings.cautions) or "None was raised."),
         ("How the numbers came about", _origin(source)),
-        ("How far to trust them", _bullets(trust_lines(source.findings, source.baseline))),
+        ("How far to trust them", _bullets(trust_lines(source.findings))),
         ("To repeat it", f"```\n{source.run['command']}\n```"),
     )
     body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections)
@@ -91,7 +100,7 @@ def _page(source: _Source) -> str:
 
 
 def _answer(source: _Source) -> str:
-    first, *rest = in_words(source.findings)
+    first, *rest = answer_in_words(source.findings)
     return "\n\n".join([f"**{first}**", " ".join(rest)])
 
 
@@ -130,28 +139,29 @@ def _finalists(source: _Source) -> str:
 
 
 def _times(source: _Source) -> str:
-    baseline, answer = source.baseline, source.answer
-    if baseline is None:
+    if source.baseline is None:
         return "No profiles were taken in this run."
-    if answer is None:
-        return (
-            "Only the un-reduced model has a profile, as no policy is the answer.\n\n"
-            f"{to_markdown(tables.phase_table(baseline))}"
-        )
-    shorter = "shorter" if answer.pass_ms < baseline.pass_ms else "longer"
-    words = (
-        f"The answer spends {text.ms(answer.reducing_ms)} of a stamped pass on reducing tokens "
-        f"(scoring, selecting, gathering, merging, size bias), and the pass is "
-        f"{text.ms(abs(baseline.pass_ms - answer.pass_ms))} {shorter}. "
-        f"{text.percent(baseline.unknown_ms / baseline.pass_ms)} of the un-reduced model's pass "
-        f"and {text.percent(answer.unknown_ms / answer.pass_ms)} of the answer's are in no known "
-        "phase. Un-reduced → answer:"
-    )
     backend = source.run["settings"]["backend"]
-    if backend != "eager":
-        words = f"Profiled passes are eager; every latency is of {backend} passes. {words}"
-    table = to_markdown(tables.phase_table(baseline, answer))
-    return f"{words}\n\n{table}\n\n![time by phase]({PHASES_PICTURE})"
+    eager = f"Profiled passes are eager; every latency is of {backend} passes.\n\n"
+    shown = _table_of_one(source.baseline) if source.ledger is None else _ledger(source.ledger)
+    return shown if backend == "eager" else f"{eager}{shown}"
+
+
+def _table_of_one(baseline: Profile) -> str:
+    words = "Only the un-reduced model has a profile, as no policy is the answer."
+    return f"{words}\n\n{to_markdown(tables.phase_table(baseline))}"
+
+
+def _ledger(found: Ledger) -> str:
+    words = _bullets(in_words(found))
+    if found.empty:
+        return words
+    return (
+        f"{words}\n\n{to_markdown(term_table(found))}\n\n"
+        f"![from the un-reduced model's pass to the answer's]({WATERFALL_PICTURE})\n\n"
+        f"{to_markdown(block_table(found))}\n\n"
+        f"{legend(found)} Down to operators: [a differential flame graph]({FLAME_PICTURE})."
+    )
 
 
 def _origin(source: _Source) -> str:

@@ -1,6 +1,6 @@
 """The tables of reports: one function each, from what was found to a grid of text."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -190,27 +190,19 @@ def cell_table(cell: Mapping[str, Any]) -> Grid:
     return Grid(("what", "value"), rows)
 
 
-def phase_table(baseline: Profile, answer: Profile | None = None) -> Grid:
-    """Time by phase and group of blocks, un-reduced and then under the answer if there is one."""
-    sides = [baseline] if answer is None else [baseline, answer]
-    parts = groups(len(baseline.patch_tokens))
-
-    def cell(times_ms: Iterable[float]) -> str:
-        listed = list(times_ms)
-        return " → ".join(_ms_or_zero(one) for one in listed) if any(listed) else text.NONE
-
+def phase_table(profile: Profile) -> Grid:
+    """Time of one profile by phase and group of blocks."""
+    parts = groups(len(profile.patch_tokens))
     rows = [
         (
             PHASE_NAMES[phase],
-            *(cell(part.ms(side, phase) for side in sides) for part in parts),
-            cell(side.phase_ms(phase) for side in sides),
+            *(_ms_or_none(part.ms(profile, phase)) for part in parts),
+            text.ms(profile.phase_ms(phase)),
         )
         for phase in PHASES
-        if any(side.phase_ms(phase) for side in sides)
+        if profile.phase_ms(phase)
     ]
-    blank = [""] * len(parts)
-    rows.append(("stamped pass", *blank, cell(side.pass_ms for side in sides)))
-    rows.append(("plain pass", *blank, cell(side.plain.median_ms for side in sides)))
+    rows.append(("whole pass", *[""] * len(parts), text.ms(profile.pass_ms)))
     names = [*(part.name for part in parts), "all"]
     return Grid(("phase", *names), rows, numbers=frozenset(names))
 
@@ -257,5 +249,5 @@ def _change(one: Measured) -> str:
     return text.signed_points_interval(one.difference)
 
 
-def _ms_or_zero(value_ms: float) -> str:
-    return text.ms(value_ms) if value_ms else "0"
+def _ms_or_none(value_ms: float) -> str:
+    return text.ms(value_ms) if value_ms else text.NONE

@@ -3,12 +3,29 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil, floor, log10
+from typing import Protocol
 
 BARS = "▁▂▃▄▅▆▇█"
 NONE = "-"  # what a table shows where there is nothing
 
 # An interval of a ratio narrower than this gets a third decimal, or both ends would read the same.
 _NARROW_RATIO = 0.01
+
+
+class Ranged(Protocol):
+    """A figure with an interval, whoever measured it."""
+
+    @property
+    def value(self) -> float:
+        """The figure."""
+
+    @property
+    def low(self) -> float:
+        """The interval's lower end."""
+
+    @property
+    def high(self) -> float:
+        """The interval's upper end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +72,32 @@ def ms(value_ms: float) -> str:
     return f"{significant(value_ms / 1e3)} s"
 
 
+def signed_ms_interval(change: Ranged) -> str:
+    """A change of a latency with its interval, all in the unit and to the digit of the largest.
+
+    >>> signed_ms_interval(Interval(-14.57, -15.4, -13.8))
+    '-14.6 ms [-15.4, -13.8]'
+    >>> signed_ms_interval(Interval(0, -0.1, 0.2))
+    '+0 us [-100, +200]'
+    """
+    figures = (change.value, change.low, change.high)
+    largest = max(map(abs, figures))
+    scale, unit = (1e3, "us") if 0 < largest < 0.9995 else (1.0, "ms")
+    decimals = max(0, 2 - floor(log10(largest * scale))) if largest else 0
+    value, low, high = (f"{figure * scale:+z.{decimals}f}" for figure in figures)
+    return f"{value} {unit} [{low}, {high}]"
+
+
+def aligned_ms(value_ms: float, whole_ms: float) -> str:
+    """A change among others that are parts of one whole, without unit: four digits of the whole.
+
+    >>> aligned_ms(-0.0786, whole_ms=64.4), aligned_ms(0.5, whole_ms=4.3)
+    ('-0.08', '+0.500')
+    """
+    decimals = max(0, 3 - floor(log10(whole_ms)))
+    return f"{value_ms:+z.{decimals}f}"
+
+
 def percent(share: float) -> str:
     """A share of 1 as a percentage.
 
@@ -64,7 +107,16 @@ def percent(share: float) -> str:
     return f"{100 * share:z.1f} %"
 
 
-def percent_interval(share: Interval) -> str:
+def signed_percent(share: float) -> str:
+    """A change as a percentage of a whole.
+
+    >>> signed_percent(-0.226), signed_percent(0.001)
+    ('-22.6 %', '+0.1 %')
+    """
+    return f"{100 * share:+z.1f} %"
+
+
+def percent_interval(share: Ranged) -> str:
     """A share with its interval.
 
     >>> percent_interval(Interval(0.973, 0.965, 0.98))
@@ -111,7 +163,7 @@ def ratio(value: float) -> str:
     return f"{value:.2f}x"
 
 
-def ratio_interval(value: Interval) -> str:
+def ratio_interval(value: Ranged) -> str:
     """A multiple of the baseline with its interval.
 
     >>> ratio_interval(Interval(0.48, 0.47, 0.49)), ratio_interval(Interval(0.4812, 0.479, 0.483))

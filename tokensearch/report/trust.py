@@ -1,6 +1,5 @@
 """How far a run's figures carry: what they were not measured for, in sentences."""
 
-from tokensearch.profiles import Profile
 from tokensearch.report import text
 from tokensearch.report.findings import Findings
 from tokensearch.report.tables import cell_line
@@ -8,7 +7,7 @@ from tokensearch.report.tables import cell_line
 DEMO = "demo"
 
 
-def trust_lines(findings: Findings, profile: Profile | None) -> tuple[str, ...]:
+def trust_lines(findings: Findings) -> tuple[str, ...]:
     """Return what a reader should know before relying on the figures."""
     lines = [
         f"Latencies belong to one cell: {cell_line(findings.run['cell'])}. "
@@ -30,8 +29,6 @@ def trust_lines(findings: Findings, profile: Profile | None) -> tuple[str, ...]:
             "The bundled model and its digit scenes are small: they show what this machine does "
             "with fewer tokens, and say nothing of what another model would lose."
         )
-    if profile is not None and profile.tracing is not None:
-        lines.append(_tracing(profile.tracing))
     return tuple(lines)
 
 
@@ -45,12 +42,4 @@ def _precision(findings: Findings) -> str:
     return (
         f"{known}: the answer's {findings.measure} is known to about {reach} either way, its "
         f"change from the un-reduced model to about {paired}."
-    )
-
-
-def _tracing(share: float) -> str:
-    return (
-        f"A pass under the PyTorch profiler takes {text.ratio(share)} as long as a plain one, so "
-        "operators and kernels explain where time goes; how much there is of it is what the clock "
-        "says."
     )
