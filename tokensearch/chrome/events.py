@@ -1,0 +1,153 @@
+"""The file: bytes in, events out. Bounded, and strict about what is used of it.
+
+`export_chrome_trace` and `tensorboard_trace_handler` write JSON, gzipped or not: one object whose
+`traceEvents` have times in microseconds (kineto, `libkineto/src/output_json.cpp`). Read are
+
+* `cpu_op`                       operators;
+* `cuda_runtime`, `cuda_driver`  calls of the device's library;
+* `kernel`, `gpu_memcpy`, `gpu_memset`  what ran on the device;
+* `user_annotation`              ranges: the steps, and the phases that our own runtime marks.
+
+Older releases write `Operator`, `Runtime`, `Kernel`, which are read too. Shapes, stacks, memory,
+and the arrows between events are not.
+"""
+
+import gzip
+import json
+import os
+import re
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from tokensearch.errors import MeasurementError
+from tokensearch.profiles import RANGE
+
+MAX_BYTES = 200 * 10**6  # of the file, and of its text; as objects it takes a few times as much
+
+PASS = f"{RANGE}.pass"
+STEP = re.compile(r"ProfilerStep#\d+")
+
+_GZIP_MAGIC = b"\x1f\x8b"
+_LATEST_US = 1e17  # counted from 1970, the year 5138
+
+Role = Literal["operator", "call", "range", "kernel"]
+_ROLES: dict[str, Role] = {
+    **dict.fromkeys(("cpu_op", "Operator"), "operator"),
+    **dict.fromkeys(("cuda_runtime", "cuda_driver", "xpu_runtime", "Runtime"), "call"),
+    **dict.fromkeys(("kernel", "gpu_memcpy", "gpu_memset", "Kernel", "Memcpy", "Memset"), "kernel"),
+    "user_annotation": "range",
+}
+_OTHER = object()  # an event of no interest
+
+
+class Event(NamedTuple):
+    """Something with a beginning and a length, as the file has it."""
+
+    role: Role
+    name: str
+    track: tuple[str | int, str | int]  # process and thread, or device and stream
+    start_us: float
+    us: float
+    correlation: int | None  # the same for a kernel and the call that launched it
+    external: int | None  # the same for an operator and the calls made from it
+
+    @property
+    def end_us(self) -> float:
+        """When it ended."""
+        return self.start_us + self.us
+
+
+def read_events(path: Path) -> tuple[list[Event], dict[str, Any]]:
+    """Return the events of a trace, and what else the file holds; MeasurementError if it is none.
+
+    The first two bytes tell whether it is gzipped, not the name.
+    """
+    document = _document(_bytes(path))
+    events = [event for event in document.pop("traceEvents") if event is not _OTHER]
+    if not all(isinstance(event, Event) for event in events):
+        raise MeasurementError("traceEvents holds something that is no event")
+    return events, document
+
+
+def _bytes(path: Path) -> bytes:
+    """Read and unzip, never more than the limit."""
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            zipped = file.peek(2)[:2] == _GZIP_MAGIC
+            source = gzip.GzipFile(fileobj=file) if zipped else file
+            data = source.read(MAX_BYTES + 1) if size <= MAX_BYTES else b""
+    except (OSError, EOFError, zlib.error) as error:  # a broken gzip raises any of the three
+        reason = getattr(error, "strerror", None) or error
+        raise MeasurementError(f"the file cannot be read: {reason}") from error
+    if max(size, len(data)) > MAX_BYTES:
+        raise MeasurementError(
+            f"the trace is larger than {MAX_BYTES / 10**6:.0f} MB; record fewer steps, by a "
+            "smaller `active` in the profiler's schedule, and no stacks"
+        )
+    return data
+
+
+def _document(data: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(data, object_hook=_event_or_fields)
+    except MeasurementError:
+        raise
+    except (ValueError, RecursionError) as error:
+        raise MeasurementError(f"the file is no JSON, or not all of it: {error}") from error
+    if not isinstance(document, dict) or not isinstance(document.get("traceEvents"), list):
+        raise MeasurementError("the file has no traceEvents, which every torch.profiler trace has")
+    return document
+
+
+def _event_or_fields(fields: dict[str, Any]) -> object:
+    """Cut an event down as soon as it is parsed: shapes and stacks would fill the memory."""
+    if "ph" not in fields:
+        return fields
+    kind = fields.get("cat")
+    if fields["ph"] != "X" or not isinstance(kind, str) or kind not in _ROLES:
+        return _OTHER
+    name, arguments = fields.get("name"), fields.get("args", {})
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        raise MeasurementError(f"an event has name {name!r:.60} and args {arguments!r:.60}")
+    return Event(
+        _role(kind, name),
+        name,
+        (_track(fields, "pid"), _track(fields, "tid")),
+        _microseconds(fields, "ts"),
+        _microseconds(fields, "dur"),
+        _identity(arguments, "correlation"),
+        _identity(arguments, "External id") or _identity(arguments, "external id"),
+    )
+
+
+def _role(kind: str, name: str) -> Role:
+    """Older releases write ranges as operators."""
+    marked = STEP.fullmatch(name) or name.startswith(f"{RANGE}.")
+    return "range" if marked and _ROLES[kind] == "operator" else _ROLES[kind]
+
+
+def _microseconds(fields: Mapping[str, Any], name: str) -> float:
+    value: Any = fields.get(name)
+    # NaN is in no interval.
+    if type(value) not in {int, float} or not 0 <= value < _LATEST_US:
+        raise MeasurementError(
+            f"event {fields['name']!r:.60} has {name} {value!r:.60}; it must be microseconds, 0 up"
+        )
+    return float(value)
+
+
+def _track(fields: Mapping[str, Any], name: str) -> str | int:
+    value = fields.get(name)
+    if not isinstance(value, str | int):
+        raise MeasurementError(f"event {fields['name']!r:.60} has {name} {value!r:.60}")
+    return value
+
+
+def _identity(arguments: Mapping[str, Any], name: str) -> int | None:
+    value = arguments.get(name, 0)
+    if not isinstance(value, int):
+        raise MeasurementError(f"an event has {name} {value!r:.60}; it must be an integer")
+    return value or None
