@@ -10,8 +10,8 @@ from tokensearch.errors import RunError
 from tokensearch.ledger import Ledger, ledger
 from tokensearch.report.bars import bars
 from tokensearch.report.blocks import block_table, paybacks
-from tokensearch.report.figures import draw_waterfall
 from tokensearch.report.waterfall import term_table, waterfall
+from tokensearch.report.waterfall_picture import draw_waterfall
 
 COLUMNS = 100
 
@@ -133,6 +133,15 @@ def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:
         draw_waterfall(of_known_terms(), tmp_path / "waterfall.gif")
 
     assert str(caught.value) == "a picture ends in .png or .svg, not in '.gif'"
+
+
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "nowhere" / "waterfall.png"
+
+    with pytest.raises(RunError) as caught:
+        draw_waterfall(of_known_terms(), path)
+
+    assert str(caught.value) == f"{path} cannot be written: No such file or directory"
 
 
 def test_a_profile_whose_passes_are_one_piece_still_has_a_waterfall() -> None:

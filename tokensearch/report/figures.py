@@ -1,37 +1,20 @@
-"""The two pictures of a report, drawn without pyplot's global state."""
+"""The picture of a front."""
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from matplotlib import rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
-from tokensearch.errors import RunError
-from tokensearch.ledger import Ledger
 from tokensearch.policy import Policy, PolicySet
 from tokensearch.report import text
-from tokensearch.report.bars import Bar, Part, bars
 from tokensearch.report.findings import Finalist, Findings, read_measured
+from tokensearch.report.picture import FAINT, INK, page, save
 from tokensearch.report.text import Interval
-
-WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.8, 150
-INK, GREY, FAINT = "#222222", "#8a8a8a", "#c9c9c9"
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
 FOUND, PUBLISHED, CONTROL, TARGET = "#0072b2", "#d55e00", "#a06a94", "#009e73"
-PART_COLOURS: dict[Part, str] = {
-    "pass": INK,
-    "saved": "#0072b2",
-    "spent": "#d55e00",
-    "shifted": "#cc79a7",
-    "noise": FAINT,
-    "residual": GREY,
-}
 MARGIN = 0.04  # of the picture's height, below the floor
 ROOM = 0.75  # of what front and presets span, shown below them
 
@@ -43,7 +26,7 @@ def draw_front(
 
     Latencies are ratios timed in turn, times the un-reduced model's: drift between trials cancels.
     """
-    figure, axes = _page()
+    figure, axes = page()
     members = [_member(policy, findings) for policy in front.policies]
     compared = [one for one in findings.finalists if _is_compared(one, findings)]
     floor = _floor([*members, *(_dot(one, findings) for one in compared if not one.control)])
@@ -57,67 +40,7 @@ def draw_front(
     axes.set_xlabel(f"latency of a pass of {images} (ms, ratio times one un-reduced latency)")
     axes.set_ylabel(f"{findings.measure} (%)")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
-    _save(figure, path)
-
-
-def draw_waterfall(ledger: Ledger, path: Path) -> None:
-    """Draw how the baseline's pass becomes the candidate's, term by term, with intervals.
-
-    PNG or SVG, by the suffix of `path`; the same bytes for the same ledger.
-    """
-    lines = bars(ledger)
-    figure, axes = _page(height_in=0.9 + 0.32 * len(lines))
-    for row, bar in enumerate(lines):
-        colour = PART_COLOURS[bar.part]
-        hatch = "////" if bar.part in {"noise", "residual"} else None
-        axes.barh(
-            row, bar.ms.value, left=bar.start_ms, color=colour, hatch=hatch, edgecolor="white", lw=0
-        )
-        ends = [bar.start_ms + end for end in (bar.ms.low, bar.ms.high)]
-        axes.plot(ends, [row, row], color=INK, lw=1, marker="|", ms=5)
-        beyond = max(bar.start_ms, bar.end_ms, *ends)
-        axes.annotate(f"  {_change_of(bar)}", (beyond, row), va="center", color=INK, fontsize=8)
-    axes.set_yticks(range(len(lines)), [bar.label for bar in lines])
-    axes.invert_yaxis()
-    axes.set_xlim(0, 1.3 * max(max(bar.start_ms, bar.end_ms) for bar in lines))
-    axes.set_xlabel("a pass (ms); intervals hold for all terms at once at 95 %")
-    axes.grid(visible=False, axis="y")
-    _save(figure, path)
-
-
-def _change_of(bar: Bar) -> str:
-    if bar.part == "pass":
-        return text.ms(bar.ms.value)
-    return text.signed_ms_interval(bar.ms)
-
-
-def _page(height_in: float = HEIGHT_IN) -> tuple[Figure, Axes]:
-    """Return an empty figure with one pair of quiet axes."""
-    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(visible=True, color="#eeeeee")
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _save(figure: Figure, path: Path) -> None:
-    """Write the picture whole, by its suffix, and the same bytes for the same figures."""
-    kind = path.suffix.lower().removeprefix(".")
-    if kind not in _DATELESS:
-        raise RunError(f"a picture ends in .png or .svg, not in {path.suffix!r}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with rc_context({"svg.hashsalt": "tokensearch", "svg.fonttype": "none"}):
-            figure.savefig(part, format=kind, metadata=_DATELESS[kind])
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-# Metadata that matplotlib would fill in by itself, and differently every time.
-_DATELESS: dict[str, dict[str, None]] = {"png": {"Software": None}, "svg": {"Date": None}}
+    save(figure, path)
 
 
 class _Dot(NamedTuple):

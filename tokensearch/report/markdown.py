@@ -12,7 +12,7 @@ from tokensearch.profiles import Profile
 from tokensearch.report import tables, text
 from tokensearch.report.answer import in_words as answer_in_words
 from tokensearch.report.blocks import block_table
-from tokensearch.report.figures import draw_front, draw_waterfall
+from tokensearch.report.figures import draw_front
 from tokensearch.report.findings import Findings, read_findings, reading
 from tokensearch.report.flame import draw_flame
 from tokensearch.report.grid import Grid, to_markdown
@@ -20,6 +20,7 @@ from tokensearch.report.ledger_words import in_words
 from tokensearch.report.phases import read_profile
 from tokensearch.report.trust import trust_lines
 from tokensearch.report.waterfall import legend, term_table
+from tokensearch.report.waterfall_picture import draw_waterfall
 from tokensearch.run_folder import RunFolder
 
 FRONT_PICTURE, WATERFALL_PICTURE, FLAME_PICTURE = "front.png", "waterfall.png", "flame.svg"
