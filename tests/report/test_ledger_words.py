@@ -51,6 +51,14 @@ def test_the_verdict_comes_first_then_what_was_saved_spent_and_shifted() -> None
     )
 
 
+def test_the_other_way_round_time_is_added_by_more_tokens() -> None:
+    sums = in_words(ledger(candidate(), baseline()))[1]
+
+    assert sums.startswith("Of it: +7.80 ms [")
+    assert "] added by more tokens, -1.60 ms [" in sums
+    assert "] no longer spent on reducing them and -500 us [" in sums
+
+
 def test_slower_is_said_as_plainly_as_faster() -> None:
     assert in_words(of_known_terms(plain_ms=30.0))[0].endswith("1.15x [1.15, 1.16]: slower.")
 

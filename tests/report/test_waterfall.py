@@ -40,6 +40,17 @@ def test_terms_come_largest_first_between_both_passes_and_the_residual_last() ->
     ]
 
 
+def test_the_other_way_round_terms_have_other_names() -> None:
+    labels = [bar.label for bar in bars(ledger(candidate(), baseline()))]
+
+    assert labels[1:5] == [
+        "added in MLP",
+        "added in attention",
+        "added in qkv",
+        "no longer spent on selecting",
+    ]
+
+
 def test_each_bar_starts_where_the_last_one_ended() -> None:
     lines = bars(of_known_terms())
 

@@ -12,8 +12,6 @@ from tokensearch.resampling import Estimate
 
 Part = Kind | Literal["pass", "noise"]
 
-_VERBS: dict[Kind, str] = {"saved": "saved in", "spent": "spent on", "shifted": "shifted in"}
-
 
 @dataclass(frozen=True, slots=True)
 class Bar:
@@ -63,6 +61,16 @@ def _changes(ledger: Ledger) -> Iterator[tuple[Part, str, Estimate]]:
 
 
 def label(term: Term) -> str:
-    """Name a term of one phase: "saved in MLP"."""
+    """Name a term of one phase: "saved in MLP", or "added in MLP" if the candidate has more."""
     assert term.phase is not None, "a term by phase has one"
-    return f"{_VERBS[term.kind]} {PHASE_NAMES[term.phase]}"
+    return f"{_verb(term)} {PHASE_NAMES[term.phase]}"
+
+
+def _verb(term: Term) -> str:
+    match term.kind:
+        case "saved":
+            return "added in" if term.ms.low > 0 else "saved in"
+        case "spent":
+            return "no longer spent on" if term.ms.high < 0 else "spent on"
+        case _:
+            return f"{term.kind} in"

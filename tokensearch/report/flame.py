@@ -131,7 +131,7 @@ def _box(name: str, tip: str, *, left: float, row: int, width: float, fill: str)
 def _label(left: float, top: float, width: float, name: str) -> str:
     """As much of a name as there is room for: of a block its number before anything else."""
     room = int((width - 4) / (LETTER * FONT))
-    shown = name if len(name) <= room else name.removeprefix("block ")
+    shown = name if len(name) <= room else name.removeprefix("block ").removeprefix("aten::")
     if len(shown) > room:
         shown = f"{shown[: room - 1]}…" if room > 2 else ""
     if not shown:

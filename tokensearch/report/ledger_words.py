@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from tokensearch.comparable import differences
-from tokensearch.ledger import Kind, Ledger, OperatorChange, operator_changes
+from tokensearch.ledger import KINDS, Kind, Ledger, OperatorChange, operator_changes
 from tokensearch.profiles import REDUCING, Profile, Work
 from tokensearch.report import text
 from tokensearch.report.blocks import Payback, paybacks
@@ -18,11 +18,6 @@ Staircase = Mapping[int, float]  # patch tokens to milliseconds of one block
 BUSY = 0.8
 HALF = 0.5  # of what counted work promises: below it, most of the time does not follow the tokens
 SAME_COST = 0.01  # share of a block's time: as little tells two steps of a staircase apart
-_KIND_NAMES: Mapping[Kind, str] = {
-    "saved": "saved by fewer tokens",
-    "spent": "spent on reducing them",
-    "shifted": "shifted in the model's own phases at equal tokens",
-}
 NAMED = 4  # operators that a sentence names at most
 
 
@@ -76,11 +71,21 @@ def sums_sentence(ledger: Ledger) -> str:
     """Say what was saved, spent and shifted in all."""
     kinds = _by_kind(ledger)
     parts = [
-        f"{text.signed_ms_interval(kinds[kind])} {name}{_noise(kinds[kind])}"
-        for kind, name in _KIND_NAMES.items()
-        if kind in kinds
+        f"{text.signed_ms_interval(kinds[kind])} {_name(kind, kinds[kind])}{_noise(kinds[kind])}"
+        for kind in KINDS
+        if kind in kinds and kind != "residual"
     ]
     return f"Of it: {text.listed(parts)}."
+
+
+def _name(kind: Kind, change: Estimate) -> str:
+    match kind:
+        case "saved":
+            return "added by more tokens" if change.low > 0 else "saved by fewer tokens"
+        case "spent":
+            return f"{'no longer ' if change.high < 0 else ''}spent on reducing them"
+        case _:
+            return "shifted in the model's own phases at equal tokens"
 
 
 def _noise(change: Estimate) -> str:

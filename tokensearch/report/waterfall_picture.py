@@ -28,6 +28,7 @@ def draw_waterfall(ledger: Ledger, path: Path) -> None:
     """
     lines = bars(ledger)
     figure, axes = page(height_in=EDGE_IN + LINE_IN * len(lines))
+    reached_ms = []
     for row, bar in enumerate(lines):
         colour = COLOURS[bar.part]
         hatch = "////" if bar.part in {"noise", "residual"} else None
@@ -36,11 +37,12 @@ def draw_waterfall(ledger: Ledger, path: Path) -> None:
         )
         ends = [bar.start_ms + end for end in (bar.ms.low, bar.ms.high)]
         axes.plot(ends, [row, row], color=INK, lw=1, marker="|", ms=5)
-        beyond = max(bar.start_ms, bar.end_ms, *ends)
-        axes.annotate(f"  {_change_of(bar)}", (beyond, row), va="center", color=INK, fontsize=8)
+        reached_ms.append(max(bar.start_ms, bar.end_ms, *ends))
+        beyond = (reached_ms[row], row)
+        axes.annotate(f"  {_change_of(bar)}", beyond, va="center", color=INK, fontsize=8)
     axes.set_yticks(range(len(lines)), [bar.label for bar in lines])
     axes.invert_yaxis()
-    axes.set_xlim(0, ROOM * max(max(bar.start_ms, bar.end_ms) for bar in lines))
+    axes.set_xlim(0, ROOM * max(reached_ms))
     axes.set_xlabel("a pass (ms); intervals hold for all terms at once at 95 %")
     axes.grid(visible=False, axis="y")
     save(figure, path)
