@@ -97,6 +97,22 @@ def skeleton(name: str) -> nn.Module:
         return _bare(full)
 
 
+def untrained(name: str) -> nn.Module:
+    """Return the model with random weights, in eval mode: how long a pass takes is the same.
+
+    Raises:
+        ModelError: The name is unknown, or the factory fails.
+    """
+    full = resolve(name)
+    return (_from_factory(full) if _is_factory(full) else _bare(full)).eval()
+
+
+def input_pixels(module: nn.Module) -> int:
+    """Return the side of the images that a model is made for, as timm's configuration has it."""
+    size = resolve_data_config({}, model=module)["input_size"]
+    return int(size[-1])
+
+
 def load_model(
     name: str, *, checkpoint: Path | None = None, data_config: Path | None = None
 ) -> LoadedModel:

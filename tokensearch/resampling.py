@@ -6,7 +6,7 @@ them, so that what falls on all alike cancels (Davison & Hinkley, "Bootstrap Met
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import cbrt, sqrt
 
 import numpy as np
 import numpy.typing as npt
@@ -100,4 +100,4 @@ def expanded(z: float, *, freedom: float) -> float:
 
 def block_length(rounds: int) -> int:
     """Neighbouring rounds that are drawn together."""
-    return max(1, round(BLOCK_FACTOR * float(rounds) ** (1 / 3)))
+    return max(1, round(BLOCK_FACTOR * cbrt(rounds)))

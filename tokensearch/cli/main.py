@@ -11,10 +11,12 @@ from typer.core import TyperGroup
 
 import tokensearch
 from tokensearch.cli.console import caution, err, error, out
+from tokensearch.cli.diff import diff
 from tokensearch.cli.doctor import doctor
 from tokensearch.cli.evaluate import evaluate
 from tokensearch.cli.export import export
 from tokensearch.cli.presets import presets
+from tokensearch.cli.profile import profile
 from tokensearch.cli.report import report
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
@@ -25,7 +27,7 @@ from tokensearch.errors import TokensearchError, TokensearchWarning
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
-VERBS = (run, evaluate, show, presets, report, export, doctor)
+VERBS = (run, evaluate, profile, diff, show, presets, report, export, doctor)
 
 
 class Verbs(TyperGroup):

@@ -62,8 +62,12 @@ def in_turn(
     *,
     seed: int,
     enough: Callable[[list[list[Sample]]], bool] = lambda _: False,
+    tell: Callable[[int, float], None] = lambda *_: None,
 ) -> list[list[Sample]]:
-    """Return the samples of each turn, as many for all; `enough` may end it before the effort."""
+    """Return the samples of each turn, as many for all; `enough` may end it before the effort.
+
+    `tell` hears after every round how many have been counted, and the seconds that all took.
+    """
     random, spent_ms = Random(seed), 0.0
     taken: list[list[Sample]] = [[] for _ in turns]
     look = float(effort.least)
@@ -74,6 +78,7 @@ def in_turn(
             if number >= effort.warmup:
                 taken[place].append(sample)
         rounds = len(taken[0])
+        tell(rounds, spent_ms / 1000)
         if rounds < effort.least:
             continue
         if spent_ms >= 1000 * effort.seconds:

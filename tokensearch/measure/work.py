@@ -57,6 +57,11 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's g
     ) -> Any:
         """Run one operator, and note its work."""
         named = dict(kwargs or {})
+        if func.overloadpacket not in flop_registry:
+            with self:  # a linear layer, say, is a product to be counted: look inside
+                parts = func.decompose(*args, **named)
+            if parts is not NotImplemented:
+                return parts
         out = func(*args, **named)
         place = self._inside[-1] if self._inside else OUTSIDE
         formula = flop_registry.get(func.overloadpacket)

@@ -61,7 +61,7 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
         split = ready(stamps.around) if eager else whole
         floor = ready(stamps.around, floor=True) if eager and policy.reduces else None
         yield Passes(
-            plain=plain(whole, clock_for(device)),
+            plain=plain(whole, clock_for(device, cell.cache)),
             whole=whole,
             stamped=stamped(split, stamps),
             floor=None if floor is None else stamped(floor, stamps),

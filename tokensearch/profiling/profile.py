@@ -49,12 +49,14 @@ def profile(
     plan: Plan,
     folder: Path | None = None,
     enough: Callable[[tuple[Profile, ...]], bool] = lambda _: False,
+    tell: Callable[[int, float], None] = lambda *_: None,
 ) -> tuple[Profile, ...]:
     """Profile `model` under each of `policies`, by name, in turn with one another.
 
     images   (B, 3, rows, columns) on the cell's device, in its number type
     folder   where the profiler leaves its traces; None for nowhere
     enough   asked now and then with the profiles so far; ends the timing when true
+    tell     hears after every round how many have been counted, and the seconds they took
     """
     session = uuid4().hex
     blank = [_blank(name, policy, cell, session) for name, policy in policies.items()]
@@ -68,7 +70,13 @@ def profile(
             return tuple(_timed(one, own, plan) for one, own in zip(blank, dealt, strict=True))
 
         turns = [turn for one in ready for turn in _turns(one)]
-        taken = in_turn(turns, plan.effort, seed=plan.seed, enough=lambda t: enough(filled(t)))
+        taken = in_turn(
+            turns,
+            plan.effort,
+            seed=plan.seed,
+            enough=lambda so_far: enough(filled(so_far)),
+            tell=tell,
+        )
         top = _ceilings(cell) if plan.roofline else None
         return tuple(
             _traced(_counted(one, of, top), of, plan, folder)

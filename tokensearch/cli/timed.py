@@ -1,0 +1,56 @@
+"""What `profile` and `diff` work on: a model and a batch, to be timed and not to be right.
+
+Counts are fixed by the policy, so how long a pass takes depends neither on the weights nor on what
+the images show. Both are random: nothing is downloaded, and no data set is needed.
+"""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tokensearch.cli.subject import DTypeName
+    from tokensearch.policy import ModelSpec, Policy
+    from tokensearch.records import Backend, Cell
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A model with random weights and a batch of random images, in one cell."""
+
+    model: "nn.Module"
+    spec: "ModelSpec"
+    images: "torch.Tensor"
+    cell: "Cell"
+
+    def fitting(self, policy: "Policy") -> "Policy":
+        """Return a policy for this model, whatever weights it was found on."""
+        from tokensearch.runtime import check
+
+        check(self.model, replace(policy, model=replace(policy.model, weights=None)))
+        return replace(policy, model=self.spec)
+
+
+def timed(
+    name: str, *, device: str, dtype: "DTypeName", batch: int, backend: "Backend", seed: int
+) -> Timed:
+    """Prepare a model by name; ModelError or MeasurementError if it cannot be run so."""
+    import torch
+
+    from tokensearch.cli.subject import check_forward, resolve_device, resolve_name
+    from tokensearch.measure import attention_of, describe_cell
+    from tokensearch.models import input_pixels, untrained
+    from tokensearch.runtime import check_backend, describe
+
+    place, full = resolve_device(device), resolve_name(name)
+    check_backend(backend, place)
+    torch.manual_seed(seed)
+    kind = getattr(torch, dtype)
+    model = untrained(full).to(place, kind)
+    side = input_pixels(model)
+    images = torch.randn(batch, 3, side, side).to(place, kind)
+    check_forward(full, model, images[:1])
+    cell = describe_cell(place, kind, batch, side, backend=backend, attention=attention_of(model))
+    return Timed(model, describe(model, name=full), images, cell)
