@@ -4,7 +4,6 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
@@ -47,17 +46,20 @@ def test_a_model_is_asked_about_its_first_block() -> None:
     model = timm.create_model("vit_tiny_patch16_224", depth=1).eval()
     whole = sdpa_backend(CPU, torch.float32, heads=3, tokens=197, head_dim=64, masked=False)
 
-    assert attention_of(model, 197, device=CPU, dtype=torch.float32) == whole
+    assert attention_of(model) == whole
     with sdpa_kernel(SDPBackend.MATH):
-        assert attention_of(model, 197, device=CPU, dtype=torch.float32) == "math"
+        assert attention_of(model) == "math"
 
 
 def test_attention_that_is_spelt_out_is_called_explicit() -> None:
     model = timm.create_model("vit_tiny_patch16_224", depth=1).eval()
     model.blocks[0].attn.fused_attn = False
 
-    assert attention_of(model, 197, device=CPU, dtype=torch.float32) == "explicit"
+    assert attention_of(model) == "explicit"
 
 
-def test_a_model_that_does_not_say_its_heads_is_unknown() -> None:
-    assert attention_of(nn.Linear(2, 2), 197, device=CPU, dtype=torch.float32) == "unknown"
+def test_attention_that_does_not_say_its_heads_is_unknown() -> None:
+    model = timm.create_model("vit_tiny_patch16_224", depth=1).eval()
+    del model.blocks[0].attn.num_heads
+
+    assert attention_of(model) == "unknown"

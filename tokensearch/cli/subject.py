@@ -84,7 +84,7 @@ def prepare(
     from tokensearch.data.bundled import bundled_splits
     from tokensearch.data.photos import photo_splits
     from tokensearch.data.sources import splits_from
-    from tokensearch.measure import describe_cell
+    from tokensearch.measure import attention_of, describe_cell
     from tokensearch.models import DEMO, load_model
     from tokensearch.runtime import check_backend
 
@@ -100,10 +100,17 @@ def prepare(
     kind = getattr(torch, dtype)
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
-    cell = describe_cell(device, dtype=kind, batch=batch, resolution=int(size[-1]), backend=backend)
     module = loaded.module.to(device=device, dtype=kind)
     images, _ = next(splits.search.batches(1))
     check_forward(loaded.name, module, images.to(device, kind))
+    cell = describe_cell(
+        device,
+        dtype=kind,
+        batch=batch,
+        resolution=int(size[-1]),
+        backend=backend,
+        attention=attention_of(module),
+    )
     return Subject(module, loaded.name, splits, cell)
 
 

@@ -4,11 +4,11 @@ The same call is twice as fast or slow by it, and a mask (proportional attention
 the fastest out.
 """
 
-from typing import Any
-
 import torch
 from torch import nn
 from torch.nn.attention import SDPBackend
+
+from tokensearch.runtime.host import as_host
 
 NAMES = {
     SDPBackend.FLASH_ATTENTION: "flash",
@@ -41,17 +41,26 @@ def sdpa_backend(
     return NAMES[SDPBackend(choice)]
 
 
-def attention_of(model: nn.Module, tokens: int, *, device: torch.device, dtype: torch.dtype) -> str:
-    """Return the kernel of the first block's attention, un-reduced, over `tokens` tokens.
+def attention_of(model: nn.Module) -> str:
+    """Return the kernel of the un-reduced model's attention, where its weights are.
 
     "explicit" where the model spells its attention out; "unknown" where it does not say its heads.
+
+    Raises:
+        ModelError: The model has no blocks that could be reduced.
     """
-    blocks: Any = getattr(model, "blocks", ())
-    attn = getattr(next(iter(blocks), None), "attn", None)
-    heads, width = getattr(attn, "num_heads", None), getattr(model, "embed_dim", None)
-    if not isinstance(heads, int) or not isinstance(width, int):
+    host, weight = as_host(model), next(model.parameters())
+    attn = getattr(host.blocks[0], "attn", None)
+    heads = getattr(attn, "num_heads", None)
+    if not isinstance(heads, int):
         return "unknown"
     if not getattr(attn, "fused_attn", True):
         return "explicit"
-    head_dim = int(getattr(attn, "head_dim", width // heads))
-    return sdpa_backend(device, dtype, heads=heads, tokens=tokens, head_dim=head_dim, masked=False)
+    return sdpa_backend(
+        weight.device,
+        weight.dtype,
+        heads=heads,
+        tokens=host.num_prefix_tokens + host.patch_tokens,
+        head_dim=int(getattr(attn, "head_dim", host.embed_dim // heads)),
+        masked=False,
+    )

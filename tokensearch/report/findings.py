@@ -73,6 +73,7 @@ class Findings:
     answer: Finalist | None
     best_preset: Finalist | None
     cautions: tuple[str, ...]
+    moved: float  # share by which the un-reduced model's speed changed between finalists
 
     @property
     def measure(self) -> str:
@@ -132,6 +133,7 @@ def read_findings(run: Json) -> Findings:
             answer=by_hash.get(result["answer"]),
             best_preset=None if preset is None or preset.control else preset,
             cautions=tuple(result["cautions"]),
+            moved=float(result["baseline_moved"]["finalists"]),
         )
 
 

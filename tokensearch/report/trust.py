@@ -14,7 +14,8 @@ def trust_lines(findings: Findings) -> tuple[str, ...]:
         "Another machine, batch or number type wants its own run.",
         _precision(findings),
         "Each row was timed beside its own un-reduced passes: compare rows by their ratios, since "
-        "milliseconds drift with the machine.",
+        "milliseconds drift with the machine; here the un-reduced model's moved by "
+        f"{text.percent(findings.moved)}.",
         "Every interval covers its own figure at 95 %; of twenty, one may miss.",
         "A latency is the forward pass alone, images ready on the device; loading and "
         "preprocessing are not in it.",

@@ -17,7 +17,7 @@ from tokensearch import runtime
 from tokensearch.data.splits import Purpose, Split, Splits
 from tokensearch.evaluate import Forward, Predictions, accuracy, paired, predict
 from tokensearch.evaluate.accuracy import OnBatch
-from tokensearch.measure import Budget, Effort, clock_for, compare
+from tokensearch.measure import Budget, Effort, Watch, clock_for, compare, doubt_itself
 from tokensearch.policy import Policy
 from tokensearch.profiles import Profile
 from tokensearch.profiling import Plan, profile
@@ -100,17 +100,23 @@ class Evaluator:
         return self._scored(_joined(screened.predictions, later), "search")
 
     def time(self, policy: Policy, budget: Budget) -> Comparison:
-        """Latency in the cell, in turn with the un-reduced model."""
+        """Latency in the cell, in turn with the un-reduced model.
+
+        The un-reduced model in turn with itself shows what the noise alone makes of it.
+        """
+        place = torch.device(self.cell.device)
         images = self.images
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
             baseline, candidate = self._pairs.pair(model, images)
-            return compare(
+            found = compare(
                 baseline,
                 candidate,
-                clock=clock_for(torch.device(self.cell.device)),
+                clock=clock_for(place, self.cell.cache),
                 budget=budget,
                 seed=self.seed,
+                watch=Watch(place),
             )
+        return found if policy.reduces else doubt_itself(found)
 
     def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
         """Where passes under some policies spend their time, in turn; leaves a TensorBoard folder.

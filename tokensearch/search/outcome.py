@@ -6,10 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 from tokensearch import __version__
+from tokensearch.comparable import Sentinel
 from tokensearch.policy import ModelSpec, Policy, PolicySet, parse_target, save, save_set
 from tokensearch.policy.policy import Json
 from tokensearch.profiles import profile_to_json
-from tokensearch.records import Trial
+from tokensearch.records import Caution, Trial
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
@@ -63,6 +64,10 @@ def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, An
         "finalists": [
             summary(f, reports[f.trial.schedule_hash], front_member=f in members) for f in quoted
         ],
+        "baseline_moved": {
+            "search": _sentinel(search.trials).moved,
+            "finalists": _sentinel(finalists).moved,
+        },
         "cautions": _cautions(finalists),
     }
 
@@ -159,9 +164,18 @@ def _counts(search: Search) -> dict[str, int]:
     }
 
 
-def _cautions(finalists: Iterable[Finalist]) -> list[str]:
-    """Every doubt about a confirmed timing, once."""
-    return sorted({caution.value for f in finalists for caution in f.comparison.cautions})
+def _cautions(finalists: Sequence[Finalist]) -> list[str]:
+    """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
+    found = {caution for f in finalists for caution in f.comparison.cautions}
+    if _sentinel(finalists).drifted:
+        found.add(Caution.MOVED_BASELINE)
+    return sorted(caution.value for caution in found)
+
+
+def _sentinel(timed: Iterable[Finalist | Trial]) -> Sentinel:
+    """Return how the un-reduced model fared beside each of them; some trials were not timed."""
+    comparisons = [one.comparison for one in timed]
+    return Sentinel([one.baseline for one in comparisons if one is not None])
 
 
 def _named(preset: Finalist | None) -> dict[str, str] | None:

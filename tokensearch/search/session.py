@@ -14,7 +14,7 @@ from torch import nn
 from tokensearch.data.splits import PURPOSES, Splits
 from tokensearch.errors import RunError
 from tokensearch.evaluate import accuracy
-from tokensearch.measure import describe_cell
+from tokensearch.measure import attention_of, describe_cell
 from tokensearch.policy import ModelSpec
 from tokensearch.records import Cell, Trial, to_json, trial_from_json
 from tokensearch.run_folder import RunFolder
@@ -95,6 +95,7 @@ class Session:
             batch=settings.batch,
             resolution=settings.resolution,
             backend=settings.backend,
+            attention=attention_of(self.model),
         )
 
     def _document(self) -> dict[str, Any]:
