@@ -16,7 +16,7 @@ import tokensearch.chrome.events
 import tokensearch.chrome.trace
 from tokensearch.chrome import ChromeTrace, read_trace
 from tokensearch.errors import MeasurementError
-from tokensearch.ledger import operator_changes
+from tokensearch.operator_changes import operator_changes
 from tokensearch.measure.tracer import trace
 from tokensearch.profiles import Operator, range_name
 

@@ -15,7 +15,7 @@ among all terms, in their own standard errors, and all intervals get its 95th pe
 nineteen have no term outside the noise, however many terms there are.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, get_args
@@ -23,9 +23,9 @@ from typing import Literal, get_args
 import numpy as np
 
 from tokensearch.errors import MeasurementError
-from tokensearch.profiles import REDUCING, Operator, Phase, PhaseTime, Place, Profile
+from tokensearch.operator_changes import OperatorChange, operator_changes
+from tokensearch.profiles import REDUCING, Phase, PhaseTime, Place, Profile
 from tokensearch.resampling import (
-    RESAMPLES,
     Draws,
     Estimate,
     Values,
@@ -38,7 +38,6 @@ from tokensearch.resampling import (
 
 Kind = Literal["saved", "spent", "shifted", "residual"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-Change = Literal["added", "removed", "increased", "decreased", "same"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,30 +48,6 @@ class Term:
     block: int | None  # None: outside the blocks, or the sum over all
     phase: Phase | None  # None: the sum over all
     ms: Estimate
-
-
-@dataclass(frozen=True, slots=True)
-class OperatorChange:
-    """One operator or kernel, over all blocks, under the profiler."""
-
-    name: str
-    kernel: bool
-    baseline_ms: float
-    candidate_ms: float
-    baseline_calls: float  # per pass
-    candidate_calls: float
-    ms: Estimate
-
-    @property
-    def change(self) -> Change:
-        """What became of it; "same" where the difference is inside the noise."""
-        if not self.baseline_calls:
-            return "added"
-        if not self.candidate_calls:
-            return "removed"
-        if not self.ms.proven:
-            return "same"
-        return "increased" if self.ms.value > 0 else "decreased"
 
 
 @dataclass(frozen=True)
@@ -225,57 +200,3 @@ def _added(detail: Mapping[_Key, Values], key: Callable[[_Key], _Key]) -> dict[_
     for term, values in detail.items():
         sums[key(term)] = sums.get(key(term), 0.0) + values
     return sums
-
-
-def operator_changes(
-    baseline: Sequence[Operator], candidate: Sequence[Operator], *, seed: int = 0
-) -> tuple[OperatorChange, ...]:
-    """Compare operators and kernels by name, the largest change first.
-
-    Traces of two profiles are never paired, so passes are drawn for each by itself.
-    """
-    random = np.random.default_rng(seed)
-    before, after = _by_name(baseline), _by_name(candidate)
-    names = dict.fromkeys([*before, *after])
-    rounds = [draws(_passes(side), random) for side in (before, after)]
-    drawn = [
-        {name: found.passes_ms[taken].mean(axis=1) for name, found in side.items()}
-        for side, taken in zip((before, after), rounds, strict=True)
-    ]
-    zeros = np.zeros(RESAMPLES + 1)
-    changes = [drawn[1].get(name, zeros) - drawn[0].get(name, zeros) for name in names]
-    none = _Named(np.zeros(1), 0.0)
-    found = [
-        OperatorChange(
-            *name,
-            float(before.get(name, none).passes_ms.mean()),
-            float(after.get(name, none).passes_ms.mean()),
-            before.get(name, none).calls,
-            after.get(name, none).calls,
-            ms,
-        )
-        for name, ms in zip(
-            names, simultaneous(changes, blocks=min(map(_passes, (before, after)))), strict=True
-        )
-    ]
-    return tuple(sorted(found, key=lambda change: -abs(change.ms.value)))
-
-
-@dataclass(frozen=True, slots=True)
-class _Named:
-    passes_ms: Values
-    calls: float
-
-
-def _by_name(operators: Sequence[Operator]) -> dict[tuple[str, bool], _Named]:
-    sums: dict[tuple[str, bool], _Named] = {}
-    for item in operators:
-        known = sums.get((item.name, item.kernel), _Named(np.zeros(len(item.passes_ms)), 0.0))
-        sums[item.name, item.kernel] = _Named(
-            known.passes_ms + np.array(item.passes_ms), known.calls + item.calls
-        )
-    return sums
-
-
-def _passes(side: Mapping[tuple[str, bool], _Named]) -> int:
-    return max((len(one.passes_ms) for one in side.values()), default=1)

@@ -8,7 +8,8 @@ from tokensearch.chrome import ChromeTrace
 from tokensearch.cli.console import caution, out, print_json
 from tokensearch.cli.sides import PROFILE_FILE, Side
 from tokensearch.errors import MeasurementError, RunError
-from tokensearch.ledger import Ledger, ledger, operator_changes
+from tokensearch.ledger import Ledger, ledger
+from tokensearch.operator_changes import operator_changes
 from tokensearch.policy.file import to_text, write_whole
 from tokensearch.profiles import Operator, Profile, profile_to_json
 

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from tokensearch.ledger import Ledger, Term, operator_changes
+from tokensearch.ledger import Ledger, Term
+from tokensearch.operator_changes import operator_changes
 from tokensearch.profiles import Operator, Phase, Place, Profile
 from tokensearch.report.estimates import total
 from tokensearch.report.phases import PHASE_NAMES

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tokensearch.ledger import Ledger, OperatorChange, Term
+from tokensearch.ledger import Ledger, Term
+from tokensearch.operator_changes import OperatorChange
 from tokensearch.profiles import Profile
 from tokensearch.records import to_json
 from tokensearch.report.blocks import paybacks

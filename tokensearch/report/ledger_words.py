@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 
 from tokensearch.comparable import differences
-from tokensearch.ledger import KINDS, Kind, Ledger, OperatorChange, operator_changes
+from tokensearch.ledger import KINDS, Kind, Ledger
+from tokensearch.operator_changes import OperatorChange, operator_changes
 from tokensearch.profiles import REDUCING, Profile, Work
 from tokensearch.report import text
 from tokensearch.report.blocks import Payback, paybacks

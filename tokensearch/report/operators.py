@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tokensearch.ledger import OperatorChange
+from tokensearch.operator_changes import OperatorChange
 from tokensearch.profiles import Operator
 from tokensearch.report import text
 from tokensearch.report.grid import Grid
