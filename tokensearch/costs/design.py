@@ -1,0 +1,104 @@
+"""Which schedules a sweep runs: counts are dealt like cards, so that all are met equally often."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from math import isqrt
+from random import Random
+from typing import cast, get_args
+
+from tokensearch.policy import ModelSpec, Policy, Pool, Prune, PruneOrPool, Score, Step
+from tokensearch.policy.checks import kept_range
+from tokensearch.policy.policy import LastBlock
+from tokensearch.policy.steps import MATCHES, RESTS, Match, Rest
+
+# Operators that a search draws on; the others are met as often as it takes to price them.
+USUAL = ("prune drop", "pool bipartite", "pool ranked")
+USUAL_SHARE = 0.7  # of sites
+GRID = "pool grid"
+GRID_SHARE = 0.05  # of schedules, which begin with it: nowhere else is the grid still whole
+# Not in a sweep unless asked for: a single site of it takes longer than the rest of the pass.
+SLOW = frozenset({"pool agglomerative"})
+OPERATORS = (
+    *(f"prune {rest}" for rest in RESTS),
+    *(f"pool {match}" for match in MATCHES),
+    "prune_or_pool",
+)
+THRESHOLD = 0.0  # of prune_or_pool: both ways are computed, so that its price does not depend on it
+
+
+@dataclass
+class Design:
+    """Draws schedules for one model. The same seed draws the same."""
+
+    model: ModelSpec
+    scores: Sequence[Score]
+    operators: Sequence[str]
+    prefix_only: bool  # whether the last block may compute prefix tokens alone
+    random: Random
+    _deck: list[int] = field(default_factory=list)
+
+    def floor(self) -> Policy:
+        """Counts alone: to be run with tokens cut off, so that only halves of blocks cost."""
+        hand = self._hand(self.model.blocks)
+        steps = tuple(Prune(block, keep, "mean_attention") for block, keep in hand)
+        return Policy(self.model, steps, last_block=self._last_block())
+
+    def reducing(self, most: int | None = None) -> Policy:
+        """A real schedule: one operator at each of up to `most` blocks."""
+        steps: list[Step] = []
+        left = self.model.patch_tokens
+        for block, keep in self._hand(most or self.model.blocks):
+            name = GRID if not steps and self._on_grid(left) else self._name()
+            step = self._fitting(self._built(name, block, keep), left)
+            if step.keep < left:
+                steps.append(step)
+                left = step.keep
+        return Policy(
+            self.model,
+            tuple(steps),
+            proportional_attention=self.random.random() < 0.5,
+            last_block=self._last_block(),
+        )
+
+    def _hand(self, most: int) -> list[tuple[int, int]]:
+        """Some blocks, and for each a count that is not dealt again until all others were."""
+        size = self.random.randint(1, min(most, self.model.patch_tokens))
+        while len(self._deck) < size:
+            fresh = list(range(1, self.model.patch_tokens + 1))
+            self.random.shuffle(fresh)
+            self._deck = fresh + self._deck
+        counts = sorted((self._deck.pop() for _ in range(size)), reverse=True)
+        blocks = sorted(self.random.sample(range(self.model.blocks), size))
+        return list(zip(blocks, counts, strict=True))
+
+    def _name(self) -> str:
+        free = [name for name in self.operators if name != GRID]
+        usual = [name for name in free if name in USUAL] or free
+        rare = [name for name in free if name not in USUAL] or free
+        return self.random.choice(usual if self.random.random() < USUAL_SHARE else rare)
+
+    def _on_grid(self, left: int) -> bool:
+        side = isqrt(left)
+        fits = GRID in self.operators and side * side == left and side % 2 == 0
+        return fits and self.random.random() < GRID_SHARE
+
+    def _built(self, name: str, block: int, keep: int) -> Step:
+        kind, _, which = name.partition(" ")
+        score = self.random.choice(self.scores)
+        if kind == "prune_or_pool":
+            return PruneOrPool(block, keep, THRESHOLD)
+        if kind == "pool":
+            return Pool(block, keep, cast(Match, which), score if which == "ranked" else None)
+        if which == "fuse" and score == "random":  # which are no weights
+            score = next(one for one in self.scores if one != "random")
+        return Prune(block, keep, score, cast(Rest, which))
+
+    def _fitting(self, step: Step, left: int) -> Step:
+        """Return `step` with the count nearest to its own that it can leave of `left`."""
+        if isinstance(step, Pool) and step.match == "grid":
+            return replace(step, keep=left // 4)
+        least, most = kept_range(step, left)
+        return replace(step, keep=min(most, max(least, step.keep)))
+
+    def _last_block(self) -> LastBlock:
+        return self.random.choice(get_args(LastBlock)) if self.prefix_only else "full"

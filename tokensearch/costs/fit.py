@@ -1,0 +1,197 @@
+"""From the passes of a sweep to a cost table. No torch: what was swept can be fitted anywhere."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from statistics import fmean, median
+
+import numpy as np
+
+from tokensearch.costs.curves import Curve, Halves, curve, spread
+from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
+from tokensearch.costs.prices import TINY, Floats, Price, priced
+from tokensearch.costs.table import Calibration, Trial
+from tokensearch.policy import Policy
+from tokensearch.profiles import Phase, Place
+
+# The un-reduced model's speed at a round is the median of so many rounds on either side of it, and
+# its own: one pass may be disturbed, five in a row are a machine that has changed its speed.
+SPEED_REACH = 2
+SPEED_FITS = 2  # of passes by curves, and curves by passes; a third changes nothing (measured)
+DISTURBED = 3.0  # times as wide as usual: a spread within a pass that is not the machine's own
+
+_HALVES: dict[str, frozenset[Phase]] = {
+    "attention": frozenset({"attention", "bias"}),
+    "scoring": frozenset({"scoring"}),
+    "reducing": frozenset({"selecting", "gathering", "merging"}),
+    "mlp": frozenset({"mlp"}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """One pass, split."""
+
+    policy: Policy
+    floor: bool
+    parts_ms: Mapping[Place, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What was run in turn: the un-reduced model first, by which the rest is judged."""
+
+    baseline_ms: float
+    splits: tuple[Split, ...]
+    trial: tuple[Policy, float]  # a whole pass of a schedule that serves calibration alone
+
+
+Sample = tuple[Part, float]  # part of a pass, milliseconds
+
+
+def at_one_speed(rounds: Sequence[Round]) -> list[Round]:
+    """Return the rounds as if the machine had run at one speed, that of the median baseline."""
+    baselines = [one.baseline_ms for one in rounds]
+    usual = median(baselines)
+    levelled = []
+    for place, one in enumerate(rounds):
+        near = baselines[max(0, place - SPEED_REACH) : place + SPEED_REACH + 1]
+        factor = usual / median(near)
+        splits = tuple(
+            Split(it.policy, it.floor, {at: ms * factor for at, ms in it.parts_ms.items()})
+            for it in one.splits
+        )
+        policy, ms = one.trial
+        levelled.append(Round(one.baseline_ms * factor, splits, (policy, ms * factor)))
+    return levelled
+
+
+def samples_of(split: Split) -> Iterator[Sample]:
+    """Give every part of a pass its time. A block that holds two of a kind gives neither."""
+    times: dict[tuple[int | None, str], float] = defaultdict(float)
+    for (block, phase), ms in split.parts_ms.items():
+        times[None if phase in {"stem", "head"} else block, _half(phase)] += ms
+    times[None, OTHER] = sum(ms for (_, half), ms in times.items() if half == OTHER)
+    parts = list(parts_of(split.policy, floor=split.floor))
+    places = [(part.block, _kind(part)) for part in parts]
+    for part, place in zip(parts, places, strict=True):
+        if place in times and places.count(place) == 1:
+            yield part, times[place]
+
+
+def _half(phase: Phase) -> str:
+    return next((half for half, phases in _HALVES.items() if phase in phases), phase)
+
+
+def _kind(part: Part) -> str:
+    if part.name in {STEM, HEAD, OTHER}:
+        return part.name
+    return "scoring" if part.name.startswith("score ") else part.half
+
+
+def fitted(rounds: Sequence[Round], *, blocks: int) -> tuple[tuple[Curve, ...], tuple[Price, ...]]:
+    """Fit curves to the halves of blocks, and prices to all other parts.
+
+    The speed of every single pass is found along with them: rounds are seconds long, and a machine
+    changes faster.
+    """
+    passes = [tuple(samples_of(split)) for one in rounds for split in one.splits]
+    for _ in range(SPEED_FITS):
+        passes = _levelled(passes, _curves(passes, blocks))
+    curves = _curves(passes, blocks)
+    rest = _by_name(passes, lambda name: name not in CURVES)
+    return tuple(curves.values()), tuple(_price(*found) for found in sorted(rest.items()))
+
+
+def _levelled(
+    passes: Sequence[Sequence[Sample]], curves: Mapping[str, Curve]
+) -> list[tuple[Sample, ...]]:
+    """Divide each pass by how slow it was, and leave out those that others interrupted.
+
+    Those were slow here and fast there.
+    """
+    ratios = [_against(samples, curves) for samples in passes]
+    spreads = [spread(own) for own in ratios]
+    usual = median(spreads)
+    return [
+        tuple((part, ms / float(np.median(own))) for part, ms in samples)
+        for samples, own, wide in zip(passes, ratios, spreads, strict=True)
+        if wide <= DISTURBED * usual
+    ]
+
+
+def _against(samples: Sequence[Sample], curves: Mapping[str, Curve]) -> Floats:
+    """Ratios of the halves of a pass to the curves."""
+    halves = [(part, ms) for part, ms in samples if part.name in CURVES]
+    return np.array([ms / curves[part.name].of(part.n_in, part.block) for part, ms in halves])
+
+
+def _curves(passes: Sequence[Sequence[Sample]], blocks: int) -> dict[str, Curve]:
+    found = _by_name(passes, lambda name: name in CURVES)
+    return {name: curve(name, _halves(samples), blocks=blocks) for name, samples in found.items()}
+
+
+def _by_name(
+    passes: Sequence[Sequence[Sample]], wanted: Callable[[str], bool]
+) -> dict[str, list[Sample]]:
+    found: dict[str, list[Sample]] = defaultdict(list)
+    for part, ms in chain.from_iterable(passes):
+        if wanted(part.name):
+            found[part.name].append((part, ms))
+    return found
+
+
+def _halves(samples: Iterable[Sample]) -> Halves:
+    return Halves(*zip(*((part.block, part.n_in, ms) for part, ms in samples), strict=True))
+
+
+def _price(name: str, samples: Sequence[Sample]) -> Price:
+    counts = [(part.n_in, part.n_out) for part, _ in samples]
+    return priced(name, counts, [ms for _, ms in samples])
+
+
+def calibrated(
+    sum_ms: Callable[[Policy], float], rounds: Sequence[Round], whole: Policy
+) -> Calibration:
+    """Fit plain passes of the trials, and of the un-reduced model, to the sums of their parts.
+
+    The error is of ratios to the un-reduced model, each by the calibration of all other trials:
+    what a new schedule has to expect.
+    """
+    timed: dict[Policy, list[float]] = {whole: [one.baseline_ms for one in rounds]}
+    for one in rounds:
+        timed.setdefault(one.trial[0], []).append(one.trial[1])
+    trials = [
+        Trial(policy.schedule_hash, sum_ms(policy), median(ms), len(ms))
+        for policy, ms in timed.items()
+    ]
+    fixed_ms, scale = _line(trials)
+    errors = [_left_out(trials, place) for place in range(1, len(trials))]
+    return Calibration(fixed_ms, scale, tuple(trials), fmean(errors), max(errors))
+
+
+def _left_out(trials: Sequence[Trial], place: int) -> float:
+    """Relative error of one trial's ratio, by what the others say."""
+    fixed_ms, scale = _line([*trials[:place], *trials[place + 1 :]])
+    whole, one = (
+        (fixed_ms + scale * it.parts_ms) / it.measured_ms for it in (trials[0], trials[place])
+    )
+    return abs(one / whole - 1)
+
+
+def _line(trials: Sequence[Trial]) -> tuple[float, float]:
+    """Least squares of relative residuals, each trial as often as its passes are many.
+
+    What is fixed is shrunk by how likely noise alone would have found it (James & Stein, 1961).
+    """
+    weight = np.sqrt([one.passes for one in trials])
+    measured = np.array([one.measured_ms for one in trials])
+    parts = np.array([one.parts_ms for one in trials]) * weight / measured
+    ones = weight / measured
+    rows = np.stack([ones, parts], axis=1)
+    found, *_ = np.linalg.lstsq(rows, weight, rcond=None)
+    noise = np.square(weight - rows @ found).sum() / max(1, len(trials) - 2)
+    chance = noise * np.linalg.pinv(rows.T @ rows)[0, 0] / max(float(found[0]) ** 2, TINY)
+    fixed_ms = float(found[0] * max(0.0, 1 - chance))
+    return fixed_ms, float(parts @ (weight - fixed_ms * ones) / (parts @ parts))

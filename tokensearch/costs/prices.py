@@ -1,0 +1,112 @@
+"""Prices of what is no plain half of a block: sums of few terms, each with a reason.
+
+A price is a sum of coefficients times products of counts, none of them negative: an operator does
+not become cheaper by work that it does.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain, combinations
+from math import prod
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+# What each price may grow with: "in" and "out" are patch tokens before and after, "gone" their
+# difference; "1" is what it costs to start the operators at all.
+_LINEAR, _PICKED, _QUADRATIC = ("1", "in"), ("1", "in", "out"), ("1", "in", "in*in")
+TERMS: dict[str, tuple[str, ...]] = {
+    "attention": _QUADRATIC,  # projections, and every token against every other
+    "sized attention": _QUADRATIC,
+    "mlp": _QUADRATIC,  # n alone, but for caches that overflow
+    "stem": ("1",),
+    "other": ("1",),
+    "head": _LINEAR,  # its norm, and the average if it takes one, read every token that is left
+    "prefix-only attention": _LINEAR,  # few queries: keys, values and logits of every token
+    "sized prefix-only attention": _LINEAR,
+    "score": _LINEAR,  # one row of attention, whatever is made of it
+    "prune": _PICKED,  # two sorts of all, rows copied for those that stay or fuse
+    "pool bipartite": ("1", "in", "in*in", "in*gone"),  # half against half; then one-hot product
+    "pool ranked": ("1", "in", "out", "out*gone"),  # the gone against the kept, twice
+    "pool kmeans": ("1", "in", "in*out"),  # five rounds of tokens against centres
+    "pool kmedoids": ("1", "in*in", "in*out", "in*in*out"),  # members against all distances
+    "pool agglomerative": ("1", "gone", "in*in", "in*in*gone"),  # a round over the matrix per loss
+    "pool grid": ("1", "in*out"),  # one product
+    "prune_or_pool": ("1", "in", "in*in", "in*gone"),  # both ways for every image
+}
+# Residuals beyond so many robust standard deviations are other programs' (Tukey's habit is 3).
+OUTLIER = 3.0
+MAD_TO_SIGMA = 1.4826  # of normal noise
+REFITS = 2  # without outliers; a third changes nothing (measured)
+TINY = 1e-9  # what rounding leaves of samples without noise
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What one operator, score or end of the model costs, by the counts it meets."""
+
+    name: str
+    terms: tuple[str, ...]
+    ms: tuple[float, ...]  # per unit of each term
+    samples: int
+    error: float  # median relative residual of a sample: noise and misfit together
+
+    def of(self, n_in: int, n_out: int) -> float:
+        """Milliseconds at a site with these patch tokens before and after."""
+        values = (_value(term, n_in, n_out) for term in self.terms)
+        return sum(ms * value for ms, value in zip(self.ms, values, strict=True))
+
+
+def terms_of(name: str) -> tuple[str, ...]:
+    """Terms by the whole name, or by its first word where operators of a kind are alike."""
+    return TERMS[name] if name in TERMS else TERMS[name.split(" ")[0]]
+
+
+def priced(name: str, counts: Sequence[tuple[int, int]], ms: Sequence[float]) -> Price:
+    """Fit a price to samples, by least squares of relative residuals without outliers.
+
+    counts  patch tokens before and after, one pair per sample
+    """
+    terms = terms_of(name)
+    rows = np.array([[_value(term, *pair) for term in terms] for pair in counts], dtype=np.float64)
+    measured = np.array(ms, dtype=np.float64)
+    # First relative to the samples themselves: what other programs slowed then weighs little.
+    found = non_negative(rows / measured[:, None], np.ones(len(measured)))
+    for _ in range(REFITS):
+        expected = rows @ found
+        near = _near(measured / expected)
+        found = non_negative((rows / expected[:, None])[near], (measured / expected)[near])
+    error = float(np.median(np.abs(measured / (rows @ found) - 1)))
+    return Price(name, terms, tuple(found.tolist()), len(measured), error)
+
+
+def _near(ratios: Floats) -> npt.NDArray[np.bool_]:
+    """Which are no outliers."""
+    away: Floats = np.abs(ratios - np.median(ratios))
+    return away <= OUTLIER * MAD_TO_SIGMA * float(np.median(away)) + TINY
+
+
+def non_negative(rows: Floats, wanted: Floats) -> Floats:
+    """Least squares with no coefficient below 0: the best of the subsets of columns, all tried.
+
+    rows  (samples, terms), at most five terms
+    """
+    columns = range(rows.shape[1])
+    scale = np.maximum(np.abs(rows).max(axis=0), TINY)
+    best, least = np.zeros(rows.shape[1]), float("inf")
+    for chosen in chain.from_iterable(combinations(columns, size) for size in range(1, 6)):
+        found = np.zeros(rows.shape[1])
+        found[list(chosen)] = np.linalg.lstsq((rows / scale)[:, chosen], wanted, rcond=None)[0]
+        left = float(np.square((rows / scale) @ found - wanted).sum())
+        if (found >= 0).all() and left < least:
+            best, least = found, left
+    found_at: Floats = best / scale
+    return found_at
+
+
+def _value(term: str, n_in: int, n_out: int) -> float:
+    counts = {"1": 1, "in": n_in, "out": n_out, "gone": n_in - n_out}
+    return float(prod(counts[name] for name in term.split("*")))

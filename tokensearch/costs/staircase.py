@@ -1,0 +1,107 @@
+"""The staircase of a machine: token counts that cost the same, and where the price steps up.
+
+Counts are patch tokens, as a policy keeps them.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import hypot
+
+import numpy as np
+
+from tokensearch.costs.curves import isotonic
+from tokensearch.costs.parts import ATTENTION, MLP
+from tokensearch.costs.table import CostTable
+
+# Counts on one tread cost the same within this share: less would drown in any policy's latency.
+SAME = 0.01
+# A step is real when it is so many standard errors high. A tread is flat when its two halves, which
+# a slope as steep as the machine's on average would set apart, would be so many apart.
+BEYOND_NOISE = 3.0
+
+
+@dataclass(frozen=True, slots=True)
+class Tread:
+    """Neighbouring counts at which a block costs the same."""
+
+    first: int  # patch tokens
+    last: int  # the most for the same price
+    ms: float  # of a block
+    error_ms: float
+    step_ms: float  # to the next tread; 0 for the last
+    real: bool  # whether it is proven that the tread is flat and that the step is one
+
+
+@dataclass(frozen=True, slots=True)
+class Staircase:
+    """What a whole usual block costs, by patch tokens that enter it and stay."""
+
+    counts: tuple[int, ...]
+    measured_ms: tuple[float, ...]
+    error_ms: tuple[float, ...]
+    ms: tuple[float, ...]  # nearest that never falls
+    treads: tuple[Tread, ...]
+
+    @property
+    def good_counts(self) -> tuple[int, ...]:
+        """Counts worth stopping at: the most tokens for the price, before a step up.
+
+        The un-reduced count is one; on a machine without steps, it is the only one.
+        """
+        return tuple(one.last for one in self.treads if one.real or one is self.treads[-1])
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """The proven treads in words, widest first."""
+        wide = sorted((one for one in self.treads if one.real), key=lambda it: it.first / it.last)
+        return tuple(f"{one.first} patch tokens cost as much as {one.last} here" for one in wide)
+
+
+def block_costs(table: CostTable) -> dict[int, float]:
+    """Return the milliseconds of a usual block, by patch tokens that enter it and stay."""
+    halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
+    counts = range(1, table.model.patch_tokens + 1)
+    return {count: scale * sum(half.of(count) for half in halves) for count in counts}
+
+
+def staircase(table: CostTable) -> Staircase:
+    """Fit a staircase to the costs of a block."""
+    halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
+    every = block_costs(table)
+    counts = [count for count in every if count in {*halves[0].counts, *halves[1].counts}]
+    ms = np.array([every[count] for count in counts])
+    off = np.array([scale * hypot(*(half.error_of(count) for half in halves)) for count in counts])
+    fit = isotonic(ms, 1 / np.square(off))
+    return Staircase(
+        tuple(counts),
+        tuple(ms.tolist()),
+        tuple(off.tolist()),
+        tuple(fit.tolist()),
+        _treads(counts, fit.tolist(), off.tolist()),
+    )
+
+
+def _treads(counts: list[int], fit: list[float], errors: list[float]) -> tuple[Tread, ...]:
+    """Cut the fit where it has risen by more than `SAME` since the tread began."""
+    starts = [0]
+    for place, ms in enumerate(fit):
+        if ms > (1 + SAME) * fit[starts[-1]]:
+            starts.append(place)
+    spans = list(pairwise([*starts, len(fit)]))
+    means = [_mean(fit[start:stop], errors[start:stop]) for start, stop in spans]
+    slope = (fit[-1] - fit[0]) / max(1, counts[-1] - counts[0])
+    treads = []
+    for place, ((start, stop), (ms, error)) in enumerate(zip(spans, means, strict=True)):
+        upper, above = means[min(place + 1, len(means) - 1)]
+        first, last = counts[start], counts[stop - 1]
+        # Halves of a tread are apart by half its rise, each known half as well as the whole.
+        flat = slope * (last - first) / 2 > BEYOND_NOISE * 2 * error
+        steps_up = upper - ms > BEYOND_NOISE * hypot(error, above)
+        treads.append(Tread(first, last, ms, error, upper - ms, real=flat and steps_up))
+    return tuple(treads)
+
+
+def _mean(ms: list[float], errors: list[float]) -> tuple[float, float]:
+    """Mean weighted by precision, and its standard error."""
+    weights = 1 / np.square(errors)
+    return float(np.average(ms, weights=weights)), float(1 / np.sqrt(weights.sum()))

@@ -1,0 +1,147 @@
+"""Measure what token counts and reduction steps cost, in whole passes of designed schedules.
+
+Every round runs the un-reduced model; one trial, which is timed whole and kept from all fits of
+parts, to say what predictions are worth; two schedules that only cut tokens off; two with real
+operators. All blocks have the same geometry, so that a pass gives a dozen samples of each half.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from random import Random
+from statistics import median
+from typing import Protocol, get_args
+
+import torch
+from torch import Tensor, nn
+
+from tokensearch.costs.design import OPERATORS, SLOW, Design
+from tokensearch.costs.fit import Round, Split, at_one_speed, calibrated, fitted
+from tokensearch.costs.passes import ModelPasses, Passes
+from tokensearch.costs.table import UNCALIBRATED, CostTable
+from tokensearch.errors import MeasurementError
+from tokensearch.policy import CLASS_SCORES, Policy, Score
+from tokensearch.records import Cell
+from tokensearch.runtime import describe
+from tokensearch.runtime.host import has_class_token, reads_prefix_only
+
+SECONDS = 150.0
+WARMUP = 3  # uncounted passes of the un-reduced model
+FLOORS, REDUCINGS = 2, 2  # per round
+TRIALS = 8  # schedules: enough for a line and its error, few enough to time each often
+TRIAL_SITES = 4  # at most: what most published schedules have, and a search proposes
+LEAST_ROUNDS = 2 * TRIALS  # each trial twice, even beyond the seconds
+PASSES_PER_ROUND = 1 + FLOORS + REDUCINGS + 1
+
+
+class Listener(Protocol):
+    """Watches a sweep: a terminal, a log, or nobody."""
+
+    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+        """Report that `done` of `total` seconds are over."""
+        ...
+
+
+def sweep(
+    model: nn.Module,
+    *,
+    images: Tensor,
+    cell: Cell,
+    seconds: float = SECONDS,
+    seed: int = 0,
+    operators: Collection[str] | None = None,
+    listener: Listener | None = None,
+) -> CostTable:
+    """Return the cost table of `model` in `cell`.
+
+    images     (B, 3, rows, columns) on the cell's device, in its number type
+    operators  names as in `costs.OPERATORS`; None: all but the slow, where the model allows them
+
+    MeasurementError for a cell whose passes cannot be split: compiled, replayed, or with caches
+    emptied in between.
+    """
+    if cell.backend != "eager" or cell.cache != "warm":
+        raise MeasurementError(
+            f"a sweep splits passes by block, which takes an eager backend and warm caches; "
+            f"the cell has backend {cell.backend} and cache {cell.cache}"
+        )
+    design = designed(model, seed=seed, operators=operators)
+    with torch.inference_mode():
+        passes = ModelPasses(model, images)
+        return swept(passes, design, cell=cell, seconds=seconds, seed=seed, listener=listener)
+
+
+def designed(
+    model: nn.Module, *, seed: int = 0, operators: Collection[str] | None = None
+) -> Design:
+    """Return a design of what `model` can follow."""
+    by_class = has_class_token(model)
+    scores = [score for score in get_args(Score) if by_class or score not in CLASS_SCORES]
+    wanted = set(OPERATORS) - SLOW if operators is None else set(operators)
+    if unknown := wanted - set(OPERATORS):
+        raise MeasurementError(
+            f"operator {min(unknown)!r} is unknown; known are {', '.join(OPERATORS)}"
+        )
+    allowed = [name for name in OPERATORS if name in wanted]
+    if not by_class:
+        allowed = [name for name in allowed if name != "prune_or_pool"]
+    return Design(describe(model), scores, allowed, reads_prefix_only(model), Random(seed))
+
+
+def swept(
+    passes: Passes,
+    design: Design,
+    *,
+    cell: Cell,
+    seconds: float,
+    seed: int,
+    listener: Listener | None = None,
+) -> CostTable:
+    """Run rounds until the seconds are over, and fit a table to them."""
+    whole = Policy(design.model)
+    for _ in range(WARMUP):
+        passes.whole_ms(whole)
+    trials = [design.reducing(most=TRIAL_SITES) for _ in range(TRIALS)]
+    rounds: list[Round] = []
+    while len(rounds) < LEAST_ROUNDS or passes.elapsed_s() < seconds:
+        rounds.append(_round(passes, design, trials[len(rounds) % TRIALS]))
+        if listener is not None:
+            _tell(listener, passes.elapsed_s(), seconds, len(rounds))
+    return _table(rounds, design, cell=cell, seconds=passes.elapsed_s(), seed=seed)
+
+
+def _round(passes: Passes, design: Design, trial: Policy) -> Round:
+    """Run one round: the un-reduced model, right after it the trial, then the rest."""
+    baseline_ms, trial_ms = passes.whole_ms(Policy(design.model)), passes.whole_ms(trial)
+    kinds = [True] * FLOORS + [False] * REDUCINGS
+    design.random.shuffle(kinds)
+    splits = []
+    for floor in kinds:
+        policy = design.floor() if floor else design.reducing()
+        splits.append(Split(policy, floor, passes.split_ms(policy, floor=floor)))
+    return Round(baseline_ms, tuple(splits), (trial, trial_ms))
+
+
+def _table(
+    rounds: Sequence[Round], design: Design, *, cell: Cell, seconds: float, seed: int
+) -> CostTable:
+    level = at_one_speed(rounds)
+    curves, prices = fitted(level, blocks=design.model.blocks)
+    table = CostTable(
+        model=design.model,
+        cell=cell,
+        baseline_ms=median(one.baseline_ms for one in level),
+        curves=curves,
+        prices=prices,
+        calibration=UNCALIBRATED,
+        passes=PASSES_PER_ROUND * len(rounds),
+        seconds=seconds,
+        seed=seed,
+    )
+    return replace(table, calibration=calibrated(table.predict, level, Policy(design.model)))
+
+
+def _tell(listener: Listener, elapsed_s: float, seconds: float, rounds: int) -> None:
+    done = min(round(elapsed_s), round(seconds))
+    left_s = max(0.0, seconds - elapsed_s)
+    text = f"{PASSES_PER_ROUND * rounds} passes"
+    listener.progress(done=done, total=round(seconds), seconds_left=left_s, text=text)

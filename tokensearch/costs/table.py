@@ -1,0 +1,144 @@
+"""The cost table: what every part of a pass costs in one cell, and so what any policy would.
+
+No torch: a report or a search on another machine may ask it. Times are milliseconds of a pass of
+the cell's batch. A prediction steers; what is reported is timed.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from tokensearch.costs.curves import Curve
+from tokensearch.costs.parts import CURVES, Part, parts_of
+from tokensearch.costs.prices import Price
+from tokensearch.errors import MeasurementError
+from tokensearch.policy import ModelSpec, Policy
+from tokensearch.records import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A schedule that was timed whole during the sweep, but given to no fit of its parts."""
+
+    schedule_hash: str
+    parts_ms: float  # what its parts add up to
+    measured_ms: float  # plain passes, in turn with the un-reduced model
+    passes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """From stamped parts to plain passes: milliseconds = fixed_ms + scale x the sum of the parts.
+
+    Stamps and open blocks cost a little per part, which plain passes do not pay.
+    """
+
+    fixed_ms: float
+    scale: float
+    trials: tuple[Trial, ...]
+    error: float  # mean relative error of each trial's ratio, calibrated without that trial
+    worst: float  # the largest of them
+
+
+UNCALIBRATED = Calibration(fixed_ms=0.0, scale=1.0, trials=(), error=0.0, worst=0.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockCost:
+    """What one block costs under a policy, as calibrated, in milliseconds."""
+
+    block: int
+    attention_ms: float
+    reducing_ms: float  # scoring, selecting, gathering, merging
+    mlp_ms: float
+
+    @property
+    def ms(self) -> float:
+        """The whole block."""
+        return self.attention_ms + self.reducing_ms + self.mlp_ms
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """What was measured of one model in one cell."""
+
+    model: ModelSpec
+    cell: Cell
+    baseline_ms: float  # median plain pass of the un-reduced model during the sweep
+    curves: tuple[Curve, ...]
+    prices: tuple[Price, ...]
+    calibration: Calibration
+    passes: int
+    seconds: float  # that the sweep took
+    seed: int
+
+    def predict(self, policy: Policy) -> float:
+        """Return the milliseconds of a plain pass under `policy`.
+
+        MeasurementError if the policy is for another geometry, or has an operator that the sweep
+        has not measured.
+        """
+        self._check(policy)
+        sum_ms = sum(self._ms(part) for part in parts_of(policy))
+        return self.calibration.fixed_ms + self.calibration.scale * sum_ms
+
+    def ratio(self, policy: Policy) -> float:
+        """Return the share of the un-reduced model's pass that a pass under `policy` takes."""
+        return self.predict(policy) / self.predict(Policy(self.model))
+
+    def blocks(self, policy: Policy) -> tuple[BlockCost, ...]:
+        """Return what each block costs; the rest of `predict` is stem, head and what is fixed."""
+        self._check(policy)
+        halves = [{"attention": 0.0, "reducing": 0.0, "mlp": 0.0} for _ in range(self.model.blocks)]
+        for part in parts_of(policy):
+            if part.block is not None:
+                halves[part.block][part.half] += self.calibration.scale * self._ms(part)
+        return tuple(
+            BlockCost(block, half["attention"], half["reducing"], half["mlp"])
+            for block, half in enumerate(halves)
+        )
+
+    def curve(self, name: str) -> Curve:
+        """Return the costs of one half of a block by its patch tokens."""
+        return self._curves[name]
+
+    @property
+    def operators(self) -> tuple[str, ...]:
+        """Names of the scores and operators that were measured."""
+        kinds = ("score ", "prune", "pool ")
+        return tuple(price.name for price in self.prices if price.name.startswith(kinds))
+
+    def _ms(self, part: Part) -> float:
+        if part.name in CURVES:
+            return self._curves[part.name].of(part.n_in, part.block)
+        return self._prices[part.name].of(part.n_in, part.n_out)
+
+    def _check(self, policy: Policy) -> None:
+        if policy.model.geometry != self.model.geometry:
+            raise MeasurementError(
+                f"the costs are those of {_said(self.model)}; the policy is for "
+                f"{_said(policy.model)}"
+            )
+        missing = next(self._missing(policy), None)
+        if missing is not None:
+            raise MeasurementError(
+                f"the policy needs {missing!r}, which the sweep has not measured; it measured "
+                f"{', '.join(self.operators)}"
+            )
+
+    def _missing(self, policy: Policy) -> Iterator[str]:
+        known = {**self._curves, **self._prices}
+        return (part.name for part in parts_of(policy) if part.name not in known)
+
+    @cached_property
+    def _curves(self) -> dict[str, Curve]:
+        return {curve.name: curve for curve in self.curves}
+
+    @cached_property
+    def _prices(self) -> dict[str, Price]:
+        return {price.name: price for price in self.prices}
+
+
+def _said(model: ModelSpec) -> str:
+    blocks, patches, prefix, width = model.geometry
+    return f"{model.name} ({blocks} blocks, {patches} + {prefix} tokens, width {width})"
