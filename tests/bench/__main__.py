@@ -3,9 +3,10 @@
 import argparse
 from collections.abc import Callable
 
-from tests.bench import gpu, presets, runtime
+from tests.bench import costs, gpu, presets, runtime
 
 BENCHES: dict[str, Callable[[list[str]], None]] = {
+    "costs": costs.main,
     "presets": presets.main,
     "gpu": gpu.main,
     "runtime": runtime.main,
