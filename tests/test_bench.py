@@ -46,3 +46,20 @@ def test_without_a_gpu_the_gpu_bench_says_so_and_succeeds(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert done.stdout == "no NVIDIA GPU is at hand; --device cpu tries the parts on the CPU\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found() -> None:
+    command = [sys.executable, "-m", "tests.bench", "noise", "--model", "vit_tiny_patch16_224"]
+
+    done = subprocess.run(
+        [*command, "--repeats", "1", "--seconds", "0.1", "--threads", "1", "--json"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["a_a"]["comparisons"] == found["planted"]["comparisons"] == 1
+    assert found["planted"]["share"] > 0
+    assert [one["planted"] > 0 for one in found["results"]] == [False, True]

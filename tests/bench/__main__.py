@@ -3,13 +3,14 @@
 import argparse
 from collections.abc import Callable
 
-from tests.bench import costs, gpu, presets, runtime
+from tests.bench import costs, gpu, noise, presets, runtime
 
 BENCHES: dict[str, Callable[[list[str]], None]] = {
     "costs": costs.main,
     "presets": presets.main,
     "gpu": gpu.main,
     "runtime": runtime.main,
+    "noise": noise.main,
 }
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
