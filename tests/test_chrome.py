@@ -16,8 +16,8 @@ import tokensearch.chrome.events
 import tokensearch.chrome.trace
 from tokensearch.chrome import ChromeTrace, read_trace
 from tokensearch.errors import MeasurementError
-from tokensearch.operator_changes import operator_changes
 from tokensearch.measure.tracer import trace
+from tokensearch.operator_changes import operator_changes
 from tokensearch.profiles import Operator, range_name
 
 Table = dict[str, tuple[int, float]]  # calls and milliseconds by name

@@ -177,7 +177,7 @@ def test_operators_are_added_removed_or_changed_by_name() -> None:
     found = {one.name: one.change for one in operator_changes(before, after)}
 
     assert found == {"addmm": "decreased", "gelu": "removed", "sort": "added", "copy_": "same"}
-    assert list(found)[0] == "addmm"
+    assert next(iter(found)) == "addmm"
 
 
 def test_a_single_pass_proves_nothing() -> None:

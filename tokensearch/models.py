@@ -108,9 +108,9 @@ def untrained(name: str) -> nn.Module:
 
 
 def input_pixels(module: nn.Module) -> int:
-    """Return the side of the images that a model is made for, as timm's configuration has it."""
-    size = resolve_data_config({}, model=module)["input_size"]
-    return int(size[-1])
+    """Return the side of the images that a model takes: its own word, or timm's configuration's."""
+    own: Any = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    return int((own or resolve_data_config({}, model=module)["input_size"])[-1])
 
 
 def load_model(
