@@ -22,16 +22,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokensearch import apply, preset
-from tokensearch.measure import Budget, clock_for, compare, describe_cell
-from tokensearch.measure.profile import profile
-from tokensearch.policy import Policy, Pool, Prune
+from tokensearch.measure import Budget, Effort, clock_for, compare, describe_cell
+from tokensearch.policy import ModelSpec, Policy, Pool, Prune
+from tokensearch.profiles import REDUCING
+from tokensearch.profiling import Plan, profile
 from tokensearch.records import to_json
-from tokensearch.runtime import describe, ranged
+from tokensearch.runtime import describe
 from tokensearch.runtime.backends import backed
 
 MODEL = "deit_small_patch16_224"
 SITES = ((3, 146), (6, 96), (9, 48))  # patch tokens: 147, 97 and 49 with the class token
-PHASES = ("bias", "scoring", "selecting", "gathering", "merging")
 Build = Callable[[nn.Module], nn.Module]
 
 
@@ -92,36 +92,39 @@ def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable
 
 
 def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield where reducing spends its time, phase by phase, as shares of a profiled pass."""
+    """Yield where reducing spends its time, phase by phase, as shares of a stamped pass."""
     host = timm.create_model(MODEL).eval().to(options.device)
-    for batch in options.batch:
+    spec = describe(host)
+    policies = {
+        "prune-3": pruning(spec),
+        "pool-3": pooling(spec),
+        "tome-r13": preset("tome-r13", host),
+    }
+    asked = {name: policy for name, policy in policies.items() if name in options.case}
+    plan = Plan(Effort(3, 20, 100, options.seconds), traced_passes=0, roofline=False)
+    for batch in options.batch if asked else ():
         images = torch.randn(batch, 3, 224, 224).to(options.device)
-        for name in ("prune-3", "pool-3", "tome-r13"):
-            if name in options.case:
-                model = CASES[name][1](copy.deepcopy(host))
-                found = profiled(model, images, name)
-                yield {"case": name, "batch": batch, "shares": found}
+        cell = describe_cell(images.device, images.dtype, batch, images.shape[-1])
+        for found in profile(host, asked, images=images, cell=cell, plan=plan):
+            parts = {phase: found.phase_ms(phase) / found.pass_ms for phase in REDUCING}
+            yield {"case": found.name, "batch": batch, "shares": parts}
 
 
-def profiled(model: nn.Module, images: Tensor, name: str) -> dict[str, float]:
-    cell = describe_cell(
-        images.device, dtype=images.dtype, batch=images.shape[0], resolution=images.shape[-1]
-    )
-    with torch.inference_mode(), ranged(model):
-        found = profile(
-            partial(model, images), name=name, cell=cell, clock=clock_for(images.device), passes=20
-        )
-    return {phase: found.phase_ms(phase) / found.profiled_ms for phase in PHASES}
+def pruning(spec: ModelSpec) -> Policy:
+    return Policy(spec, tuple(Prune(block, keep) for block, keep in SITES))
+
+
+def pooling(spec: ModelSpec) -> Policy:
+    steps = tuple(Pool(block, keep) for block, keep in SITES)
+    return Policy(spec, steps, proportional_attention=True)
 
 
 def pruned(model: nn.Module) -> nn.Module:
-    steps = tuple(Prune(block, keep) for block, keep in SITES)
-    return apply(model, Policy(describe(model), steps))
+    return apply(model, pruning(describe(model)))
 
 
 def pooled(model: nn.Module) -> nn.Module:
-    steps = tuple(Pool(block, keep) for block, keep in SITES)
-    return apply(model, Policy(describe(model), steps, proportional_attention=True))
+    return apply(model, pooling(describe(model)))
 
 
 def tome(model: nn.Module) -> nn.Module:
@@ -138,8 +141,7 @@ def last_only(model: nn.Module) -> nn.Module:
 
 def sliced(model: nn.Module, policy: Policy | None = None) -> nn.Module:
     """The floor: tokens at the end are cut off, whatever they hold."""
-    steps = tuple(Prune(block, keep) for block, keep in SITES)
-    chosen = policy or Policy(describe(model), steps)
+    chosen = policy or pruning(describe(model))
     for block, keep in zip(model.blocks, chosen.patch_tokens_per_block, strict=True):  # type: ignore[arg-type]
         block.forward = _Sliced(block, 1 + keep).forward
     return model
