@@ -62,7 +62,7 @@ class Design:
 
     def _hand(self, most: int) -> list[tuple[int, int]]:
         """Some blocks, and for each a count that is not dealt again until all others were."""
-        size = self.random.randint(1, min(most, self.model.patch_tokens))
+        size = self.random.randint(1, min(most, self.model.blocks, self.model.patch_tokens))
         while len(self._deck) < size:
             fresh = list(range(1, self.model.patch_tokens + 1))
             self.random.shuffle(fresh)

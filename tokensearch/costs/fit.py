@@ -8,9 +8,9 @@ from statistics import fmean, median
 
 import numpy as np
 
-from tokensearch.costs.curves import Curve, Halves, curve, spread
+from tokensearch.costs.curves import DISTINCT, Curve, Halves, curve, spread
 from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
-from tokensearch.costs.prices import TINY, Floats, Price, priced
+from tokensearch.costs.prices import Price, priced
 from tokensearch.costs.table import Calibration, Trial
 from tokensearch.policy import Policy
 from tokensearch.profiles import Phase, Place
@@ -111,20 +111,23 @@ def _levelled(
 
     Those were slow here and fast there.
     """
-    ratios = [_against(samples, curves) for samples in passes]
-    spreads = [spread(own) for own in ratios]
+    counts = range(1 + max(part.n_in for samples in passes for part, _ in samples))
+    usual_ms = {name: [one.of(count) for count in counts] for name, one in curves.items()}
+
+    def against(part: Part, ms: float) -> float:
+        return ms / usual_ms[part.name][part.n_in] / curves[part.name].factors[part.block or 0]
+
+    ratios = [
+        np.array([against(part, ms) for part, ms in samples if part.name in CURVES])
+        for samples in passes
+    ]
+    slow, spreads = [float(np.median(own)) for own in ratios], [spread(own) for own in ratios]
     usual = median(spreads)
     return [
-        tuple((part, ms / float(np.median(own))) for part, ms in samples)
-        for samples, own, wide in zip(passes, ratios, spreads, strict=True)
+        tuple((part, ms / factor) for part, ms in samples)
+        for samples, factor, wide in zip(passes, slow, spreads, strict=True)
         if wide <= DISTURBED * usual
     ]
-
-
-def _against(samples: Sequence[Sample], curves: Mapping[str, Curve]) -> Floats:
-    """Ratios of the halves of a pass to the curves."""
-    halves = [(part, ms) for part, ms in samples if part.name in CURVES]
-    return np.array([ms / curves[part.name].of(part.n_in, part.block) for part, ms in halves])
 
 
 def _curves(passes: Sequence[Sequence[Sample]], blocks: int) -> dict[str, Curve]:
@@ -147,8 +150,8 @@ def _halves(samples: Iterable[Sample]) -> Halves:
 
 
 def _price(name: str, samples: Sequence[Sample]) -> Price:
-    counts = [(part.n_in, part.n_out) for part, _ in samples]
-    return priced(name, counts, [ms for _, ms in samples])
+    counts = np.array([(part.n_in, part.n_out) for part, _ in samples])
+    return priced(name, counts[:, 0], counts[:, 1], np.array([ms for _, ms in samples]))
 
 
 def calibrated(
@@ -183,15 +186,14 @@ def _left_out(trials: Sequence[Trial], place: int) -> float:
 def _line(trials: Sequence[Trial]) -> tuple[float, float]:
     """Least squares of relative residuals, each trial as often as its passes are many.
 
-    What is fixed is shrunk by how likely noise alone would have found it (James & Stein, 1961).
+    A fixed cost is believed when noise is not likely to have found it.
     """
     weight = np.sqrt([one.passes for one in trials])
-    measured = np.array([one.measured_ms for one in trials])
-    parts = np.array([one.parts_ms for one in trials]) * weight / measured
-    ones = weight / measured
+    ones = weight / [one.measured_ms for one in trials]
+    parts = ones * [one.parts_ms for one in trials]
     rows = np.stack([ones, parts], axis=1)
     found, *_ = np.linalg.lstsq(rows, weight, rcond=None)
     noise = np.square(weight - rows @ found).sum() / max(1, len(trials) - 2)
-    chance = noise * np.linalg.pinv(rows.T @ rows)[0, 0] / max(float(found[0]) ** 2, TINY)
-    fixed_ms = float(found[0] * max(0.0, 1 - chance))
+    error = np.sqrt(noise * np.linalg.pinv(rows.T @ rows)[0, 0])
+    fixed_ms = float(found[0]) if abs(found[0]) > DISTINCT * error else 0.0
     return fixed_ms, float(parts @ (weight - fixed_ms * ones) / (parts @ parts))

@@ -56,8 +56,12 @@ class Price:
 
     def of(self, n_in: int, n_out: int) -> float:
         """Milliseconds at a site with these patch tokens before and after."""
-        values = (_value(term, n_in, n_out) for term in self.terms)
-        return sum(ms * value for ms, value in zip(self.ms, values, strict=True))
+        return float(self.at(np.array([n_in]), np.array([n_out]))[0])
+
+    def at(self, n_in: Ints, n_out: Ints) -> Floats:
+        """Milliseconds at many sites at once."""
+        total: Floats = _rows(self.terms, n_in, n_out) @ np.array(self.ms)
+        return total
 
 
 def terms_of(name: str) -> tuple[str, ...]:
@@ -65,14 +69,13 @@ def terms_of(name: str) -> tuple[str, ...]:
     return TERMS[name] if name in TERMS else TERMS[name.split(" ")[0]]
 
 
-def priced(name: str, counts: Sequence[tuple[int, int]], ms: Sequence[float]) -> Price:
+def priced(name: str, n_in: Ints, n_out: Ints, ms: Floats) -> Price:
     """Fit a price to samples, by least squares of relative residuals without outliers.
 
-    counts  patch tokens before and after, one pair per sample
+    n_in, n_out, ms  (samples,)
     """
     terms = terms_of(name)
-    rows = np.array([[_value(term, *pair) for term in terms] for pair in counts], dtype=np.float64)
-    measured = np.array(ms, dtype=np.float64)
+    rows, measured = _rows(terms, n_in, n_out), ms
     # First relative to the samples themselves: what other programs slowed then weighs little.
     found = non_negative(rows / measured[:, None], np.ones(len(measured)))
     for _ in range(REFITS):
@@ -107,6 +110,8 @@ def non_negative(rows: Floats, wanted: Floats) -> Floats:
     return found_at
 
 
-def _value(term: str, n_in: int, n_out: int) -> float:
-    counts = {"1": 1, "in": n_in, "out": n_out, "gone": n_in - n_out}
-    return float(prod(counts[name] for name in term.split("*")))
+def _rows(terms: Sequence[str], n_in: Ints, n_out: Ints) -> Floats:
+    """Values of the terms at every site: (sites, terms)."""
+    counts = {"1": np.ones_like(n_in), "in": n_in, "out": n_out, "gone": n_in - n_out}
+    columns = [prod(counts[name] for name in term.split("*")) for term in terms]
+    return np.stack(columns, axis=1).astype(np.float64)

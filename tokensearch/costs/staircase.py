@@ -29,7 +29,7 @@ class Tread:
     ms: float  # of a block
     error_ms: float
     step_ms: float  # to the next tread; 0 for the last
-    real: bool  # whether it is proven that the tread is flat and that the step is one
+    real: bool  # whether it is proven that the tread is flat, and that it ends there
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +82,11 @@ def staircase(table: CostTable) -> Staircase:
 
 
 def _treads(counts: list[int], fit: list[float], errors: list[float]) -> tuple[Tread, ...]:
-    """Cut the fit where it has risen by more than `SAME` since the tread began."""
+    """Cut the fit where it has risen beyond `SAME`, and beyond noise, since the tread began."""
     starts = [0]
     for place, ms in enumerate(fit):
-        if ms > (1 + SAME) * fit[starts[-1]]:
+        began, noise = fit[starts[-1]], hypot(errors[starts[-1]], errors[place])
+        if ms - began > max(SAME * began, BEYOND_NOISE * noise):
             starts.append(place)
     spans = list(pairwise([*starts, len(fit)]))
     means = [_mean(fit[start:stop], errors[start:stop]) for start, stop in spans]
@@ -96,8 +97,8 @@ def _treads(counts: list[int], fit: list[float], errors: list[float]) -> tuple[T
         first, last = counts[start], counts[stop - 1]
         # Halves of a tread are apart by half its rise, each known half as well as the whole.
         flat = slope * (last - first) / 2 > BEYOND_NOISE * 2 * error
-        steps_up = upper - ms > BEYOND_NOISE * hypot(error, above)
-        treads.append(Tread(first, last, ms, error, upper - ms, real=flat and steps_up))
+        ends = last == counts[-1] or upper - ms > BEYOND_NOISE * hypot(error, above)
+        treads.append(Tread(first, last, ms, error, upper - ms, real=flat and ends))
     return tuple(treads)
 
 

@@ -1,0 +1,62 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from timm.models.vision_transformer import VisionTransformer
+
+from tests.costs.machine import CELL
+from tokensearch.costs.passes import ModelPasses
+from tokensearch.costs.sweep import designed, sweep
+from tokensearch.errors import MeasurementError
+from tokensearch.policy import Policy, Prune
+from tokensearch.runtime import describe
+
+
+def tiny(**settings: object) -> VisionTransformer:
+    geometry = {"img_size": 32, "patch_size": 8, "embed_dim": 16, "depth": 3, "num_heads": 2}
+    return VisionTransformer(**{**geometry, **settings}).eval()  # type: ignore[arg-type]
+
+
+IMAGES = torch.zeros(2, 3, 32, 32)
+
+
+def test_a_model_is_swept_and_left_as_it_was() -> None:
+    model = tiny()
+    before = model(IMAGES)
+
+    table = sweep(model, images=IMAGES, cell=CELL, seconds=1.0)
+
+    assert torch.equal(model(IMAGES), before)
+    assert table.model == describe(model)
+    assert table.curve("attention").counts[-1] == 16
+    assert table.predict(Policy(describe(model), (Prune(1, 8),))) > 0
+
+
+def test_a_split_pass_holds_the_phases_that_a_sweep_asks_for() -> None:
+    model = tiny()
+    passes = ModelPasses(model, IMAGES)
+
+    with torch.inference_mode():
+        parts = passes.split_ms(Policy(describe(model), (Prune(1, 8),)), floor=False)
+
+    phases = {phase for block, phase in parts if block == 1}
+    assert phases == {"bias", "attention", "scoring", "selecting", "gathering", "mlp"}
+
+
+def test_without_a_class_token_no_score_reads_one() -> None:
+    design = designed(tiny(class_token=False, global_pool="avg"))
+
+    assert list(design.scores) == ["mean_attention", "random"]
+    assert "prune_or_pool" not in design.operators
+    assert not design.prefix_only
+
+
+@pytest.mark.parametrize("change", [{"backend": "compile"}, {"cache": "flushed"}])
+def test_passes_that_cannot_be_split_are_refused(change: dict[str, str]) -> None:
+    with pytest.raises(MeasurementError, match="takes an eager backend and warm caches"):
+        sweep(tiny(), images=IMAGES, cell=replace(CELL, **change), seconds=1.0)
+
+
+def test_an_unknown_operator_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(MeasurementError, match="operator 'pool squares' is unknown; known are"):
+        sweep(tiny(), images=IMAGES, cell=CELL, operators=["pool squares"])

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from tests.costs.machine import SyntheticMachine, slope, table_of, treads
+from tokensearch.costs import staircase
+from tokensearch.costs.staircase import block_costs
+from tokensearch.report.staircase import draw_staircase, sparkline, staircase_text
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.03])
+def test_counts_worth_stopping_at_are_the_ends_of_the_planted_treads(noise: float) -> None:
+    stairs = staircase(table_of(SyntheticMachine(treads, noise=noise)))
+
+    assert stairs.good_counts == (8, 16, 24, 32, 40, 48)
+    assert stairs.sentences[0] == "1 patch tokens cost as much as 8 here"
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_on_a_slope_no_count_is_better_than_another(seed: int) -> None:
+    stairs = staircase(table_of(SyntheticMachine(slope, noise=0.03, seed=seed)))
+
+    assert stairs.good_counts == (48,)
+    assert stairs.sentences == ()
+
+
+def test_a_block_costs_what_its_halves_cost() -> None:
+    table = table_of(SyntheticMachine(treads), seconds=300)
+
+    costs = block_costs(table)
+
+    assert list(costs) == list(range(1, 49))
+    assert costs[17] == pytest.approx(2 + 1.5 + 2.2 * treads(17))
+
+
+def test_the_console_names_the_treads_and_the_prices() -> None:
+    console = Console(width=100, record=True)
+
+    console.print(staircase_text(table_of(SyntheticMachine(treads))))
+
+    shown = console.export_text()
+    assert "41 patch tokens cost as much as 48 here" in shown
+    assert "pool bipartite" in shown
+    assert "un-reduced" in shown
+
+
+def test_a_slope_is_said_to_have_no_steps() -> None:
+    console = Console(width=100, record=True)
+
+    console.print(staircase_text(table_of(SyntheticMachine(slope))))
+
+    assert "no step beyond the noise" in console.export_text()
+
+
+def test_the_sparkline_rises() -> None:
+    bars = sparkline(staircase(table_of(SyntheticMachine(treads))))
+
+    assert list(bars) == sorted(bars)
+    assert bars[0] < bars[-1]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_picture_is_the_same_for_the_same_costs(tmp_path: Path, suffix: str) -> None:
+    table = table_of(SyntheticMachine(treads, noise=0.02), seconds=15)
+    paths = [tmp_path / f"{name}{suffix}" for name in ("one", "other")]
+
+    for path in paths:
+        draw_staircase(table, path)
+
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    assert paths[0].stat().st_size > 1000
