@@ -60,6 +60,7 @@ class Ledger:
     ratio: Estimate  # of plain passes, candidate / baseline; no unit
     terms: tuple[Term, ...]  # by kind, block and phase
     by_block: tuple[Term, ...]
+    nets: Mapping[int | None, Estimate]  # of each block, all kinds together
     by_phase: tuple[Term, ...]
     by_kind: tuple[Term, ...]  # saved, spent, shifted, residual: they add up to the difference
     operators: tuple[OperatorChange, ...]
@@ -161,13 +162,14 @@ class _Sums:
         by_phase = _added(detail, lambda key: _Key(key.kind, None, key.phase))
         by_kind = _added(detail, lambda key: _Key(key.kind, None, None))
         by_kind[_Key("residual", None, None)] = self.residual
-        groups = (detail, by_block, by_phase, by_kind)
+        nets = _added(detail, lambda key: _Key("saved", key.block, None))
+        groups = (detail, by_block, nets, by_phase, by_kind)
         estimates = iter(
             simultaneous(
                 [values for group in groups for values in group.values()], blocks=self.blocks
             )
         )
-        terms, blocks, phases, kinds = (
+        terms, blocks, net, phases, kinds = (
             tuple(Term(key.kind, key.block, key.phase, next(estimates)) for key in group)
             for group in groups
         )
@@ -178,6 +180,7 @@ class _Sums:
             alone(self.second.plain / self.first.plain),
             terms,
             blocks,
+            {one.block: one.ms for one in net},
             phases,
             kinds,
             operator_changes(

@@ -18,7 +18,14 @@ from statistics import fmean, median
 from typing import Any, Literal, get_args
 
 from tokensearch.errors import MeasurementError
-from tokensearch.records import Cell, Latency, cell_from_json, to_json
+from tokensearch.records import (
+    Cell,
+    Conditions,
+    Latency,
+    cell_from_json,
+    conditions_from_json,
+    to_json,
+)
 
 Phase = Literal[
     "stem",
@@ -117,7 +124,8 @@ class Profile:
     work: tuple[Work, ...] = ()
     ceilings: Ceilings | None = None
     peak_bytes: int | None = None  # highest use above what was in use before the pass
-    sdpa: str | None = None  # kernel of the attention
+    sdpa: str | None = None  # kernel of the attention, with the mask that the policy adds, if any
+    conditions: Conditions | None = None  # of the machine, while passes were timed
 
     @cached_property
     def stamped_ms(self) -> tuple[float, ...]:
@@ -193,6 +201,7 @@ def profile_to_json(profile: Profile) -> dict[str, Any]:
         "cell": to_json(profile.cell),
         "plain": to_json(profile.plain),
         "ceilings": None if profile.ceilings is None else asdict(profile.ceilings),
+        "conditions": None if profile.conditions is None else asdict(profile.conditions),
         **parts,
     }
 
@@ -233,6 +242,7 @@ def _profile(document: Mapping[str, Any]) -> Profile:
             "traced_ms": tuple(map(float, document["traced_ms"])),
             "work": tuple(Work(**item) for item in document["work"]),
             "ceilings": None if ceilings is None else Ceilings(**ceilings),
+            "conditions": conditions_from_json(document["conditions"]),
         }
     )
 

@@ -260,12 +260,13 @@ def _comparison(written: Mapping[str, Any]) -> Comparison:
         "baseline": _latency(written["baseline"]),
         "candidate": _latency(written["candidate"]),
         "cautions": tuple(Caution[name.upper()] for name in written["cautions"]),
-        "conditions": _conditions(written["conditions"]),
+        "conditions": conditions_from_json(written["conditions"]),
     }
     return Comparison(**fields)
 
 
-def _conditions(written: Mapping[str, Any] | None) -> Conditions | None:
+def conditions_from_json(written: Mapping[str, Any] | None) -> Conditions | None:
+    """Return the Conditions that `to_json` wrote, None where nobody watched."""
     if written is None:
         return None
     return Conditions(**{**written, "gpu_throttled": tuple(written["gpu_throttled"])})

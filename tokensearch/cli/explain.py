@@ -27,6 +27,7 @@ def explain(
     as_json: bool,
 ) -> None:
     """Print the ledger of two profiles, and leave it in `folder` if there is one."""
+    from tokensearch.profiling import doubts
     from tokensearch.report.ledger_json import ledger_to_json
     from tokensearch.report.ledger_words import in_words
     from tokensearch.report.waterfall import waterfall
@@ -35,8 +36,8 @@ def explain(
     document = ledger_to_json(found, staircase)
     if folder is not None:
         _leave(found, document, folder)
-    for doubt in _doubts(found):
-        caution(doubt)
+    for doubt in doubts(baseline, candidate):
+        caution(doubt.value)
     if as_json:
         print_json(document)
         return
@@ -78,12 +79,6 @@ def write(path: Path, document: Mapping[str, Any]) -> None:
         write_whole(path, to_text(document))
     except OSError as error:
         raise RunError(f"{path} cannot be written: {error.strerror}") from error
-
-
-def _doubts(found: Ledger) -> list[str]:
-    from tokensearch.measure import cautions
-
-    return [str(one.value) for one in cautions(found.baseline.plain, found.candidate.plain)]
 
 
 def explain_traces(sides: Sequence[Side], *, names: Sequence[str], as_json: bool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from tokensearch.cli.console import err, out, print_json
+from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.explain import made, write
 from tokensearch.cli.options import (
     DEMO,
@@ -101,9 +101,12 @@ def _hand_out(found: Profile, folder: Path | None, *, as_json: bool) -> None:
     if as_json:
         print_json(document)
         return
+    from tokensearch.profiling import doubts
     from tokensearch.report.profile_text import profile_text
 
     out.print(profile_text(found))
+    for doubt in doubts(found, found):
+        caution(doubt.value)
     if folder is not None:
         out.print(f"profile      {folder / PROFILE_FILE}", soft_wrap=True)
         out.print(f"TensorBoard  tensorboard --logdir {folder / 'tensorboard'}", soft_wrap=True)

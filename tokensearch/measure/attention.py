@@ -41,8 +41,10 @@ def sdpa_backend(
     return NAMES[SDPBackend(choice)]
 
 
-def attention_of(model: nn.Module) -> str:
+def attention_of(model: nn.Module, *, masked: bool = False) -> str:
     """Return the kernel of the un-reduced model's attention, where its weights are.
+
+    `masked` adds the bias of proportional attention.
 
     "explicit" where the model spells its attention out; "unknown" where it does not say its heads.
 
@@ -62,5 +64,5 @@ def attention_of(model: nn.Module) -> str:
         heads=heads,
         tokens=host.num_prefix_tokens + host.patch_tokens,
         head_dim=int(getattr(attn, "head_dim", host.embed_dim // heads)),
-        masked=False,
+        masked=masked,
     )

@@ -13,6 +13,8 @@ from tokensearch.measure import (
     Effort,
     Sample,
     Turn,
+    Watch,
+    attention_of,
     ceilings,
     clock_for,
     columns,
@@ -20,7 +22,7 @@ from tokensearch.measure import (
     peak_bytes,
 )
 from tokensearch.measure.tracer import trace
-from tokensearch.policy import Policy
+from tokensearch.policy import Policy, changes_sizes
 from tokensearch.policy.file import policy_to_json
 from tokensearch.profiles import Ceilings, PhaseTime, Profile
 from tokensearch.profiling.passes import Passes, passes
@@ -58,8 +60,7 @@ def profile(
     enough   asked now and then with the profiles so far; ends the timing when true
     tell     hears after every round how many have been counted, and the seconds they took
     """
-    session = uuid4().hex
-    blank = [_blank(name, policy, cell, session) for name, policy in policies.items()]
+    blank = _blank(model, policies, cell)
     with torch.inference_mode(), ExitStack() as stack:
         ready = [
             stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
@@ -70,6 +71,8 @@ def profile(
             return tuple(_timed(one, own, plan) for one, own in zip(blank, dealt, strict=True))
 
         turns = [turn for one in ready for turn in _turns(one)]
+        watch = Watch(torch.device(cell.device))
+        watch.start()
         taken = in_turn(
             turns,
             plan.effort,
@@ -77,15 +80,26 @@ def profile(
             enough=lambda so_far: enough(filled(so_far)),
             tell=tell,
         )
+        conditions = watch.stop()
         top = _ceilings(cell) if plan.roofline else None
         return tuple(
-            _traced(_counted(one, of, top), of, plan, folder)
+            _traced(_counted(replace(one, conditions=conditions), of, top), of, plan, folder)
             for one, of in zip(filled(taken), ready, strict=True)
         )
 
 
-def _blank(name: str, policy: Policy, cell: Cell, session: str) -> Profile:
-    """A profile of which only the question is known."""
+def _blank(model: nn.Module, policies: Mapping[str, Policy], cell: Cell) -> list[Profile]:
+    """Profiles of one session, of which only the question is known."""
+    session = uuid4().hex
+    return [
+        _question(
+            name, policy, cell, session=session, sdpa=attention_of(model, masked=_masks(policy))
+        )
+        for name, policy in policies.items()
+    ]
+
+
+def _question(name: str, policy: Policy, cell: Cell, *, session: str, sdpa: str) -> Profile:
     return Profile(
         name=name,
         model=policy.model.name,
@@ -97,7 +111,13 @@ def _blank(name: str, policy: Policy, cell: Cell, session: str) -> Profile:
         session=session,
         plain=Latency((), 0),
         stamped=(),
+        sdpa=sdpa,
     )
+
+
+def _masks(policy: Policy) -> bool:
+    """Whether attention gets a bias, which may take it off its fast path."""
+    return policy.proportional_attention and any(map(changes_sizes, policy.steps))
 
 
 def _turns(of: Passes) -> tuple[Turn, ...]:

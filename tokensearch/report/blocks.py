@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokensearch.ledger import Kind, Ledger, Term
 from tokensearch.profiles import Phase
 from tokensearch.report import text
-from tokensearch.report.estimates import opposite, total, weighted
+from tokensearch.report.estimates import opposite, weighted
 from tokensearch.report.grid import Grid
 from tokensearch.resampling import Estimate
 
@@ -97,7 +97,7 @@ def block_table(ledger: Ledger) -> Grid:
         (
             "outside" if block is None else str(block),
             _tokens(block, ledger),
-            *_figures(found, ledger.baseline.plain_ms),
+            *_figures(found, ledger.nets[block], ledger.baseline.plain_ms),
             NO_GAIN if block in losing else "",
         )
         for block, found in terms.items()
@@ -106,9 +106,8 @@ def block_table(ledger: Ledger) -> Grid:
     return Grid(("block", "tokens", *numbers, ""), rows, numbers=frozenset({"block", *numbers}))
 
 
-def _figures(found: Mapping[Kind, Estimate], whole_ms: float) -> tuple[str, ...]:
+def _figures(found: Mapping[Kind, Estimate], net: Estimate, whole_ms: float) -> tuple[str, ...]:
     each = [found.get(kind) for kind in _KINDS]
-    net = total(found.values())
     return tuple(text.NONE if one is None else marked(one, whole_ms) for one in (*each, net))
 
 

@@ -1,0 +1,41 @@
+"""Profiles are doubted where their instruments contradict one another."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.report.ledgers import baseline, operator
+from tokensearch.profiling import doubts
+from tokensearch.profiling.doubts import contradicted
+from tokensearch.records import Caution, Conditions, Latency
+
+PLAIN = Latency((26.0, 26.1, 25.9) * 12, warmup=3)
+
+
+def test_stamps_that_cost_little_are_believed() -> None:
+    assert not contradicted(baseline(plain=PLAIN))
+    assert doubts(baseline(plain=PLAIN), baseline(plain=PLAIN)) == ()
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_a_clock_that_says_another_thing_than_the_stamps_is_a_doubt(factor: float) -> None:
+    off = Latency(tuple(factor * ms for ms in PLAIN.passes_ms), warmup=3)
+
+    assert Caution.PROFILER_DISAGREES in doubts(baseline(plain=PLAIN), baseline(plain=off))
+
+
+def test_kernels_cannot_take_longer_than_the_pass() -> None:
+    def kernels(ms: float) -> bool:
+        traced = (operator((0, "mlp"), "gemm", ms, kernel=True),)
+        return contradicted(baseline(plain=PLAIN, operators=traced))
+
+    assert not kernels(20.0)
+    assert kernels(40.0)
+
+
+def test_other_programs_are_named_when_both_ran_beside_them() -> None:
+    busy = Conditions(tick_ms=1e-4, others=0.5)
+    one = baseline(plain=PLAIN, conditions=busy)
+
+    assert doubts(one, one) == (Caution.BUSY,)
+    assert doubts(one, replace(one, session="another")) == ()

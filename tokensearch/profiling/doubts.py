@@ -1,0 +1,40 @@
+"""Reasons to distrust profiles: those of any timing, and instruments in contradiction."""
+
+from collections.abc import Sequence
+from statistics import quantiles
+
+from tokensearch.comparable import Interval, disagrees
+from tokensearch.measure import cautions
+from tokensearch.profiles import Profile
+from tokensearch.records import Caution
+
+# What a stamped pass may take beyond a plain one. Measured on two CPU cores: 0.5 % of a pass of
+# DeiT-S at batch 8, up to 4 % of one of DeiT-T at batch 1, whose operators are that short.
+STAMPING = 0.05
+
+
+def doubts(baseline: Profile, candidate: Profile) -> tuple[Caution, ...]:
+    """Return the reasons to distrust two profiles beside each other; of one profile, give it twice.
+
+    Stamps, and the profiler's kernels on a GPU, are held against the clock.
+    """
+    conditions = baseline.conditions if baseline.session == candidate.session else None
+    found = cautions(baseline.plain, candidate.plain, conditions)
+    wrong = any(contradicted(one) for one in (baseline, candidate))
+    return (*found, Caution.PROFILER_DISAGREES) if wrong else found
+
+
+def contradicted(profile: Profile) -> bool:
+    """Whether the clock says another thing than the stamps, or less than the kernels take."""
+    clock = _middle(profile.plain.passes_ms)
+    low, high = clock
+    apart = disagrees((low * (1 - STAMPING), high * (1 + STAMPING)), _middle(profile.stamped_ms))
+    return apart or (profile.busy_ms is not None and profile.busy_ms > high * (1 + STAMPING))
+
+
+def _middle(passes_ms: Sequence[float]) -> Interval:
+    """The interval that holds the middle half of the passes."""
+    if len(passes_ms) < 2:
+        return passes_ms[0], passes_ms[0]
+    low, _, high = quantiles(passes_ms, n=4, method="inclusive")
+    return low, high
