@@ -63,3 +63,16 @@ def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found() -> None:
     assert found["a_a"]["comparisons"] == found["planted"]["comparisons"] == 1
     assert found["planted"]["share"] > 0
     assert [one["planted"] > 0 for one in found["results"]] == [False, True]
+
+
+def test_the_costs_bench_predicts_policies_and_says_how_well() -> None:
+    command = [sys.executable, "-m", "tests.bench", "costs", "--json", "--model", "test_vit"]
+    quick = ["--batch", "2", "--policies", "3", "--seconds", "1", "--seconds-each", "0.1"]
+
+    done = subprocess.run([*command, *quick], cwd=ROOT, capture_output=True, text=True)
+
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert [pair["predicted"] > 0 for pair in found["policies"]] == [True] * 3
+    assert found["mean_absolute_error"] <= found["worst_error"]
+    assert -1 <= found["spearman"] <= 1

@@ -11,7 +11,7 @@ long a pass takes.
 import argparse
 import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from random import Random
@@ -31,12 +31,14 @@ from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
 from tokensearch.policy.steps import SCORES
-from tokensearch.records import to_json
+from tokensearch.records import Comparison, to_json
 from tokensearch.runtime import describe
 
 MODEL = "deit_small_patch16_224"
 POLICIES_SEED = 20_261  # the sweep's own schedules are drawn by another
 MOST_SITES = 6
+UNCERTAIN = 0.04  # half-width of an interval, as a share: the error that is looked for
+RETRIES = 2
 
 
 def main(arguments: list[str]) -> None:
@@ -117,7 +119,7 @@ def measured(
     runs = partial(model, images), partial(candidate, images)
     for policy in policies:
         with torch.inference_mode(), applied(candidate, policy):
-            found = compare(*runs, clock=clock_for(images.device), budget=budget)
+            found = settled(lambda: compare(*runs, clock=clock_for(images.device), budget=budget))
         yield {
             "patch_tokens": policy.patch_tokens_per_block,
             "predicted": table.ratio(policy),
@@ -125,6 +127,16 @@ def measured(
             "low": found.low,
             "high": found.high,
         }
+
+
+def settled(timed: Callable[[], Comparison]) -> Comparison:
+    """Time again what other programs made uncertain, a few times; the narrowest interval counts."""
+    found = timed()
+    for _ in range(RETRIES):
+        if found.high - found.low < 2 * UNCERTAIN * found.ratio:
+            break
+        found = min(found, timed(), key=lambda one: (one.high - one.low) / one.ratio)
+    return found
 
 
 def summed(pairs: Sequence[dict[str, Any]], table: CostTable) -> dict[str, Any]:

@@ -29,7 +29,7 @@ WARMUP = 3  # uncounted passes of the un-reduced model
 FLOORS, REDUCINGS = 2, 2  # per round
 TRIALS = 8  # schedules: enough for a line and its error, few enough to time each often
 TRIAL_SITES = 4  # at most: what most published schedules have, and a search proposes
-LEAST_ROUNDS = 2 * TRIALS  # each trial twice, even beyond the seconds
+LEAST_ROUNDS = TRIALS  # each trial once, even beyond the seconds
 PASSES_PER_ROUND = 1 + FLOORS + REDUCINGS + 1
 
 
