@@ -3,7 +3,8 @@
 * **saved**    the host's own phases on other token counts: what cutting tokens is for. Measured as
                the difference of the two *floors*, passes of the same counts whose tokens are merely
                cut off;
-* **spent**    scoring, selecting, gathering, merging, and the bias of proportional attention;
+* **spent**    scoring, selecting, gathering, merging, the bias of proportional attention, and the
+               runtime's own code around them ("other" of a block);
 * **shifted**  the host's phases at equal counts: a mask that takes attention off its fast path,
                another kernel, caches left cold. What a policy's own passes take beyond its floor;
 * **residual** what is left of the difference of whole, plain passes.
@@ -127,6 +128,12 @@ class _Drawn:
         return where.get(place, np.zeros(len(self.plain)))
 
 
+def _is_glue(place: Place) -> bool:
+    """Whether it is what following a policy costs a block beside its phases: no host has that."""
+    block, phase = place
+    return block is not None and phase == "other"
+
+
 def _host_only(stamped: Iterable[PhaseTime]) -> tuple[PhaseTime, ...]:
     """Without steps, a pass is its own floor."""
     return tuple(item for item in stamped if item.phase not in REDUCING)
@@ -148,7 +155,7 @@ class _Sums:
     def _terms_of(self, place: Place) -> Iterable[tuple[tuple[Kind, Place], Values]]:
         one, other = self.first, self.second
         whole = other.of(place, other.stamped) - one.of(place, one.stamped)
-        if place[1] in REDUCING:
+        if place[1] in REDUCING or _is_glue(place):
             yield ("spent", place), whole
             return
         saved = other.of(place, other.floor) - one.of(place, one.floor)

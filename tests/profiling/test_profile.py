@@ -34,11 +34,15 @@ def places(one: Profile) -> set[tuple[int | None, str]]:
 
 
 def test_every_block_has_the_phases_of_a_transformer(pair: list[Profile]) -> None:
-    everywhere = {"norm", "qkv", "attention", "projection", "mlp", "other"}
+    everywhere = {"norm", "qkv", "attention", "projection", "mlp"}
 
     for block in range(6):
-        assert {phase for where, phase in places(pair[0]) if where == block} >= everywhere
+        assert {phase for where, phase in places(pair[0]) if where == block} == everywhere
     assert {phase for where, phase in places(pair[0]) if where is None} == {"stem", "head", "other"}
+
+
+def test_only_blocks_that_are_opened_have_code_of_the_runtime(pair: list[Profile]) -> None:
+    assert {where for where, phase in places(pair[1]) if phase == "other"} == {None, 1, 3, 4, 5}
 
 
 def test_only_what_reduces_spends_on_reducing(pair: list[Profile]) -> None:

@@ -16,7 +16,7 @@ from tokensearch.runtime.host import as_host, describe
 from tokensearch.runtime.opened import Around
 from tokensearch.runtime.plan import Extras, planned, sizes_leave
 from tokensearch.runtime.proof import prove
-from tokensearch.runtime.ranges import parts_ranged, traced_range
+from tokensearch.runtime.ranges import blocks_ranged, traced_range
 from tokensearch.runtime.riders import alight
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -84,7 +84,7 @@ def ranged(model: Model, around: Around = traced_range, *, floor: bool = False) 
     """Inside the `with`, every phase of every block runs inside a range of its own.
 
     `around(block, phase)` makes the range; by default it is the PyTorch profiler's, named by
-    `profiles.range_name`. All blocks are opened for that, those of an un-reduced model too.
+    `profiles.range_name`. Blocks that the policy leaves alone run their own code, between hooks.
 
     With `floor`, steps cut the last tokens off instead of scoring, matching and merging: the same
     counts at no price, in which no operator can be beaten.
@@ -95,7 +95,7 @@ def ranged(model: Model, around: Around = traced_range, *, floor: bool = False) 
     with _as_before(model):
         remove(model)
         _attach(model, policy, extras)
-        with parts_ranged(as_host(model).blocks, around):
+        with blocks_ranged(as_host(model).blocks, around):
             yield model
 
 

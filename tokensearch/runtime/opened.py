@@ -72,6 +72,8 @@ class OpenedBlock:
                 rope=_rope_of(rope, tokens.place),
             )
         tokens = self._reduced(tokens._replace(x=attended.x), attended, bias)
+        if self.family.second is None:  # attention and MLP ran side by side
+            return self._leaving(tokens)
         with self._range("mlp"):
             out = self.family.finish(self.block, tokens.x)
         return self._leaving(tokens._replace(x=out))

@@ -16,7 +16,7 @@ class Extras:
     dense: bool = False  # every block hands out the full grid
     sources: bool = False  # from the first block on, it is known where patches went
     floor: bool = False  # steps cut tokens off instead, the last ones first
-    around: Around | None = None  # put around every phase of every block
+    around: Around | None = None  # put around every phase of what is opened
 
 
 def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iterator[OpenedBlock]:
@@ -37,7 +37,7 @@ def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iter
         # After the first step, tokens have positions of their own and patches must be looked up.
         tracks = (follows or host.rotates) and place >= first
         next_tracks = (tracks and place < last) or (extras.sources and place == last)
-        if extras.around or steps or prefix_only or place in sizes or tracks:
+        if steps or prefix_only or place in sizes or tracks:
             family = family_of(block)
             assert family is not None  # `as_host` refuses others
             yield OpenedBlock(

@@ -29,6 +29,7 @@ class Family(NamedTuple):
     name: str
     attend: Callable[..., Attended]  # (block, x, *, bias, queries, rope)
     finish: Callable[[HostBlock, Tensor], Tensor]
+    second: str | None  # module that the host's own block calls first of what `finish` does
 
 
 def family_of(block: nn.Module) -> Family | None:
@@ -155,11 +156,11 @@ def _add(x: Tensor, inner: Attended, out: Tensor) -> Attended:
     return inner._replace(x=x[:, : out.shape[1]] + out)
 
 
-_PLAIN = Family("Block", _attend_prenorm, _finish_prenorm)
-_EVA = Family("EvaBlock", _attend_eva, _finish_eva)
-_POST = Family("ResPostBlock", _attend_postnorm, _finish_postnorm)
-_THINGS = Family("ParallelThingsBlock", _attend_things, _finish_things)
-_SCALING = Family("ParallelScalingBlock", _attend_scaling, _nothing)
+_PLAIN = Family("Block", _attend_prenorm, _finish_prenorm, "norm2")
+_EVA = Family("EvaBlock", _attend_eva, _finish_eva, "norm2")
+_POST = Family("ResPostBlock", _attend_postnorm, _finish_postnorm, "mlp")
+_THINGS = Family("ParallelThingsBlock", _attend_things, _finish_things, "ffns.0")
+_SCALING = Family("ParallelScalingBlock", _attend_scaling, _nothing, None)
 # Block and attention class -> family. NoneType: the block attends by itself.
 _FAMILIES: dict[tuple[str, str], Family] = {
     ("Block", "Attention"): _PLAIN,
