@@ -56,6 +56,21 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch run --model deit_s --checkpoint deit_s.safetensors --data DIR "
     "--latency-target 0.7x": ([], 1, "error: checkpoint deit_s.safetensors does not exist"),
     "tokensearch evaluate tome-r13": (["--images", "20,20,20", "--batch-size", "1"], 0, "ratio"),
+    "tokensearch profile --model deit_s --preset tome-r13 --out profiles/tome-r13": (
+        ["--model", "deit_t", "--batch-size", "1", "--seconds", "1"],
+        0,
+        "of the ceiling",
+    ),
+    "tokensearch diff none tome-r13 --model deit_s --out diffs/tome-r13": (
+        ["--model", "deit_t", "--batch-size", "1", "--seconds", "1"],
+        0,
+        "residual",
+    ),
+    "tokensearch profile --model deit_s --sweep --out costs/deit_s": (
+        ["--model", "test_vit", "--batch-size", "1", "--seconds", "1"],
+        0,
+        "costs.json",
+    ),
     "tokensearch show policy.json": ([], 0, "prune to 96"),
     "tokensearch presets --model deit_s": ([], 0, "tome-r13"),
     "tokensearch report runs/demo-cpu-0.5x": ([], 0, "report.md"),

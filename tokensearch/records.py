@@ -16,6 +16,7 @@ from tokensearch.errors import MeasurementError
 
 Backend = Literal["eager", "compile", "cudagraph"]
 Cache = Literal["warm", "flushed"]
+Memory = Literal["kept", "system"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 AccuracyKind = Literal["top1", "agreement"]
 
@@ -68,6 +69,7 @@ class Cell:
     backend: Backend  # how the model is run (`runtime.backed`)
     threads: int  # intra-op threads of torch
     machine: Machine
+    memory: Memory = "system"  # between passes: "kept" by the process, or by the system's habit
     cache: Cache = "warm"  # "flushed": the device's L2 was emptied before each pass
     attention: str | None = None  # kernel of the un-reduced model's attention; None: not asked
 

@@ -3,10 +3,11 @@
 import argparse
 from collections.abc import Callable
 
-from tests.bench import costs, gpu, noise, presets, runtime
+from tests.bench import costs, diff, gpu, noise, presets, runtime
 
 BENCHES: dict[str, Callable[[list[str]], None]] = {
     "costs": costs.main,
+    "diff": diff.main,
     "presets": presets.main,
     "gpu": gpu.main,
     "runtime": runtime.main,

@@ -6,16 +6,10 @@ Sweeps once, then times random policies end to end in turn with the un-reduced m
 the measured ratios against the predicted ones. Targets: a mean absolute error of 4 %, a rank
 correlation (Spearman) of 0.98, a sweep of at most 180 s. Weights are random: they do not change how
 long a pass takes.
-
-glibc's allocator hands large buffers back to the system and takes them again, pass after pass, or
-does not, depending on what the process allocated before: an un-reduced DeiT-S took 12 000 to 66 000
-page faults a pass, the same model on 190 of 196 tokens 5 000 to 12 000. Sweep and comparisons would
-then see two machines. So the bench keeps memory, unless told `--allocator default`.
 """
 
 import argparse
 import copy
-import ctypes
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -43,7 +37,6 @@ from tokensearch.runtime import describe
 MODEL = "deit_small_patch16_224"
 POLICIES_SEED = 20_261  # the sweep's own schedules are drawn by another
 MOST_SITES = 6
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 UNCERTAIN = 0.04  # half-width of an interval, as a share: the error that is looked for
 RETRIES = 2
 
@@ -51,8 +44,6 @@ RETRIES = 2
 def main(arguments: list[str]) -> None:
     """Print one line per policy and the errors; with --json, one JSON document."""
     options = parsed(arguments)
-    if options.allocator == "keeping":
-        keep_memory()
     model = timm.create_model(options.model).eval()
     size = model.pretrained_cfg["input_size"]
     images = torch.randn(options.batch, *size)
@@ -78,17 +69,8 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--policies", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=150.0, help="of the sweep")
     parser.add_argument("--seconds-each", type=float, default=10.0, help="per policy")
-    parser.add_argument("--allocator", choices=("keeping", "default"), default="keeping")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
-
-
-def keep_memory() -> None:
-    """Let glibc keep what is freed; elsewhere nothing is done."""
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 2**30)
-        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def random_policies(model: ModelSpec, count: int) -> list[Policy]:

@@ -18,6 +18,7 @@ OTHERS: dict[str, Any] = {
     "backend": "compile",
     "threads": 8,
     "cache": "warm",
+    "memory": "kept",
     "attention": "math",
     "processor": "Another CPU",
     "cores": 8,

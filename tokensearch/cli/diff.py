@@ -55,12 +55,11 @@ def diff(
     images, on which time does not depend.
     """
     from tokensearch.chrome import ChromeTrace
-    from tokensearch.cli.explain import explain, explain_traces, staircase_of
+    from tokensearch.cli.explain import explain, explain_traces
     from tokensearch.cli.profiled import Asked, profiles_of
     from tokensearch.cli.sides import model_of, read_side, settled
 
     sides = [read_side(a), read_side(b)]
-    steps = None if costs is None else staircase_of(costs)
     if any(isinstance(side, ChromeTrace) for side in sides):
         explain_traces(sides, names=(a, b), as_json=as_json)
         return
@@ -71,4 +70,4 @@ def diff(
     baseline, candidate = profiles_of(
         wanted, names=(a, b), asked=asked, seconds=seconds, folder=out_folder
     )
-    explain(baseline, candidate, staircase=steps, folder=out_folder, as_json=as_json)
+    explain(baseline, candidate, costs=costs, folder=out_folder, as_json=as_json)

@@ -22,7 +22,7 @@ def explain(
     baseline: Profile,
     candidate: Profile,
     *,
-    staircase: Mapping[int, float] | None,
+    costs: Path | None,
     folder: Path | None,
     as_json: bool,
 ) -> None:
@@ -32,6 +32,7 @@ def explain(
     from tokensearch.report.ledger_words import in_words
     from tokensearch.report.waterfall import waterfall
 
+    staircase = None if costs is None else staircase_of(costs, candidate.model)
     found = ledger(baseline, candidate)
     document = ledger_to_json(found, staircase)
     if folder is not None:
@@ -103,9 +104,12 @@ def _operators(side: Side, name: str) -> Sequence[Operator]:
     return side.operators
 
 
-def staircase_of(path: Path) -> dict[int, float]:
-    """Return milliseconds of one block by patch tokens, from a cost table's file."""
+def staircase_of(path: Path, model: str) -> dict[int, float]:
+    """Return milliseconds of one block of `model` by patch tokens, from a cost table's file."""
     from tokensearch.costs import load_costs
     from tokensearch.costs.staircase import block_costs
 
-    return block_costs(load_costs(path))
+    table = load_costs(path)
+    if table.model.name != model:
+        raise MeasurementError(f"{path} holds the costs of {table.model.name}, not of {model}")
+    return dict(block_costs(table))

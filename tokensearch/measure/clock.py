@@ -7,6 +7,7 @@ from typing import Protocol
 
 import torch
 
+from tokensearch.measure.memory import keep_freed_memory
 from tokensearch.records import Cache
 
 Run = Callable[[], object]  # one pass; what it returns is thrown away
@@ -28,6 +29,7 @@ class WallClock:
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device if device is not None and device.type == "cuda" else None
+        keep_freed_memory()
 
     def time_ms(self, run: Run) -> float:
         """Milliseconds from the call of `run` until the device has done what it was given."""

@@ -9,6 +9,7 @@ import torch
 from tokensearch.measure import nvml
 from tokensearch.measure.clock import Clock, clock_for
 from tokensearch.measure.doubts import doubt_itself
+from tokensearch.measure.memory import keep_freed_memory
 from tokensearch.measure.paired import Budget, compare
 from tokensearch.measure.watch import Watch, usable_cores
 from tokensearch.records import Backend, Cache, Cell, Comparison, Machine
@@ -62,6 +63,7 @@ def describe_cell(
         backend=backend,
         threads=torch.get_num_threads(),
         machine=this_machine(device),
+        memory="kept" if keep_freed_memory() else "system",
         cache=cache,
         attention=attention,
     )

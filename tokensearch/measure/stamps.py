@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from tokensearch.measure.clock import Run
+from tokensearch.measure.memory import keep_freed_memory
 from tokensearch.profiles import Phase, Place
 
 STEM: Place = (None, "stem")
@@ -30,6 +31,7 @@ class Stamps:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
+        keep_freed_memory()
         self._marks: dict[Place, _Mark] = {}
         # (range entered or None for one left, instant), in the order of time
         self.borders: list[tuple[Place | None, Any]] = []
