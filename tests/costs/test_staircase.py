@@ -1,10 +1,13 @@
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from rich.console import Console
 
 from tests.costs.machine import SyntheticMachine, slope, table_of, treads
 from tokensearch.costs import staircase
+from tokensearch.costs.curves import Curve
 from tokensearch.costs.staircase import block_costs
 from tokensearch.report.staircase import draw_staircase, sparkline, staircase_text
 
@@ -23,6 +26,27 @@ def test_on_a_slope_no_count_is_better_than_another(seed: int) -> None:
 
     assert stairs.good_counts == (48,)
     assert stairs.sentences == ()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_on_a_slope_of_many_counts_none_is_better_either(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    counts = np.arange(1, 49)
+    errors = 0.01 * counts
+    curves = [
+        Curve(
+            name,
+            tuple(counts),
+            tuple(counts + errors * random.normal(size=48)),
+            tuple(errors),
+            (1.0,),
+        )
+        for name in ("attention", "mlp")
+    ]
+
+    stairs = staircase(replace(table_of(SyntheticMachine(slope), 10), curves=tuple(curves)))
+
+    assert stairs.good_counts == (48,)
 
 
 def test_a_block_costs_what_its_halves_cost() -> None:

@@ -11,12 +11,13 @@ import numpy as np
 
 from tokensearch.costs.curves import isotonic
 from tokensearch.costs.parts import ATTENTION, MLP
+from tokensearch.costs.prices import Floats, Ints
 from tokensearch.costs.table import CostTable
 
 # Counts on one tread cost the same within this share: less would drown in any policy's latency.
 SAME = 0.01
-# A step is real when it is so many standard errors high. A tread is flat when its two halves, which
-# a slope as steep as the machine's on average would set apart, would be so many apart.
+# A step is real when it is so many standard errors high. A tread is flat when its two halves are
+# closer to each other, by so many, than the average slope of the machine would set them apart.
 BEYOND_NOISE = 3.0
 
 
@@ -77,32 +78,42 @@ def staircase(table: CostTable) -> Staircase:
         tuple(ms.tolist()),
         tuple(off.tolist()),
         tuple(fit.tolist()),
-        _treads(counts, fit.tolist(), off.tolist()),
+        _treads(counts, fit, ms, off),
     )
 
 
-def _treads(counts: list[int], fit: list[float], errors: list[float]) -> tuple[Tread, ...]:
+def _treads(counts: list[int], fit: Floats, ms: Floats, errors: Floats) -> tuple[Tread, ...]:
     """Cut the fit where it has risen beyond `SAME`, and beyond noise, since the tread began."""
     starts = [0]
-    for place, ms in enumerate(fit):
+    for place, level in enumerate(fit):
         began, noise = fit[starts[-1]], hypot(errors[starts[-1]], errors[place])
-        if ms - began > max(SAME * began, BEYOND_NOISE * noise):
+        if level - began > max(SAME * began, BEYOND_NOISE * noise):
             starts.append(place)
-    spans = list(pairwise([*starts, len(fit)]))
-    means = [_mean(fit[start:stop], errors[start:stop]) for start, stop in spans]
-    slope = (fit[-1] - fit[0]) / max(1, counts[-1] - counts[0])
+    spans = [slice(*ends) for ends in pairwise([*starts, len(counts)])]
+    means = [_mean(fit[span], errors[span]) for span in spans]
+    slope = float(fit[-1] - fit[0]) / max(1, counts[-1] - counts[0])
     treads = []
-    for place, ((start, stop), (ms, error)) in enumerate(zip(spans, means, strict=True)):
+    for place, (span, (level, error)) in enumerate(zip(spans, means, strict=True)):
         upper, above = means[min(place + 1, len(means) - 1)]
-        first, last = counts[start], counts[stop - 1]
-        # Halves of a tread are apart by half its rise, each known half as well as the whole.
-        flat = slope * (last - first) / 2 > BEYOND_NOISE * 2 * error
-        ends = last == counts[-1] or upper - ms > BEYOND_NOISE * hypot(error, above)
-        treads.append(Tread(first, last, ms, error, upper - ms, real=flat and ends))
+        first, last = counts[span][0], counts[span][-1]
+        ends = last == counts[-1] or upper - level > BEYOND_NOISE * hypot(error, above)
+        real = ends and _flat(np.array(counts[span]), ms[span], errors[span], slope)
+        treads.append(Tread(first, last, level, error, upper - level, real=real))
     return tuple(treads)
 
 
-def _mean(ms: list[float], errors: list[float]) -> tuple[float, float]:
+def _flat(counts: Ints, ms: Floats, errors: Floats, slope: float) -> bool:
+    """Whether the halves of a tread cost the same, and on a slope would not, beyond noise."""
+    half = len(counts) // 2
+    if half == 0:
+        return False
+    (low, error), (high, other) = _mean(ms[:half], errors[:half]), _mean(ms[-half:], errors[-half:])
+    expected = slope * float(counts[-half:].mean() - counts[:half].mean())
+    rise = high - low
+    return rise <= SAME * low and expected - rise > BEYOND_NOISE * hypot(error, other)
+
+
+def _mean(ms: Floats, errors: Floats) -> tuple[float, float]:
     """Mean weighted by precision, and its standard error."""
     weights = 1 / np.square(errors)
     return float(np.average(ms, weights=weights)), float(1 / np.sqrt(weights.sum()))
