@@ -7,7 +7,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 
-from tokensearch.records import Cell, Comparison, Latency, Machine
+from tokensearch.records import Cell, Comparison, Latency, Machine, Verdict
 
 # Share by which a baseline's speed may change. Randomised pairs cancel such changes in a ratio;
 # below this not even the medians quoted beside it are touched visibly.
@@ -103,3 +103,19 @@ class Sentinel:
             return False
         ordered = sorted(self.baselines, key=lambda one: one.median_ms)
         return separated(ordered[0].passes_ms, ordered[-1].passes_ms)
+
+
+def verdict(low: float, high: float, precision: float) -> Verdict:
+    """Say what an interval of the ratio proves.
+
+    "same" needs an interval that contains 1 and stays within twice `precision` of it. Twice,
+    because an interval of half-width `precision` that contains 1 reaches no further: whoever has
+    timed until the wanted precision gets an answer, never "ambiguous".
+    """
+    if high < 1:
+        return "faster"
+    if low > 1:
+        return "slower"
+    if max(1 - low, high - 1) <= 2 * precision:
+        return "same"
+    return "ambiguous"

@@ -1,12 +1,12 @@
 """Two profiles in, one ledger out: where the difference in time comes from, term by term.
 
-* **saved**    the host's own phases on other token counts: what cutting tokens is for. Measured as
-               the difference of the two *floors*, passes of the same counts whose tokens are merely
-               cut off;
+* **saved**    the model's own phases on other token counts: what cutting tokens is for. Measured
+               as the difference of the two *floors*, passes of the same counts whose tokens are
+               merely cut off;
 * **spent**    scoring, selecting, gathering, merging, the bias of proportional attention, and the
                runtime's own code around them ("other" of a block);
-* **shifted**  the host's phases at equal counts: a mask that takes attention off its fast path,
-               another kernel, caches left cold. What a policy's own passes take beyond its floor;
+* **shifted**  the model's own phases at equal counts: a mask that takes attention off its fast
+               path, another kernel, cold caches: what a policy's own passes take beyond its floor;
 * **residual** what is left of the difference of whole, plain passes.
 
 Every figure is a mean over the middle half of its passes, so that terms add up and outliers do not
@@ -16,21 +16,22 @@ among all terms, in their own standard errors, and all intervals get its 95th pe
 nineteen have no term outside the noise, however many terms there are.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 
+from tokensearch.comparable import verdict
 from tokensearch.errors import MeasurementError
 from tokensearch.operator_changes import OperatorChange, operator_changes
 from tokensearch.profiles import REDUCING, Phase, PhaseTime, Place, Profile
+from tokensearch.records import Verdict
 from tokensearch.resampling import (
     Draws,
     Estimate,
     Values,
-    alone,
     block_length,
     draws,
     middle_means,
@@ -39,6 +40,13 @@ from tokensearch.resampling import (
 
 Kind = Literal["saved", "spent", "shifted", "residual"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+CLOSED = 0.02  # of the difference: what its terms may leave over
+PRECISION = 0.01  # of a ratio; as of a comparison
+
+# A step acts between attention and MLP: these phases of its own block see all tokens still.
+_EARLY: frozenset[Phase] = frozenset({"qkv", "attention", "projection"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +85,11 @@ class Ledger:
         return abs(self.residual.ms.value / self.difference.value) if self.difference.value else 0.0
 
     @property
+    def closes(self) -> bool:
+        """Whether the terms account for all of the difference but `CLOSED` of it."""
+        return self.closing <= CLOSED
+
+    @property
     def paired(self) -> bool:
         """Whether both were profiled in turn. If not, drift between them is in the residual."""
         return self.baseline.session == self.candidate.session
@@ -84,7 +97,18 @@ class Ledger:
     @property
     def empty(self) -> bool:
         """Whether nothing in it is outside the noise."""
-        return not any(term.ms.proven for term in (*self.terms, *self.by_kind))
+        terms = (*self.terms, *self.by_kind)
+        return not (self.difference.proven or any(term.ms.proven for term in terms))
+
+    @property
+    def split(self) -> bool:
+        """Whether passes were split by block. Compiled and replayed ones cannot be: no terms."""
+        return all(_is_split(one) for one in (self.baseline, self.candidate))
+
+    @property
+    def verdict(self) -> Verdict:
+        """What the ratio of plain passes proves."""
+        return verdict(self.ratio.low, self.ratio.high, PRECISION)
 
 
 def ledger(baseline: Profile, candidate: Profile, *, seed: int = 0) -> Ledger:
@@ -128,6 +152,22 @@ class _Drawn:
         return where.get(place, np.zeros(len(self.plain)))
 
 
+def _is_split(profile: Profile) -> bool:
+    return any(item.block is not None for item in profile.stamped)
+
+
+def _tokens(profile: Profile, place: Place) -> tuple[int, ...]:
+    """Patch tokens that a phase works on."""
+    block, phase = place
+    left = profile.patch_tokens
+    if block is None:
+        return left[-1:] if phase == "head" else ()
+    before = left[block - 1] if block else int(profile.policy["model"]["patch_tokens"])
+    # Where only prefix tokens pass the last block, its attention has their queries alone.
+    early = phase in _EARLY and left[block] > 0
+    return (before,) if early else (before, left[block])
+
+
 def _is_glue(place: Place) -> bool:
     """Whether it is what following a policy costs a block beside its phases: no host has that."""
     block, phase = place
@@ -146,7 +186,8 @@ class _Sums:
         self.first, self.second = first, second
         rounds = min(first.rounds.shape[1], second.rounds.shape[1])
         self.blocks = rounds / block_length(rounds)
-        places = dict.fromkeys([*first.stamped, *second.stamped])
+        split = _is_split(first.profile) and _is_split(second.profile)
+        places = dict.fromkeys([*first.stamped, *second.stamped] if split else [])
         ordered = sorted(places, key=lambda place: (place[0] is None, place[0] or 0))
         self.terms = {key: values for place in ordered for key, values in self._terms_of(place)}
         self.difference = second.plain - first.plain
@@ -157,6 +198,9 @@ class _Sums:
         whole = other.of(place, other.stamped) - one.of(place, one.stamped)
         if place[1] in REDUCING or _is_glue(place):
             yield ("spent", place), whole
+            return
+        if _tokens(one.profile, place) == _tokens(other.profile, place):
+            yield ("shifted", place), whole
             return
         saved = other.of(place, other.floor) - one.of(place, one.floor)
         yield ("saved", place), saved
@@ -169,31 +213,35 @@ class _Sums:
         by_phase = _added(detail, lambda key: _Key(key.kind, None, key.phase))
         by_kind = _added(detail, lambda key: _Key(key.kind, None, None))
         by_kind[_Key("residual", None, None)] = self.residual
-        nets = _added(detail, lambda key: _Key("saved", key.block, None))
-        groups = (detail, by_block, nets, by_phase, by_kind)
-        estimates = iter(
-            simultaneous(
-                [values for group in groups for values in group.values()], blocks=self.blocks
-            )
-        )
-        terms, blocks, net, phases, kinds = (
-            tuple(Term(key.kind, key.block, key.phase, next(estimates)) for key in group)
-            for group in groups
-        )
+        nets: dict[int | None, Values] = {}
+        for key, values in by_block.items():
+            nets[key.block] = nets.get(key.block, 0.0) + values
+        groups: tuple[Mapping[Any, Values], ...] = (detail, by_block, by_phase, by_kind, nets)
+        every = [values for group in groups for values in group.values()]
+        estimates = iter(simultaneous(every, blocks=self.blocks))
+        ratio = self.second.plain / self.first.plain
         return Ledger(
-            self.first.profile,
-            self.second.profile,
-            alone(self.difference),
-            alone(self.second.plain / self.first.plain),
-            terms,
-            blocks,
-            {one.block: one.ms for one in net},
-            phases,
-            kinds,
-            operator_changes(
+            baseline=self.first.profile,
+            candidate=self.second.profile,
+            difference=self._alone(self.difference),
+            ratio=self._alone(ratio),
+            terms=_terms(detail, estimates),
+            by_block=_terms(by_block, estimates),
+            by_phase=_terms(by_phase, estimates),
+            by_kind=_terms(by_kind, estimates),
+            nets=dict(zip(nets, estimates, strict=True)),
+            operators=operator_changes(
                 self.first.profile.operators, self.second.profile.operators, seed=seed
             ),
         )
+
+    def _alone(self, values: Values) -> Estimate:
+        """An interval that holds for one figure by itself."""
+        return simultaneous([values], blocks=self.blocks)[0]
+
+
+def _terms(group: Iterable["_Key"], estimates: Iterator[Estimate]) -> tuple[Term, ...]:
+    return tuple(Term(key.kind, key.block, key.phase, next(estimates)) for key in group)
 
 
 @dataclass(frozen=True, slots=True)

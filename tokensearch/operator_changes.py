@@ -103,6 +103,6 @@ def _differences(
 
 def _drawn(side: _Side, names: Sequence[_Name], random: np.random.Generator) -> list[Values]:
     """Means of every operator over passes drawn with replacement; 0 where there is none."""
-    rounds = draws(_passes(side), random)
+    rounds = draws(_passes(side), random, block=1)  # five passes hold no blocks
     zeros = np.zeros(len(rounds))
     return [side[name].passes_ms[rounds].mean(axis=1) if name in side else zeros for name in names]

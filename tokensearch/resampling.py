@@ -13,8 +13,10 @@ import numpy.typing as npt
 
 LEVEL = 0.95
 RESAMPLES = 1000
-# Rounds per block over the cube root of all rounds: as for the ratio of a comparison.
-BLOCK_FACTOR = 1.5
+# Rounds per block over the cube root of all rounds. Measured on synthetic ledgers of a model with
+# itself, 60 terms: at 1.0 0 to 3 % of independent noise gave a term outside it, 7 to 8 % of AR(1)
+# noise (0.6) that the two sides do not share; at 1.5 fewer, with intervals of no use at 12 rounds.
+BLOCK_FACTOR = 1.0
 
 Values = npt.NDArray[np.float64]
 Draws = npt.NDArray[np.int64]
@@ -34,9 +36,12 @@ class Estimate:
         return self.low > 0 or self.high < 0
 
 
-def draws(rounds: int, random: np.random.Generator) -> Draws:
-    """Rounds of every resample, (1 + RESAMPLES, rounds); the first row is the rounds themselves."""
-    block = block_length(rounds)
+def draws(rounds: int, random: np.random.Generator, *, block: int | None = None) -> Draws:
+    """Rounds of every resample, (1 + RESAMPLES, rounds); the first row is the rounds themselves.
+
+    `block` neighbours are drawn together; None lets it grow with the rounds.
+    """
+    block = block or block_length(rounds)
     starts = random.integers(0, rounds, size=(RESAMPLES, -(-rounds // block)))
     drawn = (starts[:, :, None] + np.arange(block)) % rounds
     return np.vstack([np.arange(rounds), drawn.reshape(RESAMPLES, -1)[:, :rounds]])
@@ -77,12 +82,6 @@ def simultaneous(values: Sequence[Values], *, blocks: float) -> list[Estimate]:
         Estimate(float(value), float(value - reach * one), float(value + reach * one))
         for value, one in zip(measured, error, strict=True)
     ]
-
-
-def alone(values: Values) -> Estimate:
-    """Percentile interval of one figure by itself."""
-    low, high = np.quantile(values[1:], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(float(values[0]), float(low), float(high))
 
 
 def expanded(z: float, *, freedom: float) -> float:

@@ -1,5 +1,6 @@
 """Clocks, paired timing, verdicts, machine and profile: how a callable is timed."""
 
+from tokensearch.comparable import verdict
 from tokensearch.measure.attention import attention_of, sdpa_backend
 from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock, clock_for
 from tokensearch.measure.doubts import cautions, doubt_itself
@@ -7,7 +8,7 @@ from tokensearch.measure.machine import describe_cell, noise, this_machine
 from tokensearch.measure.paired import Budget, compare
 from tokensearch.measure.rounds import Effort, Sample, Turn, in_turn, plain, stamped
 from tokensearch.measure.stamps import Stamps, columns
-from tokensearch.measure.statistics import ratio_interval, verdict
+from tokensearch.measure.statistics import ratio_interval
 from tokensearch.measure.tracer import peak_bytes
 from tokensearch.measure.watch import Watch
 from tokensearch.measure.work import Counting, ceilings

@@ -11,10 +11,11 @@ from math import isfinite
 from random import Random
 from statistics import median
 
+from tokensearch.comparable import verdict
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Clock, Run
 from tokensearch.measure.doubts import cautions
-from tokensearch.measure.statistics import LEVEL, VERDICT_PAIRS, ratio_interval, verdict
+from tokensearch.measure.statistics import LEVEL, VERDICT_PAIRS, ratio_interval
 from tokensearch.measure.watch import Watch
 from tokensearch.records import Comparison, Conditions, Latency
 

@@ -33,6 +33,8 @@ class Stamps:
         self._device = device
         keep_freed_memory()
         self._marks: dict[Place, _Mark] = {}
+        self._events: list[torch.cuda.Event] = []
+        self._used = 0
         # (range entered or None for one left, instant), in the order of time
         self.borders: list[tuple[Place | None, Any]] = []
         self.now: Callable[[], Any] = self._event if device.type == "cuda" else perf_counter
@@ -48,6 +50,7 @@ class Stamps:
         """Call `run` once; return the milliseconds of every part of it. They add up to the pass."""
         self._settle()
         self.borders.clear()
+        self._used = 0
         start = self.now()
         run()
         end = self.now()
@@ -64,7 +67,11 @@ class Stamps:
             torch.cuda.synchronize(self._device)
 
     def _event(self) -> torch.cuda.Event:
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]  # torch's gap
+        """An event on the stream, taken from those of the pass before: making one costs time."""
+        if self._used == len(self._events):
+            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]  # torch's gap
+        event = self._events[self._used]
+        self._used += 1
         event.record(torch.cuda.current_stream(self._device))
         return event
 

@@ -23,8 +23,6 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
-from tokensearch.records import Verdict
-
 LEVEL = 0.95  # nominal coverage of the interval; the field's habit
 RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half-width (measured)
 
@@ -64,22 +62,6 @@ def ratio_interval(
     tail = _expanded_tail((1 - level) / 2, blocks=pairs / block)
     low, high = np.quantile(above / below, [tail, 1 - tail])
     return float(low), float(high)
-
-
-def verdict(low: float, high: float, precision: float) -> Verdict:
-    """Say what an interval of the ratio proves.
-
-    "same" needs an interval that contains 1 and stays within twice `precision` of it. Twice,
-    because an interval of half-width `precision` that contains 1 reaches no further: whoever has
-    timed until the wanted precision gets an answer, never "ambiguous".
-    """
-    if high < 1:
-        return "faster"
-    if low > 1:
-        return "slower"
-    if max(1 - low, high - 1) <= 2 * precision:
-        return "same"
-    return "ambiguous"
 
 
 def _drawn_pairs(pairs: int, block: int, random: np.random.Generator) -> Draws:

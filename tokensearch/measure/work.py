@@ -19,10 +19,13 @@ from tokensearch.measure.clock import Clock, Run
 from tokensearch.profiles import Ceilings, Phase, Place, Work
 
 OUTSIDE: Place = (None, "other")
+UNSAFE_VIEW = torch.ops.aten._unsafe_view  # a view, though it does not say so
 
-# Large enough that neither fits a cache (64 MB a matrix in single precision, above the last-level
-# cache of most machines), small enough that a slow core multiplies two within a second.
+# Large enough that a product is bound by arithmetic and a copy (128 MB in single precision) fits no
+# cache, small enough that a slow core takes a second at most. On a GPU one product takes as long as
+# its launch, so as many are put into one span as take a few milliseconds.
 PRODUCT_ROWS = 2048
+SPAN_MS = 5.0
 COPY_NUMBERS = 2**25
 CEILING_PASSES = 5  # the best of them: a ceiling is what can be reached
 
@@ -67,7 +70,7 @@ class Counting(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's g
         formula = flop_registry.get(func.overloadpacket)
         if formula is not None:
             self._flop[place] += formula(*args, **named, out_val=out)
-        if not func.is_view:
+        if not func.is_view and func.overloadpacket is not UNSAFE_VIEW:
             self._bytes[place] += _bytes(args) + _bytes(named) + _bytes(out)
         return out
 
@@ -95,5 +98,12 @@ def ceilings(device: torch.device, dtype: torch.dtype, clock: Clock) -> Ceilings
 
 
 def _best_ms(run: Run, clock: Clock) -> float:
+    """Fastest of a few spans, per run."""
     run()
-    return min(clock.time_ms(run) for _ in range(CEILING_PASSES))
+    times = max(1, round(SPAN_MS / clock.time_ms(run)))
+
+    def span() -> None:
+        for _ in range(times):
+            run()
+
+    return min(clock.time_ms(span) for _ in range(CEILING_PASSES)) / times

@@ -69,7 +69,7 @@ def cut(tokens: Tokens, length: int) -> Tokens:
     x, size, place, _, _ = tokens
     prefix = 0 if place is None else x.shape[1] - place.shape[1]
     return Tokens(
-        x[:, :length],
+        x[:, :length].contiguous(),
         None if size is None else size[:, :length],
         None if place is None else place[:, : length - prefix],
     )

@@ -49,23 +49,24 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
     eager, stamps, counting = cell.backend == "eager", Stamps(device), Counting()
     with ExitStack() as stack:
 
-        def ready(around: runtime.Around | None = None, *, floor: bool = False) -> Run:
-            copied = twin(model)
-            runtime.apply(copied, policy)
-            if around is None or not eager:
-                return partial(runtime.backed(copied, cell.backend, images), images)
+        def backed() -> Run:
+            copied = runtime.apply(twin(model), policy)
+            return partial(runtime.backed(copied, cell.backend, images), images)
+
+        def ranged(around: runtime.Around, *, floor: bool = False) -> Run:
+            copied = runtime.apply(twin(model), policy)
             stack.enter_context(runtime.ranged(copied, around, floor=floor))
             return partial(copied, images)
 
-        whole = ready()
-        split = ready(stamps.around) if eager else whole
-        floor = ready(stamps.around, floor=True) if eager and policy.reduces else None
+        whole = backed()
+        split = ranged(stamps.around) if eager else whole
+        floor = ranged(stamps.around, floor=True) if eager and policy.reduces else None
         yield Passes(
-            plain=plain(whole, clock_for(device, cell.cache)),
+            plain=plain(whole, clock_for(device)),
             whole=whole,
             stamped=stamped(split, stamps),
             floor=None if floor is None else stamped(floor, stamps),
-            traced=ready(runtime.traced_range) if eager else whole,
-            counted=ready(counting.around),
+            traced=ranged(runtime.traced_range) if eager else whole,
+            counted=ranged(counting.around),  # eager: what is computed is the same
             counting=counting,
         )

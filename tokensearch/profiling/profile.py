@@ -9,6 +9,7 @@ from uuid import uuid4
 import torch
 from torch import Tensor, nn
 
+from tokensearch.errors import MeasurementError
 from tokensearch.measure import (
     Effort,
     Sample,
@@ -59,7 +60,11 @@ def profile(
     folder   where the profiler leaves its traces; None for nowhere
     enough   asked now and then with the profiles so far; ends the timing when true
     tell     hears after every round how many have been counted, and the seconds they took
+
+    MeasurementError for a cell whose caches are emptied: only whole passes can be timed so.
     """
+    if cell.cache != "warm":
+        raise MeasurementError(f"a profile wants warm caches; those of the cell are {cell.cache}")
     blank = _blank(model, policies, cell)
     with torch.inference_mode(), ExitStack() as stack:
         ready = [
@@ -70,6 +75,10 @@ def profile(
             dealt = _dealt(taken, ready)
             return tuple(_timed(one, own, plan) for one, own in zip(blank, dealt, strict=True))
 
+        def looked(taken: list[list[Sample]]) -> bool:
+            watch.look()
+            return enough(filled(taken))
+
         turns = [turn for one in ready for turn in _turns(one)]
         watch = Watch(torch.device(cell.device))
         watch.start()
@@ -77,7 +86,7 @@ def profile(
             turns,
             plan.effort,
             seed=plan.seed,
-            enough=lambda so_far: enough(filled(so_far)),
+            enough=looked,
             tell=tell,
         )
         conditions = watch.stop()
@@ -161,7 +170,7 @@ def _traced(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Prof
     """Add operators, kernels and memory. Tracing slows down what follows, so it comes last."""
     if not plan.traced_passes:
         return timed
-    device = torch.device(timed.cell.device)
+    device, replays = torch.device(timed.cell.device), timed.cell.backend == "cudagraph"
     seen = trace(
         of.traced, name=timed.name, device=device, passes=plan.traced_passes, folder=folder
     )
@@ -169,7 +178,8 @@ def _traced(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Prof
         timed,
         operators=seen.operators,
         traced_ms=seen.passes_ms,
-        peak_bytes=peak_bytes(of.whole, device),
+        # A replay allocates nothing: its memory was reserved at the capture.
+        peak_bytes=None if replays else peak_bytes(of.whole, device),
     )
 
 

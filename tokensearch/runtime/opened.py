@@ -63,13 +63,14 @@ class OpenedBlock:
         with self._range("bias"):
             sized = self.proportional and tokens.size is not None
             bias = size_bias(tokens.size) if sized and tokens.size is not None else None
+        rotations = self._rotations(rope, tokens.place)
         with self._range("attention"):
             attended = self.family.attend(
                 self.block,
                 tokens.x,
                 bias=bias,
                 queries=self.prefix if self.prefix_only else None,
-                rope=_rope_of(rope, tokens.place),
+                rope=rotations,
             )
         tokens = self._reduced(tokens._replace(x=attended.x), attended, bias)
         if self.family.second is None:  # attention and MLP ran side by side
@@ -77,6 +78,13 @@ class OpenedBlock:
         with self._range("mlp"):
             out = self.family.finish(self.block, tokens.x)
         return self._leaving(tokens._replace(x=out))
+
+    def _rotations(self, rope: Tensor | None, place: Tensor | None) -> Tensor | None:
+        """Rotations of the tokens that are left: all of them, or picked by their places."""
+        if rope is None or place is None:
+            return rope
+        with self._range("gathering"):
+            return _rope_of(rope, place)
 
     def _entering(self, x: Tensor) -> Tokens:
         """Unpack what enters, and hold it against what the policy promises."""
@@ -102,7 +110,8 @@ class OpenedBlock:
         if not self.steps:
             return tokens
         if self.floor:
-            return cut(tokens, self.prefix + self.steps[-1].keep)
+            with self._range("gathering"):  # making whole rows of them is no part of the floor
+                return cut(tokens, self.prefix + self.steps[-1].keep)
         reduction = Reduction(self.prefix, self.place, attended, bias, self._range, self.sizes)
         for step in self.steps:
             tokens = reduction.carry_out(step, tokens)
@@ -119,15 +128,13 @@ class OpenedBlock:
         return nullcontext() if self.around is None else self.around(self.place, phase)
 
 
-def _rope_of(rope: Tensor | None, place: Tensor | None) -> Tensor | None:
+def _rope_of(rope: Tensor, place: Tensor) -> Tensor:
     """Return the rotations of the tokens that are left.
 
     rope  (G, 2 D), (H, G, 2 D) or (B, 1 or H, G, 2 D)
-    place (B, N) patches whose positions they have; None: all, in order
+    place (B, N) patches whose positions they have
     ->    broadcasts to (B, H, N, 2 D)
     """
-    if rope is None or place is None:
-        return rope
     if rope.dim() == 4:
         index = place[:, None, :, None].expand(-1, rope.shape[1], -1, rope.shape[-1])
         return rope.gather(2, index)
