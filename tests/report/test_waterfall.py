@@ -34,7 +34,7 @@ def test_terms_come_largest_first_between_both_passes_and_the_residual_last() ->
         "spent on merging",
         "shifted in attention",
         "spent on size bias",
-        "inside the noise (6 terms)",
+        "inside the noise (5 terms)",
         "residual",
         "halved",
     ]
@@ -68,7 +68,7 @@ def test_figures_have_intervals_shares_of_the_baseline_and_marks_of_noise() -> N
     assert rows[1][1].startswith("-4.80 ms [-4.80, ")
     assert rows[1][2] == "-18.5 %"
     assert [row[0] for row in rows if row[1].startswith("~")] == [
-        "inside the noise (6 terms)",
+        "inside the noise (5 terms)",
         "residual",
     ]
     assert rows[-1] == ("halved", "20.4 ms", "78.5 %")
@@ -84,7 +84,7 @@ def test_a_residual_outside_the_noise_is_not_marked() -> None:
 def test_blocks_show_tokens_terms_and_which_cut_does_not_pay() -> None:
     # Block 3 cuts 10 of the 60 tokens that its MLP lacks: of the 1.8 ms saved there 0.3 are its.
     assert block_table(of_known_terms()).rows == [
-        ("0", "100", "~+0.00", "-", "~+0.00", "~+0.00", ""),
+        ("0", "100", "-", "-", "~+0.00", "~+0.00", ""),
         ("1", "100 → 50", "-1.50", "+1.00", "~+0.00", "-0.50", ""),
         ("2", "100 → 50", "-3.00", "+0.10", "+0.25", "-2.65", ""),
         ("3", "100 → 40", "-3.30", "+0.50", "+0.25", "-2.55", "its cut does not pay"),
@@ -160,7 +160,6 @@ def test_a_profile_whose_passes_are_one_piece_still_has_a_waterfall() -> None:
 
     assert [bar.label for bar in bars(ledger(whole, whole))] == [
         "un-reduced",
-        "inside the noise (1 term)",
         "residual",
         "un-reduced",
     ]
