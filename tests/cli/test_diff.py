@@ -8,11 +8,13 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from tests.costs.machine import SyntheticMachine, table_of, treads
 from tests.report.fixtures import run_folder
 from tests.report.ledgers import baseline, candidate
 from tests.search import tiny
 from tokensearch.chrome.events import MAX_BYTES
 from tokensearch.cli.main import app
+from tokensearch.costs import save_costs
 from tokensearch.policy import Policy, Pool, save
 from tokensearch.profiles import profile_to_json
 from tokensearch.runtime import describe
@@ -108,6 +110,62 @@ def test_two_traces_are_compared_by_operator(tmp_path: Path) -> None:
     assert "aten::addmm" in run("diff", one, other).output
 
 
+def test_traces_leave_a_ledger_of_operators_and_say_that_no_steps_are_marked(
+    tmp_path: Path,
+) -> None:
+    one, other = trace_of(tmp_path / "a.json", width=8), trace_of(tmp_path / "b.json", width=8)
+
+    found = run("diff", one, other, "--out", tmp_path / "out")
+
+    document = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert document["operators"]
+    assert document["words"] == [
+        f"{trace} marks no steps, so all of it counts as one." for trace in (one, other)
+    ]
+    assert f"{one} marks no steps" in "".join(found.stdout.splitlines())
+
+
+def test_traces_of_two_devices_say_which(tmp_path: Path) -> None:
+    one, other = trace_of(tmp_path / "a.json", width=8), tmp_path / "b.json"
+    document = json.loads(one.read_text())
+    first = next(event for event in document["traceEvents"] if event.get("cat") == "cpu_op")
+    kernel = {"cat": "kernel", "name": "gemm", "pid": 0, "tid": 7, "args": {}}
+    document["traceEvents"].append(first | kernel)
+    document["deviceProperties"] = [{"id": 0, "name": "Example GPU"}]
+    other.write_text(json.dumps(document))
+
+    words = json.loads(run("diff", one, other, "--json").stdout)["words"]
+
+    assert words[0] == (
+        f"The devices differ: {one} ran on the host alone and {other} ran on Example GPU."
+    )
+
+
+def test_cautions_stand_in_the_document_and_in_the_file(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    found = run("diff", *stored, "--json", "--out", tmp_path / "out")
+
+    assert "caution: few passes were timed" in found.stderr
+    for document in (found.stdout, (tmp_path / "out" / "ledger.json").read_text()):
+        assert "few_passes" in json.loads(document)["cautions"]
+
+
+def test_profiling_again_leaves_only_the_newer_trace_and_what_is_no_trace(tmp_path: Path) -> None:
+    own, other = (tmp_path / "tensorboard" / name for name in ("none", "other"))
+    for folder in (own, other):
+        folder.mkdir(parents=True)
+        (folder / "none.1.pt.trace.json.gz").touch()
+    (own / "notes.txt").touch()
+
+    run("profile", *TINY, "--out", tmp_path)
+
+    (trace,) = own.glob("*.gz")
+    assert trace.name != "none.1.pt.trace.json.gz"
+    assert (own / "notes.txt").exists()
+    assert list(other.iterdir())
+
+
 def test_a_run_folder_stands_for_its_answers_profile(tmp_path: Path) -> None:
     folder = run_folder(tmp_path / "run").path
 
@@ -178,6 +236,78 @@ def test_a_trace_cannot_be_compared_with_a_preset(tmp_path: Path) -> None:
     assert "none is neither" in refused("none", trace_of(tmp_path / "a.json", width=8))
 
 
+def unused_clock(*_: object, **__: object) -> None:
+    raise AssertionError("what is refused must be refused before anything is timed")
+
+
+@pytest.mark.parametrize("verb", ["diff", "profile", "sweep"])
+def test_a_file_cannot_be_the_folder_and_that_is_said_before_timing(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.profiling.profile", unused_clock)
+    monkeypatch.setattr("tokensearch.costs.sweep.sweep", unused_clock)
+    (tmp_path / "out").touch()
+    asked = {"diff": ("diff", "none", "none"), "sweep": ("profile", "--sweep")}
+
+    found = run(*asked.get(verb, (verb,)), *TINY, "--out", tmp_path / "out")
+
+    assert found.exit_code == 1
+    assert "out cannot be made: File exists" in found.stderr
+
+
+@pytest.mark.parametrize("costs", ["missing", "of another model"])
+def test_costs_that_cannot_be_used_are_refused_before_timing(
+    costs: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.profiling.profile", unused_clock)
+    path = tmp_path / "costs.json"
+    if costs != "missing":
+        save_costs(table_of(SyntheticMachine(treads), seconds=10), path)
+    said = {"missing": "a cost table cannot be read", "of another model": "holds the costs of toy"}
+
+    assert said[costs] in refused("none", "none", *TINY, "--costs", path)
+
+
+def test_costs_of_another_cell_make_no_claim(stored: tuple[Path, Path], tmp_path: Path) -> None:
+    save_costs(table_of(SyntheticMachine(treads), seconds=10), tmp_path / "costs.json")
+
+    document = json.loads(run("diff", *stored, "--costs", tmp_path / "costs.json", "--json").stdout)
+
+    assert any("swept in another cell" in one for one in document["words"])
+
+
+def test_what_was_timed_is_left_even_when_no_ledger_can_be_made_of_it(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    document = json.loads(stored[1].read_text()) | {"model": "another"}
+    stored[1].write_text(json.dumps(document))
+
+    refused(*stored, "--out", tmp_path / "out")
+
+    assert len(list((tmp_path / "out").rglob("profile.json"))) == 2
+
+
+def test_costs_are_refused_with_traces(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "a.json", width=8)
+
+    said = refused(trace, trace, "--costs", tmp_path / "costs.json")
+
+    assert "--costs are of token counts, of which a Chrome trace has none" in said
+
+
+def test_costs_that_cannot_be_written_are_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swept = table_of(SyntheticMachine(treads), seconds=10)
+    monkeypatch.setattr("tokensearch.costs.sweep.sweep", lambda *_, **__: swept)
+    (tmp_path / "costs.json").mkdir()
+
+    found = run("profile", "--sweep", *TINY, "--out", tmp_path)
+
+    assert found.exit_code == 1
+    assert "costs.json cannot be written: Is a directory" in found.stderr
+
+
 def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:
     assert "no profile and no run" in refused("none", tmp_path)
 
@@ -200,3 +330,16 @@ def test_a_preset_is_no_policy_file() -> None:
 
     assert found.exit_code == 1
     assert "none is no policy" in found.stderr
+
+
+def test_a_trace_is_no_policy_file_either(tmp_path: Path) -> None:
+    trace = trace_of(tmp_path / "trace.json", width=8)
+
+    found = run("profile", "--policy", trace, *TINY)
+
+    assert found.exit_code == 1
+    assert "trace.json is no policy file and no folder of a run" in found.stderr
+
+
+def test_work_is_said_to_be_that_of_a_batch() -> None:
+    assert "A pass of 2 images needs" in run("profile", *TINY).stdout

@@ -55,19 +55,31 @@ def diff(
     images, on which time does not depend.
     """
     from tokensearch.chrome import ChromeTrace
-    from tokensearch.cli.explain import explain, explain_traces
+    from tokensearch.cli.explain import costs_for, explain, explain_traces, made
     from tokensearch.cli.profiled import Asked, profiles_of
     from tokensearch.cli.sides import model_of, read_side, settled
+    from tokensearch.cli.subject import resolve_name
+    from tokensearch.errors import MeasurementError
+    from tokensearch.profiles import Profile
 
     sides = [read_side(a), read_side(b)]
     if any(isinstance(side, ChromeTrace) for side in sides):
-        explain_traces(sides, names=(a, b), as_json=as_json)
+        if costs is not None:
+            raise MeasurementError("--costs are of token counts, of which a Chrome trace has none")
+        explain_traces(sides, names=(a, b), folder=out_folder, as_json=as_json)
         return
     wanted = settled(sides)
     asked = Asked(
         model or model_of(wanted) or DEMO, device, dtype, batch_size, backend, seed, rescale=rescale
     )
+    if out_folder is not None:
+        made(out_folder)
+    table = None
+    if costs is not None:  # what cannot be used is refused before anything is timed
+        last = wanted[1]
+        name = last.model if isinstance(last, Profile) else resolve_name(asked.model)
+        table = costs_for(costs, name)
     baseline, candidate = profiles_of(
         wanted, names=(a, b), asked=asked, seconds=seconds, folder=out_folder
     )
-    explain(baseline, candidate, costs=costs, folder=out_folder, as_json=as_json)
+    explain(baseline, candidate, costs=table, folder=out_folder, as_json=as_json)

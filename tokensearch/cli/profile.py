@@ -24,6 +24,7 @@ from tokensearch.cli.sides import PROFILE_FILE, model_of, read_side, settled
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy
 from tokensearch.profiles import Profile, profile_to_json
+from tokensearch.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tokensearch.costs import CostTable
@@ -72,6 +73,8 @@ def profile(
     asked = Asked(
         model or model_of([side]) or DEMO, device, dtype, batch_size, backend, seed, rescale=rescale
     )
+    if out_folder is not None:
+        made(out_folder)
     if sweep:
         table = _swept(asked, seconds or SWEEP_SECONDS)
         _hand_out_costs(table, out_folder, as_json=as_json)
@@ -88,9 +91,13 @@ def profile(
 
 def _read(name: str) -> Policy:
     """Read a policy, or the answer of a run."""
-    (found,) = settled([read_side(name), "none"])[:1]
-    if not isinstance(found, Policy):
-        raise PolicyError(f"{name} is no policy; --preset takes the names of presets")
+    side = read_side(name)
+    if not isinstance(side, Policy | RunFolder):
+        raise PolicyError(
+            f"{name} is no policy file and no folder of a run; --preset takes the names of presets"
+        )
+    (found,) = settled([side, "none"])[:1]
+    assert isinstance(found, Policy), "beside a preset, a run stands for its answer"
     return found
 
 
@@ -98,15 +105,15 @@ def _hand_out(found: Profile, folder: Path | None, *, as_json: bool) -> None:
     document = profile_to_json(found)
     if folder is not None:
         write(folder / PROFILE_FILE, document)
-    if as_json:
-        print_json(document)
-        return
     from tokensearch.profiling import doubts
     from tokensearch.report.profile_text import profile_text
 
-    out.print(profile_text(found))
     for doubt in doubts(found, found):
         caution(doubt.value)
+    if as_json:
+        print_json(document)
+        return
+    out.print(profile_text(found))
     if folder is not None:
         out.print(f"profile      {folder / PROFILE_FILE}", soft_wrap=True)
         out.print(f"TensorBoard  tensorboard --logdir {folder / 'tensorboard'}", soft_wrap=True)
@@ -131,12 +138,11 @@ def _swept(asked: Asked, seconds: float) -> "CostTable":
 
 
 def _hand_out_costs(table: "CostTable", folder: Path | None, *, as_json: bool) -> None:
-    from tokensearch.costs.file import costs_to_json, save_costs
+    from tokensearch.costs import costs_to_json
     from tokensearch.report.staircase import draw_staircase, staircase_text
 
     if folder is not None:
-        made(folder)
-        save_costs(table, folder / COSTS_FILE)
+        write(folder / COSTS_FILE, costs_to_json(table))
         draw_staircase(table, folder / STAIRS)
     if as_json:
         print_json(costs_to_json(table))

@@ -1,11 +1,13 @@
 """Profiles of what a command was given: those that exist, and those that are taken on the spot."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokensearch.cli.console import caution, err
+from tokensearch.cli.explain import made
+from tokensearch.errors import RunError
 from tokensearch.policy import Policy, preset
 from tokensearch.profiles import Profile
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS = 3, 12, 5000
 # A diff is done early when its ratio is known so well, and the ledger closes so surely.
 RATIO_REACH, CLOSING_REACH = 0.005, 0.02
+TRACES = "tensorboard"  # the folder, within that of the profiles
 AGAIN = " again"  # what a side is called that is compared with itself
 
 
@@ -84,6 +87,7 @@ def _taken(
 
     ready = asked.timed()
     policies = {name: _policy(side, ready, asked) for name, side in sides.items()}
+    traces = None if folder is None else _cleared(folder / TRACES, policies)
     effort = Effort(WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS, seconds)
     with listener(err) as watcher:
         watcher.stage(f"profiling {' and '.join(policies)}")
@@ -102,11 +106,25 @@ def _taken(
             images=ready.images,
             cell=ready.cell,
             plan=Plan(effort, seed=asked.seed),
-            folder=None if folder is None else folder / "tensorboard",
+            folder=traces,
             enough=_enough,
             tell=tell,
         )
     return {one.name: one for one in found}
+
+
+def _cleared(traces: Path, names: Iterable[str]) -> Path:
+    """Take the traces of earlier profiles of these names away: a viewer would show them as well."""
+    from tokensearch.measure.tracer import worker
+
+    for name in names:
+        own = made(traces / worker(name))
+        try:
+            for stale in own.glob("*.pt.trace.json.gz"):
+                stale.unlink()
+        except OSError as error:
+            raise RunError(f"{own} cannot be cleared: {error.strerror}") from error
+    return traces
 
 
 def _policy(side: Policy | str, ready: "Timed", asked: Asked) -> Policy:

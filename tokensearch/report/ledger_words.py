@@ -1,63 +1,100 @@
 """What a user should know of a ledger, in sentences; each holds the figures that it rests on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 from tokensearch.comparable import differences
+from tokensearch.costs import Tread
 from tokensearch.ledger import KINDS, Kind, Ledger
-from tokensearch.operator_changes import OperatorChange, operator_changes
+from tokensearch.policy import changes_sizes
+from tokensearch.policy.file import policy_from_json
 from tokensearch.profiles import REDUCING, Profile, Work
+from tokensearch.records import Cell
 from tokensearch.report import text
 from tokensearch.report.blocks import Payback, paybacks
 from tokensearch.report.estimates import opposite, total
 from tokensearch.resampling import Estimate
 
-Staircase = Mapping[int, float]  # patch tokens to milliseconds of one block
-
 # Below this share of the pass a GPU waits for its host more than kernels wait for each other:
 # back to back, kernels of a pass leave gaps of a few microseconds, which is far less.
 BUSY = 0.8
+# Of a pass in which the GPU works less than this, fewer tokens shorten the smaller part.
+IDLE = 0.5
 HALF = 0.5  # of what counted work promises: below it, most of the time does not follow the tokens
-SAME_COST = 0.01  # share of a block's time: as little tells two steps of a staircase apart
-NAMED = 4  # operators that a sentence names at most
+
+
+@dataclass(frozen=True, slots=True)
+class Staircase:
+    """Token counts that cost the same, and where: what these words need of a cost table."""
+
+    treads: tuple[Tread, ...]
+    cell: Cell
 
 
 def in_words(ledger: Ledger, staircase: Staircase | None = None) -> tuple[str, ...]:
     """Return what a ledger says as sentences, the most important first.
 
-    staircase   milliseconds of one block by its patch tokens, where they have been measured
+    staircase   where costs have been swept
     """
     if ledger.empty:
         return (empty_sentence(ledger), *_doubts(ledger))
     sentences = chain(
-        (verdict_sentence(ledger), sums_sentence(ledger), closing_sentence(ledger)),
+        (verdict_sentence(ledger),),
+        _terms(ledger),
         _launches(ledger),
-        _realised(ledger),
-        _unpaid(ledger),
-        _proportional(ledger),
-        _stairs(ledger.candidate, staircase or {}),
+        () if _cells_apart(ledger) else _policys_doing(ledger),
+        () if staircase is None else _stairs(ledger.candidate, staircase),
         _doubts(ledger),
     )
     return tuple(sentences)
 
 
+def _terms(ledger: Ledger) -> Iterator[str]:
+    """What the terms add up to, where passes have any."""
+    if ledger.split:
+        yield sums_sentence(ledger)
+        yield closing_sentence(ledger)
+    else:
+        yield "Compiled and replayed passes cannot be split by block, so there are no terms."
+
+
+def _policys_doing(ledger: Ledger) -> Iterator[str]:
+    """What may be said of a policy only where all else is equal."""
+    yield from _realised(ledger)
+    yield from _unpaid(ledger)
+    yield from _proportional(ledger)
+
+
+def _cells_apart(ledger: Ledger) -> tuple[str, ...]:
+    return differences(ledger.baseline.cell, ledger.candidate.cell)
+
+
 def empty_sentence(ledger: Ledger) -> str:
     """Say that nothing is outside the noise, and how large that noise is."""
-    reach_ms = max((one.ms.high - one.ms.low) / 2 for one in ledger.by_phase)
+    parts, what = (ledger.by_phase, "phase") if ledger.split else (ledger.by_kind, "pass")
+    reach_ms = max((one.ms.high - one.ms.low) / 2 for one in parts)
     return (
-        f"Nothing differs beyond the noise: {_passes(ledger)}; a phase would have had to change "
+        f"Nothing differs beyond the noise: {_passes(ledger)}; a {what} would have had to change "
         f"by more than {text.ms(reach_ms)} to be seen."
     )
 
 
 def verdict_sentence(ledger: Ledger) -> str:
-    """Say which of the two is faster, if that is proven."""
-    change = ledger.ratio
-    if change.high < 1:
-        return f"{_passes(ledger)}: faster."
-    if change.low > 1:
-        return f"{_passes(ledger)}: slower."
-    return f"{_passes(ledger)}: neither is proven to be faster."
+    """Say which of the two is faster, if that is proven, and whether it is known why.
+
+    Of two cells, say neither: a larger batch is not slower.
+    """
+    passes, change = _passes(ledger), ledger.ratio
+    if _cells_apart(ledger):
+        return f"{passes}, in another cell."
+    if change.low <= 1 <= change.high:
+        return f"{passes}: neither is proven to be faster."
+    verdict = "faster" if change.high < 1 else "slower"
+    if not ledger.split or any(one.ms.proven for one in (*ledger.terms, *ledger.by_kind)):
+        return f"{passes}: {verdict}."
+    by = text.ms(abs(ledger.difference.value))
+    return f"{passes}: {verdict} by {by}; no single term is outside the noise."
 
 
 def _passes(ledger: Ledger) -> str:
@@ -70,13 +107,21 @@ def _passes(ledger: Ledger) -> str:
 
 def sums_sentence(ledger: Ledger) -> str:
     """Say what was saved, spent and shifted in all."""
-    kinds = _by_kind(ledger)
+    kinds, apart = _by_kind(ledger), bool(_cells_apart(ledger))
     parts = [
-        f"{text.signed_ms_interval(kinds[kind])} {_name(kind, kinds[kind])}{_noise(kinds[kind])}"
-        for kind in KINDS
-        if kind in kinds and kind != "residual"
+        f"{text.signed_ms_interval(change)} "
+        f"{_NEUTRAL[kind] if apart else _name(kind, change)}{_noise(change)}"
+        for kind, change in ((kind, kinds[kind]) for kind in KINDS if kind in kinds)
+        if kind != "residual"
     ]
     return f"Of it: {text.listed(parts)}."
+
+
+_NEUTRAL: dict[Kind, str] = {
+    "saved": "in the model's own phases at other tokens",
+    "spent": "in reducing tokens",
+    "shifted": "in the model's own phases at equal tokens",
+}
 
 
 def _name(kind: Kind, change: Estimate) -> str:
@@ -94,18 +139,17 @@ def _noise(change: Estimate) -> str:
 
 
 def closing_sentence(ledger: Ledger) -> str:
-    """Say whether the terms add up to the measured difference."""
-    rest = text.signed_ms_interval(ledger.residual.ms)
-    if ledger.residual.ms.proven:
-        return (
-            f"The ledger does not close: {rest}, {text.percent(ledger.closing)} of the "
-            "difference, belong to no term."
-        )
-    if not ledger.difference.proven:
-        return f"The ledger closes: its residual of {rest} is inside the noise."
+    """Say whether the terms add up to the measured difference, all but a little of it."""
+    rest, share = text.signed_ms_interval(ledger.residual.ms), text.percent(ledger.closing)
+    proven = ledger.residual.ms.proven
+    if ledger.closes:
+        noise = "" if proven else ", inside the noise"
+        return f"The ledger closes to {share} of the difference: its residual is {rest}{noise}."
+    if proven:
+        return f"The ledger does not close: {rest}, {share} of the difference, belong to no term."
     return (
-        f"The ledger closes to {text.percent(ledger.closing)} of the difference: its residual of "
-        f"{rest} is inside the noise."
+        f"Not known whether the ledger closes: its residual of {rest} is {share} of the "
+        "difference, inside the noise; time it for longer."
     )
 
 
@@ -114,18 +158,22 @@ def _launches(ledger: Ledger) -> Iterator[str]:
     before, after = (_busy_share(side) for side in (ledger.baseline, ledger.candidate))
     if after is None or after >= BUSY or ledger.candidate.cell.backend == "cudagraph":
         return
-    if before is not None and before < BUSY:
+    became = before is None or before >= BUSY
+    known = "" if before is None else f" ({text.percent(before)} of the baseline's)"
+    works = f"the GPU works only {text.percent(after)} of the candidate's pass{known}"
+    remedy = "try --backend cudagraph" if became else "try --backend cudagraph, or a larger batch"
+    if after >= IDLE or ledger.ratio.high < 1:
         yield (
-            f"Launch-bound: the GPU works only {text.percent(before)} of the baseline's pass and "
-            f"{text.percent(after)} of the candidate's, so fewer tokens cannot help; try "
-            "--backend cudagraph, or a larger batch."
+            f"Launches take their time: {works}, and {text.percent(1 - after)} of the pass are "
+            f"gaps that fewer tokens do not shorten; {remedy}."
+        )
+    elif became:
+        yield (
+            f"The candidate has become launch-bound: {works}, so cutting more tokens cannot help; "
+            f"{remedy}."
         )
     else:
-        known = "" if before is None else f" ({text.percent(before)} of the baseline's)"
-        yield (
-            f"The candidate has become launch-bound: the GPU works only {text.percent(after)} of "
-            f"its pass{known}, so cutting more tokens cannot help; try --backend cudagraph."
-        )
+        yield f"Launch-bound: {works}, so fewer tokens cannot help; {remedy}."
 
 
 def _busy_share(profile: Profile) -> float | None:
@@ -196,8 +244,9 @@ def _against(one: Payback) -> str:
 
 
 def _proportional(ledger: Ledger) -> Iterator[str]:
-    """Proportional attention, where it is proven to cost something."""
-    if not ledger.candidate.policy.get("proportional_attention"):
+    """Proportional attention, where the candidate alone has it and it is proven to cost time."""
+    before, after = ledger.baseline, ledger.candidate
+    if _masks(before) or not _masks(after):
         return
     bias = [term.ms for term in ledger.by_phase if term.phase == "bias" and term.ms.proven]
     slower = [
@@ -205,56 +254,47 @@ def _proportional(ledger: Ledger) -> Iterator[str]:
         for term in ledger.by_phase
         if (term.kind, term.phase) == ("shifted", "attention") and term.ms.low > 0
     ]
-    if not bias and not slower:
-        return
-    costs = total([*bias, *slower])
-    why = "the bias takes attention off its fast path" if slower else "its bias has to be made"
-    kernels = _kernels(ledger) if slower else ""
-    yield (
-        f"Proportional attention costs {text.percent(costs.value / ledger.baseline.plain_ms)} of "
-        f"the baseline's pass ({text.signed_ms_interval(costs)}): {why}{kernels}."
-    )
+    if slower and None not in (before.sdpa, after.sdpa) and before.sdpa != after.sdpa:
+        bias += slower
+        why = f"the bias takes attention off its fast path ({before.sdpa} → {after.sdpa})"
+    else:
+        why = "its bias has to be made"
+    costs = total(bias)
+    if costs.low > 0:
+        yield (
+            f"Proportional attention costs {text.percent(costs.value / before.plain_ms)} of the "
+            f"baseline's pass ({text.signed_ms_interval(costs)}): {why}."
+        )
 
 
-def _kernels(ledger: Ledger) -> str:
-    """Name what attention runs now and did not run before."""
-    before, after = ledger.baseline.sdpa, ledger.candidate.sdpa
-    if before and after and before != after:
-        return f" ({before} → {after})"
-    changes = attention_changes(ledger)
-    gone = [one.name for one in changes if one.change == "removed"][:NAMED]
-    come = [one.name for one in changes if one.change == "added"][:NAMED]
-    if not gone and not come:
-        return ""
-    return f" (removed: {text.listed(gone)}; added: {text.listed(come)})"
-
-
-def attention_changes(ledger: Ledger) -> tuple[OperatorChange, ...]:
-    """Compare the operators and kernels of attention itself; on a GPU kernels alone."""
-    sides = [
-        [one for one in side.operators if one.phase == "attention"]
-        for side in (ledger.baseline, ledger.candidate)
-    ]
-    if any(one.kernel for side in sides for one in side):
-        sides = [[one for one in side if one.kernel] for side in sides]
-    return operator_changes(*sides)
+def _masks(profile: Profile) -> bool:
+    """Whether attention gets a bias: without sizes to go by, proportional attention adds none."""
+    policy = policy_from_json(profile.policy)
+    return policy.proportional_attention and any(map(changes_sizes, policy.steps))
 
 
 def _stairs(candidate: Profile, staircase: Staircase) -> Iterator[str]:
-    """Token counts that cost as much as a larger one."""
+    """Token counts of the candidate that are proven to cost as much as a larger one."""
+    apart = differences(staircase.cell, candidate.cell)
+    if apart:
+        yield (
+            "The costs were swept in another cell, so which counts cost alike here is not known: "
+            f"{text.listed(list(apart))}."
+        )
+        return
     for tokens in dict.fromkeys(candidate.patch_tokens):
-        if tokens not in staircase:
-            continue
-        limit_ms = staircase[tokens] * (1 + SAME_COST)
-        more = max(count for count, ms in staircase.items() if ms <= limit_ms)
-        if more > tokens:
-            yield f"{text.count(tokens)} tokens cost as much as {text.count(more)} here."
+        for tread in staircase.treads:
+            if tread.real and tread.first <= tokens < tread.last:
+                yield (
+                    f"{text.count(tokens)} patch tokens cost as much as {text.count(tread.last)} "
+                    "here."
+                )
 
 
 def _doubts(ledger: Ledger) -> Iterator[str]:
     """What limits the comparison."""
     before, after = ledger.baseline, ledger.candidate
-    apart = differences(before.cell, after.cell)
+    apart = _cells_apart(ledger)
     if apart:
         yield (
             f"The cells differ, so not all of it is the policy's doing: {text.listed(list(apart))}."

@@ -56,7 +56,8 @@ def facts(profile: Profile) -> Iterator[str]:
         flop = sum(item.flop for item in profile.work)
         top = profile.ceilings
         yield (
-            f"It needs {flop / 2e9:.2f} GMACs. Measured here at most: "
+            f"A pass of {text.count(profile.cell.batch, 'image')} needs {flop / 2e9:.2f} GMACs. "
+            "Measured here at most: "
             f"{text.significant(top.gflop_s)} GFLOP/s of a large product, "
             f"{text.significant(top.gbyte_s)} GB/s of a large copy."
         )
