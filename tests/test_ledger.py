@@ -1,7 +1,7 @@
 """The ledger of two profiles adds up, is empty of noise, and finds what was planted."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ from tests.report.fixtures import CELL
 from tokensearch.errors import MeasurementError
 from tokensearch.ledger import Kind, Ledger, ledger
 from tokensearch.operator_changes import operator_changes
+from tokensearch.policy import ModelSpec, Policy
+from tokensearch.policy.file import policy_to_json
 from tokensearch.profiles import (
     Operator,
     Phase,
@@ -21,6 +23,7 @@ from tokensearch.profiles import (
 )
 from tokensearch.records import Latency
 
+SPEC = ModelSpec("toy", blocks=12, patch_tokens=196, prefix_tokens=1, width=64)
 Parts = dict[Place, float]
 HOST: Parts = {
     (None, "stem"): 1.0,
@@ -59,7 +62,7 @@ def noisy(
         schedule_hash="sha256:0",
         patch_tokens=(196,) * 5 + (98 if cut else 196,) * 7,
         prefix_tokens=1,
-        policy={"model": {"patch_tokens": 196}},
+        policy=policy_to_json(Policy(SPEC)),
         cell=CELL,
         session=session,
         plain=Latency(passes(sum(parts.values())), warmup=3),
@@ -246,6 +249,14 @@ def test_a_profile_comes_back_from_its_file_as_it_went() -> None:
     assert back.pass_ms == pytest.approx(profile.pass_ms, rel=1e-6)
 
 
+def phase(ms: float) -> dict[str, object]:
+    return {"block": 0, "phase": "mlp", "passes_ms": [ms] * 60}
+
+
+def written(passes: int, ms: float = 1.0) -> dict[str, object]:
+    return asdict(Operator(0, "mlp", "gelu", kernel=False, calls=2.0, passes_ms=(ms,) * passes))
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -256,6 +267,23 @@ def test_a_profile_comes_back_from_its_file_as_it_went() -> None:
         ({"plain": None}, "not a whole profile"),
         ({"cell": {}}, "not a whole profile"),
         ({"traced_ms": ["soon"]}, "not a whole profile"),
+        ({"traced_ms": [0.0]}, "holds 0.0"),
+        ({"policy": {}}, "not a whole profile: format is None"),
+        ({"patch_tokens": [196] * 11}, "11 counts; the policy's model has 12 blocks"),
+        ({"plain": {"passes_ms": [], "warmup": 3}}, "a profile must have passes"),
+        ({"plain": {"passes_ms": [1.0], "warmup": 3}}, "as many for every phase"),
+        ({"plain": {"passes_ms": [0.0] * 60, "warmup": 3}}, "holds 0.0"),
+        ({"plain": {"passes_ms": [float("nan")] * 60, "warmup": 3}}, "holds nan"),
+        ({"stamped": [phase(1e999)]}, "holds inf"),
+        ({"stamped": [phase(1.0), phase(-0.5)]}, "holds -0.5"),
+        ({"stamped": [phase(0.0)]}, "holds 0.0"),
+        ({"stamped": [phase(1.0) | {"block": 12}]}, "block 12 is none of 12"),
+        ({"stamped": [], "floor": [phase(1.0)]}, "a profile must have passes"),
+        ({"operators": [written(5), written(4)], "traced_ms": [1.0] * 5}, "as many as were traced"),
+        ({"operators": [written(0)], "traced_ms": []}, "operators must have passes"),
+        ({"operators": [written(1, ms=-1.0)], "traced_ms": [1.0]}, "holds -1.0"),
+        ({"ceilings": {"gflop_s": 0.0, "gbyte_s": 1.0}}, "holds 0.0"),
+        ({"work": [{"block": 0, "phase": "mlp", "flop": -1.0, "bytes": 0.0}]}, "holds -1.0"),
     ],
 )
 def test_a_spoilt_profile_is_refused_in_a_sentence(spoil: dict[str, object], said: str) -> None:

@@ -3,21 +3,24 @@
 Three instruments, from the truest to the finest, none of which is in another's figures:
 
 * `plain`     whole passes by the clock, nothing attached that the user would not attach;
-* `stamped`   passes that note the time at every border of a range (a fraction of a microsecond
-              each), so that the parts add up to the pass;
+* `stamped`   passes that note the time at every border of a range, so that the parts add up to the
+              pass; measured on two CPU cores, one takes 0.5 % longer than a plain pass of DeiT-S at
+              batch 8, and up to 4 % longer than one of DeiT-T at batch 1;
 * `operators` passes under the PyTorch profiler, which costs microseconds per operator.
 
 Times are milliseconds.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
+from math import inf
 from statistics import fmean, median
 from typing import Any, Literal, get_args
 
 from tokensearch.errors import MeasurementError
+from tokensearch.policy.file import policy_from_json
 from tokensearch.records import (
     Cell,
     Conditions,
@@ -214,15 +217,58 @@ def profile_from_json(document: Mapping[str, Any]) -> Profile:
             f"a profile has {FORMAT!r}, version {VERSION}"
         )
     try:
-        profile = _profile(document)
-        lengths = {len(item.passes_ms) for item in (*profile.stamped, *profile.floor)}
-        if len(lengths) != 1 or 0 in lengths or not profile.plain.passes_ms:
-            raise MeasurementError("a profile must have passes, as many for every phase")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return _checked(_profile(document))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         if isinstance(error, MeasurementError):
             raise
         raise MeasurementError(f"not a whole profile: {error}") from error
+
+
+def _checked(profile: Profile) -> Profile:
+    """Return a profile on whose figures everything can be computed that is computed of one."""
+    blocks = policy_from_json(profile.policy).model.blocks
+    if len(profile.patch_tokens) != blocks:
+        raise MeasurementError(
+            f"patch_tokens has {len(profile.patch_tokens)} counts; the policy's model has "
+            f"{blocks} blocks"
+        )
+    split = (*profile.stamped, *profile.floor)
+    known = {None, *range(blocks)}
+    places: list[PhaseTime | Operator | Work] = [*split, *profile.operators, *profile.work]
+    for place in places:
+        if place.block not in known:
+            raise MeasurementError(f"block {place.block!r} is none of {blocks}")
+    passes, traced = len(profile.plain.passes_ms), len(profile.traced_ms)
+    if not passes or not profile.stamped or any(len(one.passes_ms) != passes for one in split):
+        raise MeasurementError("a profile must have passes, as many for every phase")
+    if any(not traced or len(one.passes_ms) != traced for one in profile.operators):
+        raise MeasurementError("operators must have passes, as many as were traced")
+    _check_figures(profile)
     return profile
+
+
+def _check_figures(profile: Profile) -> None:
+    """Refuse what no clock and no count can have been; NaN is in no interval."""
+    parts: tuple[PhaseTime | Operator, ...] = (
+        *profile.stamped,
+        *profile.floor,
+        *profile.operators,
+    )
+    least = [
+        *(ms for part in parts for ms in part.passes_ms),
+        *(one.calls for one in profile.operators),
+        *(figure for one in profile.work for figure in (one.flop, one.bytes)),
+        profile.peak_bytes or 0,
+    ]
+    tops = () if profile.ceilings is None else astuple(profile.ceilings)
+    above = [*profile.plain.passes_ms, *profile.traced_ms, *profile.stamped_ms, *tops]
+    wrong = [one for one in least if not 0 <= one < inf]
+    wrong += [one for one in above if not 0 < one < inf]
+    if wrong:
+        raise MeasurementError(
+            f"a profile holds {wrong[0]!r}; times, counts and rates must be finite and not "
+            "negative, those of whole passes above 0"
+        )
 
 
 def _profile(document: Mapping[str, Any]) -> Profile:
