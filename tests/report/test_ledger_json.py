@@ -17,7 +17,7 @@ def test_the_document_names_its_format_and_both_sides() -> None:
 def test_sums_of_kinds_are_the_difference() -> None:
     document = ledger_to_json(of_known_terms())
 
-    kinds = {one["kind"]: round(one["ms"]["value"], 9) for one in document["by_kind"]}
+    kinds = {one["kind"]: round(one["ms"]["value"], 3) for one in document["by_kind"]}
 
     assert kinds == {"saved": -7.8, "spent": 1.6, "shifted": 0.5, "residual": 0.1}
     assert round(document["difference_ms"]["value"], 9) == -5.6

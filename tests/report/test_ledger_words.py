@@ -88,7 +88,7 @@ def test_a_residual_inside_a_wide_noise_is_not_known_to_be_nothing() -> None:
 
     assert closing.startswith("Not known whether the ledger closes: its residual of +5.2 ms [")
     assert closing.endswith(
-        "] is 1040.0 % of the difference, inside the noise; time it for longer."
+        "] is 1022.1 % of the difference, inside the noise; time it for longer."
     )
 
 
