@@ -66,6 +66,8 @@ class Ledger:
 
     baseline: Profile
     candidate: Profile
+    baseline_ms: float  # a plain pass, at the speed at which both were timed
+    candidate_ms: float
     difference: Estimate  # of plain passes
     ratio: Estimate  # of plain passes, candidate / baseline; no unit
     terms: tuple[Term, ...]  # by kind, block and phase
@@ -249,6 +251,8 @@ class _Sums:
         return Ledger(
             baseline=self.first.profile,
             candidate=self.second.profile,
+            baseline_ms=float(self.first.plain[0]),
+            candidate_ms=float(self.second.plain[0]),
             difference=self._alone(self.difference),
             ratio=self._alone(ratio),
             terms=_terms(detail, estimates),

@@ -38,12 +38,12 @@ def bars(ledger: Ledger) -> tuple[Bar, ...]:
 
     Each bar starts where the last one ended, and the last change ends at the candidate's pass.
     """
-    first = _pass(ledger.baseline.name, ledger.baseline.plain_ms)
+    first = _pass(ledger.baseline.name, ledger.baseline_ms)
     made, reached_ms = [first], first.ms.value
     for part, label, ms in _changes(ledger):
         made.append(Bar(part, label, ms, reached_ms))
         reached_ms += ms.value
-    return (*made, _pass(ledger.candidate.name, ledger.candidate.plain_ms))
+    return (*made, _pass(ledger.candidate.name, ledger.candidate_ms))
 
 
 def _pass(name: str, ms: float) -> Bar:

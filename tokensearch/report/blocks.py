@@ -97,7 +97,7 @@ def block_table(ledger: Ledger) -> Grid:
         (
             "outside" if block is None else str(block),
             _tokens(block, ledger),
-            *_figures(found, ledger.nets[block], ledger.baseline.plain_ms),
+            *_figures(found, ledger.nets[block], ledger.baseline_ms),
             NO_GAIN if block in losing else "",
         )
         for block, found in terms.items()

@@ -31,6 +31,8 @@ def ledger_to_json(ledger: Ledger, staircase: Staircase | None = None) -> dict[s
         "empty": ledger.empty,
         "difference_ms": asdict(ledger.difference) | {"proven": ledger.difference.proven},
         "ratio": asdict(ledger.ratio) | {"proven": not ledger.ratio.low <= 1 <= ledger.ratio.high},
+        "baseline_ms": ledger.baseline_ms,
+        "candidate_ms": ledger.candidate_ms,
         "verdict": ledger.verdict,
         "closing": ledger.closing,
         "closes": ledger.closes,

@@ -100,8 +100,8 @@ def verdict_sentence(ledger: Ledger) -> str:
 def _passes(ledger: Ledger) -> str:
     before, after = ledger.baseline, ledger.candidate
     return (
-        f"{after.name} takes {text.ms(after.plain_ms)} a pass, {before.name} "
-        f"{text.ms(before.plain_ms)}, {text.ratio_interval(ledger.ratio)}"
+        f"{after.name} takes {text.ms(ledger.candidate_ms)} a pass, {before.name} "
+        f"{text.ms(ledger.baseline_ms)}, {text.ratio_interval(ledger.ratio)}"
     )
 
 
@@ -262,7 +262,7 @@ def _proportional(ledger: Ledger) -> Iterator[str]:
     costs = total(bias)
     if costs.low > 0:
         yield (
-            f"Proportional attention costs {text.percent(costs.value / before.plain_ms)} of the "
+            f"Proportional attention costs {text.percent(costs.value / ledger.baseline_ms)} of the "
             f"baseline's pass ({text.signed_ms_interval(costs)}): {why}."
         )
 

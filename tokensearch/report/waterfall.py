@@ -94,7 +94,7 @@ _HALVES = {(True, True): "█", (True, False): "▌", (False, True): "▐", (Fal
 
 
 def _row(bar: Bar, ledger: Ledger) -> tuple[str, str, str]:
-    whole_ms = ledger.baseline.plain_ms
+    whole_ms = ledger.baseline_ms
     if bar.part == "pass":
         return bar.label, text.ms(bar.ms.value), text.percent(bar.ms.value / whole_ms)
     mark = NOISE_MARK if bar.doubtful else ""
