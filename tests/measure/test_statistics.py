@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from tests.measure.fakes import noisy
-from tokensearch.measure.statistics import _t_quantile, ratio_interval, verdict
+from tokensearch.comparable import verdict
+from tokensearch.measure.statistics import _t_quantile, ratio_interval
 
 
 @pytest.mark.parametrize("pairs", [12, 30, 60])
