@@ -49,7 +49,7 @@ def test_a_run_leaves_the_promised_files(finished: RunFolder) -> None:
     for path in (finished.run, finished.study, finished.trials, finished.front, finished.policy):
         assert path.is_file(), path
     assert (finished.profiles / "baseline.json").is_file()
-    assert list((finished.profiles / "tensorboard").glob("*.pt.trace.json*"))
+    assert list((finished.profiles / "tensorboard").rglob("*.pt.trace.json.gz"))
 
 
 def test_the_answer_to_a_target_that_the_unreduced_model_meets_is_the_unreduced_model(
