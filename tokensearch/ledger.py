@@ -20,6 +20,7 @@ are.
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from math import exp
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -254,7 +255,7 @@ class _Sums:
             baseline_ms=float(self.first.plain[0]),
             candidate_ms=float(self.second.plain[0]),
             difference=self._alone(self.difference),
-            ratio=self._alone(ratio),
+            ratio=_exponential(self._alone(np.log(ratio))),  # a ratio has no sign
             terms=_terms(detail, estimates),
             by_block=_terms(by_block, estimates),
             by_phase=_terms(by_phase, estimates),
@@ -268,6 +269,10 @@ class _Sums:
     def _alone(self, values: Values) -> Estimate:
         """An interval that holds for one figure by itself."""
         return simultaneous([values], blocks=self.blocks)[0]
+
+
+def _exponential(one: Estimate) -> Estimate:
+    return Estimate(exp(one.value), exp(one.low), exp(one.high))
 
 
 def _terms(group: Iterable["_Key"], estimates: Iterator[Estimate]) -> tuple[Term, ...]:

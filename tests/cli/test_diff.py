@@ -343,3 +343,24 @@ def test_a_trace_is_no_policy_file_either(tmp_path: Path) -> None:
 
 def test_work_is_said_to_be_that_of_a_batch() -> None:
     assert "A pass of 2 images needs" in run("profile", *TINY).stdout
+
+
+def test_beside_a_stored_profile_the_other_is_taken_in_its_cell(
+    policy: Path, tmp_path: Path
+) -> None:
+    run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
+    quick = ("--model", "tests.search.tiny:model", "--seconds", "1")
+
+    found = json.loads(run("diff", tmp_path / "out/baseline", policy, *quick, "--json").stdout)
+
+    assert found["candidate"]["cell"]["batch"] == found["baseline"]["cell"]["batch"] == 2
+    assert not found["paired"]
+    assert found["ratio"]["low"] > 0
+
+
+def test_the_folder_of_a_diff_says_which_of_its_folders_are_profiles(
+    policy: Path, tmp_path: Path
+) -> None:
+    run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
+
+    assert "give its folder baseline or candidate" in refused(tmp_path / "out", "none")

@@ -52,7 +52,8 @@ def diff(
     """Explain a difference in latency, term by term: saved, spent, shifted, and what is left.
 
     Presets and policies are profiled on the spot, in turn with each other, with random weights and
-    images, on which time does not depend.
+    images, on which time does not depend; beside a stored profile, in the batch, number type and
+    backend of that.
     """
     from tokensearch.chrome import ChromeTrace
     from tokensearch.cli.explain import costs_for, explain, explain_traces, made
@@ -71,7 +72,7 @@ def diff(
     wanted = settled(sides)
     asked = Asked(
         model or model_of(wanted) or DEMO, device, dtype, batch_size, backend, seed, rescale=rescale
-    )
+    ).beside(wanted)
     if out_folder is not None:
         made(out_folder)
     table = None

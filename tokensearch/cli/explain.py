@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokensearch.chrome import ChromeTrace
 from tokensearch.cli.console import caution, out, print_json
-from tokensearch.cli.sides import PROFILE_FILE, Side
+from tokensearch.cli.sides import LEDGER_FILE, PROFILE_FILE, Side
 from tokensearch.errors import MeasurementError, RunError
 from tokensearch.ledger import Ledger, ledger
 from tokensearch.operator_changes import operator_changes
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from tokensearch.costs import CostTable
     from tokensearch.report.ledger_words import Staircase
 
-LEDGER_FILE = "ledger.json"
 PICTURES = ("waterfall.svg", "waterfall.png")
 FLAME = "flame.svg"
 

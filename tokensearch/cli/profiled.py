@@ -1,9 +1,9 @@
 """Profiles of what a command was given: those that exist, and those that are taken on the spot."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from tokensearch.cli.console import caution, err
 from tokensearch.cli.explain import made
@@ -35,6 +35,15 @@ class Asked:
     backend: "Backend"
     seed: int
     rescale: bool = False
+
+    def beside(self, sides: Sequence[Policy | Profile | str]) -> "Asked":
+        """The same in the cell of a stored profile, if there is one to be compared with."""
+        for side in sides:
+            if isinstance(side, Profile):
+                cell = side.cell
+                kind = cast("DTypeName", cell.dtype)
+                return replace(self, dtype=kind, batch=cell.batch, backend=cell.backend)
+        return self
 
     def timed(self) -> "Timed":
         """Prepare the model, and say which it is."""

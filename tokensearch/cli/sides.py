@@ -17,7 +17,7 @@ from tokensearch.run_folder import RunFolder
 # Ours are a few megabytes at most; what is larger can only be a trace, which has its own limit.
 LARGEST_OWN = 64 * 2**20
 
-PROFILE_FILE = "profile.json"
+PROFILE_FILE, LEDGER_FILE = "profile.json", "ledger.json"
 Side = Policy | Profile | ChromeTrace | RunFolder | str  # a string is the name of a preset
 
 
@@ -65,6 +65,8 @@ def model_of(sides: Sequence[Policy | Profile | str]) -> str | None:
 def _folder(path: Path) -> Profile | RunFolder:
     if (path / PROFILE_FILE).is_file():
         return _profile(path / PROFILE_FILE)
+    if (path / LEDGER_FILE).is_file():
+        raise RunError(f"{path} is of a diff; give its folder baseline or candidate")
     folder = RunFolder(path)
     if not folder.run.is_file():
         raise RunError(f"{path} holds neither {PROFILE_FILE} nor run.json: no profile and no run")
