@@ -56,7 +56,8 @@ def diff(
     backend of that.
     """
     from tokensearch.chrome import ChromeTrace
-    from tokensearch.cli.explain import costs_for, explain, explain_traces, made
+    from tokensearch.cli.explain import costs_for, explain, explain_traces
+    from tokensearch.cli.files import made
     from tokensearch.cli.profiled import Asked, profiles_of
     from tokensearch.cli.sides import model_of, read_side, settled
     from tokensearch.cli.subject import resolve_name

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from tokensearch.chrome import ChromeTrace
 from tokensearch.cli.console import caution, out, print_json
+from tokensearch.cli.files import write
 from tokensearch.cli.sides import LEDGER_FILE, PROFILE_FILE, Side
-from tokensearch.errors import MeasurementError, RunError
+from tokensearch.errors import MeasurementError
 from tokensearch.ledger import Ledger, ledger
 from tokensearch.operator_changes import operator_changes
-from tokensearch.policy.file import to_text, write_whole
 from tokensearch.profiles import Profile, profile_to_json
 
 if TYPE_CHECKING:
@@ -71,24 +71,6 @@ def _leave(found: Ledger, document: Mapping[str, Any], folder: Path) -> None:
     for name in PICTURES:
         draw_waterfall(found, folder / name)
     draw_flame(found, folder / FLAME)
-
-
-def made(folder: Path) -> Path:
-    """Make a folder; RunError where there can be none."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}") from error
-    return folder
-
-
-def write(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document whole; RunError where it cannot be written."""
-    made(path.parent)
-    try:
-        write_whole(path, to_text(document))
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
 
 
 def explain_traces(

@@ -7,7 +7,7 @@ import typer
 from typer import Option
 
 from tokensearch.cli.console import caution, err, out, print_json
-from tokensearch.cli.explain import made, write
+from tokensearch.cli.files import made, write
 from tokensearch.cli.options import (
     DEMO,
     BackendOption,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from tokensearch.cli.console import caution, err
-from tokensearch.cli.explain import made
+from tokensearch.cli.files import made
 from tokensearch.errors import RunError
 from tokensearch.policy import Policy, preset
 from tokensearch.profiles import Profile

@@ -1,0 +1,26 @@
+"""Folders and files that commands leave: whole, or an error in a sentence."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tokensearch.errors import RunError
+from tokensearch.policy.file import to_text, write_whole
+
+
+def made(folder: Path) -> Path:
+    """Make a folder; RunError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder} cannot be made: {error.strerror}") from error
+    return folder
+
+
+def write(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document whole; RunError where it cannot be written."""
+    made(path.parent)
+    try:
+        write_whole(path, to_text(document))
+    except OSError as error:
+        raise RunError(f"{path} cannot be written: {error.strerror}") from error
