@@ -198,7 +198,7 @@ def test_a_model_that_does_not_take_the_images_is_one_sentence(tmp_path: Path) -
 def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -> None:
     space = tmp_path / "late.toml"
     default = Path(__file__).parents[2] / "search_spaces" / "default.toml"
-    space.write_text(default.read_text().replace("first = 1 ", "first = 50 "))
+    space.write_text(default.read_text().replace("first = 0 ", "first = 50 "))
 
     result = called(
         "run", "--model", FACTORY, "--data-config", config, "--space", str(space), "--out",

@@ -4,6 +4,7 @@ from tokensearch.search.listener import Listener
 from tokensearch.search.proposals import SAMPLERS
 from tokensearch.search.session import Session
 from tokensearch.search.settings import Limits, Settings
-from tokensearch.search.space import Space, load_space
+from tokensearch.search.space import Space
+from tokensearch.search.space_file import load_space
 
 __all__ = ["SAMPLERS", "Limits", "Listener", "Session", "Settings", "Space", "load_space"]

@@ -1,20 +1,25 @@
 """Where a search begins: published schedules, controls, and plain ladders near the target."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from statistics import median
 
 from tokensearch.policy import (
     CLASS_SCORES,
     ModelSpec,
     Policy,
+    Pool,
     Prune,
+    Step,
     at_random,
     find,
     mac_share,
     preset,
 )
+from tokensearch.policy.checks import kept_range
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import Trial
+from tokensearch.search.encoding import Choice
 from tokensearch.search.space import Space
 
 # Presets that every search tries where they were made for the model: all of them would take most
@@ -65,22 +70,34 @@ def published(model: ModelSpec, *, scored: bool, prefix_read: bool) -> Iterator[
 
 def ladders(
     space: Space, model: ModelSpec, trials: Sequence[Trial], *, limit: float
-) -> Iterator[dict[str, object]]:
+) -> Iterator[dict[str, Choice]]:
     """Yield sampler parameters of simple schedules around `limit` times the baseline's latency.
 
-    First a single early site with every share: the whole range of latencies, roughly. Then one
-    operator at the first two or three sites, the shapes that the literature found by hand, most
-    of them just under the target.
+    First a single early site with every other share: the whole range of latencies, roughly. Then
+    one operator at two or three early sites, the shapes that the literature found by hand, most of
+    them just under the target.
     """
-    blocks = space.blocks(model)
+    blocks = _apart(space.blocks(model))
     single = "prune" if "prune" in space.ops else "pool"
-    for left in space.left:
-        yield _parameters(space, model, op=single, sites=blocks[:1], left=left)
+    for left in space.left[::2]:
+        yield space.nearest(_simple(space, model, op=single, sites=blocks[:1], left=left), model)
     worth = _worth(trials)
     for share, op, sites in _LADDERS:
         if op in space.ops and sites <= len(blocks):
             saved = (1 - min(1.0, share * limit)) / worth
             yield _ladder(space, model, op=op, sites=blocks[:sites], share=max(0.0, 1 - saved))
+
+
+def _apart(blocks: Sequence[int]) -> tuple[int, ...]:
+    """Blocks past 0, whose class attention knows little yet, and none next to another.
+
+    Of two sites side by side the first alone saves nearly as much, for half the price.
+    """
+    chosen: list[int] = []
+    for block in blocks:
+        if block >= 1 and (not chosen or block > chosen[-1] + 1):
+            chosen.append(block)
+    return tuple(chosen) or tuple(blocks)
 
 
 def _worth(trials: Sequence[Trial]) -> float:
@@ -99,31 +116,29 @@ def _worth(trials: Sequence[Trial]) -> float:
 
 def _ladder(
     space: Space, model: ModelSpec, *, op: str, sites: tuple[int, ...], share: float
-) -> dict[str, object]:
+) -> dict[str, Choice]:
     """Parameters with the kept share, the same at every site, that comes nearest to `share`."""
-    options = [_parameters(space, model, op=op, sites=sites, left=left) for left in space.left]
-    return min(options, key=lambda p: abs(mac_share(space.suggest(Fixed(p), model)) - share))
+    options = [
+        space.nearest(_simple(space, model, op=op, sites=sites, left=left), model)
+        for left in space.left
+    ]
+    return min(options, key=lambda p: abs(mac_share(space.build(p, model)) - share))
 
 
-def _parameters(
+def _simple(
     space: Space, model: ModelSpec, *, op: str, sites: tuple[int, ...], left: float
-) -> dict[str, object]:
-    chosen: dict[str, object] = {
-        "proportional_attention": space.proportional_attention[0],
-        "last_block": space.last_block[0],
-    }
-    for block in space.blocks(model):
-        chosen[f"op.{block}"] = op if block in sites else "keep"
-        chosen[f"left.{block}"] = left
-    return chosen
-
-
-class Fixed:
-    """Answers every suggestion from a table: a schedule of the space by its parameters."""
-
-    def __init__(self, parameters: dict[str, object]) -> None:
-        self.parameters = parameters
-
-    def suggest_categorical(self, name: str, choices: object) -> object:
-        """Return the value that the table has for `name`."""
-        return self.parameters[name]
+) -> Policy:
+    """One operator that leaves the share `left` of what reaches it, as far as it can."""
+    steps: list[Step] = []
+    tokens = model.patch_tokens
+    for block in sites:
+        step: Step = Prune(block, tokens) if op == "prune" else Pool(block, tokens)
+        least, _ = kept_range(step, tokens)
+        tokens = max(least, round(left * tokens))
+        steps.append(replace(step, keep=tokens))
+    return Policy(
+        model,
+        tuple(steps),
+        proportional_attention=space.proportional_attention[0],
+        last_block=space.last_block[0],
+    )

@@ -1,25 +1,19 @@
-"""The search space: which blocks, which operators, which counts. A commented TOML file.
+"""The search space: which blocks, operators, counts and options a search may propose."""
 
-The encoding is flat and of fixed length: every allowed block always has an operator and a share,
-the share of a block that keeps is drawn and ignored. Samplers then see one box, not a tree of
-conditional parameters, which the Gaussian-process and multivariate samplers of Optuna need.
-"""
-
-import hashlib
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
-from pathlib import Path
-from typing import Any, Protocol
+from itertools import combinations, product
+from typing import Any, Protocol, TypeVar
 
 from tokensearch.errors import SpaceError
-from tokensearch.policy import CLASS_SCORES, ModelSpec, Policy, Pool, Prune, Step
-from tokensearch.policy.checks import kept_range
+from tokensearch.policy import CLASS_SCORES, ModelSpec, Policy, Pool, Prune
 from tokensearch.policy.policy import LastBlock
-from tokensearch.policy.steps import MATCHES, SCORES, Match, Score
+from tokensearch.policy.steps import Match, Rest, Score
+from tokensearch.search.encoding import Choice, Chosen, Encoding, Ground
+from tokensearch.search.reductions import reductions
+from tokensearch.search.style import Style
 
-_OPS = ("keep", "prune", "pool")
+_T = TypeVar("_T")
 
 
 class Suggests(Protocol):
@@ -32,25 +26,39 @@ class Suggests(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Space:
-    """Every schedule that a search may propose, for models of any depth."""
+    """Every schedule that a search may propose, for models of any depth.
+
+    How steps are spelled is the encoding's; scores, matches, what becomes of the discarded, and the
+    two options of a policy hold for the whole schedule, whatever the encoding.
+    """
 
     name: str
-    first: int  # allowed blocks: first, first + every, ... up to last
+    encoding: Encoding
+    first: int  # allowed blocks: first, first + stride, ... up to last
     last: int  # negative: counted from the end
-    every: int
-    ops: tuple[str, ...]
-    left: tuple[float, ...]  # shares of the tokens that reach a site
-    by: int  # counts are rounded to multiples of this
-    score: Score
-    match: Match
+    stride: int
+    by: int  # counts are multiples of this
+    score: tuple[Score, ...]
+    match: tuple[Match, ...]
+    rest: tuple[Rest, ...]
     proportional_attention: tuple[bool, ...]
     last_block: tuple[LastBlock, ...]
     digest: str  # of the file's text
 
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """Operators that a block or site may have."""
+        return self.encoding.ops
+
+    @property
+    def left(self) -> tuple[float, ...]:
+        """Shares of tokens that may be kept, ascending; of which tokens, the encoding says."""
+        return self.encoding.left
+
     def blocks(self, model: ModelSpec) -> tuple[int, ...]:
         """Blocks of `model` that may reduce; SpaceError if there are none."""
         last = self.last if self.last >= 0 else model.blocks + self.last
-        allowed = tuple(range(self.first, min(last, model.blocks - 1) + 1, self.every))
+        allowed = tuple(range(self.first, min(last, model.blocks - 1) + 1, self.stride))
         if not allowed:
             raise SpaceError(
                 f"search space {self.name!r} allows blocks {self.first} to {last}, "
@@ -61,140 +69,145 @@ class Space:
     def fitting(self, model: ModelSpec, *, scored: bool, prefix_read: bool) -> "Space":
         """Return the part that `model` can follow.
 
-        Without a class token tokens are scored by mean attention; a head that reads patch tokens
-        needs the whole last block.
+        Without a class token tokens are scored by what does not ask it, by mean attention if the
+        space has nothing else; a head that reads patch tokens needs the whole last block.
         """
         whole = tuple(kind for kind in self.last_block if prefix_read or kind == "full")
-        by_class = self.score in CLASS_SCORES and not scored
-        score: Score = "mean_attention" if by_class else self.score
-        return replace(self, score=score, last_block=whole or ("full",))
+        score = tuple(score for score in self.score if scored or score not in CLASS_SCORES)
+        return replace(self, score=score or ("mean_attention",), last_block=whole or ("full",))
+
+    def dimensions(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
+        """Every choice that a sampler has to make, with what may be chosen.
+
+        Of fixed length, whatever is chosen. Numbers ascend, so that a neighbour is the next one.
+        What leaves no choice is no dimension.
+        """
+        return {name: values for name, values in self._axes(model).items() if len(values) > 1}
+
+    def build(self, parameters: Mapping[str, Any], model: ModelSpec) -> Policy:
+        """Return the schedule that a value for every dimension spells; any values do."""
+        chosen: dict[str, Any] = {
+            name: parameters[name] if len(values) > 1 else values[0]
+            for name, values in self._axes(model).items()
+        }
+        return Policy(
+            model,
+            self.encoding.steps(chosen, self._ground(model), self._style(chosen)),
+            proportional_attention=chosen["proportional_attention"],
+            last_block=chosen["last_block"],
+        )
 
     def suggest(self, trial: Suggests, model: ModelSpec) -> Policy:
         """Draw one schedule."""
-        steps: list[Step] = []
-        tokens = model.patch_tokens
-        for block in self.blocks(model):
-            op = trial.suggest_categorical(f"op.{block}", self.ops)
-            share = trial.suggest_categorical(f"left.{block}", self.left)
-            step = self._step(op, block, share, tokens)
-            if step is not None:
-                steps.append(step)
-                tokens = step.keep
-        return Policy(
-            model,
-            tuple(steps),
-            proportional_attention=trial.suggest_categorical(
-                "proportional_attention", self.proportional_attention
-            ),
-            last_block=trial.suggest_categorical("last_block", self.last_block),
+        drawn = {
+            name: trial.suggest_categorical(name, values)
+            for name, values in self.dimensions(model).items()
+        }
+        return self.build(drawn, model)
+
+    def nearest(self, policy: Policy, model: ModelSpec) -> dict[str, Choice]:
+        """Return the parameters of the schedule that comes nearest to `policy`.
+
+        Its steps move to the nearest allowed blocks, by ratio if it was made for another geometry,
+        their counts to the nearest allowed. A schedule of this space is spelled exactly.
+        """
+        ground = self._ground(model)
+        chosen = self._options(policy)
+        wanted = reductions(policy, model, ground.blocks)
+        chosen |= self.encoding.nearest(wanted, ground, self._style(chosen))
+        return {name: chosen[name] for name in self.dimensions(model)}
+
+    def size(self, model: ModelSpec) -> int:
+        """How many schedules can be asked for.
+
+        By what their choices ask: what does not matter is not counted, the match without a pool for
+        one, or the share of a site that asks for more than a site before it. Shares that come to
+        the same count are, so that short models have fewer schedules than this.
+        """
+        ops, blocks = set(self.ops) - {"keep"}, len(self.blocks(model))
+        return sum(
+            self._options_with(used)
+            * sum(
+                (-1) ** (len(used) - len(some)) * self.encoding.ways(some, blocks)
+                for some in _subsets(used)
+            )
+            for used in _subsets(ops)
         )
 
-    def _step(self, op: str, block: int, share: float, tokens: int) -> Step | None:
-        if op == "prune":
-            return Prune(block, self.round(share * tokens, most=tokens), self.score)
-        if op == "pool":
-            keep = self.round(share * tokens, most=tokens)
-            score = self.score if self.match == "ranked" else None
-            least, _ = kept_range(Pool(block, tokens, self.match, score), tokens)
-            return Pool(block, max(keep, least), self.match, score)
-        return None
+    def every(self, model: ModelSpec) -> Iterator[Policy]:
+        """Yield every distinct schedule once: for small spaces."""
+        axes, seen = self.dimensions(model), set[str]()
+        for values in product(*axes.values()):
+            policy = self.build(dict(zip(axes, values, strict=True)), model)
+            if policy.schedule_hash not in seen:
+                seen.add(policy.schedule_hash)
+                yield policy
 
-    def round(self, count: float, *, most: int) -> int:
-        """Nearest allowed count from 1 to `most`."""
-        return max(1, min(most, round(count / self.by) * self.by))
+    def _ground(self, model: ModelSpec) -> Ground:
+        return Ground(self.blocks(model), model.blocks, model.patch_tokens)
 
+    def _axes(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
+        """All choices, those with a single value among them."""
+        return {
+            **self.encoding.dimensions(self._ground(model)),
+            "score": self.score,
+            "match": self.match if {"pool", "prune_pool"} & {*self.ops} else self.match[:1],
+            "rest": self.rest if "prune" in self.ops else self.rest[:1],
+            "proportional_attention": self.proportional_attention,
+            "last_block": self.last_block,
+        }
 
-def load_space(source: str | Path) -> Space:
-    """Read a search space: a file, or the name of one that ships with the package.
+    def _style(self, chosen: Chosen) -> Style:
+        rest = _possible(chosen["score"], chosen["rest"])
+        return Style(chosen["score"], chosen["match"], rest, self.by)
 
-    Raises:
-        SpaceError: It cannot be read, or says something that is not allowed.
-    """
-    path = Path(source)
-    if not path.suffix and not path.is_file():
-        path = shipped(str(source))
-    try:
-        text = path.read_text(encoding="utf-8")
-        return _space(tomllib.loads(text), digest=_digest(text))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpaceError(f"search space {path} cannot be read: {reason}") from error
-    except SpaceError as error:
-        error.add_note(f"in {path}")
-        raise
+    def _options(self, policy: Policy) -> dict[str, Any]:
+        """Return the choices that hold for a whole schedule, as near to `policy` as allowed."""
+        score = _first((step.score for step in policy.steps), self.score)
+        pooled = {step.block for step in policy.steps if isinstance(step, Pool)}
+        prunes = [s for s in policy.steps if isinstance(s, Prune) and s.block not in pooled]
+        possible = tuple(_possible(score, rest) for rest in self.rest)
+        rest = _first((prune.rest for prune in prunes), possible)
+        return {
+            "score": score,
+            "match": _first((s.match for s in policy.steps if isinstance(s, Pool)), self.match),
+            "rest": self.rest[possible.index(rest)],
+            "proportional_attention": _first(
+                [policy.proportional_attention], self.proportional_attention
+            ),
+            "last_block": _first([policy.last_block], self.last_block),
+        }
 
-
-def shipped(name: str) -> Path:
-    """Path of a search space that ships with the package; SpaceError with the known names."""
-    folder = Path(str(resources.files("tokensearch") / "search_spaces"))
-    if not folder.is_dir():  # an editable install: the files stand beside the package
-        folder = Path(__file__).parents[2] / "search_spaces"
-    known = sorted(path.stem for path in folder.glob("*.toml"))
-    if name not in known:
-        raise SpaceError(f"search space {name!r} is unknown; known are {', '.join(known)}")
-    return folder / f"{name}.toml"
-
-
-def _digest(text: str) -> str:
-    return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-# A grid leaves a quarter of a whole grid or nothing, so there is no share to search.
-_FREE_MATCHES = tuple(match for match in MATCHES if match != "grid")
-
-_FIELDS: dict[str, dict[str, str]] = {
-    "blocks": {"first": "an integer", "last": "an integer", "every": "an integer above 0"},
-    "steps": {
-        "ops": "a list of keep, prune, pool",
-        "left": "a list of shares above 0 and below 1",
-        "by": "an integer above 0",
-        "score": f"one of {', '.join(SCORES)}",
-        "match": f"one of {', '.join(_FREE_MATCHES)}",
-    },
-    "whole": {
-        "proportional_attention": "a list of true, false",
-        "last_block": "a list of full, prefix_only",
-    },
-}
+    def _options_with(self, ops: Collection[str]) -> int:
+        """How many choices for a whole schedule differ where its steps are of kinds `ops`."""
+        options = product(self.score, self.match, self.rest, self.proportional_attention)
+        return len(self.last_block) * len({_asked(ops, values) for values in options})
 
 
-def _allowed(name: str, value: Any) -> bool:
-    """Whether `value` is what `_FIELDS` promises of `name`."""
-    match name:
-        case "first" | "last":
-            return type(value) is int
-        case "every" | "by":
-            return type(value) is int and value > 0
-        case "ops":
-            return _list_of(value, lambda item: item in _OPS)
-        case "left":
-            return _list_of(value, lambda item: isinstance(item, float) and 0 < item < 1)
-        case "score":
-            return value in SCORES
-        case "match":
-            return value in _FREE_MATCHES
-        case "proportional_attention":
-            return _list_of(value, lambda item: isinstance(item, bool))
-        case _:
-            return _list_of(value, lambda item: item in ("full", "prefix_only"))
+def _first(values: Iterable[object], allowed: Sequence[_T]) -> _T:
+    """Return the first of `values` that is allowed; if there is none, the first allowed."""
+    return next((one for value in values for one in allowed if one == value), allowed[0])
 
 
-def _list_of(value: Any, allowed: Any) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(allowed(item) for item in value)
+def _possible(score: Score, rest: Rest) -> Rest:
+    """Return what becomes of the discarded: random scores are no weights to fuse them by."""
+    return "drop" if (score, rest) == ("random", "fuse") else rest
 
 
-def _space(document: Mapping[str, Any], *, digest: str) -> Space:
-    unknown = document.keys() - {"name", *_FIELDS}
-    if unknown or not isinstance(document.get("name"), str):
-        what = f"has the unknown entry {min(unknown)!r}" if unknown else "has no name"
-        raise SpaceError(f"the search space {what}; it holds name, {', '.join(_FIELDS)}")
-    values: dict[str, Any] = {}
-    for section, fields in _FIELDS.items():
-        table = document.get(section)
-        if not isinstance(table, dict) or table.keys() != fields.keys():
-            raise SpaceError(f"section {section!r} must hold exactly {', '.join(fields)}")
-        for name, wanted in fields.items():
-            if not _allowed(name, table[name]):
-                raise SpaceError(f"{section}.{name} is {table[name]!r}; it must be {wanted}")
-            values[name] = tuple(table[name]) if isinstance(table[name], list) else table[name]
-    return Space(name=document["name"], digest=digest, **values)
+def _asked(ops: Collection[str], options: tuple[Score, Match, Rest, bool]) -> tuple[object, ...]:
+    """Return the options, None for those that do not matter to steps of the kinds `ops`."""
+    score, match, rest, proportional = options
+    pools = not {"pool", "prune_pool"}.isdisjoint(ops)
+    prunes = not {"prune", "prune_pool"}.isdisjoint(ops)
+    discarded = _possible(score, rest) if "prune" in ops else None
+    return (
+        score if prunes or (pools and match == "ranked") else None,
+        match if pools else None,
+        discarded,
+        proportional and (pools or discarded == "mean"),
+    )
+
+
+def _subsets(of: Collection[str]) -> Iterator[tuple[str, ...]]:
+    for count in range(len(of) + 1):
+        yield from combinations(sorted(of), count)
