@@ -6,20 +6,26 @@ from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.opened import Around
 from tokensearch.runtime.ranges import traced_range
+from tokensearch.runtime.resume import captured, check_resumes, entering_key, logits_from, resumed
 
 __all__ = [
     "Around",
     "applied",
     "apply",
     "backed",
+    "captured",
     "check",
     "check_backend",
+    "check_resumes",
     "describe",
+    "entering_key",
+    "logits_from",
     "policy_of",
     "ranged",
     "reads_prefix_only",
     "remove",
     "resolve",
+    "resumed",
     "trace",
     "traced_range",
     "weights_digest",

@@ -13,7 +13,7 @@ from tokensearch.policy import Policy
 from tokensearch.runtime import tail
 from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import as_host, describe
-from tokensearch.runtime.opened import Around
+from tokensearch.runtime.opened import Around, OpenedBlock
 from tokensearch.runtime.plan import Extras, planned, sizes_leave
 from tokensearch.runtime.proof import prove
 from tokensearch.runtime.ranges import blocks_ranged, traced_range
@@ -25,10 +25,11 @@ _MARK = "_tokensearch"  # where a model keeps what was attached to it
 
 @dataclass(frozen=True)
 class _Attachment:
-    """What `remove` needs to know."""
+    """What was done to a model, and what `remove` needs to know."""
 
     policy: Policy
     extras: Extras
+    opened: tuple[OpenedBlock, ...]
     # What stood on instances that we set: module, name, whether it was there, and what it was.
     before: tuple[tuple[nn.Module, str, bool, Any], ...]
 
@@ -133,6 +134,12 @@ def policy_of(model: nn.Module) -> Policy | None:
     return attachment.policy if attachment else None
 
 
+def opened_in(model: nn.Module) -> tuple[OpenedBlock, ...]:
+    """Return the blocks that the policy of `model` opened, in order; none without a policy."""
+    attachment: _Attachment | None = model.__dict__.get(_MARK)
+    return attachment.opened if attachment else ()
+
+
 def _source(out: Tensor) -> Tensor:
     tokens = alight(out)
     if tokens is None or tokens.source is None:
@@ -174,4 +181,4 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
         module.__dict__[name] = value
-    model.__dict__[_MARK] = _Attachment(policy, extras, before)
+    model.__dict__[_MARK] = _Attachment(policy, extras, opened, before)

@@ -47,7 +47,8 @@ def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iter
                 prefix=host.num_prefix_tokens,
                 enters=left,
                 steps=steps,
-                proportional=policy.proportional_attention,
+                # Elsewhere sizes are 1; a flag without effect would tell equal blocks apart.
+                proportional=policy.proportional_attention and place in sizes,
                 prefix_only=prefix_only,
                 begins=not (place in sizes or (tracks and place > first)),
                 hands_on=place + 1 in sizes or next_tracks,

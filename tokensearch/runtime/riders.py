@@ -32,3 +32,19 @@ def alight(x: Tensor) -> Tokens | None:
         return None
     first, *rest = rider
     return Tokens(x if first is None else first, *rest)
+
+
+def copied(x: Tensor) -> Tensor:
+    """Return a copy of `x` and of what rides on it, which shares no memory with them."""
+    twin = x.detach().clone()
+    rider = getattr(x, _RIDER, None)
+    if rider is not None:
+        parts = (None if part is None else part.detach().clone() for part in rider)
+        setattr(twin, _RIDER, tuple(parts))
+    return twin
+
+
+def bytes_of(x: Tensor) -> int:
+    """Memory that a copy of `x` and of what rides on it takes."""
+    parts: tuple[Tensor | None, ...] = (x, *(getattr(x, _RIDER, None) or ()))
+    return sum(part.numel() * part.element_size() for part in parts if part is not None)
