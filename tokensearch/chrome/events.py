@@ -26,7 +26,6 @@ from tokensearch.profiles import RANGE
 
 MAX_BYTES = 200 * 10**6  # of the file, and of its text; as objects it takes a few times as much
 
-PASS = f"{RANGE}.pass"
 STEP = re.compile(r"ProfilerStep#\d+")
 
 _GZIP_MAGIC = b"\x1f\x8b"

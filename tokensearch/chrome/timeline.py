@@ -1,22 +1,15 @@
 """What lies in what: events of the host within each other, in phases, and in steps."""
 
 import math
-import re
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import get_args
 
-from tokensearch.chrome.events import PASS, STEP, Event
+from tokensearch.chrome.events import STEP, Event
 from tokensearch.errors import MeasurementError
-from tokensearch.profiles import PHASES, RANGE, Phase, Place
-
-OUTSIDE: Place = (None, "other")
-
-_RANGE = re.compile(rf"{re.escape(RANGE)}\.block\.(\d{{1,4}})\.({'|'.join(PHASES)})")
-_PHASE_OF: dict[str, Phase] = {phase: phase for phase in get_args(Phase)}
+from tokensearch.profiles import OUTSIDE, PASS_RANGE, Place, place_of
 
 
 @dataclass(slots=True)
@@ -59,8 +52,9 @@ def _within_each_other(track: list[Event]) -> list[Host]:
         if parent is not None:
             parent.own_us -= event.us
             parent.children += 1
-        place = OUTSIDE if parent is None else parent.place
-        around.append(Host(event, _place(event) or place, event.us, parent))
+        outer = OUTSIDE if parent is None else parent.place
+        own = place_of(event.name) if event.role == "range" else None
+        around.append(Host(event, own or outer, event.us, parent))
         hosts.append(around[-1])
     return hosts
 
@@ -72,12 +66,6 @@ def _holds(outer: Event, inner: Event) -> bool:
 def _slack_us(event: Event) -> float:
     """How far off an end may be: old files count from 1970, too long for a float to hold ns."""
     return 4 * math.ulp(event.start_us)
-
-
-def _place(event: Event) -> Place | None:
-    """Which block and phase a range was put around; None if it is no range of our runtime."""
-    match = _RANGE.fullmatch(event.name) if event.role == "range" else None
-    return (int(match[1]), _PHASE_OF[match[2]]) if match else None
 
 
 class Steps:
@@ -113,7 +101,7 @@ def _span(events: list[Event]) -> tuple[float, float]:
 def _marks(hosts: list[Host]) -> list[Event]:
     """Ranges around steps. What the profiler opens after the last, and stays empty, is left out."""
     ranges = [host.event for host in hosts if host.event.role == "range"]
-    passes = [event for event in ranges if event.name == PASS]
+    passes = [event for event in ranges if event.name == PASS_RANGE]
     found = passes or [event for event in ranges if STEP.fullmatch(event.name)]
     starts = [host.event.start_us for host in hosts if host.event.role == "operator"]
     last = max(starts, default=math.inf)

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokensearch.chrome.events import Event, read_events
-from tokensearch.chrome.timeline import OUTSIDE, Host, Steps, nested
+from tokensearch.chrome.timeline import Host, Steps, nested
 from tokensearch.errors import MeasurementError
-from tokensearch.profiles import Operator, Place
+from tokensearch.profiles import OUTSIDE, Operator, Place
 
 MAX_FIGURES = 10**7  # steps times operators; a ViT has some thousand operators, a trace some steps
 US_PER_MS = 1000.0

@@ -12,6 +12,7 @@ from tokensearch.costs.table import Calibration, CostTable, Trial
 from tokensearch.errors import MeasurementError, PolicyError
 from tokensearch.policy import ModelSpec
 from tokensearch.policy.file import MAX_BYTES, to_text, write_whole
+from tokensearch.profiles import check_format
 from tokensearch.records import cell_from_json, to_json
 
 FORMAT, VERSION = "tokensearch.costs", 1
@@ -42,11 +43,7 @@ def costs_to_json(table: CostTable) -> dict[str, Any]:
 
 def costs_from_json(document: Mapping[str, Any]) -> CostTable:
     """Return the table that `costs_to_json` wrote; MeasurementError where it cannot be."""
-    if document.get("format") != FORMAT or document.get("version") != VERSION:
-        raise MeasurementError(
-            f"format is {document.get('format')!r}, version {document.get('version')!r}; "
-            f"a cost table has {FORMAT!r}, version {VERSION}"
-        )
+    check_format(document, "a cost table", FORMAT, VERSION)
     try:
         return _table(document)
     except (KeyError, TypeError, ValueError, AttributeError, PolicyError) as error:

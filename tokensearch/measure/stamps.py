@@ -19,11 +19,10 @@ import torch
 
 from tokensearch.measure.clock import Run
 from tokensearch.measure.memory import keep_freed_memory
-from tokensearch.profiles import Phase, Place
+from tokensearch.profiles import OUTSIDE, Phase, Place
 
 STEM: Place = (None, "stem")
 HEAD: Place = (None, "head")
-BETWEEN: Place = (None, "other")
 
 
 class Stamps:
@@ -100,15 +99,15 @@ def _parts(
     """Give every stretch between two borders to the innermost range open in it."""
     parts: dict[Place, float] = defaultdict(float)
     inside: list[Place] = []
-    last, outside = start, STEM if borders else BETWEEN
+    last, outside = start, STEM if borders else OUTSIDE
     for place, instant in borders:
         parts[inside[-1] if inside else outside] += elapsed_ms(last, instant)
         if place is None:
             inside.pop()
         else:
             inside.append(place)
-        last, outside = instant, BETWEEN
-    parts[HEAD if borders else BETWEEN] += elapsed_ms(last, end)
+        last, outside = instant, OUTSIDE
+    parts[HEAD if borders else OUTSIDE] += elapsed_ms(last, end)
     return dict(parts)
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import torch
 from torch.autograd.profiler_util import FunctionEvent
@@ -20,18 +20,13 @@ from torch.profiler import profile as torch_profile
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Run
 from tokensearch.measure.tensorboard import write_trace
-from tokensearch.profiles import PHASES, RANGE, Operator, Phase, Place
+from tokensearch.profiles import OUTSIDE, PASS_RANGE, Operator, Place, place_of
 
 # CUDA's lazy start inside the window corrupts device times (pytorch issue 132218), and the profiler
 # asks for warm-up of its own. One pass each loads kernels, fills caches, and starts the tracer.
 WAIT_PASSES = 1
 WARMUP_PASSES = 1
-OUTSIDE: Place = (None, "other")
 US_PER_MS = 1000.0
-
-_PASS = f"{RANGE}.pass"
-_RANGE = re.compile(rf"{re.escape(RANGE)}\.block\.(\d+)\.({'|'.join(PHASES)})")
-_PHASE_OF: dict[str, Phase] = {phase: phase for phase in get_args(Phase)}
 
 _Key = tuple[Place, str, bool]  # where, its name, whether it is a kernel
 
@@ -55,7 +50,7 @@ def trace(
     if passes < 1:
         raise MeasurementError(f"a trace needs at least 1 pass, got {passes}")
     events = _events(run, name=name, device=device, passes=passes, folder=folder)
-    wholes = [event for event in events if _is_host(event) and event.name == _PASS]
+    wholes = [event for event in events if _is_host(event) and event.name == PASS_RANGE]
     if len(wholes) != passes:
         raise MeasurementError(f"the profiler kept {len(wholes)} of {passes} passes of {name}")
     walked = [dict(_summed(whole)) for whole in wholes]
@@ -91,7 +86,7 @@ def _events(
         acc_events=True,  # there is one cycle; without it some versions warn that events get lost
     ) as profiler:
         for _ in range(WAIT_PASSES + WARMUP_PASSES + passes):
-            with record_function(_PASS):
+            with record_function(PASS_RANGE):
                 run()
             if on_gpu:
                 torch.cuda.synchronize(device)  # kernels must end before their window closes
@@ -120,9 +115,9 @@ def _walk(event: FunctionEvent, place: Place) -> Iterator[tuple[_Key, float]]:
     A range also has a shadow on the device: an event of the range's own name, as long as its
     kernels and the gaps between them. It may be linked like a kernel, and must not count as one.
     """
-    own = _place(event)
+    own = place_of(event.name)
     here = own or place
-    if own is None and event.name != _PASS:
+    if own is None and event.name != PASS_RANGE:
         children_ms = sum(_wall_ms(child) for child in event.cpu_children)
         yield (here, event.name, False), max(0.0, _wall_ms(event) - children_ms)
     for kernel in event.kernels:
@@ -130,12 +125,6 @@ def _walk(event: FunctionEvent, place: Place) -> Iterator[tuple[_Key, float]]:
             yield (here, kernel.name, True), float(kernel.duration) / US_PER_MS
     for child in event.cpu_children:
         yield from _walk(child, here)
-
-
-def _place(event: FunctionEvent) -> Place | None:
-    """Which block and phase a range was put around; None if it is no range of the runtime."""
-    match = _RANGE.fullmatch(event.name)
-    return (int(match[1]), _PHASE_OF[match[2]]) if match else None
 
 
 def _is_host(event: FunctionEvent) -> bool:

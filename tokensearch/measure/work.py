@@ -16,9 +16,8 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from tokensearch.measure.clock import Clock, Run
-from tokensearch.profiles import Ceilings, Phase, Place, Work
+from tokensearch.profiles import OUTSIDE, Ceilings, Phase, Place, Work
 
-OUTSIDE: Place = (None, "other")
 UNSAFE_VIEW = torch.ops.aten._unsafe_view  # a view, though it does not say so
 
 # Large enough that a product is bound by arithmetic and a copy (128 MB in single precision) fits no
