@@ -11,8 +11,8 @@ from math import cbrt, sqrt
 import numpy as np
 import numpy.typing as npt
 
-LEVEL = 0.95
-RESAMPLES = 1000
+LEVEL = 0.95  # nominal coverage of every interval; the field's habit
+RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half-width (measured)
 # Rounds per block over the cube root of all rounds. Measured on synthetic ledgers of a model with
 # itself, 60 terms: at 1.0 0 to 3 % of independent noise gave a term outside it, 7 to 8 % of AR(1)
 # noise (0.6) that the two sides do not share; at 1.5 fewer, with intervals of no use at 12 rounds.
@@ -87,7 +87,8 @@ def simultaneous(values: Sequence[Values], *, blocks: float) -> list[Estimate]:
 def expanded(z: float, *, freedom: float) -> float:
     """Widen a reach in standard errors as Student's t does for so many degrees of freedom.
 
-    Source: Abramowitz & Stegun 26.7.5, and sqrt(n / (n - 1)) for the bootstrap's own bias.
+    Source: Abramowitz & Stegun 26.7.5, within 1 % from 3 degrees on, and sqrt(n / (n - 1)) for the
+    bootstrap's own bias (Hesterberg 2015, section 5.3).
     """
     freedom = max(freedom, 1.0)
     first = (z**3 + z) / 4
@@ -97,6 +98,6 @@ def expanded(z: float, *, freedom: float) -> float:
     return t * sqrt((freedom + 1) / freedom)
 
 
-def block_length(rounds: int) -> int:
+def block_length(rounds: int, *, factor: float = BLOCK_FACTOR) -> int:
     """Neighbouring rounds that are drawn together."""
-    return max(1, round(BLOCK_FACTOR * cbrt(rounds)))
+    return max(1, round(factor * cbrt(rounds)))

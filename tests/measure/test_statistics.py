@@ -1,11 +1,14 @@
 """Intervals cover what they promise, and verdicts follow from them."""
 
+from math import sqrt
+
 import numpy as np
 import pytest
 
 from tests.measure.fakes import noisy
 from tokensearch.comparable import verdict
-from tokensearch.measure.statistics import _t_quantile, ratio_interval
+from tokensearch.measure.statistics import ratio_interval
+from tokensearch.resampling import expanded
 
 
 @pytest.mark.parametrize("pairs", [12, 30, 60])
@@ -46,8 +49,10 @@ def test_the_interval_of_noiseless_passes_is_the_ratio() -> None:
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(3, 3.182), (5, 2.571), (9, 2.262), (29, 2.045)])
-def test_the_t_quantile_agrees_with_the_tables(freedom: int, expected: float) -> None:
-    assert _t_quantile(0.975, freedom) == pytest.approx(expected, rel=0.01)
+def test_a_reach_grows_as_the_tables_of_student_say(freedom: int, expected: float) -> None:
+    own_bias = sqrt((freedom + 1) / freedom)
+
+    assert expanded(1.96, freedom=freedom) == pytest.approx(own_bias * expected, rel=0.01)
 
 
 @pytest.mark.parametrize(

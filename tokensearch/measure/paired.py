@@ -15,9 +15,10 @@ from tokensearch.comparable import verdict
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Clock, Run
 from tokensearch.measure.doubts import cautions
-from tokensearch.measure.statistics import LEVEL, VERDICT_PAIRS, ratio_interval
+from tokensearch.measure.statistics import VERDICT_PAIRS, ratio_interval
 from tokensearch.measure.watch import Watch
 from tokensearch.records import Comparison, Conditions, Latency
+from tokensearch.resampling import LEVEL
 
 # Warm-up goes on while the latest passes beat the ones before them by more than this share ...
 STEADY_SHARE = 0.05  # half of torch.utils.benchmark's limit for a distribution worth quoting

@@ -17,14 +17,11 @@ jumps between them and 14 % of A/A comparisons differed.
 """
 
 from collections.abc import Sequence
-from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
-import numpy.typing as npt
 
-LEVEL = 0.95  # nominal coverage of the interval; the field's habit
-RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half-width (measured)
+from tokensearch.resampling import LEVEL, Draws, Values, block_length, draws, expanded
 
 # Pairs per block over the cube root of all pairs, the rate of Hall, Horowitz & Jing (1995).
 # Measured: at 1.0, AR(1) noise (0.6) gives 8 % false verdicts at 30 pairs, at 1.5 it gives 5 %;
@@ -37,8 +34,6 @@ BLOCK_FACTOR = 1.5
 # 4.8 % at 30.
 VERDICT_PAIRS = 12
 
-Samples = npt.NDArray[np.float64]
-Draws = npt.NDArray[np.int64]
 _NORMAL = NormalDist()
 
 
@@ -56,43 +51,22 @@ def ratio_interval(
     same samples and seed give the same interval.
     """
     pairs = len(baseline_ms)
-    block = block or max(1, round(BLOCK_FACTOR * pairs ** (1 / 3)))
-    drawn = _drawn_pairs(pairs, block, np.random.default_rng(seed))
+    block = block or block_length(pairs, factor=BLOCK_FACTOR)
+    drawn = draws(pairs, np.random.default_rng(seed), block=block)[1:]
     below, above = (_medians(passes_ms, drawn) for passes_ms in (baseline_ms, candidate_ms))
     tail = _expanded_tail((1 - level) / 2, blocks=pairs / block)
     low, high = np.quantile(above / below, [tail, 1 - tail])
     return float(low), float(high)
 
 
-def _drawn_pairs(pairs: int, block: int, random: np.random.Generator) -> Draws:
-    """Return pair numbers, shape (RESAMPLES, pairs); those past the last go on at the first."""
-    starts = random.integers(0, pairs, size=(RESAMPLES, -(-pairs // block)))
-    numbers = starts[:, :, None] + np.arange(block)
-    return numbers.reshape(RESAMPLES, -1)[:, :pairs]
-
-
-def _medians(passes_ms: Sequence[float], drawn: Draws) -> Samples:
+def _medians(passes_ms: Sequence[float], drawn: Draws) -> Values:
     """Return the median of every resample. Sorting short rows is faster than `np.median`."""
-    twice = np.asarray([*passes_ms, *passes_ms], dtype=np.float64)  # blocks may pass the end
-    ordered = np.sort(twice[drawn], axis=1)
+    ordered = np.sort(np.asarray(passes_ms, dtype=np.float64)[drawn], axis=1)
     count = ordered.shape[1]
-    middle: Samples = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
+    middle: Values = (ordered[:, (count - 1) // 2] + ordered[:, count // 2]) / 2
     return middle
 
 
 def _expanded_tail(tail: float, *, blocks: float) -> float:
-    """Return the tail to cut so that few blocks are as wide as Student's t asks for.
-
-    Source: Hesterberg 2015, section 5.3: Phi(-sqrt(n / (n - 1)) t(1 - tail, n - 1)).
-    """
-    freedom = max(blocks - 1, 1.0)
-    return _NORMAL.cdf(-sqrt((freedom + 1) / freedom) * _t_quantile(1 - tail, freedom))
-
-
-def _t_quantile(share: float, freedom: float) -> float:
-    """Quantile of Student's t by Abramowitz & Stegun 26.7.5, within 1 % from 3 degrees on."""
-    z = _NORMAL.inv_cdf(share)
-    first = (z**3 + z) / 4
-    second = (5 * z**5 + 16 * z**3 + 3 * z) / 96
-    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
-    return z + first / freedom + second / freedom**2 + third / freedom**3
+    """Return the tail to cut so that few blocks are as wide as Student's t asks for."""
+    return _NORMAL.cdf(-expanded(_NORMAL.inv_cdf(1 - tail), freedom=blocks - 1))
