@@ -1,30 +1,22 @@
 """A machine whose costs are known: it takes the place of a model under a sweep."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 from random import Random
 
 import numpy as np
 
+from tests import cells
 from tokensearch.costs.design import OPERATORS, SLOW, Design
 from tokensearch.costs.sweep import swept
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Step, changes_sizes
 from tokensearch.policy.steps import SCORES
 from tokensearch.profiles import Place
-from tokensearch.records import Cell, Machine
 
 SPEC = ModelSpec("toy", blocks=6, patch_tokens=48, prefix_tokens=1, width=8)
-CELL = Cell(
-    device="cpu",
-    dtype="float32",
-    batch=8,
-    resolution=96,
-    backend="eager",
-    threads=1,
-    machine=Machine("a processor", 2, None, "a system", (("torch", "2.9"),)),
-)
+CELL = replace(cells.CELL, resolution=96, threads=1)
 
 
 def slope(tokens: int) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from tests.cells import GPU, ON_GPU
 from tokensearch.errors import MeasurementError
 from tokensearch.records import (
     Cell,
@@ -15,29 +16,6 @@ from tokensearch.records import (
     to_json,
 )
 
-MACHINE = Machine(
-    processor="Example CPU 3000",
-    cores=4,
-    accelerator="Example GPU",
-    system="Linux x86_64",
-    versions=(("python", "3.12.0"), ("torch", "2.9.0")),
-    governor="performance",
-    driver="570.1",
-    max_clock_mhz=1980,
-    power_limit_w=700.0,
-)
-CELL = Cell(
-    device="cuda",
-    dtype="float16",
-    batch=8,
-    resolution=224,
-    backend="eager",
-    threads=4,
-    machine=MACHINE,
-    cache="flushed",
-    attention="flash",
-)
-
 
 def through_a_file(record: Cell | Machine) -> dict[str, Any]:
     written: dict[str, Any] = json.loads(json.dumps(to_json(record)))
@@ -45,15 +23,15 @@ def through_a_file(record: Cell | Machine) -> dict[str, Any]:
 
 
 def test_a_machine_comes_back_from_its_file() -> None:
-    assert machine_from_json(through_a_file(MACHINE)) == MACHINE
+    assert machine_from_json(through_a_file(GPU)) == GPU
 
 
 def test_a_cell_comes_back_from_its_file() -> None:
-    assert cell_from_json(through_a_file(CELL)) == CELL
+    assert cell_from_json(through_a_file(ON_GPU)) == ON_GPU
 
 
 def test_a_cell_that_lacks_something_is_not_filled_up() -> None:
-    written = through_a_file(CELL)
+    written = through_a_file(ON_GPU)
     del written["cache"]
 
     with pytest.raises(KeyError, match="cache"):

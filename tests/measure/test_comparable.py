@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.measure.test_cells import CELL, MACHINE
+from tests.cells import GPU as MACHINE
+from tests.cells import ON_GPU as CELL
 from tokensearch.comparable import Sentinel, differences, disagrees
 from tokensearch.records import Cell, Latency, Machine
 

@@ -4,7 +4,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from tests.report.cells import CELL
+from tests.cells import CELL
 from tests.report.profiles import Parts, profile
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, preset, save_set
 from tokensearch.policy.file import policy_to_json

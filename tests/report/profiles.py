@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from tests.report.cells import CELL
+from tests.cells import CELL
 from tokensearch.policy import Policy
 from tokensearch.policy.file import policy_to_json
 from tokensearch.profiles import PhaseTime, Place, Profile
