@@ -3,15 +3,17 @@ from io import StringIO
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 from rich.console import Console
 
 from tests.report.ledgers import baseline, candidate, of_itself, of_known_terms
 from tokensearch.errors import RunError
 from tokensearch.ledger import Ledger, ledger
+from tokensearch.report import waterfall_picture
 from tokensearch.report.bars import bars
 from tokensearch.report.blocks import block_table, paybacks
-from tokensearch.report.waterfall import term_table, waterfall
-from tokensearch.report.waterfall_picture import draw_waterfall
+from tokensearch.report.waterfall import legend, term_table, waterfall
+from tokensearch.report.waterfall_picture import ROOM, WHISKERS, draw_waterfall
 
 COLUMNS = 100
 
@@ -85,9 +87,9 @@ def test_blocks_show_tokens_terms_and_which_cut_does_not_pay() -> None:
     # Block 3 cuts 10 of the 60 tokens that its MLP lacks: of the 1.8 ms saved there 0.3 are its.
     assert block_table(of_known_terms()).rows == [
         ("0", "100", "-", "-", "~+0.00", "~+0.00", ""),
-        ("1", "100 → 50", "-1.50", "+1.00", "~+0.00", "-0.50", ""),
-        ("2", "100 → 50", "-3.00", "+0.10", "+0.25", "-2.65", ""),
-        ("3", "100 → 40", "-3.30", "+0.50", "+0.25", "-2.55", "its cut does not pay"),
+        ("1", "100 → 50", "+1.50", "+1.00", "~+0.00", "-0.50", ""),
+        ("2", "100 → 50", "+3.00", "+0.10", "+0.25", "-2.65", ""),
+        ("3", "100 → 40", "+3.30", "+0.50", "+0.25", "-2.55", "its cut does not pay"),
         ("outside", "", "~+0.00", "-", "~+0.00", "~+0.00", ""),
     ]
 
@@ -138,6 +140,62 @@ def test_the_picture_has_the_same_bytes_every_time(tmp_path: Path, name: str) ->
 
     assert paths[0].read_bytes() == paths[1].read_bytes()
     assert [path.name for path in paths[0].parent.iterdir()] == [name]
+
+
+def test_a_noisy_residual_does_not_squash_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(waterfall_picture, "save", lambda figure, _: figures.append(figure))
+
+    noisy = of_known_terms(noise_ms=15.0)
+    draw_waterfall(noisy, Path("waterfall.png"))
+
+    (axes,) = figures[0].axes
+    assert axes.get_xlim() == (0, ROOM * WHISKERS * 26.0)
+    row = len(bars(noisy)) - 2
+    residual = [line.get_marker() for line in axes.lines if line.get_ydata()[0] == row]
+    assert residual == ["None", "<", ">"]
+
+
+def test_whiskers_within_the_picture_are_drawn_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Figure] = []
+    monkeypatch.setattr(waterfall_picture, "save", lambda figure, _: figures.append(figure))
+
+    draw_waterfall(of_known_terms(), Path("waterfall.png"))
+
+    (axes,) = figures[0].axes
+    assert {line.get_marker() for line in axes.lines} == {"None", "|"}
+
+
+def test_a_disk_that_fails_while_drawing_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("encoder error -2")
+
+    monkeypatch.setattr(Figure, "savefig", fail)
+    path = tmp_path / "waterfall.png"
+
+    with pytest.raises(RunError) as caught:
+        draw_waterfall(of_known_terms(), path)
+
+    assert str(caught.value) == f"{path} cannot be written: encoder error -2"
+
+
+def test_a_folder_that_is_a_file_is_one_sentence_too(tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+
+    with pytest.raises(RunError, match=r"waterfall\.png cannot be written: Not a directory"):
+        draw_waterfall(of_known_terms(), tmp_path / "out" / "waterfall.png")
+
+
+def test_the_legend_says_what_kind_of_mean_and_how_a_net_comes_about() -> None:
+    in_turn, apart = (
+        legend(ledger(baseline(), candidate(session=session))) for session in ("one", "two")
+    )
+
+    assert "means of the middle half of the passes, at one speed of the machine;" in in_turn
+    assert "at one speed" not in apart
+    assert "net = spent + shifted - saved" in in_turn
 
 
 def test_a_picture_of_an_unknown_kind_is_refused(tmp_path: Path) -> None:

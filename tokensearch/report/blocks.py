@@ -87,7 +87,7 @@ def _share(block: int, term: Term, cut: tuple[int, ...], ledger: Ledger) -> floa
 def block_table(ledger: Ledger) -> Grid:
     """Tokens, and what was saved, spent and shifted, a row per block and one for what is outside.
 
-    Milliseconds, candidate minus baseline; marked are those inside the noise.
+    Milliseconds, candidate minus baseline, but of what is saved; marked are those inside the noise.
     """
     losing = {one.block for one in paybacks(ledger) if one.loses}
     terms: dict[int | None, dict[Kind, Estimate]] = {}
@@ -107,8 +107,9 @@ def block_table(ledger: Ledger) -> Grid:
 
 
 def _figures(found: Mapping[Kind, Estimate], net: Estimate, whole_ms: float) -> tuple[str, ...]:
-    each = [found.get(kind) for kind in _KINDS]
-    return tuple(text.NONE if one is None else marked(one, whole_ms) for one in (*each, net))
+    saved, *rest = (found.get(kind) for kind in _KINDS)
+    each = (None if saved is None else opposite(saved), *rest, net)
+    return tuple(text.NONE if one is None else marked(one, whole_ms) for one in each)
 
 
 def marked(change: Estimate, whole_ms: float) -> str:

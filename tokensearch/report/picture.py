@@ -39,10 +39,11 @@ def save(figure: Figure, path: Path) -> None:
         raise RunError(f"a picture ends in .png or .svg, not in {path.suffix!r}")
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with rc_context({"svg.hashsalt": "tokensearch", "svg.fonttype": "none"}):
-            figure.savefig(part, format=kind, metadata=DATELESS[kind])
-        part.replace(path)
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
-    finally:
-        part.unlink(missing_ok=True)
+        try:
+            with rc_context({"svg.hashsalt": "tokensearch", "svg.fonttype": "none"}):
+                figure.savefig(part, format=kind, metadata=DATELESS[kind])
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:  # taking the part away fails where its folder is none
+        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -35,11 +35,13 @@ def facts(profile: Profile) -> Iterator[str]:
     """What holds for the whole pass, in sentences."""
     plain_ms = profile.plain.median_ms
     yield (
-        f"A pass takes {text.ms(plain_ms)}, {text.rate(profile.cell.batch, plain_ms)}; split by "
-        f"its phases {text.ratio(profile.pass_ms / plain_ms)} as long, of which "
-        f"{text.percent(profile.unknown_ms / profile.pass_ms)} belong to no phase."
+        f"A pass takes {text.ms(plain_ms)}, {text.rate(profile.cell.batch, plain_ms)}, by the "
+        f"median of {text.count(len(profile.plain.passes_ms))}. Times of phases are means of the "
+        f"middle half of passes that are split, {text.ratio(profile.pass_ms / profile.plain_ms)} "
+        f"as long as others; {text.percent(profile.unknown_ms / profile.pass_ms)} belong to no "
+        "phase."
     )
-    if profile.tracing is not None:
+    if profile.tracing is not None and profile.tracing > 1:
         yield (
             f"Under the PyTorch profiler it takes {text.ratio(profile.tracing)} as long; operators "
             "below are of such passes."

@@ -36,9 +36,12 @@ def waterfall(ledger: Ledger) -> RenderableType:
 
 def legend(ledger: Ledger) -> str:
     """What the marks of both tables mean."""
+    speed = ", at one speed of the machine" if ledger.paired else ""
     noise = (
-        f"Milliseconds, candidate minus baseline. {NOISE_MARK} inside the noise: the interval, "
-        "which holds for all terms at once at 95 %, has 0 in it."
+        f"Milliseconds, means of the middle half of the passes{speed}; candidate minus baseline. "
+        "By block, saved is time that is gone: net = spent + shifted - saved. "
+        f"{NOISE_MARK} inside the noise: the interval, which holds for all terms at once at 95 %, "
+        "has 0 in it."
     )
     if not any(one.loses for one in paybacks(ledger)):
         return noise
