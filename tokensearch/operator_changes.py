@@ -9,7 +9,7 @@ import numpy as np
 from tokensearch.profiles import Operator
 from tokensearch.resampling import Estimate, Values, draws, simultaneous
 
-Change = Literal["added", "removed", "increased", "decreased", "same"]
+Change = Literal["added", "removed", "increased", "decreased", "same", "untested"]
 _Name = tuple[str, bool]  # and whether it is a kernel
 
 
@@ -24,14 +24,20 @@ class OperatorChange:
     baseline_calls: float  # per pass
     candidate_calls: float
     ms: Estimate
+    passes: int  # traced of the side that has fewer
 
     @property
     def change(self) -> Change:
-        """What became of it; "same" where the difference is inside the noise."""
+        """What became of it; "same" where the difference is inside the noise.
+
+        "untested" where a side has a single pass, so that nobody knows the noise.
+        """
         if not self.baseline_calls:
             return "added"
         if not self.candidate_calls:
             return "removed"
+        if self.passes < 2:
+            return "untested"
         if not self.ms.proven:
             return "same"
         return "increased" if self.ms.value > 0 else "decreased"
@@ -47,6 +53,7 @@ def operator_changes(
     """
     before, after = _by_name(baseline), _by_name(candidate)
     names = list(dict.fromkeys([*before, *after]))
+    passes = min(_passes(before), _passes(after))
     changes = [
         OperatorChange(
             *name,
@@ -55,8 +62,11 @@ def operator_changes(
             before[name].calls if name in before else 0.0,
             after[name].calls if name in after else 0.0,
             ms,
+            passes,
         )
-        for name, ms in zip(names, _differences(before, after, names, seed=seed), strict=True)
+        for name, ms in zip(
+            names, _differences(before, after, names, passes, seed=seed), strict=True
+        )
     ]
     return tuple(sorted(changes, key=lambda change: -abs(change.ms.value)))
 
@@ -88,17 +98,16 @@ def _passes(side: _Side) -> int:
 
 
 def _differences(
-    before: _Side, after: _Side, names: Sequence[_Name], *, seed: int
+    before: _Side, after: _Side, names: Sequence[_Name], passes: int, *, seed: int
 ) -> Iterator[Estimate]:
-    least = min(_passes(before), _passes(after))
-    if least < 2:
+    if passes < 2:
         for name in names:
             was, is_now = _ms(before, name), _ms(after, name)
             yield Estimate(is_now - was, -was, is_now)
         return
     random = np.random.default_rng(seed)
     drawn = [_drawn(side, names, random) for side in (before, after)]
-    yield from simultaneous([b - a for a, b in zip(*drawn, strict=True)], blocks=least)
+    yield from simultaneous([b - a for a, b in zip(*drawn, strict=True)], blocks=passes)
 
 
 def _drawn(side: _Side, names: Sequence[_Name], random: np.random.Generator) -> list[Values]:

@@ -122,7 +122,7 @@ def _inside(place: Place, sides: _Sides) -> Iterator[Frame]:
             change.name,
             scales[0] * change.baseline_ms,
             scales[1] * change.candidate_ms,
-            change.change != "same",
+            change.change not in ("same", "untested"),
         )
 
 

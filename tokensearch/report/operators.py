@@ -10,6 +10,7 @@ from tokensearch.report import text
 from tokensearch.report.grid import Grid
 
 SHOWN = 20  # rows of a table: what is below is hardly ever worth a look
+UNTESTED = "not testable: one step"
 LONGEST = 48  # characters of a name; kernels of templates have hundreds
 
 
@@ -19,17 +20,23 @@ def change_table(changes: Sequence[OperatorChange]) -> Grid:
         (
             short(change.name),
             "kernel" if change.kernel else "operator",
-            change.change,
+            UNTESTED if change.change == "untested" else change.change,
             f"{text.count(round(change.baseline_calls))} → "
             f"{text.count(round(change.candidate_calls))}",
             text.ms(change.baseline_ms) if change.baseline_ms else text.NONE,
             text.ms(change.candidate_ms) if change.candidate_ms else text.NONE,
-            text.signed_ms_interval(change.ms),
+            _difference(change),
         )
         for change in changes[:SHOWN]
     ]
     columns = ("name", "kind", "change", "calls", "before", "after", "difference")
     return Grid(columns, rows, numbers=frozenset(columns[3:]))
+
+
+def _difference(change: OperatorChange) -> str:
+    """A change with its interval, which of a single pass says nothing."""
+    said = text.signed_ms_interval(change.ms)
+    return said.partition(" [")[0] if change.passes < 2 else said
 
 
 def change_document(changes: Iterable[OperatorChange], names: Sequence[str]) -> dict[str, Any]:
