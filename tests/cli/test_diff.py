@@ -1,55 +1,15 @@
-"""`tokensearch diff` and `tokensearch profile`: what they take, leave and refuse."""
+"""`tokensearch diff`: what it takes, leaves and refuses."""
 
 import gzip
 import json
 from pathlib import Path
 
 import pytest
-import torch
-from typer.testing import CliRunner, Result
 
+from tests.cli.profiled import TINY, refused, run, unused_clock
 from tests.costs.machine import SyntheticMachine, table_of, treads
 from tests.report.fixtures import run_folder
-from tests.report.ledgers import baseline, candidate
-from tests.search import tiny
-from tokensearch.chrome.events import MAX_BYTES
-from tokensearch.cli.main import app
 from tokensearch.costs import save_costs
-from tokensearch.policy import Policy, Pool, save
-from tokensearch.profiles import profile_to_json
-from tokensearch.runtime import describe
-
-TINY = ("--model", "tests.search.tiny:model", "--batch-size", "2", "--seconds", "1")
-
-
-def run(*args: str | Path) -> Result:
-    found = CliRunner().invoke(app, list(map(str, args)))
-    assert isinstance(found.exception, SystemExit | None), found.exception
-    return found
-
-
-@pytest.fixture
-def policy(tmp_path: Path) -> Path:
-    path = tmp_path / "policy.json"
-    save(Policy(describe(tiny.model()), (Pool(2, 8),)), path)
-    return path
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> tuple[Path, Path]:
-    """Two profiles whose every term is known."""
-    paths = tmp_path / "one.json", tmp_path / "other.json"
-    for path, profile in zip(paths, (baseline(), candidate()), strict=True):
-        path.write_text(json.dumps(profile_to_json(profile)))
-    return paths
-
-
-def trace_of(path: Path, *, width: int) -> Path:
-    layer, x = torch.nn.Linear(width, width), torch.ones(64, width)
-    with torch.inference_mode(), torch.profiler.profile() as profiler:
-        layer(x)
-    profiler.export_chrome_trace(str(path))
-    return path
 
 
 def test_a_preset_and_a_policy_are_profiled_on_the_spot(policy: Path, tmp_path: Path) -> None:
@@ -100,47 +60,6 @@ def test_known_terms_are_shown_in_words(stored: tuple[Path, Path]) -> None:
         assert said in found.output
 
 
-def test_two_traces_are_compared_by_operator(tmp_path: Path) -> None:
-    one, other = trace_of(tmp_path / "a.json", width=64), trace_of(tmp_path / "b.json", width=512)
-
-    found = run("diff", one, other, "--json")
-
-    names = {change["name"] for change in json.loads(found.stdout)["operators"]}
-    assert "aten::addmm" in names
-    assert "aten::addmm" in run("diff", one, other).output
-
-
-def test_traces_leave_a_ledger_of_operators_and_say_that_no_steps_are_marked(
-    tmp_path: Path,
-) -> None:
-    one, other = trace_of(tmp_path / "a.json", width=8), trace_of(tmp_path / "b.json", width=8)
-
-    found = run("diff", one, other, "--out", tmp_path / "out")
-
-    document = json.loads((tmp_path / "out" / "ledger.json").read_text())
-    assert document["operators"]
-    assert document["words"] == [
-        f"{trace} marks no steps, so all of it counts as one." for trace in (one, other)
-    ]
-    assert f"{one} marks no steps" in "".join(found.stdout.splitlines())
-
-
-def test_traces_of_two_devices_say_which(tmp_path: Path) -> None:
-    one, other = trace_of(tmp_path / "a.json", width=8), tmp_path / "b.json"
-    document = json.loads(one.read_text())
-    first = next(event for event in document["traceEvents"] if event.get("cat") == "cpu_op")
-    kernel = {"cat": "kernel", "name": "gemm", "pid": 0, "tid": 7, "args": {}}
-    document["traceEvents"].append(first | kernel)
-    document["deviceProperties"] = [{"id": 0, "name": "Example GPU"}]
-    other.write_text(json.dumps(document))
-
-    words = json.loads(run("diff", one, other, "--json").stdout)["words"]
-
-    assert words[0] == (
-        f"The devices differ: {one} ran on the host alone and {other} ran on Example GPU."
-    )
-
-
 def test_cautions_stand_in_the_document_and_in_the_file(
     stored: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -149,21 +68,6 @@ def test_cautions_stand_in_the_document_and_in_the_file(
     assert "caution: few passes were timed" in found.stderr
     for document in (found.stdout, (tmp_path / "out" / "ledger.json").read_text()):
         assert "few_passes" in json.loads(document)["cautions"]
-
-
-def test_profiling_again_leaves_only_the_newer_trace_and_what_is_no_trace(tmp_path: Path) -> None:
-    own, other = (tmp_path / "tensorboard" / name for name in ("none", "other"))
-    for folder in (own, other):
-        folder.mkdir(parents=True)
-        (folder / "none.1.pt.trace.json.gz").touch()
-    (own / "notes.txt").touch()
-
-    run("profile", *TINY, "--out", tmp_path)
-
-    (trace,) = own.glob("*.gz")
-    assert trace.name != "none.1.pt.trace.json.gz"
-    assert (own / "notes.txt").exists()
-    assert list(other.iterdir())
 
 
 def test_a_run_folder_stands_for_its_answers_profile(tmp_path: Path) -> None:
@@ -175,22 +79,18 @@ def test_a_run_folder_stands_for_its_answers_profile(tmp_path: Path) -> None:
     assert json.loads(found.stdout)["difference_ms"]["value"] == 0
 
 
-def refused(*args: str | Path) -> str:
-    found = run("diff", *args)
-    assert found.exit_code == 1, found.output
-    assert found.stdout == ""
-    said = found.stderr[found.stderr.index("error: ") :]
-    _, *notes = said.splitlines()
-    assert all(note.startswith("  ") for note in notes)
-    return said
-
-
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [
         ("cut.json", b'{"traceEvents": [{"ph": "X", "cat": "cpu', "JSON"),
         ("broken.json.gz", gzip.compress(b"x" * 100_000)[:40] + b"!", "ended before"),
         ("other.json", b'{"$schema": "speedscope", "profiles": []}', "traceEvents"),
+        ("other.json", b'{"profiles": []}', "accepted are names of presets, policy files"),
+        (
+            "costs.json",
+            b'{"format": "tokensearch.costs"}',
+            "format 'tokensearch.costs'; accepted are",
+        ),
         ("profile.json", b'{"format": "tokensearch.profile", "version": 9}', "version 9"),
         ("policy.json", b'{"format": "tokensearch.policy", "version": 1}', "model"),
     ],
@@ -207,16 +107,6 @@ def test_a_damaged_file_is_refused_in_a_sentence(
     assert name in message
 
 
-def test_a_trace_that_is_too_large_is_refused_unread(
-    stored: tuple[Path, Path], tmp_path: Path
-) -> None:
-    path = tmp_path / "huge.json"
-    with path.open("wb") as file:
-        file.truncate(MAX_BYTES + 1)  # a hole: nothing is written
-
-    assert "200 MB" in refused(stored[0], path)
-
-
 def test_profiles_of_two_models_are_refused(stored: tuple[Path, Path]) -> None:
     document = json.loads(stored[1].read_text()) | {"model": "another"}
     stored[1].write_text(json.dumps(document))
@@ -228,16 +118,13 @@ def test_a_policy_that_does_not_fit_is_refused(policy: Path) -> None:
     assert "the policy was made for" in refused("none", policy, "--model", "demo")
 
 
-def test_an_unknown_preset_is_refused() -> None:
-    assert "tome-r99x" in refused("none", "tome-r99x", *TINY)
+def test_an_unknown_preset_is_refused_before_a_model_is_named(tmp_path: Path) -> None:
+    found = run("diff", "none", "tome-r99x", *TINY, "--out", tmp_path / "out")
 
-
-def test_a_trace_cannot_be_compared_with_a_preset(tmp_path: Path) -> None:
-    assert "none is neither" in refused("none", trace_of(tmp_path / "a.json", width=8))
-
-
-def unused_clock(*_: object, **__: object) -> None:
-    raise AssertionError("what is refused must be refused before anything is timed")
+    assert found.exit_code == 1
+    assert found.stderr.startswith("error: preset 'tome-r99x' is unknown; the nearest are")
+    assert "Chrome traces" in found.stderr
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("verb", ["diff", "profile", "sweep"])
@@ -287,62 +174,8 @@ def test_what_was_timed_is_left_even_when_no_ledger_can_be_made_of_it(
     assert len(list((tmp_path / "out").rglob("profile.json"))) == 2
 
 
-def test_costs_are_refused_with_traces(tmp_path: Path) -> None:
-    trace = trace_of(tmp_path / "a.json", width=8)
-
-    said = refused(trace, trace, "--costs", tmp_path / "costs.json")
-
-    assert "--costs are of token counts, of which a Chrome trace has none" in said
-
-
-def test_costs_that_cannot_be_written_are_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    swept = table_of(SyntheticMachine(treads), seconds=10)
-    monkeypatch.setattr("tokensearch.costs.sweep.sweep", lambda *_, **__: swept)
-    (tmp_path / "costs.json").mkdir()
-
-    found = run("profile", "--sweep", *TINY, "--out", tmp_path)
-
-    assert found.exit_code == 1
-    assert "costs.json cannot be written: Is a directory" in found.stderr
-
-
 def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:
     assert "no profile and no run" in refused("none", tmp_path)
-
-
-def test_a_profile_is_printed_and_left(tmp_path: Path) -> None:
-    found = run("profile", *TINY, "--out", tmp_path)
-
-    assert found.exit_code == 0, found.output
-    assert "GFLOP/s" in found.stdout
-    assert json.loads((tmp_path / "profile.json").read_text())["name"] == "none"
-
-
-def test_a_profile_takes_a_policy_or_a_preset_and_not_both(policy: Path) -> None:
-    assert run("profile", "--policy", policy, "--preset", "none").exit_code == 2
-    assert json.loads(run("profile", "--policy", policy, *TINY, "--json").stdout)["floor"]
-
-
-def test_a_preset_is_no_policy_file() -> None:
-    found = run("profile", "--policy", "none", *TINY)
-
-    assert found.exit_code == 1
-    assert "none is no policy" in found.stderr
-
-
-def test_a_trace_is_no_policy_file_either(tmp_path: Path) -> None:
-    trace = trace_of(tmp_path / "trace.json", width=8)
-
-    found = run("profile", "--policy", trace, *TINY)
-
-    assert found.exit_code == 1
-    assert "trace.json is no policy file and no folder of a run" in found.stderr
-
-
-def test_work_is_said_to_be_that_of_a_batch() -> None:
-    assert "A pass of 2 images needs" in run("profile", *TINY).stdout
 
 
 def test_beside_a_stored_profile_the_other_is_taken_in_its_cell(
@@ -364,3 +197,39 @@ def test_the_folder_of_a_diff_says_which_of_its_folders_are_profiles(
     run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
 
     assert "give its folder baseline or candidate" in refused(tmp_path / "out", "none")
+
+
+def test_all_that_was_left_is_named(stored: tuple[Path, Path], tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+
+    named = run("diff", *stored, "--out", folder).stdout.split()
+
+    left = {str(path) for path in folder.rglob("*") if path.is_file()}
+    assert left <= set(named)
+
+
+def test_options_that_would_be_ignored_are_refused(stored: tuple[Path, Path]) -> None:
+    said = refused(*stored, "--model", "deit_s", "--batch-size", "4", "--seconds", "5")
+
+    assert said.startswith(
+        "error: --model, --batch-size and --seconds are for what is profiled on the spot, but "
+    )
+    assert said.endswith("are stored; leave them out\n")
+
+
+def test_another_batch_than_that_of_the_stored_profile_is_refused(
+    policy: Path, stored: tuple[Path, Path]
+) -> None:
+    said = refused(stored[0], policy, "--batch-size", "4")
+
+    assert "--batch-size is 4, but the stored profile un-reduced was taken with 8" in said
+
+
+def test_a_picture_that_cannot_be_drawn_is_one_sentence(
+    stored: tuple[Path, Path], tmp_path: Path
+) -> None:
+    (tmp_path / "out" / "waterfall.png").mkdir(parents=True)
+
+    assert "waterfall.png cannot be written: Is a directory" in refused(
+        *stored, "--out", tmp_path / "out"
+    )

@@ -1,5 +1,6 @@
 """A profile splits real passes of a model under a policy, and says what they did."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch import nn
 
 from tests.search import tiny
+from tokensearch.errors import MeasurementError
 from tokensearch.measure import Effort, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
 from tokensearch.profiles import REDUCING, Profile
@@ -142,3 +144,16 @@ def test_the_model_is_left_as_it_was() -> None:
 
     assert torch.equal(before, after)
     assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_cell_whose_caches_are_emptied_is_refused() -> None:
+    emptied = replace(CELL, cache="flushed")
+
+    with pytest.raises(MeasurementError, match="the cell has cache 'flushed', which only a"):
+        profile(
+            tiny.model(),
+            {"none": Policy(SPEC)},
+            images=torch.zeros(2, 3, 32, 32),
+            cell=emptied,
+            plan=PLAN,
+        )

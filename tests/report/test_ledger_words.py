@@ -18,13 +18,13 @@ from tests.report.ledgers import (
     work,
 )
 from tests.report.profiles import passes
-from tokensearch.costs import Tread
+from tokensearch.costs import Staircase, Tread
 from tokensearch.ledger import Ledger, Term, ledger
 from tokensearch.policy import Policy, Prune
 from tokensearch.policy.file import policy_to_json
 from tokensearch.profiles import Operator, PhaseTime, Profile
 from tokensearch.records import Backend, Latency
-from tokensearch.report.ledger_words import Staircase, in_words
+from tokensearch.report.ledger_words import in_words
 from tokensearch.resampling import Estimate
 
 
@@ -73,7 +73,9 @@ def test_slower_is_said_as_plainly_as_faster() -> None:
 def test_without_proof_neither_is_called_faster() -> None:
     found = of_known_terms(plain_ms=26.1)
 
-    assert in_words(found)[0].endswith(": neither is proven to be faster.")
+    assert in_words(found)[0].endswith(
+        ": neither is proven to be faster; profile for longer (`diff --seconds`)."
+    )
 
 
 def test_a_ledger_that_does_not_close_says_by_how_much() -> None:
@@ -88,7 +90,7 @@ def test_a_residual_inside_a_wide_noise_is_not_known_to_be_nothing() -> None:
 
     assert closing.startswith("Not known whether the ledger closes: its residual of +5.2 ms [")
     assert closing.endswith(
-        "] is 1022.1 % of the difference, inside the noise; time it for longer."
+        "] is 1022.1 % of the difference, inside the noise; profile for longer (`diff --seconds`)."
     )
 
 
@@ -119,7 +121,9 @@ def test_an_empty_ledger_says_how_large_a_change_would_have_been_seen() -> None:
     assert sentence.startswith(
         "Nothing differs beyond the noise: again takes 26.0 ms a pass, un-reduced 26.0 ms, 1.00x ["
     )
-    assert sentence.endswith(" us to be seen.")
+    assert sentence.endswith(
+        " us to be seen; to see smaller ones, profile for longer (`diff --seconds`)."
+    )
 
 
 @pytest.mark.parametrize(
@@ -253,7 +257,8 @@ def test_a_mask_that_saves_time_is_not_said_to_cost_any() -> None:
 
 
 def stairs(*treads: Tread, **cell: Any) -> Staircase:
-    return Staircase(treads, replace(baseline().cell, **cell))
+    swept = replace(baseline().cell, **cell)
+    return Staircase(swept, counts=(), measured_ms=(), error_ms=(), ms=(), treads=treads)
 
 
 def tread(first: int, last: int, *, real: bool) -> Tread:
@@ -332,6 +337,12 @@ def test_tracing_says_what_it_costs() -> None:
         "Under the PyTorch profiler a pass takes 1.50x as long: operators and kernels say where "
         "time goes, not how much there is of it."
     )
+
+
+def test_tracing_that_seems_to_cost_nothing_is_not_spoken_of() -> None:
+    sides = baseline(traced_ms=(19.5,)), candidate(traced_ms=(15.3,))
+
+    assert said(ledger(*sides), "profiler") == ""
 
 
 def in_one_piece(ms: float) -> tuple[PhaseTime, ...]:

@@ -5,16 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from tokensearch.cli.options import (
-    DEMO,
-    BackendOption,
-    BatchOption,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    RescaleOption,
-    SeedOption,
-)
+from tokensearch.cli.asked import Asked, asking
+from tokensearch.cli.options import JsonOption
 
 SideArgument = Annotated[
     str,
@@ -23,26 +15,23 @@ SideArgument = Annotated[
 SECONDS = 90.0  # DeiT-S at batch 8 on two cores: some forty rounds
 
 
+@asking
 def diff(
     a: SideArgument,
     b: SideArgument,
-    model: Annotated[
-        str | None,
-        Option("--model", metavar="NAME", help="as in `run`; default: what A or B was made for"),
-    ] = None,
-    rescale: RescaleOption = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    batch_size: BatchOption = 8,
-    backend: BackendOption = "eager",
+    asked: Asked,
     seconds: Annotated[
-        float, Option("--seconds", min=1.0, help="of passes, for what is profiled on the spot")
+        float,
+        Option(
+            "--seconds",
+            min=1.0,
+            help="of passes, for what is profiled on the spot; at least 12 rounds are timed",
+        ),
     ] = SECONDS,
     costs: Annotated[
         Path | None,
         Option("--costs", metavar="FILE", help="costs.json of `profile --sweep`, for its steps"),
     ] = None,
-    seed: SeedOption = 0,
     out_folder: Annotated[
         Path | None,
         Option("--out", metavar="DIR", help="folder for profiles, traces, ledger and pictures"),
@@ -56,32 +45,35 @@ def diff(
     backend of that.
     """
     from tokensearch.chrome import ChromeTrace
-    from tokensearch.cli.explain import costs_for, explain, explain_traces
+    from tokensearch.cli.explain import costs_for, explain
+    from tokensearch.cli.explain_traces import explain_traces
     from tokensearch.cli.files import made
-    from tokensearch.cli.profiled import Asked, profiles_of
-    from tokensearch.cli.sides import model_of, read_side, settled
+    from tokensearch.cli.profiled import profiles_of
+    from tokensearch.cli.sides import is_stored, read_side, settled
     from tokensearch.cli.subject import resolve_name
     from tokensearch.errors import MeasurementError
     from tokensearch.profiles import Profile
 
-    sides = [read_side(a), read_side(b)]
+    names, sides = (a, b), [read_side(a), read_side(b)]
     if any(isinstance(side, ChromeTrace) for side in sides):
         if costs is not None:
             raise MeasurementError("--costs are of token counts, of which a Chrome trace has none")
-        explain_traces(sides, names=(a, b), folder=out_folder, as_json=as_json)
+        if all(map(is_stored, sides)):
+            asked.refuse_beside(names)
+        explain_traces(sides, names=names, folder=out_folder, as_json=as_json)
         return
     wanted = settled(sides)
-    asked = Asked(
-        model or model_of(wanted) or DEMO, device, dtype, batch_size, backend, seed, rescale=rescale
-    ).beside(wanted)
+    if all(map(is_stored, wanted)):
+        asked.refuse_beside(names)
+    asked = asked.beside(wanted)
     if out_folder is not None:
         made(out_folder)
     table = None
     if costs is not None:  # what cannot be used is refused before anything is timed
         last = wanted[1]
-        name = last.model if isinstance(last, Profile) else resolve_name(asked.model)
+        name = last.model if isinstance(last, Profile) else resolve_name(asked.name)
         table = costs_for(costs, name)
     baseline, candidate = profiles_of(
-        wanted, names=(a, b), asked=asked, seconds=seconds, folder=out_folder
+        wanted, names=names, asked=asked, seconds=seconds, folder=out_folder
     )
     explain(baseline, candidate, costs=table, folder=out_folder, as_json=as_json)

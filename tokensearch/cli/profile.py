@@ -1,27 +1,21 @@
 """`tokensearch profile`."""
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
 
+from tokensearch.cli.asked import Asked, asking
 from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.files import made, write
-from tokensearch.cli.options import (
-    DEMO,
-    BackendOption,
-    BatchOption,
-    DeviceOption,
-    DtypeOption,
-    JsonOption,
-    RescaleOption,
-    SeedOption,
-)
-from tokensearch.cli.profiled import Asked, profiles_of
+from tokensearch.cli.options import JsonOption
+from tokensearch.cli.profiled import profiles_of
 from tokensearch.cli.progress import listener
-from tokensearch.cli.sides import PROFILE_FILE, model_of, read_side, settled
-from tokensearch.errors import PolicyError
+from tokensearch.cli.remedies import said
+from tokensearch.cli.sides import PROFILE_FILE, Side, read_preset, read_side, settled
+from tokensearch.errors import MeasurementError, PolicyError
 from tokensearch.policy import Policy
 from tokensearch.profiles import Profile, profile_to_json
 from tokensearch.run_folder import RunFolder
@@ -33,30 +27,27 @@ SECONDS, SWEEP_SECONDS = 20.0, 150.0
 COSTS_FILE, STAIRS = "costs.json", "staircase.png"
 
 
+@asking
 def profile(
-    model: Annotated[
-        str | None,
-        Option("--model", metavar="NAME", help="as in `run`; default: what the policy is for"),
-    ] = None,
+    asked: Asked,
     policy: Annotated[
         str | None, Option("--policy", metavar="FILE", help="policy file, or folder of a run")
     ] = None,
     preset: Annotated[
         str | None, Option("--preset", metavar="NAME", help="published schedule; see `presets`")
     ] = None,
-    rescale: RescaleOption = False,
     sweep: Annotated[
         bool,
         Option("--sweep", help="measure what every token count and operator costs: costs.json"),
     ] = False,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    batch_size: BatchOption = 8,
-    backend: BackendOption = "eager",
     seconds: Annotated[
-        float | None, Option("--seconds", min=1.0, help="of passes; 20, and 150 for a sweep")
+        float | None,
+        Option(
+            "--seconds",
+            min=1.0,
+            help="of passes: 20, and at least 12 rounds are timed; for a sweep 150",
+        ),
     ] = None,
-    seed: SeedOption = 0,
     out_folder: Annotated[
         Path | None,
         Option("--out", metavar="DIR", help="folder for profile.json and traces, or costs.json"),
@@ -69,10 +60,8 @@ def profile(
     """
     if sum((policy is not None, preset is not None, sweep)) > 1:
         raise typer.BadParameter("--policy, --preset and --sweep exclude one another")
-    side = _read(policy) if policy is not None else preset or "none"
-    asked = Asked(
-        model or model_of([side]) or DEMO, device, dtype, batch_size, backend, seed, rescale=rescale
-    )
+    side = _read(policy) if policy is not None else read_preset(preset or "none")
+    asked = asked.beside([side])
     if out_folder is not None:
         made(out_folder)
     if sweep:
@@ -91,7 +80,10 @@ def profile(
 
 def _read(name: str) -> Policy:
     """Read a policy, or the answer of a run."""
-    side = read_side(name)
+    side: Side | None = None
+    if Path(name).exists():
+        with suppress(MeasurementError):  # a damaged profile or trace is no policy either
+            side = read_side(name)
     if not isinstance(side, Policy | RunFolder):
         raise PolicyError(
             f"{name} is no policy file and no folder of a run; --preset takes the names of presets"
@@ -109,7 +101,7 @@ def _hand_out(found: Profile, folder: Path | None, *, as_json: bool) -> None:
     from tokensearch.report.profile_text import profile_text
 
     for doubt in doubts(found, found):
-        caution(doubt.value)
+        caution(said(doubt))
     if as_json:
         print_json(document)
         return
@@ -122,11 +114,12 @@ def _hand_out(found: Profile, folder: Path | None, *, as_json: bool) -> None:
 
 
 def _swept(asked: Asked, seconds: float) -> "CostTable":
+    from tokensearch.cli.timed import timed
     from tokensearch.costs.sweep import sweep
 
-    ready = asked.timed()
+    ready = timed(asked)
     with listener(err) as watcher:
-        watcher.stage("sweeping token counts and operators")
+        watcher.stage("sweeping token counts and operators", unit="s")
         return sweep(
             ready.model,
             images=ready.images,

@@ -1,9 +1,9 @@
 """Profiles of what a command was given: those that exist, and those that are taken on the spot."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from tokensearch.cli.console import caution, err
 from tokensearch.cli.files import made
@@ -12,63 +12,23 @@ from tokensearch.policy import Policy, preset
 from tokensearch.profiles import Profile
 
 if TYPE_CHECKING:
-    from tokensearch.cli.subject import DTypeName
+    from tokensearch.cli.asked import Asked
+    from tokensearch.cli.progress import Lines, Live
     from tokensearch.cli.timed import Timed
-    from tokensearch.records import Backend
 
 # Rounds: below the least an interval says little; the most is never reached before the seconds.
-WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS = 3, 12, 5000
+WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS = 3, 12, 5000  # the help of --seconds names the least
 # A diff is done early when its ratio is known so well, and the ledger closes so surely.
 RATIO_REACH, CLOSING_REACH = 0.005, 0.02
 TRACES = "tensorboard"  # the folder, within that of the profiles
 AGAIN = " again"  # what a side is called that is compared with itself
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The model and the cell in which something is profiled on the spot."""
-
-    model: str
-    device: str
-    dtype: "DTypeName"
-    batch: int
-    backend: "Backend"
-    seed: int
-    rescale: bool = False
-
-    def beside(self, sides: Sequence[Policy | Profile | str]) -> "Asked":
-        """The same in the cell of a stored profile, if there is one to be compared with."""
-        for side in sides:
-            if isinstance(side, Profile):
-                cell = side.cell
-                kind = cast("DTypeName", cell.dtype)
-                return replace(self, dtype=kind, batch=cell.batch, backend=cell.backend)
-        return self
-
-    def timed(self) -> "Timed":
-        """Prepare the model, and say which it is."""
-        from tokensearch.cli.timed import timed
-
-        ready = timed(
-            self.model,
-            device=self.device,
-            dtype=self.dtype,
-            batch=self.batch,
-            backend=self.backend,
-            seed=self.seed,
-        )
-        err.print(
-            f"model {self.model} is {ready.spec.name}, on {ready.cell.device}, {self.dtype}, "
-            f"batch {self.batch}, {self.backend}; weights and images are random"
-        )
-        return ready
-
-
 def profiles_of(
     sides: Sequence[Policy | Profile | str],
     *,
     names: Sequence[str],
-    asked: Asked,
+    asked: "Asked",
     seconds: float,
     folder: Path | None = None,
 ) -> tuple[Profile, ...]:
@@ -87,28 +47,20 @@ def profiles_of(
 
 
 def _taken(
-    sides: Mapping[str, Policy | str], asked: Asked, seconds: float, folder: Path | None
+    sides: Mapping[str, Policy | str], asked: "Asked", seconds: float, folder: Path | None
 ) -> dict[str, Profile]:
     """Profile policies and presets in turn, with progress on stderr."""
     from tokensearch.cli.progress import listener
+    from tokensearch.cli.timed import timed
     from tokensearch.measure import Effort
     from tokensearch.profiling import Plan, profile
 
-    ready = asked.timed()
+    ready = timed(asked)
     policies = {name: _policy(side, ready, asked) for name, side in sides.items()}
     traces = None if folder is None else _cleared(folder / TRACES, policies)
     effort = Effort(WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS, seconds)
     with listener(err) as watcher:
-        watcher.stage(f"profiling {' and '.join(policies)}")
-
-        def tell(rounds: int, spent: float) -> None:
-            watcher.progress(
-                done=min(round(spent), round(seconds)),
-                total=round(seconds),
-                seconds_left=max(0.0, seconds - spent),
-                text=f"{rounds} rounds",
-            )
-
+        watcher.stage(f"profiling {' and '.join(policies)}", unit="s")
         found = profile(
             ready.model,
             policies,
@@ -117,9 +69,32 @@ def _taken(
             plan=Plan(effort, seed=asked.seed),
             folder=traces,
             enough=_enough,
-            tell=tell,
+            tell=_Telling(watcher, seconds),
+            stage=watcher.stage,
         )
     return {one.name: one for one in found}
+
+
+class _Telling:
+    """Says how far the timing is: in seconds, and then in rounds where those were too few."""
+
+    def __init__(self, watcher: "Live | Lines", seconds: float) -> None:
+        self._watcher, self._seconds = watcher, seconds
+        self._going_on = False
+
+    def __call__(self, rounds: int, spent: float) -> None:
+        """Hear the rounds that were counted, and the seconds that all took."""
+        over = spent >= self._seconds
+        if over and not self._going_on and rounds < LEAST_ROUNDS:
+            self._going_on = True
+            self._watcher.stage("going on to the fewest that an interval takes", unit="rounds")
+        if self._going_on:
+            left_s = spent / (WARMUP_ROUNDS + rounds) * (LEAST_ROUNDS - rounds)
+            done, total, text = rounds, LEAST_ROUNDS, ""
+        else:
+            left_s, total = max(0.0, self._seconds - spent), ceil(self._seconds)
+            done, text = total if over else int(spent), f"{rounds} rounds"
+        self._watcher.progress(done=done, total=total, seconds_left=left_s, text=text)
 
 
 def _cleared(traces: Path, names: Iterable[str]) -> Path:
@@ -136,7 +111,7 @@ def _cleared(traces: Path, names: Iterable[str]) -> Path:
     return traces
 
 
-def _policy(side: Policy | str, ready: "Timed", asked: Asked) -> Policy:
+def _policy(side: Policy | str, ready: "Timed", asked: "Asked") -> Policy:
     """Return the policy of a side for the model at hand, and say so where it was rescaled."""
     from tokensearch.report.presets import is_rescaled, rescaled_line
 

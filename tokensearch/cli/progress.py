@@ -25,6 +25,7 @@ class Lines:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._said = 0.0
+        self._unit = ""
 
     def __enter__(self) -> "Lines":
         return self
@@ -37,8 +38,9 @@ class Lines:
     ) -> None:
         return None
 
-    def stage(self, title: str) -> None:
-        """Begin a new stage."""
+    def stage(self, title: str, *, unit: str = "") -> None:
+        """Begin a new stage, whose progress is counted in `unit`."""
+        self._unit = unit and f" {unit}"
         self._console.print(title)
 
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
@@ -47,7 +49,7 @@ class Lines:
         if done == total or now - self._said >= LINE_EVERY_S:
             self._said = now
             left = f", {_left(seconds_left)}" if seconds_left else ""
-            self._console.print(f"  {done} of {total}{left}  {text}".rstrip())
+            self._console.print(f"  {done} of {total}{self._unit}{left}  {text}".rstrip())
 
     def caution(self, text: str) -> None:
         """Say what the user should know."""
@@ -60,10 +62,11 @@ class Live:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._task: TaskID | None = None
+        self._unit = ""
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("{task.fields[left]} {task.fields[text]}"),
             console=console,
@@ -81,18 +84,22 @@ class Live:
     ) -> None:
         self._bars.stop()
 
-    def stage(self, title: str) -> None:
-        """Begin a new bar; the one before stays as it is."""
+    def stage(self, title: str, *, unit: str = "") -> None:
+        """Begin a new bar, which counts in `unit`; the one before stays as it is."""
         if self._task is not None:
             self._bars.update(self._task, left="", text="")
             self._bars.stop_task(self._task)
-        self._task = self._bars.add_task(title, total=1, left="", text="")
+        self._unit = unit and f" {unit}"
+        self._task = self._bars.add_task(title, total=None, count="", left="", text="")
 
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
         """Move the bar."""
         if self._task is not None:
             left = _left(seconds_left) if seconds_left else ""
-            self._bars.update(self._task, completed=done, total=total, left=left, text=text)
+            count = f"{done}/{total}{self._unit}"
+            self._bars.update(
+                self._task, completed=done, total=total, count=count, left=left, text=text
+            )
 
     def caution(self, text: str) -> None:
         """Say what the user should know, above the bars."""

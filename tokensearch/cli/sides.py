@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tokensearch.chrome import ChromeTrace, read_trace
-from tokensearch.errors import MeasurementError, RunError
-from tokensearch.policy import Policy, is_file
+from tokensearch.errors import MeasurementError, PolicyError, RunError
+from tokensearch.policy import RANDOM, Policy, find, is_file
 from tokensearch.policy.file import FORMAT as POLICY_FORMAT
 from tokensearch.policy.file import policy_from_json
 from tokensearch.profiles import FORMAT as PROFILE_FORMAT
@@ -16,7 +16,12 @@ from tokensearch.run_folder import RunFolder
 
 # Ours are a few megabytes at most; what is larger can only be a trace, which has its own limit.
 LARGEST_OWN = 64 * 2**20
+OURS = "tokensearch."  # begins the name of every format of ours
 
+ACCEPTED = (
+    "accepted are names of presets, policy files, folders of runs, profiles (folders or files) and "
+    "Chrome traces"
+)
 PROFILE_FILE, LEDGER_FILE = "profile.json", "ledger.json"
 Side = Policy | Profile | ChromeTrace | RunFolder | str  # a string is the name of a preset
 
@@ -27,12 +32,23 @@ def read_side(name: str) -> Side:
     Raises:
         MeasurementError: A file is neither policy, profile nor trace, or is damaged.
         RunError: A folder is neither of a run nor of a profile.
-        PolicyError: A policy file is damaged.
+        PolicyError: A policy file is damaged, or no preset is called that.
     """
     path = Path(name)
     if path.is_dir():
         return _folder(path)
-    return _file(path) if is_file(name) or path.suffix == ".gz" else name
+    if is_file(name) or path.suffix == ".gz":
+        return _file(path)
+    try:
+        return read_preset(name)
+    except PolicyError as error:  # or a path that was mistyped
+        error.add_note(ACCEPTED)
+        raise
+
+
+def is_stored(side: Side) -> bool:
+    """Whether it was timed before, so that options of a cell mean nothing to it."""
+    return isinstance(side, Profile | ChromeTrace)
 
 
 def settled(sides: Sequence[Side]) -> list[Policy | Profile | str]:
@@ -62,6 +78,12 @@ def model_of(sides: Sequence[Policy | Profile | str]) -> str | None:
     return None
 
 
+def read_preset(name: str) -> str:
+    """Return the name of a preset; PolicyError with the nearest if there is none."""
+    find(name.removeprefix(RANDOM))
+    return name
+
+
 def _folder(path: Path) -> Profile | RunFolder:
     if (path / PROFILE_FILE).is_file():
         return _profile(path / PROFILE_FILE)
@@ -76,18 +98,28 @@ def _folder(path: Path) -> Profile | RunFolder:
 def _file(path: Path) -> Policy | Profile | ChromeTrace:
     document = _own(path)
     if document is None:
-        return read_trace(path)
+        return _trace(path)
     try:
         if document["format"] == PROFILE_FORMAT:
             return profile_from_json(document)
-        return policy_from_json(document)
+        if document["format"] == POLICY_FORMAT:
+            return policy_from_json(document)
+        raise MeasurementError(f"the file has format {document['format']!r}; {ACCEPTED}")
     except ValueError as error:
         error.add_note(f"in {path}")
         raise
 
 
+def _trace(path: Path) -> ChromeTrace:
+    try:
+        return read_trace(path)
+    except MeasurementError as error:
+        error.add_note(ACCEPTED)
+        raise
+
+
 def _own(path: Path) -> dict[str, Any] | None:
-    """Return the document of a file in one of our own formats, None where it is in another's."""
+    """Return the document of a file in a format of ours, None where it is in another's."""
     try:
         if path.stat().st_size > LARGEST_OWN:
             return None
@@ -96,7 +128,7 @@ def _own(path: Path) -> dict[str, Any] | None:
         raise MeasurementError(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError):
         return None
-    own = isinstance(document, dict) and document.get("format") in (PROFILE_FORMAT, POLICY_FORMAT)
+    own = isinstance(document, dict) and str(document.get("format")).startswith(OURS)
     return document if own else None
 
 

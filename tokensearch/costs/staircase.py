@@ -13,6 +13,7 @@ from tokensearch.costs.curves import isotonic
 from tokensearch.costs.parts import ATTENTION, MLP
 from tokensearch.costs.prices import Floats, Ints
 from tokensearch.costs.table import CostTable
+from tokensearch.records import Cell
 
 # Counts on one tread cost the same within this share: less would drown in any policy's latency.
 SAME = 0.01
@@ -37,6 +38,7 @@ class Tread:
 class Staircase:
     """What a whole usual block costs, by patch tokens that enter it and stay."""
 
+    cell: Cell  # in which it was swept
     counts: tuple[int, ...]
     measured_ms: tuple[float, ...]
     error_ms: tuple[float, ...]
@@ -74,6 +76,7 @@ def staircase(table: CostTable) -> Staircase:
     off = np.array([scale * hypot(*(half.error_of(count) for half in halves)) for count in counts])
     fit = isotonic(ms, 1 / np.square(off))
     return Staircase(
+        table.cell,
         tuple(counts),
         tuple(ms.tolist()),
         tuple(off.tolist()),

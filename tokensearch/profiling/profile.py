@@ -53,6 +53,7 @@ def profile(
     folder: Path | None = None,
     enough: Callable[[tuple[Profile, ...]], bool] = lambda _: False,
     tell: Callable[[int, float], None] = lambda *_: None,
+    stage: Callable[[str], None] = lambda _: None,
 ) -> tuple[Profile, ...]:
     """Profile `model` under each of `policies`, by name, in turn with one another.
 
@@ -60,11 +61,15 @@ def profile(
     folder   where the profiler leaves its traces; None for nowhere
     enough   asked now and then with the profiles so far; ends the timing when true
     tell     hears after every round how many have been counted, and the seconds they took
+    stage    hears what comes once the timing is over
 
     MeasurementError for a cell whose caches are emptied: only whole passes can be timed so.
     """
     if cell.cache != "warm":
-        raise MeasurementError(f"a profile wants warm caches; those of the cell are {cell.cache}")
+        raise MeasurementError(
+            f"a profile is of passes with warm caches; the cell has cache {cell.cache!r}, which "
+            "only a comparison of whole passes can time"
+        )
     blank = _blank(model, policies, cell)
     with torch.inference_mode(), ExitStack() as stack:
         ready = [
@@ -90,6 +95,7 @@ def profile(
             tell=tell,
         )
         conditions = watch.stop()
+        stage("counting work and tracing operators")
         top = _ceilings(cell) if plan.roofline else None
         return tuple(
             _traced(_counted(replace(one, conditions=conditions), of, top), of, plan, folder)

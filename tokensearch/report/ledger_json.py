@@ -4,12 +4,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from tokensearch.costs import Staircase
 from tokensearch.ledger import Ledger, Term
 from tokensearch.operator_changes import OperatorChange
 from tokensearch.profiles import Profile
 from tokensearch.records import to_json
 from tokensearch.report.blocks import paybacks
-from tokensearch.report.ledger_words import Staircase, in_words
+from tokensearch.report.ledger_words import in_words
 from tokensearch.resampling import LEVEL
 
 FORMAT, VERSION = "tokensearch.ledger", 1
@@ -19,7 +20,8 @@ def ledger_to_json(ledger: Ledger, staircase: Staircase | None = None) -> dict[s
     """Return the ledger: milliseconds, candidate minus baseline; every interval of 95 %.
 
     The intervals of terms, sums and residual hold all at once; those of `difference` and `ratio`
-    each for itself. `proven` is whether an interval leaves out "no change".
+    each for itself. `proven` is whether an interval leaves out "no change". Passes are means of
+    the middle half, of profiles taken in turn at one speed of the machine.
     """
     return {
         "format": FORMAT,
@@ -60,7 +62,6 @@ def _side(profile: Profile) -> dict[str, Any]:
         "model": profile.model,
         "schedule_hash": profile.schedule_hash,
         "patch_tokens": list(profile.patch_tokens),
-        "plain_ms": profile.plain_ms,
         "cell": to_json(profile.cell),
     }
 

@@ -1,0 +1,28 @@
+"""Sides of a diff, as files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.report.ledgers import baseline, candidate
+from tests.search import tiny
+from tokensearch.policy import Policy, Pool, save
+from tokensearch.profiles import profile_to_json
+from tokensearch.runtime import describe
+
+
+@pytest.fixture
+def policy(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.json"
+    save(Policy(describe(tiny.model()), (Pool(2, 8),)), path)
+    return path
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> tuple[Path, Path]:
+    """Two profiles whose every term is known."""
+    paths = tmp_path / "one.json", tmp_path / "other.json"
+    for path, profile in zip(paths, (baseline(), candidate()), strict=True):
+        path.write_text(json.dumps(profile_to_json(profile)))
+    return paths

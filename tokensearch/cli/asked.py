@@ -1,0 +1,120 @@
+"""The options of `profile` and `diff` that say what is profiled on the spot, and in which cell."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import wraps
+from inspect import Parameter, signature
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from typer import Context, Option
+
+from tokensearch.cli.options import (
+    DEMO,
+    BackendOption,
+    BatchOption,
+    DeviceOption,
+    DtypeOption,
+    RescaleOption,
+    SeedOption,
+)
+from tokensearch.errors import MeasurementError
+
+if TYPE_CHECKING:
+    from tokensearch.cli.subject import DTypeName
+    from tokensearch.policy import Policy
+    from tokensearch.profiles import Profile
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The model and the cell in which something is profiled on the spot: an option per field."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "--model",
+            metavar="NAME",
+            help="as in `run`; default: the one a policy or profile was made for, else demo",
+        ),
+    ] = None
+    rescale: RescaleOption = False
+    device: DeviceOption = "auto"
+    dtype: DtypeOption = "float32"
+    batch_size: BatchOption = 8
+    backend: BackendOption = "eager"
+    seed: SeedOption = 0
+    given: tuple[str, ...] = ()  # those that the user gave, as spelt on the command line
+
+    @property
+    def name(self) -> str:
+        """What the user calls the model."""
+        return self.model or DEMO
+
+    def beside(self, sides: "Sequence[Policy | Profile | str]") -> "Asked":
+        """The same for the model of the sides, in the cell of a stored profile if there is one."""
+        from tokensearch.cli.sides import model_of
+        from tokensearch.profiles import Profile
+
+        asked = replace(self, model=self.model or model_of(sides))
+        for side in sides:
+            if isinstance(side, Profile):
+                return asked._in_cell_of(side)
+        return asked
+
+    def _in_cell_of(self, stored: "Profile") -> "Asked":
+        cell = stored.cell
+        wanted = {"dtype": cell.dtype, "batch_size": cell.batch, "backend": cell.backend}
+        for name, there in wanted.items():
+            option, here = f"--{name.replace('_', '-')}", getattr(self, name)
+            if option in self.given and here != there:
+                raise MeasurementError(
+                    f"{option} is {here}, but the stored profile {stored.name} was taken with "
+                    f"{there}, in which the other side is profiled too; leave it out"
+                )
+        kind = cast("DTypeName", cell.dtype)
+        return replace(self, dtype=kind, batch_size=cell.batch, backend=cell.backend)
+
+    def refuse_beside(self, stored: Sequence[str]) -> None:
+        """Refuse what would be ignored, since all sides are stored and nothing is profiled."""
+        from tokensearch.report.text import listed
+
+        if self.given:
+            verb, one = ("are", "them") if len(self.given) > 1 else ("is", "it")
+            raise MeasurementError(
+                f"{listed(self.given)} {verb} for what is profiled on the spot, but "
+                f"{listed(stored)} are stored; leave {one} out"
+            )
+
+
+def asking(verb: Callable[..., None]) -> Callable[..., None]:
+    """Give a verb the options of `Asked`, in the place of its parameter `asked`."""
+    own = signature(verb)
+    options = [one for one in signature(Asked).parameters.values() if one.name != "given"]
+    names = [one.name for one in options]
+
+    @wraps(verb)
+    def run(ctx: Context, **values: Any) -> None:
+        # A verb's own seconds are of what is profiled on the spot as well.
+        given = _given(ctx, {*names, "seconds"})
+        verb(asked=Asked(**{name: values.pop(name) for name in names}, given=given), **values)
+
+    shown: list[Parameter] = [Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)]
+    for one in own.parameters.values():
+        shown += options if one.name == "asked" else [one]
+    keyword = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in shown]
+    run.__signature__ = own.replace(parameters=keyword)  # type: ignore[attr-defined]  # read by typer
+    return run
+
+
+def _given(ctx: Context, names: set[str]) -> tuple[str, ...]:
+    """Options among `names` that the user gave."""
+    return tuple(
+        option.opts[0]
+        for option in ctx.command.params
+        if option.name in names and _source(ctx, option.name) == "COMMANDLINE"
+    )
+
+
+def _source(ctx: Context, name: str) -> str:
+    source = ctx.get_parameter_source(name)
+    return "" if source is None else source.name
