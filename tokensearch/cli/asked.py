@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 from typer import Context, Option
 
+from tokensearch.cli.console import err
 from tokensearch.cli.options import (
     DEMO,
     BackendOption,
@@ -21,6 +22,7 @@ from tokensearch.errors import MeasurementError
 
 if TYPE_CHECKING:
     from tokensearch.cli.subject import DTypeName
+    from tokensearch.cli.timed import Timed
     from tokensearch.policy import Policy
     from tokensearch.profiles import Profile
 
@@ -73,6 +75,24 @@ class Asked:
                 )
         kind = cast("DTypeName", cell.dtype)
         return replace(self, dtype=kind, batch_size=cell.batch, backend=cell.backend)
+
+    def timed(self) -> "Timed":
+        """Prepare the model, and say which it is."""
+        from tokensearch.cli.timed import timed
+
+        ready = timed(
+            self.name,
+            device=self.device,
+            dtype=self.dtype,
+            batch=self.batch_size,
+            backend=self.backend,
+            seed=self.seed,
+        )
+        err.print(
+            f"model {self.name} is {ready.spec.name}, on {ready.cell.device}, {self.dtype}, "
+            f"batch {self.batch_size}, {self.backend}; weights and images are random"
+        )
+        return ready
 
     def refuse_beside(self, stored: Sequence[str]) -> None:
         """Refuse what would be ignored, since all sides are stored and nothing is profiled."""

@@ -114,10 +114,9 @@ def _hand_out(found: Profile, folder: Path | None, *, as_json: bool) -> None:
 
 
 def _swept(asked: Asked, seconds: float) -> "CostTable":
-    from tokensearch.cli.timed import timed
     from tokensearch.costs.sweep import sweep
 
-    ready = timed(asked)
+    ready = asked.timed()
     with listener(err) as watcher:
         watcher.stage("sweeping token counts and operators", unit="s")
         return sweep(

@@ -51,11 +51,10 @@ def _taken(
 ) -> dict[str, Profile]:
     """Profile policies and presets in turn, with progress on stderr."""
     from tokensearch.cli.progress import listener
-    from tokensearch.cli.timed import timed
     from tokensearch.measure import Effort
     from tokensearch.profiling import Plan, profile
 
-    ready = timed(asked)
+    ready = asked.timed()
     policies = {name: _policy(side, ready, asked) for name, side in sides.items()}
     traces = None if folder is None else _cleared(folder / TRACES, policies)
     effort = Effort(WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS, seconds)

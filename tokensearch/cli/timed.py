@@ -7,15 +7,13 @@ the images show. Both are random: nothing is downloaded, and no data set is need
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from tokensearch.cli.console import err
-
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from tokensearch.cli.asked import Asked
+    from tokensearch.cli.subject import DTypeName
     from tokensearch.policy import ModelSpec, Policy
-    from tokensearch.records import Cell
+    from tokensearch.records import Backend, Cell
 
 
 @dataclass(frozen=True)
@@ -35,11 +33,10 @@ class Timed:
         return replace(policy, model=self.spec)
 
 
-def timed(asked: "Asked") -> Timed:
-    """Prepare the model, and say which it is.
-
-    ModelError or MeasurementError if it cannot be run so.
-    """
+def timed(
+    name: str, *, device: str, dtype: "DTypeName", batch: int, backend: "Backend", seed: int
+) -> Timed:
+    """Prepare a model by name; ModelError or MeasurementError if it cannot be run so."""
     import torch
 
     from tokensearch.cli.subject import check_forward, resolve_device, resolve_name
@@ -47,19 +44,13 @@ def timed(asked: "Asked") -> Timed:
     from tokensearch.models import input_pixels, untrained
     from tokensearch.runtime import check_backend, describe
 
-    place, full = resolve_device(asked.device), resolve_name(asked.name)
-    check_backend(asked.backend, place)
-    torch.manual_seed(asked.seed)
-    kind, batch = getattr(torch, asked.dtype), asked.batch_size
+    place, full = resolve_device(device), resolve_name(name)
+    check_backend(backend, place)
+    torch.manual_seed(seed)
+    kind = getattr(torch, dtype)
     model = untrained(full).to(place, kind)
     side = input_pixels(model)
     images = torch.randn(batch, 3, side, side).to(place, kind)
     check_forward(full, model, images[:1])
-    cell = describe_cell(
-        place, kind, batch, side, backend=asked.backend, attention=attention_of(model)
-    )
-    err.print(
-        f"model {asked.name} is {full}, on {cell.device}, {asked.dtype}, batch {batch}, "
-        f"{asked.backend}; weights and images are random"
-    )
+    cell = describe_cell(place, kind, batch, side, backend=backend, attention=attention_of(model))
     return Timed(model, describe(model, name=full), images, cell)
