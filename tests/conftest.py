@@ -1,8 +1,13 @@
 """What every test shares."""
 
+import os
+import tempfile
+
 import torch
 from hypothesis import settings
 
+# Answers are kept between runs: those of tests nowhere that a user looks.
+os.environ["TOKENSEARCH_CACHE"] = tempfile.mkdtemp(prefix="tokensearch-tests-")
 # The tensors of tests are small: a second thread gains nothing, and spins when another process
 # wants its core. Commands that tests start as processes of their own are not touched.
 torch.set_num_threads(1)

@@ -24,14 +24,14 @@ AccuracyKind = Literal["top1", "agreement"]
 class Caution(StrEnum):
     """Reasons to distrust a timing, each with what to do about it."""
 
-    SLOW_START = "the first counted pass was slow: lengthen the warm-up"
+    SLOW_START = "the first counted pass was slow: repeat, for the machine had not settled"
     WIDE_SPREAD = "passes differ widely: stop other work on the machine, or time more pairs"
     DRIFT = "the baseline drifted while timing: let the machine settle, and repeat"
     THROTTLED = "the machine changed its clocks while timing: let it cool or fix them, and repeat"
     FEW_PASSES = "few passes were timed: allow more time"
     BUSY = "other programs worked on the machine while timing: stop them, and repeat"
     COARSE_CLOCK = "a pass is too short for the clock: time a larger batch"
-    PROFILER_DISAGREES = "the profiler and the clock disagree: trust the clock, trace more passes"
+    PROFILER_DISAGREES = "the profiler and the clock disagree: trust the clock"
     MOVED_BASELINE = (
         "the un-reduced model's speed changed between finalists: compare ratios, not milliseconds"
     )
@@ -162,6 +162,8 @@ class Accuracy:
     high: float
     level: float
     kl: float  # mean KL divergence from the un-reduced model's prediction, nats
+    ce: float  # mean cross-entropy with the label, or with the un-reduced model's answer, nats
+    agreed: int  # answers that are the un-reduced model's
 
     @property
     def top1(self) -> float:
@@ -183,8 +185,9 @@ class Paired:
     level: float
 
 
-# "ruled_out": so inaccurate on the first images that its latency was not worth measuring
-TrialState = Literal["complete", "ruled_out"]
+# "raced"      stopped once its first images proved that another is both faster and better
+# "ruled_out"  stopped once they proved a loss that nobody would take
+TrialState = Literal["complete", "raced", "ruled_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +195,19 @@ class Trial:
     """One proposal of the search and what became of it."""
 
     number: int
-    origin: str  # "sampler", "seed", or a preset's name
+    origin: str  # "sampler", "seed", "random", or a preset's name
     schedule_hash: str
     state: TrialState
-    comparison: Comparison | None  # None when ruled out
-    accuracy: Accuracy  # on the `search` split, or as many of its images as it took to rule it out
+    predicted: float  # ratio to the un-reduced model's latency, before anything was run
+    comparison: Comparison | None  # None: others were better, so that it was not worth a clock
+    accuracy: Accuracy  # on the images of `search` that it took
     seconds: float  # what it cost
     policy: dict[str, Any] = field(hash=False)  # as a policy file spells it
+
+    @property
+    def ratio(self) -> float:
+        """Latency as a share of the un-reduced model's: as timed, else as predicted."""
+        return self.predicted if self.comparison is None else self.comparison.ratio
 
 
 Record = Machine | Cell | Latency | Comparison | Accuracy | Paired | Trial
@@ -238,7 +247,7 @@ def trial_from_json(fields: Mapping[str, Any]) -> Trial:
     return Trial(
         **{
             **fields,
-            "accuracy": _accuracy(fields["accuracy"]),
+            "accuracy": accuracy_from_json(fields["accuracy"]),
             "comparison": None if comparison is None else _comparison(comparison),
         }
     )
@@ -278,6 +287,11 @@ def _latency(written: Mapping[str, Any]) -> Latency:
     return Latency(tuple(written["passes_ms"]), written["warmup"])
 
 
-def _accuracy(written: Mapping[str, Any]) -> Accuracy:
-    """Leave out what `to_json` derived."""
+def accuracy_from_json(written: Mapping[str, Any]) -> Accuracy:
+    """Return the Accuracy that `to_json` wrote, without what it derived."""
     return Accuracy(**{item.name: written[item.name] for item in dataclass_fields(Accuracy)})
+
+
+def paired_from_json(written: Mapping[str, Any]) -> Paired:
+    """Return the Paired whose fields were written."""
+    return Paired(**{item.name: written[item.name] for item in dataclass_fields(Paired)})

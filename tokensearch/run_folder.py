@@ -2,6 +2,7 @@
 
     run.json       what was asked, on which machine and images; the result when there is one
     study.db       Optuna's study
+    costs.json     what token counts and operators cost here
     trials.jsonl   one line per finished trial (`records.Trial`)
     front.json     the Pareto set; policies/ holds its members one by one
     policy.json    the answer
@@ -40,6 +41,11 @@ class RunFolder:
     def study(self) -> Path:
         """Optuna's SQLite file: one process only."""
         return self.path / "study.db"
+
+    @property
+    def costs(self) -> Path:
+        """The cost table."""
+        return self.path / "costs.json"
 
     @property
     def trials(self) -> Path:

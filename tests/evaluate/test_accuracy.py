@@ -1,5 +1,6 @@
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import get_args
 
 import pytest
 import torch
@@ -7,8 +8,9 @@ from torch import Tensor
 
 from tokensearch.data.splits import Split
 from tokensearch.errors import MeasurementError
-from tokensearch.evaluate import Predictions, accuracy, paired, predict
+from tokensearch.evaluate import Predictions, accuracy, held_against, paired, per_image, predicted
 from tokensearch.evaluate.intervals import mcnemar, paired_difference, wilson
+from tokensearch.policy import Objective
 
 
 class Counting:
@@ -37,8 +39,9 @@ def says_zero(images: Tensor) -> Tensor:
     return torch.tensor([2.0, 1.0, 0.0]).expand(len(images), 3)
 
 
-def ask(forward: object, split: Split, **more: object) -> Predictions:
-    return predict(forward, split, batch=4, device="cpu", **more)  # type: ignore[arg-type]
+def ask(forward: Callable[[Tensor], Tensor], split: Split) -> Predictions:
+    images, labels = split.part(0, len(split))
+    return predicted(forward(images), labels, split, first=0)
 
 
 def answering(classes: Sequence[int], labels: Sequence[int]) -> Predictions:
@@ -55,35 +58,13 @@ def test_predictions_are_log_probabilities_in_order() -> None:
     assert predictions.log_probs.dtype == torch.float32
 
 
-def test_the_model_gets_the_dtype_asked_for_and_no_gradients() -> None:
-    seen: list[tuple[torch.dtype, bool]] = []
-
-    def forward(images: Tensor) -> Tensor:
-        seen.append((images.dtype, torch.is_inference_mode_enabled()))
-        return says_zero(images)
-
-    ask(forward, split_of(3), dtype=torch.bfloat16)
-
-    assert seen == [(torch.bfloat16, True)]
-
-
-def test_progress_is_told_after_every_batch() -> None:
-    told: list[tuple[int, int]] = []
-
-    predictions = ask(says_zero, split_of(20), limit=10, on_batch=lambda *done: told.append(done))
-
-    assert told == [(4, 10), (8, 10), (10, 10)]
-    assert len(predictions.labels) == 10
-
-
 def test_logits_that_are_not_finite_name_the_image() -> None:
-    def overflows(images: Tensor) -> Tensor:
-        logits = says_zero(images).clone()
-        logits[images[:, 0, 0, 0] == 6] = math.nan
-        return logits
+    split = split_of(10)
+    logits = torch.zeros(4, 3)
+    logits[2] = math.nan
 
     with pytest.raises(MeasurementError) as caught:
-        ask(overflows, split_of(10))
+        predicted(logits, torch.zeros(4, dtype=torch.int64), split, first=4)
 
     assert str(caught.value) == (
         "the model's logits are not finite for image 6 of the select split, counted from 0"
@@ -103,7 +84,7 @@ def test_right_answers_are_counted_against_labels() -> None:
     split = split_of(10)
     all_right, one_third = ask(knows_all, split), ask(says_zero, split)
 
-    result = accuracy(one_third, all_right, split)
+    result = accuracy(held_against(one_third, all_right), split)
 
     assert (result.kind, result.right, result.images) == ("top1", 4, 10)
     assert (result.low, result.high) == wilson(4, 10)
@@ -114,10 +95,10 @@ def test_without_labels_the_baseline_is_right() -> None:
     split = split_of(10, labelled=False)
     baseline, candidate = ask(knows_all, split), ask(says_zero, split)
 
-    result = accuracy(candidate, baseline, split)
+    result = accuracy(held_against(candidate, baseline), split)
 
     assert (result.kind, result.right) == ("agreement", 4)
-    assert accuracy(baseline, baseline, split).top1 == 1.0
+    assert accuracy(held_against(baseline, baseline), split).top1 == 1.0
 
 
 def test_divergence_is_from_the_baseline_in_nats() -> None:
@@ -126,8 +107,10 @@ def test_divergence_is_from_the_baseline_in_nats() -> None:
     sure = Predictions(torch.tensor([[0.9, 0.1]]).log(), torch.tensor([0]))
 
     expected = 0.5 * math.log(0.5 / 0.9) + 0.5 * math.log(0.5 / 0.1)
-    assert accuracy(sure, half, split).kl == pytest.approx(expected, rel=1e-6)
-    assert accuracy(half, half, split).kl == 0.0
+    found = held_against(sure, half)
+    assert accuracy(found, split).kl == pytest.approx(expected, rel=1e-6)
+    assert accuracy(found, split).ce == pytest.approx(-math.log(0.9), rel=1e-6)
+    assert accuracy(held_against(half, half), split).kl == 0.0
 
 
 def test_pairs_are_compared_image_by_image() -> None:
@@ -135,7 +118,7 @@ def test_pairs_are_compared_image_by_image() -> None:
     baseline = answering([0, 0, 0, 2, 2, 2], labels)  # right, right, right, wrong, wrong, wrong
     candidate = answering([0, 1, 2, 0, 2, 0], labels)  # right, wrong, wrong, right, wrong, wrong
 
-    result = paired(candidate, baseline, split_of(6))
+    result = paired(held_against(candidate, baseline), split_of(6))
 
     assert (result.images, result.only_baseline, result.only_candidate) == (6, 2, 1)
     assert result.difference == pytest.approx(-1 / 6)
@@ -147,7 +130,7 @@ def test_without_labels_a_candidate_can_only_lose() -> None:
     labels = [-1] * 4
     baseline, candidate = answering([0, 1, 2, 0], labels), answering([0, 2, 2, 1], labels)
 
-    result = paired(candidate, baseline, split_of(4, labelled=False))
+    result = paired(held_against(candidate, baseline), split_of(4, labelled=False))
 
     assert (result.only_baseline, result.only_candidate) == (2, 0)
 
@@ -156,7 +139,7 @@ def test_different_images_cannot_be_compared() -> None:
     few, many = answering([0, 1], [0, 1]), answering([0, 1, 2], [0, 1, 2])
 
     with pytest.raises(MeasurementError) as caught:
-        paired(few, many, split_of(3))
+        held_against(few, many)
 
     assert str(caught.value) == "candidate and baseline did not see the same images: 2 against 3"
 
@@ -166,6 +149,30 @@ def test_different_classes_cannot_be_compared() -> None:
     two = Predictions(torch.zeros(2, 2), torch.tensor([0, 1]))
 
     with pytest.raises(MeasurementError) as caught:
-        accuracy(two, three, split_of(2))
+        held_against(two, three)
 
     assert str(caught.value) == "candidate and baseline know different classes: 2 against 3"
+
+
+def test_every_objective_is_the_mean_of_what_images_add() -> None:
+    split = split_of(6)
+    labels = [0, 0, 0, 0, 1, 1]
+    found = held_against(
+        answering([0, 1, 2, 0, 2, 0], labels), answering([0, 0, 0, 2, 2, 2], labels)
+    )
+    result = accuracy(found, split)
+
+    means = {name: float(per_image(found, split, name).mean()) for name in get_args(Objective)}
+
+    assert means == pytest.approx(
+        {"top1": result.top1, "agreement": 2 / 6, "kl": -result.kl, "ce": -result.ce}
+    )
+    assert result.agreed == 2
+
+
+def test_without_labels_cross_entropy_is_with_the_answers_of_the_baseline() -> None:
+    baseline, candidate = answering([2], [-1]), answering([2], [-1])
+
+    found = held_against(candidate, baseline)
+
+    assert float(found.ce) == pytest.approx(-float(candidate.log_probs[0, 2]))

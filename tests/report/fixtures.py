@@ -62,6 +62,8 @@ def accuracy(right: int, split: str = "report", kind: AccuracyKind = "top1") -> 
         high=min(1.0, share + 0.007),
         level=0.95,
         kl=(1000 - right) / 10_000,
+        ce=(1000 - right) / 5_000,
+        agreed=right,
     )
 
 
@@ -241,6 +243,7 @@ def trials() -> list[Trial]:
                 origin="sampler",
                 schedule_hash=f"sha256:{number:064x}",
                 state="ruled_out" if ruled_out else "complete",
+                predicted=ratio,
                 comparison=None if ruled_out else comparison(ratio),
                 accuracy=accuracy(right, "search"),
                 seconds=3.5,

@@ -12,7 +12,7 @@ from tokensearch.measure import Budget, Flushed, Watch, describe_cell
 from tokensearch.policy import Policy, Prune
 from tokensearch.records import Caution, Comparison, Latency
 from tokensearch.runtime import describe
-from tokensearch.search import evaluator, outcome
+from tokensearch.search import outcome, timing
 from tokensearch.search.evaluator import Evaluator
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
@@ -74,7 +74,7 @@ def timed(policy: Policy, monkeypatch: pytest.MonkeyPatch, **cell: Any) -> tuple
         passes = Latency((4.0,) * 30, warmup=1)
         return Comparison(passes, passes, 1.1, 1.05, 1.15, 0.95, "slower")
 
-    monkeypatch.setattr(evaluator, "compare", compare)
+    monkeypatch.setattr(timing, "compare", compare)
     where = describe_cell(torch.device("cpu"), torch.float32, 2, 32, **cell)
     one = Evaluator(tiny.model(), tiny.splits(), where, seed=0)
     return one.time(policy, BUDGET), asked

@@ -6,7 +6,6 @@ import pytest
 from tokensearch.policy import ModelSpec, Policy, Prune, parse_target
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records import Accuracy, Comparison, Latency, Trial
-from tokensearch.search.evaluator import Scored
 from tokensearch.search.finalists import Finalist, answer, best_preset, choose, meets, on_front
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
@@ -14,7 +13,7 @@ HALF = parse_target("0.5x")
 
 
 def accuracy(right: int, kl: float = 0.0) -> Accuracy:
-    return Accuracy("top1", "select", "sha256:0", 100, right, 0.0, 1.0, 0.95, kl)
+    return Accuracy("top1", "select", "sha256:0", 100, right, 0.0, 1.0, 0.95, kl, kl, right)
 
 
 def timing(ratio: float, reach: float = 0.01) -> Comparison:
@@ -31,6 +30,7 @@ def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -
         origin=origin,
         schedule_hash=policy.schedule_hash,
         state=state,
+        predicted=1.0 if ratio is None else ratio,
         comparison=found,
         accuracy=accuracy(right),
         seconds=1.0,
@@ -41,9 +41,9 @@ def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -
 def finalist(keep: int, ratio: float, right: int, **more: Any) -> Finalist:
     """A finalist that keeps `keep` of 16 tokens; 16 is the un-reduced model."""
     one = trial(keep, ratio, right, more.get("origin", "sampler"))
-    scored = Scored(None, accuracy(right, more.get("kl", 0.0)), None)  # type: ignore[arg-type]
     found = timing(ratio, more.get("reach", 0.01))
-    return Finalist(one, Policy(SPEC, (Prune(1, keep),)), found, scored)
+    select = accuracy(right, more.get("kl", 0.0))
+    return Finalist(one, Policy(SPEC, (Prune(1, keep),)), found, select, more.get("by", "top1"))
 
 
 UNREDUCED = finalist(16, 1.02, 98, origin="none")
@@ -132,7 +132,9 @@ def test_finalists_are_the_front_the_best_near_the_target_a_preset_and_the_unred
     second, preset = trial(7, 0.48, 96), trial(6, 0.5, 90, "tome-r13")
     poor, hopeless = trial(5, 0.9, 85), trial(1, None, 10)
 
-    chosen = choose([unreduced, fast, best, second, preset, poor, hopeless], limit=0.5)
+    chosen = choose(
+        [unreduced, fast, best, second, preset, poor, hopeless], limit=0.5, objective="top1"
+    )
 
     assert {t.number for t in chosen} == {16, 2, 8, 7, 6}
 
@@ -140,6 +142,8 @@ def test_finalists_are_the_front_the_best_near_the_target_a_preset_and_the_unred
 def test_better_ones_just_over_the_target_do_not_crowd_out_those_under_it() -> None:
     over = [trial(9 + n, 0.501 + n / 1000, 99 - n) for n in range(5)]
 
-    chosen = choose([trial(16, 1.0, 98, "none"), *over, trial(3, 0.499, 50)], limit=0.5)
+    chosen = choose(
+        [trial(16, 1.0, 98, "none"), *over, trial(3, 0.499, 50)], limit=0.5, objective="top1"
+    )
 
     assert 3 in {t.number for t in chosen}

@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 import tokensearch
+from tokensearch.cli.calibrate import calibrate
 from tokensearch.cli.console import caution, err, error, out
 from tokensearch.cli.diff import diff
 from tokensearch.cli.doctor import doctor
@@ -18,6 +19,7 @@ from tokensearch.cli.export import export
 from tokensearch.cli.presets import presets
 from tokensearch.cli.profile import profile
 from tokensearch.cli.report import report
+from tokensearch.cli.retarget import retarget
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
 from tokensearch.errors import TokensearchError, TokensearchWarning
@@ -27,7 +29,19 @@ from tokensearch.errors import TokensearchError, TokensearchWarning
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
 FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
-VERBS = (run, evaluate, profile, diff, show, presets, report, export, doctor)
+VERBS = (
+    run,
+    retarget,
+    calibrate,
+    evaluate,
+    profile,
+    diff,
+    show,
+    presets,
+    report,
+    export,
+    doctor,
+)
 
 
 class Verbs(TyperGroup):

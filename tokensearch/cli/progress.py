@@ -51,6 +51,10 @@ class Lines:
             left = f", {_left(seconds_left)}" if seconds_left else ""
             self._console.print(f"  {done} of {total}{self._unit}{left}  {text}".rstrip())
 
+    def note(self, text: str) -> None:
+        """Say what was found on the way."""
+        self._console.print(f"  {text}")
+
     def caution(self, text: str) -> None:
         """Say what the user should know."""
         say_caution(text)
@@ -100,6 +104,10 @@ class Live:
             self._bars.update(
                 self._task, completed=done, total=total, count=count, left=left, text=text
             )
+
+    def note(self, text: str) -> None:
+        """Say what was found on the way, above the bars."""
+        self._console.print(text)
 
     def caution(self, text: str) -> None:
         """Say what the user should know, above the bars."""

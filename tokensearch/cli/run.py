@@ -37,7 +37,33 @@ TargetOption = Annotated[
 ]
 SpaceOption = Annotated[str, typer.Option("--space", help="search space: a TOML file or a name")]
 SamplerOption = Annotated[
-    Literal["tpe", "nsga2", "random"], typer.Option("--sampler", help="Optuna's that proposes")
+    Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"],
+    typer.Option("--sampler", help="who proposes: our local search, or one of Optuna's"),
+]
+ObjectiveOption = Annotated[
+    Literal["kl", "ce", "top1", "agreement"],
+    typer.Option(
+        "--objective",
+        help="what to make best: divergence from the un-reduced model, cross-entropy with the "
+        "labels, right answers, or answers that stay the same",
+    ),
+]
+FromOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--from", metavar="FILE", help="front.json of another run, whose schedules are tried first"
+    ),
+]
+CacheOption = Annotated[
+    float,
+    typer.Option("--cache-gb", min=0.0, max=1e4, help="memory for activations that policies share"),
+]
+RememberOption = Annotated[
+    bool,
+    typer.Option(
+        "--remember/--no-remember",
+        help="keep answers for later runs, and use those of earlier ones",
+    ),
 ]
 TrialsOption = Annotated[
     int | None,
@@ -69,11 +95,15 @@ def run(
     batch_size: BatchOption = 8,
     backend: BackendOption = "eager",
     space: SpaceOption = "default",
-    sampler: SamplerOption = "tpe",
+    sampler: SamplerOption = "local",
+    objective: ObjectiveOption = "kl",
+    front: FromOption = None,
     images: ImagesOption = SIZES_TEXT,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
     seed: SeedOption = 0,
+    cache_gb: CacheOption = 1.0,
+    remember: RememberOption = True,
     out_folder: OutOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -84,6 +114,7 @@ def run(
     """
     from tokensearch.cli.progress import listener
     from tokensearch.cli.subject import parse_sizes, prepare, resolve_device, resolve_name
+    from tokensearch.evaluate.store import AnswerStore, usual_store
     from tokensearch.policy import load_set, parse_target
     from tokensearch.report.markdown import write_report
     from tokensearch.report.summary import summary
@@ -95,6 +126,7 @@ def run(
     if minutes is None and trials is None:
         minutes = DEFAULT_MINUTES
     target = parse_target(latency_target)
+    neighbours = load_set(front).policies if front is not None else ()
     chosen = load_space(space)
     place = resolve_device(device)
     name = resolve_name(model)
@@ -129,6 +161,7 @@ def run(
         space_digest=chosen.digest,
         sampler=sampler,
         seed=seed,
+        objective=objective,
         backend=backend,
     )
     with listener(err) as watcher:
@@ -141,6 +174,9 @@ def run(
             folder,
             watcher,
             shlex.join(["tokensearch", *sys.argv[1:]]),
+            AnswerStore(usual_store() if remember else None),
+            cache_gb,
+            neighbours,
         )
         document = session.run()
     write_report(folder)

@@ -79,8 +79,12 @@ class Split:
         """
         count = len(self) if limit is None else min(limit, len(self))
         for start in range(0, count, size):
-            items = [self.dataset[i] for i in range(start, min(start + size, count))]
-            yield torch.stack([image for image, _ in items]), torch.tensor([y for _, y in items])
+            yield self.part(start, min(start + size, count))
+
+    def part(self, first: int, stop: int) -> tuple[Tensor, Tensor]:
+        """Return images `first` to `stop`, left out, and their labels, as `batches` does."""
+        items = [self.dataset[i] for i in range(first, stop)]
+        return torch.stack([image for image, _ in items]), torch.tensor([y for _, y in items])
 
 
 @dataclass(frozen=True, slots=True)

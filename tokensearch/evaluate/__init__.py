@@ -1,5 +1,16 @@
 """How right any callable is on a split, with intervals; knows no policies."""
 
-from tokensearch.evaluate.accuracy import Forward, Predictions, accuracy, paired, predict
+from tokensearch.evaluate.accuracy import accuracy, paired, per_image
+from tokensearch.evaluate.answers import Answers, held_against, joined
+from tokensearch.evaluate.predictions import Predictions, predicted
 
-__all__ = ["Forward", "Predictions", "accuracy", "paired", "predict"]
+__all__ = [
+    "Answers",
+    "Predictions",
+    "accuracy",
+    "held_against",
+    "joined",
+    "paired",
+    "per_image",
+    "predicted",
+]

@@ -3,8 +3,9 @@
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import ModelSpec
+from tokensearch.policy.objective import OBJECTIVES, Objective, most, worth
 from tokensearch.policy.policy import Evidence, Policy, changes_sizes
-from tokensearch.policy.policy_set import PolicySet, merit
+from tokensearch.policy.policy_set import PolicySet
 from tokensearch.policy.presets import RANDOM, Options, at_random, find, known_preset, preset
 from tokensearch.policy.schedules import CONTROL, FAMILIES, PRESETS, Preset
 from tokensearch.policy.steps import CLASS_SCORES, Keep, Pool, Prune, PruneOrPool, Score, Step
@@ -14,11 +15,13 @@ __all__ = [
     "CLASS_SCORES",
     "CONTROL",
     "FAMILIES",
+    "OBJECTIVES",
     "PRESETS",
     "RANDOM",
     "Evidence",
     "Keep",
     "ModelSpec",
+    "Objective",
     "Options",
     "Policy",
     "PolicySet",
@@ -38,9 +41,10 @@ __all__ = [
     "load",
     "load_set",
     "mac_share",
-    "merit",
+    "most",
     "parse_target",
     "preset",
     "save",
     "save_set",
+    "worth",
 ]

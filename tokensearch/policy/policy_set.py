@@ -3,11 +3,9 @@
 from dataclasses import dataclass, field
 
 from tokensearch.errors import NoPolicyError, PolicyError
+from tokensearch.policy.objective import worth
 from tokensearch.policy.policy import Evidence, Json, Policy
 from tokensearch.policy.target import Target, parse_target
-
-# Small enough that ten nats weigh less than one image of ten thousand.
-TIE_PER_NAT = 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +23,10 @@ class PolicySet:
                 )
 
     def best(self, latency: str | Target) -> Policy:
-        """Return the most accurate policy whose measured median is under `latency`.
+        """Return the policy of most worth whose measured median is under `latency`.
 
         A relative target (`0.6x`) is taken of the baseline in the policy's own evidence. Of equally
-        accurate policies the faster one is returned. NoPolicyError if none is fast enough.
+        good policies the faster one is returned. NoPolicyError if none is fast enough.
         """
         target = parse_target(latency) if isinstance(latency, str) else latency
         under = [policy for policy in self.policies if _meets(policy.evidence[0], target)]
@@ -42,25 +40,17 @@ class PolicySet:
             raise NoPolicyError(f"no policy of the set meets {target}; {known}")
         return max(
             under,
-            key=lambda policy: (accuracy_of(policy.evidence[0]), -policy.evidence[0].median_ms),
+            key=lambda policy: (worth_of(policy.evidence[0]), -policy.evidence[0].median_ms),
         )
 
 
-def merit(top1: float, kl: float) -> float:
-    """Accuracy by which policies are compared: of equal top-1, what diverges less is better.
-
-    Some hundred images leave many policies with the same count of right answers.
-    """
-    return top1 - TIE_PER_NAT * kl
-
-
-def accuracy_of(evidence: Evidence) -> float:
-    """Merit on the split that choices are made on, 0 to 1.
+def worth_of(evidence: Evidence) -> float:
+    """Worth on the split that choices are made on, by the objective of the run that measured it.
 
     A run writes down its `select` accuracy for that, so that the quoted one stays unbiased.
     """
     accuracy = evidence.extra.get("select", evidence.accuracy)
-    return merit(float(accuracy["top1"]), float(accuracy.get("kl", 0.0)))
+    return worth(accuracy, evidence.extra.get("objective", "top1"))
 
 
 def _meets(evidence: Evidence, target: Target) -> bool:

@@ -1,7 +1,7 @@
 """Search for the schedules worth having: propose, measure, confirm, choose."""
 
 from tokensearch.search.listener import Listener
-from tokensearch.search.proposals import SAMPLERS
+from tokensearch.search.samplers import SAMPLERS
 from tokensearch.search.session import Session
 from tokensearch.search.settings import Limits, Settings
 from tokensearch.search.space import Space

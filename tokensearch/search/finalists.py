@@ -6,10 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 from tokensearch.front import Point, front, spread
 from tokensearch.measure import Budget, ratio_interval
-from tokensearch.policy import CONTROL, PRESETS, Evidence, Policy, Target, merit
+from tokensearch.policy import CONTROL, PRESETS, Evidence, Objective, Policy, Target
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.records import Accuracy, Cell, Comparison, Latency, Trial, to_json
 from tokensearch.search.evaluator import Evaluator, Scored
+from tokensearch.search.heat import worth_of
+from tokensearch.search.trials import RANDOM_ORIGIN
 
 FRONT_FINALISTS = 8  # spread over the whole front: what other targets will be answered from
 TARGET_FINALISTS = 3  # more of the most accurate ones under the target
@@ -31,12 +33,18 @@ class Finalist:
     trial: Trial
     policy: Policy
     comparison: Comparison  # fresh
-    select: Scored
+    select: Accuracy
+    objective: Objective
+
+    @property
+    def random(self) -> bool:
+        """Whether it was drawn, and stands for what random search would have found."""
+        return self.trial.origin == RANDOM_ORIGIN
 
     @property
     def point(self) -> Point:
-        """Accuracy on `select` against confirmed latency."""
-        return Point(worth(self.select.accuracy), self.comparison.ratio)
+        """Worth on `select` against confirmed latency."""
+        return Point(worth_of(self.select, self.objective), self.comparison.ratio)
 
 
 class Answer(NamedTuple):
@@ -46,40 +54,39 @@ class Answer(NamedTuple):
     outcome: Outcome
 
 
-def worth(accuracy: Accuracy) -> float:
-    """Accuracy by which policies are compared; see `policy.merit`."""
-    return merit(accuracy.top1, accuracy.kl)
-
-
 def limit_of(comparison: Comparison, target: Target, *, batch: int) -> float:
     """Return the target as a share of the baseline's latency, as timed beside the candidate."""
     baseline_ms = comparison.baseline.median_ms
     return target.limit_ms(batch=batch, baseline_ms=baseline_ms) / baseline_ms
 
 
-def choose(trials: Sequence[Trial], *, limit: float) -> tuple[Trial, ...]:
+def choose(trials: Sequence[Trial], *, limit: float, objective: Objective) -> tuple[Trial, ...]:
     """Trials worth confirming, for a target of `limit` times the baseline's latency.
 
-    The front's spread, the most accurate near the target, the best published preset near it, and
-    the un-reduced model.
+    The front's spread, the best near the target, the best published preset and the best random
+    schedule under it, and the un-reduced model. None that rests on a part of its images.
     """
-    timed = [trial for trial in trials if trial.comparison is not None]
-    best = sorted(timed, key=lambda trial: (-worth(trial.accuracy), _ratio(trial)))
-    under = [trial for trial in best if _ratio(trial) <= limit]
-    near = [trial for trial in best if limit < _ratio(trial) <= limit * NEAR]
-    points = [Point(worth(trial.accuracy), _ratio(trial)) for trial in timed]
+    whole = [trial for trial in trials if trial.state == "complete"]
+    timed = [trial for trial in whole if trial.comparison is not None]
+    values = {trial.number: worth_of(trial.accuracy, objective) for trial in whole}
+    best = sorted(whole, key=lambda trial: (-values[trial.number], trial.ratio))
+    under = [trial for trial in best if trial.ratio <= limit]
+    found = [trial for trial in under if trial in timed]
+    near = [trial for trial in best if limit < trial.ratio <= limit * NEAR and trial in timed]
+    points = [Point(values[trial.number], trial.ratio) for trial in timed]
     chosen = [trial for trial in timed if trial.origin == "none"]
     chosen += [timed[place] for place in spread(points, FRONT_FINALISTS)]
-    chosen += [*under[:TARGET_FINALISTS], *near[:1]]
+    chosen += [*found[:TARGET_FINALISTS], *near[:1]]
     chosen += [trial for trial in under if is_published(trial)][:1]
+    chosen += [trial for trial in under if trial.origin == RANDOM_ORIGIN][:1]
     return tuple({trial.schedule_hash: trial for trial in chosen}.values())
 
 
-def confirm(trial: Trial, evaluator: Evaluator) -> Finalist:
+def confirm(trial: Trial, evaluator: Evaluator, objective: Objective) -> Finalist:
     """Score a trial's policy on `select`, and time it afresh."""
     policy = policy_from_json(trial.policy)
-    select = evaluator.score(policy, "select")
-    return Finalist(trial, policy, evaluator.time(policy, CONFIRM_BUDGET), select)
+    select = evaluator.score(policy, "select").accuracy
+    return Finalist(trial, policy, evaluator.time(policy, CONFIRM_BUDGET), select, objective)
 
 
 def on_front(finalists: Sequence[Finalist], best: Finalist | None) -> tuple[Finalist, ...]:
@@ -130,7 +137,7 @@ def answer(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Answ
         for unreduced in (f for f in under if not f.policy.reduces):
             return Answer(unreduced, "unreduced")
         if under:
-            return Answer(max(under, key=_merit), outcome)
+            return Answer(max(under, key=_standing), outcome)
     return Answer(None, "missed")
 
 
@@ -138,7 +145,7 @@ def best_preset(finalists: Sequence[Finalist], target: Target, *, batch: int) ->
     """Return the most accurate published preset (on `select`) that meets the target."""
     published = [f for f in finalists if is_published(f.trial)]
     under = [f for f in published if meets(f, target, batch=batch) != "missed"]
-    return max(under, key=_merit, default=None)
+    return max(under, key=_standing, default=None)
 
 
 def evidence(finalist: Finalist, report: Scored, cell: Cell, *, confirmed: bool) -> Evidence:
@@ -160,7 +167,8 @@ def evidence(finalist: Finalist, report: Scored, cell: Cell, *, confirmed: bool)
                 for name in ("ratio", "low", "high", "level", "verdict")
             },
             "paired": asdict(report.paired),
-            "select": to_json(finalist.select.accuracy),
+            "select": to_json(finalist.select),
+            "objective": finalist.objective,
         },
     )
 
@@ -172,7 +180,7 @@ def summary(finalist: Finalist, report: Scored, *, front_member: bool) -> dict[s
         "origin": finalist.trial.origin,
         "policy": policy_to_json(finalist.policy),
         "search": to_json(finalist.trial.accuracy),
-        "select": to_json(finalist.select.accuracy),
+        "select": to_json(finalist.select),
         "report": to_json(report.accuracy),
         "paired": asdict(report.paired),
         "comparison": to_json(finalist.comparison),
@@ -186,9 +194,5 @@ def is_published(trial: Trial) -> bool:
     return preset is not None and preset.source != CONTROL
 
 
-def _ratio(trial: Trial) -> float:
-    return float("inf") if trial.comparison is None else trial.comparison.ratio
-
-
-def _merit(finalist: Finalist) -> tuple[float, float]:
+def _standing(finalist: Finalist) -> tuple[float, float]:
     return finalist.point.accuracy, -finalist.point.latency

@@ -6,8 +6,12 @@ from typing import Protocol
 class Listener(Protocol):
     """Watches a search: a terminal, a log, or nobody."""
 
-    def stage(self, title: str) -> None:
-        """Begin a new stage of the run."""
+    def stage(self, title: str, *, unit: str = "") -> None:
+        """Begin a new stage of the run, whose progress is counted in `unit`."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Report something that was found on the way."""
         ...
 
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:

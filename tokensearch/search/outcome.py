@@ -1,16 +1,16 @@
 """The end of a run: confirm, choose, profile, and write every file but run.json."""
 
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokensearch import __version__
 from tokensearch.comparable import Sentinel
-from tokensearch.policy import ModelSpec, Policy, PolicySet, parse_target, save, save_set
+from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
 from tokensearch.policy.policy import Json
 from tokensearch.profiles import profile_to_json
-from tokensearch.records import Caution, Trial
+from tokensearch.records import Caution, Cell, Trial
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
@@ -35,40 +35,90 @@ def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, An
     target, batch = parse_target(document["settings"]["target"]), evaluator.cell.batch
     first = next(trial.comparison for trial in search.trials if trial.origin == "none")
     assert first is not None  # the un-reduced model cannot be worse than itself
-    chosen = choose(search.trials, limit=limit_of(first, target, batch=batch))
+    limit = limit_of(first, target, batch=batch)
+    chosen = choose(search.trials, limit=limit, objective=search.objective)
     finalists = _confirmed(search, evaluator, chosen)
+    verdict = judged(finalists, target, batch=batch)
+    reports = _reports(search, evaluator, verdict.quoted)
+    result = concluded(search.folder, verdict, reports, cell=evaluator.cell, document=document)
+    _profile(search, evaluator, verdict.best)
+    return {
+        **result,
+        "search_seconds": search.searched_seconds,
+        "trials": _counts(search),
+        "baseline_moved": {
+            "search": moved(search.trials),
+            "finalists": moved(finalists),
+        },
+        "forecast": {"error": search.forecast.error, "timed": len(search.forecast.timed)},
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """Finalists, and what they are worth for a target."""
+
+    finalists: tuple[Finalist, ...]  # fastest first
+    target: Target
+    batch: int
+    best: Answer
+    preset: Finalist | None  # the best published one that meets the target
+    members: tuple[Finalist, ...]  # of the front
+
+    @property
+    def quoted(self) -> tuple[Finalist, ...]:
+        """Those whose report figures are shown."""
+        return tuple(f for f in self.finalists if f in self.members or f is self.preset or f.random)
+
+
+def judged(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Judged:
+    """Choose among finalists."""
     best = answer(finalists, target, batch=batch)
-    preset = best_preset(finalists, target, batch=batch)
-    members = on_front(finalists, best.finalist)
-    quoted = tuple(f for f in finalists if f in members or f is preset)
-    reports = _reports(search, evaluator, quoted)
+    return Judged(
+        tuple(finalists),
+        target,
+        batch,
+        best,
+        best_preset(finalists, target, batch=batch),
+        on_front(finalists, best.finalist),
+    )
+
+
+def concluded(
+    folder: RunFolder,
+    found: Judged,
+    reports: Mapping[str, Scored],
+    *,
+    cell: Cell,
+    document: Json,
+) -> dict[str, Any]:
+    """Write front and answer, and return what run.json says of them.
+
+    reports  what is quoted, by schedule
+    """
+    best = found.best
     policies = {
         f.trial.schedule_hash: _stamped(f, document).with_evidence(
-            evidence(f, reports[f.trial.schedule_hash], evaluator.cell, confirmed=_sure(f, best))
+            evidence(f, reports[f.trial.schedule_hash], cell, confirmed=_sure(f, best))
         )
-        for f in quoted
+        for f in found.quoted
     }
-    _write(search.folder, [policies[f.trial.schedule_hash] for f in members])
-    _write_answer(search.folder, best, policies)
-    _profile(search, evaluator, best)
-    unreduced = next(f for f in finalists if not f.policy.reduces).comparison.baseline.median_ms
+    _write(folder, [policies[f.trial.schedule_hash] for f in found.members])
+    _write_answer(folder, best, policies)
+    unreduced = next(f for f in found.finalists if not f.policy.reduces).comparison
+    baseline_ms = unreduced.baseline.median_ms
     return {
         "outcome": best.outcome,
         "exit_code": EXIT_CODES[best.outcome],
-        "limit_ms": target.limit_ms(batch=batch, baseline_ms=unreduced),
-        "baseline_ms": unreduced,
-        "search_seconds": search.searched_seconds,
-        "trials": _counts(search),
+        "limit_ms": found.target.limit_ms(batch=found.batch, baseline_ms=baseline_ms),
+        "baseline_ms": baseline_ms,
         "answer": best.finalist.trial.schedule_hash if best.finalist else None,
-        "best_preset": _named(preset),
+        "best_preset": _named(found.preset),
         "finalists": [
-            summary(f, reports[f.trial.schedule_hash], front_member=f in members) for f in quoted
+            summary(f, reports[f.trial.schedule_hash], front_member=f in found.members)
+            for f in found.quoted
         ],
-        "baseline_moved": {
-            "search": _sentinel(search.trials).moved,
-            "finalists": _sentinel(finalists).moved,
-        },
-        "cautions": _cautions(finalists),
+        "cautions": _cautions(found.finalists),
     }
 
 
@@ -79,7 +129,7 @@ def _confirmed(
     search.listener.stage(f"confirming {len(chosen)} finalists on fresh images, by fresh timings")
     finalists, began = [], time.monotonic()
     for done, trial in enumerate(chosen, 1):
-        finalists.append(confirm(trial, evaluator))
+        finalists.append(confirm(trial, evaluator, search.objective))
         search.listener.progress(
             done=done,
             total=len(chosen),
@@ -159,7 +209,9 @@ def _counts(search: Search) -> dict[str, int]:
     states = [trial.state for trial in search.trials]
     return {
         "complete": states.count("complete"),
+        "raced": states.count("raced"),
         "ruled_out": states.count("ruled_out"),
+        "out_of_reach": search.out_of_reach,
         "duplicate": search.duplicates,
     }
 
@@ -170,6 +222,11 @@ def _cautions(finalists: Sequence[Finalist]) -> list[str]:
     if _sentinel(finalists).drifted:
         found.add(Caution.MOVED_BASELINE)
     return sorted(caution.value for caution in found)
+
+
+def moved(timed: Iterable[Finalist | Trial]) -> float:
+    """Share by which the un-reduced model's speed changed between them."""
+    return _sentinel(timed).moved
 
 
 def _sentinel(timed: Iterable[Finalist | Trial]) -> Sentinel:

@@ -6,24 +6,25 @@ that was killed in between is told on resuming, and a proposal that was under wa
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
-from tokensearch.policy import ModelSpec, Policy, merit
+from tokensearch.policy import ModelSpec, Objective, Policy, most, worth
+from tokensearch.records import Trial, to_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.space import Space
 
-SAMPLERS = ("tpe", "nsga2", "random")
 _STUDY = "tokensearch"
 _LINE = "line"  # user attribute: the trial's number in trials.jsonl
 _ORIGIN = "origin"
 _SEEDED = "seeded"  # study attribute: every seed was enqueued
 _FIXED = "fixed_params"  # where Optuna keeps what was enqueued
-_RATIO_UNKNOWN = 1.0  # told for a policy that was ruled out: as slow as the un-reduced model
+# Told as the worth of a policy that was never run, below what nothing can exceed: nats or shares,
+# worse than any policy that a sampler should come back to.
+_REFUSED = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +37,13 @@ class Proposal:
 
 
 class Proposals:
-    """The study of one run folder: accuracy up, latency (ratio to the baseline) down."""
+    """The study of one run folder: worth up, latency (ratio to the baseline) down."""
 
     def __init__(
-        self, folder: RunFolder, space: Space, model: ModelSpec, *, sampler: str, seed: int
+        self, folder: RunFolder, space: Space, model: ModelSpec, objective: Objective
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.space, self.model = space, model
+        self.space, self.model, self.objective = space, model, objective
         try:
             self.study = optuna.create_study(
                 study_name=_STUDY,
@@ -52,12 +53,14 @@ class Proposals:
             )
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
             raise RunError(f"{folder.study} cannot be opened as an Optuna study") from error
-        # Without the trials so far in the seed, a resumed search would draw the same ones again.
-        self.study.sampler = _sampler(sampler, seed + len(self.study.trials))
 
-    def reconcile(self, finished: Iterable[Mapping[str, Any]]) -> None:
+    def follow(self, sampler: BaseSampler) -> None:
+        """Have a sampler propose from now on."""
+        self.study.sampler = sampler
+
+    def reconcile(self, finished: Iterable[Trial]) -> None:
         """Bring the study to what `trials.jsonl` says was finished."""
-        lines = {trial["number"]: trial for trial in finished}
+        lines = {trial.number: trial for trial in finished}
         told = {
             t.user_attrs[_LINE] for t in self._trials(TrialState.COMPLETE) if _LINE in t.user_attrs
         }
@@ -68,8 +71,8 @@ class Proposals:
                 fixed = stale.system_attrs.get(_FIXED, stale.params)
                 self.study.enqueue_trial(fixed, user_attrs={_ORIGIN: _origin(stale)})
             else:
-                self.study.tell(stale.number, _values(line))
-                told.add(line["number"])
+                self.study.tell(stale.number, self._values(line))
+                told.add(line.number)
         for number in sorted(lines.keys() - told):
             self.add(lines[number])
 
@@ -96,18 +99,26 @@ class Proposals:
         policy = self.space.suggest(trial, self.model)
         return Proposal(trial, policy, _origin(trial))
 
-    def tell(self, proposal: Proposal, finished: Mapping[str, Any]) -> None:
+    def tell(self, proposal: Proposal, finished: Trial) -> None:
         """Say what became of a proposal."""
-        self.study.tell(proposal.trial, _values(finished))
+        self.study.tell(proposal.trial, self._values(finished))
 
-    def add(self, finished: Mapping[str, Any]) -> None:
+    def refuse(self, proposal: Proposal, ratio: float) -> None:
+        """Say that a proposal is too slow to be tried: `ratio` times the un-reduced model."""
+        self.study.tell(proposal.trial, [most(self.objective) - _REFUSED, ratio])
+
+    def add(self, finished: Trial) -> None:
         """Tell of a policy that the sampler did not propose, a preset for one."""
         self.study.add_trial(
             create_trial(
-                values=_values(finished),
-                user_attrs={_LINE: finished["number"], _ORIGIN: finished["origin"]},
+                values=self._values(finished),
+                user_attrs={_LINE: finished.number, _ORIGIN: finished.origin},
             )
         )
+
+    def _values(self, finished: Trial) -> list[float]:
+        """Worth, on as many images as it took, and latency as a share of the baseline's."""
+        return [worth(to_json(finished.accuracy), self.objective), finished.ratio]
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(state,))
@@ -115,20 +126,3 @@ class Proposals:
 
 def _origin(trial: optuna.Trial | FrozenTrial) -> str:
     return str(trial.user_attrs.get(_ORIGIN, "sampler"))
-
-
-def _values(finished: Mapping[str, Any]) -> list[float]:
-    """Accuracy, and latency as a share of the baseline's."""
-    comparison = finished["comparison"]
-    ratio = _RATIO_UNKNOWN if comparison is None else comparison["ratio"]
-    return [merit(finished["accuracy"]["top1"], finished["accuracy"]["kl"]), ratio]
-
-
-def _sampler(name: str, seed: int) -> BaseSampler:
-    match name:
-        case "tpe":
-            return TPESampler(seed=seed)
-        case "nsga2":
-            return NSGAIISampler(seed=seed)
-        case _:
-            return RandomSampler(seed=seed)

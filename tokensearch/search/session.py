@@ -2,36 +2,52 @@
 
 import fcntl
 import json
+import random
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import torch
+from optuna.samplers import BaseSampler
 from torch import nn
 
+from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import PURPOSES, Splits
-from tokensearch.errors import RunError
-from tokensearch.evaluate import accuracy
+from tokensearch.errors import PolicyError, RunError
+from tokensearch.evaluate.store import AnswerStore
 from tokensearch.measure import attention_of, describe_cell
-from tokensearch.policy import ModelSpec
+from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records import Cell, Trial, to_json, trial_from_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.finalists import limit_of
+from tokensearch.search.forecasting import SWEEP_SECONDS, forecast_for
 from tokensearch.search.listener import Listener
+from tokensearch.search.local import LocalSampler
 from tokensearch.search.outcome import finish
 from tokensearch.search.proposals import Proposals
-from tokensearch.search.seeds import ladders, published
+from tokensearch.search.reach import reach_lines, reaches
+from tokensearch.search.samplers import optunas
+from tokensearch.search.seeds import published
 from tokensearch.search.settings import Limits, Settings
 from tokensearch.search.space import Space
 from tokensearch.search.trials import Search
+from tokensearch.search.warm import early, seeds
 
 # A model that is right on so few labelled images is likely to have been given other classes.
 POOR_BASELINE = 0.2
+
+SWEEP_SHARE = 0.2  # of a short search
+
+# Draws from the space among which those are that random search is allowed: of schedules of half a
+# latency and more below the target, one in ten to one in thirty fits.
+DRAWS = 400
+LEAST_USED = 0.7  # of the target's latency
 
 
 @dataclass(frozen=True)
@@ -46,6 +62,9 @@ class Session:
     folder: RunFolder
     listener: Listener
     command: str
+    store: AnswerStore = field(default_factory=partial(AnswerStore, None))
+    cache_gb: float = 1.0  # of activations that policies share
+    neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
 
     def run(self) -> Mapping[str, Any]:
         """Search until the limits, and return what run.json then holds.
@@ -58,9 +77,20 @@ class Session:
         began = time.monotonic()
         document = self._document()
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
+        self._check_neighbours()
         self.folder.create()
         with _alone(self.folder):
             return self._run(document, began)
+
+    def _check_neighbours(self) -> None:
+        """Refuse schedules that are of another geometry: they say nothing here."""
+        for one in self.neighbours:
+            if one.model.geometry != self._spec.geometry:
+                raise PolicyError(
+                    f"the front to start from is of {one.model.name}, with (blocks, patches, "
+                    f"prefix, width) {one.model.geometry}; {self._spec.name} has "
+                    f"{self._spec.geometry}"
+                )
 
     def _run(self, document: dict[str, Any], began: float) -> Mapping[str, Any]:
         """Search and finish, in a folder that is ours."""
@@ -73,8 +103,8 @@ class Session:
                 )
                 return before
         self.folder.write_run(document)
-        evaluator = Evaluator(self.model, self.splits, self._cell, self.settings.seed)
-        search = self._search(evaluator)
+        evaluator = self.evaluator()
+        search = self.searched(evaluator)
         result = finish(search, evaluator, document)
         seconds = search.earlier_seconds + time.monotonic() - began
         document = {**document, "result": {**result, "seconds": seconds}}
@@ -120,43 +150,117 @@ class Session:
             "result": None,
         }
 
-    def _search(self, evaluator: Evaluator) -> Search:
+    def evaluator(self) -> Evaluator:
+        """Return what measures policies."""
+        return Evaluator(
+            self.model, self.splits, self._cell, self.settings.seed, self.store, self.cache_gb
+        )
+
+    def forecast(self, evaluator: Evaluator) -> Forecast:
+        """Return what predicts latencies."""
+        limit = self.limits.seconds
+        seconds = SWEEP_SECONDS if limit is None else min(SWEEP_SECONDS, SWEEP_SHARE * limit)
+        return forecast_for(evaluator.timing, self.folder, self.listener, seconds=seconds)
+
+    def searched(self, evaluator: Evaluator) -> Search:
         """Search until the limits, from where the folder stands."""
         trials = _read_trials(self.folder)
-        spec, able = self._spec, _abilities(self.model)
-        space = self.space.fitting(spec, **able)
-        proposals = Proposals(
-            self.folder, space, spec, sampler=self.settings.sampler, seed=self.settings.seed
-        )
-        proposals.reconcile(self.folder.read_trials())
         self._baseline(evaluator)
+        search = self._begun(evaluator, trials)
+        search.try_fixed([("none", Policy(self._spec))])
+        first = search.trials[0].comparison
+        assert first is not None  # what is fixed is timed
+        search.limit = min(1.0, limit_of(first, self.settings.target, batch=self.settings.batch))
+        fixed = dict(published(self._spec, **_abilities(self.model)))
+        if not self._reaches(search, fixed.values()):
+            return search
+        self.listener.stage(f"searching, {len(trials)} trials so far")
+        search.try_fixed(fixed.items())
+        search.try_drawn(self._drawn(search))
+        if not search.proposals.seeded:
+            self._seed(search, fixed.values())
+        search.explore()
+        return search
+
+    def _begun(self, evaluator: Evaluator, trials: Sequence[Trial]) -> Search:
+        """Return a search that knows the trials of earlier processes."""
+        settings, spec = self.settings, self._spec
+        space = self.space.fitting(spec, **_abilities(self.model))
+        proposals = Proposals(self.folder, space, spec, settings.objective)
+        proposals.reconcile(trials)
         search = Search(
             evaluator,
             proposals,
             self.folder,
             self.limits,
             self.listener,
-            trials=list(trials),
+            self.forecast(evaluator),
+            settings.objective,
             earlier_seconds=sum(trial.seconds for trial in trials),
         )
-        self.listener.stage(f"searching, {len(trials)} trials so far")
-        search.try_fixed(published(spec, **able))
-        if not proposals.seeded:
-            self._seed(proposals, search)
-        search.explore()
+        for trial in trials:
+            search.remember(trial)
+        # Without the trials so far in the seed, a resumed search would draw the same ones again.
+        proposals.follow(self._sampler(search, settings.seed + len(proposals.study.trials)))
         return search
 
-    def _seed(self, proposals: Proposals, search: Search) -> None:
-        """Have simple schedules near the target proposed first."""
-        first = search.trials[0].comparison
-        limit = limit_of(first, self.settings.target, batch=self.settings.batch) if first else 1.0
-        proposals.enqueue(ladders(proposals.space, proposals.model, search.trials, limit=limit))
+    def _sampler(self, search: Search, seed: int) -> BaseSampler:
+        if self.settings.sampler != "local":
+            return optunas(self.settings.sampler, seed)
+        return LocalSampler(
+            search.proposals.space,
+            self._spec,
+            known=lambda: search.seen,
+            ratio=lambda policy: search.forecast.ratio(policy),
+            limit=lambda: search.limit,
+            seed=seed,
+        )
+
+    def _reaches(self, search: Search, fixed: Iterable[Policy]) -> bool:
+        """Say what the space can reach at all, and whether the target is within it."""
+        found = reaches(search.proposals.space, self._spec, search.forecast.ratio)
+        for line in reach_lines(found):
+            self.listener.note(line)
+        if any(map(search.reaches, [*(one.policy for one in found), *fixed])):
+            return True
+        self.listener.caution(
+            f"target {self.settings.target} is out of reach: it takes {search.limit:.2f}x of the "
+            f"un-reduced model, and no schedule of this space nor a preset is predicted within "
+            f"{100 * search.margin:.0f} % of it"
+        )
+        search.try_fixed(("fastest", one.policy) for one in found[:1])
+        return False
+
+    def _drawn(self, search: Search) -> Iterator[Policy]:
+        """Yield schedules drawn from the space that meet the target, by not too much."""
+        dice = random.Random(self.settings.seed)
+        dimensions = search.proposals.space.dimensions(self._spec)
+        for _ in range(DRAWS):
+            drawn = {name: dice.choice(values) for name, values in dimensions.items()}
+            policy = search.proposals.space.build(drawn, self._spec)
+            if LEAST_USED * search.limit <= search.forecast.ratio(policy) <= search.limit:
+                yield policy
+
+    def _seed(self, search: Search, fixed: Iterable[Policy]) -> None:
+        """Have what won elsewhere, and known shapes bent to the target, proposed first."""
+        proposals = search.proposals
+        space, blocks = proposals.space, proposals.space.blocks(self._spec)
+        known = [replace(one, model=self._spec, evidence=()) for one in self.neighbours]
+        near = [space.nearest(policy, self._spec) for policy in known]
+        shapes = [*known, *early(Policy(self._spec), blocks), *fixed]
+        bent = seeds(
+            space,
+            [shape for shape in shapes if shape.steps],
+            ratio=search.forecast.ratio,
+            limit=search.limit,
+        )
+        proposals.enqueue([*near, *bent])
 
     def _baseline(self, evaluator: Evaluator) -> None:
         """Ask the un-reduced model about the search split, and doubt it if it knows nothing."""
-        self.listener.stage("the un-reduced model on the search split")
-        found = evaluator.baseline("search", on_batch=self._on_batch)
-        right = accuracy(found, found, self.splits.search).top1
+        self.listener.stage("the un-reduced model on the search split", unit="images")
+        found = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
+        right = found.accuracy.top1
         if right < POOR_BASELINE:
             self.listener.caution(
                 f"the un-reduced model is right on {100 * right:.1f} % of the images: are the "

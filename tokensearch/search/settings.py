@@ -3,8 +3,9 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tokensearch.policy import Target
+from tokensearch.policy import Objective, Target
 from tokensearch.records import Backend
+from tokensearch.search.samplers import SamplerName
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,8 +22,9 @@ class Settings:
     resolution: int
     space: str
     space_digest: str
-    sampler: str
+    sampler: SamplerName
     seed: int
+    objective: Objective = "kl"
     backend: Backend = "eager"
 
     def to_json(self) -> dict[str, Any]:

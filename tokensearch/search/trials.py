@@ -1,29 +1,37 @@
-"""The search itself: propose, measure, write down, learn; until the limits are reached."""
+"""The search itself: propose, predict, race, time what is promising, learn; until the limits."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import log
 
-from tokensearch.measure import Budget
-from tokensearch.policy import Policy
-from tokensearch.policy.file import policy_to_json
-from tokensearch.records import Trial, to_json
+from tokensearch.costs.forecast import Forecast
+from tokensearch.policy import Objective, Policy, most
+from tokensearch.policy.file import policy_from_json, policy_to_json
+from tokensearch.records import Trial, TrialState, to_json
 from tokensearch.run_folder import RunFolder
-from tokensearch.search.evaluator import Evaluator, Scored
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.heat import Heat, Ran, worth_of
 from tokensearch.search.listener import Listener
+from tokensearch.search.local import Tried, tried
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.settings import Limits
 
-# A policy is ruled out when its first images show, with confidence, a loss that nobody would take:
-# ten points is more than any published schedule of use loses.
-SCREEN_IMAGES = 128
-HOPELESS_LOSS = 0.10
+# Mean errors that a prediction may be off by and still be believed: of normal errors, nine in ten
+# are within two.
+MARGIN = 2.0
 
-# Pairs of a trial: enough to order policies that differ by a few percent; finalists get more.
-TRIAL_BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=40, seconds=2.0, precision=0.02)
+RANDOM_ORIGIN = "random"
+RANDOMS = 8  # enough for the best of them to mean something, few enough for a short run
 
 # A sampler that proposes nothing new this many times in a row has seen what it can reach.
-MOST_REPEATS = 50
+MOST_REPEATS = 200
+
+# Divergences below this, in nats, are all the same to a user; of shares, half an image.
+LEAST_LOSS = 1e-3
+# Standard deviation over the mean of divergences of single images, of schedules of the demo model
+# at half its latency: it is what a mean over few of them is uncertain by.
+SPREAD = 3.0
 
 
 @dataclass
@@ -35,16 +43,47 @@ class Search:
     folder: RunFolder
     limits: Limits
     listener: Listener
-    trials: list[Trial] = field(default_factory=list)
+    forecast: Forecast
+    objective: Objective
+    limit: float = 1.0  # the target as a share of the un-reduced model's latency
+    out_of_reach: int = 0  # proposals that were predicted to miss the target
     earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
     searched_seconds: float = 0.0  # once the search has ended
+    _ran: list[Ran] = field(default_factory=list)
+    _seen: list[Tried] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
+    @property
+    def trials(self) -> tuple[Trial, ...]:
+        """Every trial so far, in order."""
+        return tuple(one.trial for one in self._ran)
+
+    @property
+    def seen(self) -> tuple[Tried, ...]:
+        """The same as the local sampler sees them."""
+        return tuple(self._seen)
+
+    def remember(self, trial: Trial) -> None:
+        """Take in a trial, of this process or of one before."""
+        policy = policy_from_json(trial.policy)
+        self._ran.append(Ran(trial, policy))
+        self._seen.append(self._as_seen(trial, policy))
+        if trial.comparison is not None:
+            self.forecast = self.forecast.learned(policy, trial.comparison.ratio)
+
     def try_fixed(self, fixed: Iterable[tuple[str, Policy]]) -> None:
-        """Try policies that no sampler proposed: presets and controls."""
+        """Try policies that no sampler proposed, on all images: presets and controls."""
         for origin, policy in fixed:
             if self.known(policy) is None and self.goes_on():
-                self.proposals.add(self._try(policy, origin))
+                self.proposals.add(self._try(policy, origin, whole=True))
+
+    def try_drawn(self, drawn: Iterable[Policy]) -> None:
+        """Try some schedules drawn at random: what searching has to beat."""
+        made = sum(trial.origin == RANDOM_ORIGIN for trial in self.trials)
+        for policy in drawn:
+            if made < RANDOMS and self.known(policy) is None and self.goes_on():
+                self.proposals.add(self._try(policy, RANDOM_ORIGIN))
+                made += 1
 
     def explore(self) -> None:
         """Try what the sampler proposes, until the limits."""
@@ -60,59 +99,92 @@ class Search:
 
     def goes_on(self) -> bool:
         """Whether the limits allow another trial; the first is always made."""
-        spent = self.limits.spent(trials=len(self.trials), seconds=self.seconds)
-        return spent < 1 or not self.trials
+        spent = self.limits.spent(trials=len(self._ran), seconds=self.seconds)
+        return spent < 1 or not self._ran
+
+    @property
+    def margin(self) -> float:
+        """Relative error that a prediction is allowed."""
+        return MARGIN * self.forecast.error
 
     @property
     def duplicates(self) -> int:
         """Proposals of schedules that had been tried before."""
-        return max(0, self.proposals.told - len(self.trials))
+        return max(0, self.proposals.told - len(self._ran) - self.out_of_reach)
 
     @property
     def seconds(self) -> float:
         """Time that this search has taken, trials of a stopped process counted in."""
         return self.earlier_seconds + time.monotonic() - self._began
 
+    def reaches(self, policy: Policy) -> bool:
+        """Whether a policy may meet the target, as far as predictions are believed."""
+        return self.forecast.ratio(policy) <= self.limit * (1 + self.margin)
+
     def _propose(self) -> bool:
-        """Ask for one policy and try it; False if it had been tried before."""
-        proposal = self.proposals.ask(len(self.trials))
+        """Ask for one policy and try it; False if it was tried before or cannot meet the target."""
+        proposal = self.proposals.ask(len(self._ran))
         same = self.known(proposal.policy)
         if same is not None:
-            self.proposals.tell(proposal, to_json(same))
-            return False
-        self.proposals.tell(proposal, self._try(proposal.policy, proposal.origin))
-        return True
+            self.proposals.tell(proposal, same)
+        elif not self.reaches(proposal.policy):
+            self.out_of_reach += 1
+            self.proposals.refuse(proposal, self.forecast.ratio(proposal.policy))
+        else:
+            self.proposals.tell(proposal, self._try(proposal.policy, proposal.origin))
+            return True
+        return False
 
-    def _try(self, policy: Policy, origin: str) -> dict[str, object]:
+    def _try(self, policy: Policy, origin: str, *, whole: bool = False) -> Trial:
         """Measure one policy and write it down."""
         began = time.monotonic()
-        scored = self.evaluator.score(policy, "search", limit=SCREEN_IMAGES)
-        hopeless = scored.paired.high < -HOPELESS_LOSS
-        if not hopeless:
-            scored = self.evaluator.complete(policy, scored)
+        predicted, heat = self.forecast.ratio(policy), self._heat()
+        state: TrialState = "complete"
+        if whole:
+            accuracy = self.evaluator.score(policy, "search").accuracy
+        else:
+            state, accuracy = heat.raced(policy, predicted)
+        timed = whole or (state == "complete" and heat.leads(accuracy, predicted))
         trial = Trial(
-            number=len(self.trials),
+            number=len(self._ran),
             origin=origin,
             schedule_hash=policy.schedule_hash,
-            state="ruled_out" if hopeless else "complete",
-            comparison=None if hopeless else self.evaluator.time(policy, TRIAL_BUDGET),
-            accuracy=scored.accuracy,
+            state=state,
+            predicted=predicted,
+            comparison=heat.timed(policy) if timed else None,
+            accuracy=accuracy,
             seconds=time.monotonic() - began,
             policy=policy_to_json(policy),
         )
-        line = to_json(trial)
-        self.folder.append_trial(line)
-        self.trials.append(trial)
-        self._tell(trial, scored)
-        return line
+        self.folder.append_trial(to_json(trial))
+        self.remember(trial)
+        self._tell(trial)
+        return trial
 
-    def _tell(self, trial: Trial, scored: Scored) -> None:
-        done = len(self.trials)
+    def _heat(self) -> Heat:
+        whole = [one for one in self._ran if one.trial.state == "complete"]
+        return Heat(self.evaluator, self.objective, whole, self.margin)
+
+    def _as_seen(self, trial: Trial, policy: Policy) -> Tried:
+        images = len(self.evaluator.splits.search)
+        loss = most(self.objective) - worth_of(trial.accuracy, self.objective)
+        least = LEAST_LOSS if self.objective in {"kl", "ce"} else 0.5 / images
+        missing = 1 / trial.accuracy.images - 1 / images
+        return tried(
+            policy,
+            log_loss=log(max(0.0, loss) + least),
+            noise=SPREAD * max(0.0, missing) ** 0.5,
+            ratio=trial.ratio,
+            whole=trial.state == "complete",
+        )
+
+    def _tell(self, trial: Trial) -> None:
+        done = len(self._ran)
         spent = self.limits.spent(trials=done, seconds=self.seconds)
-        speed = "ruled out" if trial.comparison is None else f"{trial.comparison.ratio:.2f}x"
+        speed = {"complete": f"{trial.ratio:.2f}x"}.get(trial.state, trial.state.replace("_", " "))
         self.listener.progress(
             done=done,
             total=self.limits.trials or max(done, round(done / spent)),
             seconds_left=max(0.0, self.seconds / spent - self.seconds),
-            text=f"{speed} {100 * scored.accuracy.top1:.1f} % ({trial.origin})",
+            text=f"{speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
         )

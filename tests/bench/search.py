@@ -1,0 +1,159 @@
+"""How good the search is, and how fast: against a long run, Optuna's samplers, and publications.
+
+    python -m tests.bench search [--json] [--parts samplers encodings wall presets exhaustive]
+
+Latencies of the first two parts are those of one cost table, which is kept with the reference
+front: so hypervolumes are of searching, and not of what a machine does meanwhile. The other parts
+take real time. Costs are counted in full evaluations: images run through a policy over the images
+of the split, remembered ones counted in.
+
+`--make-reference` makes the reference front anew (about an hour on two cores).
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tests.bench.searching import ENCODINGS, Bench, Curve
+from tokensearch.search.samplers import SAMPLERS
+
+SEEDS, BUDGET = 5, 120.0
+WANTED = 0.98  # of the reference's hypervolume
+PARTS = ("samplers", "encodings", "wall", "presets", "exhaustive")
+
+
+def main(arguments: list[str]) -> None:
+    """Print what each part found; with --json, one JSON document."""
+    options = parsed(arguments)
+    if options.make_reference:
+        from tests.bench.search_reference import make_reference
+
+        make_reference(options.answers)
+        return
+    bench = Bench.load(options.answers)
+    found: dict[str, Any] = {"reference": bench.reference_volume, "how": bench.how}
+    say = (lambda _: None) if options.json else (lambda text: print(text, flush=True))
+    say(f"reference hypervolume {bench.reference_volume:.4f}: {bench.how}")
+    parts: dict[str, Callable[[], Any]] = {
+        "samplers": lambda: samplers(bench, options, say),
+        "encodings": lambda: encodings(bench, options, say),
+        "wall": lambda: wall(bench, options, say),
+        "presets": lambda: presets(bench, options, say),
+        "exhaustive": lambda: exhaustive(bench, options, say),
+    }
+    for part in options.parts:
+        found[part] = parts[part]()
+    if options.json:
+        print(json.dumps(found))
+
+
+def samplers(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Run every sampler by the same search, from several seeds, to the same budget."""
+    rows = {}
+    for name in options.samplers:
+        curves = [bench.searched(name, seed, options.budget) for seed in range(options.seeds)]
+        rows[name] = summed(bench, curves, options.budget)
+        say(line(name, rows[name]))
+    return rows
+
+
+def encodings(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Run the default sampler on every encoding of the same freedom."""
+    rows = {}
+    for name in ENCODINGS:
+        curves = [
+            bench.searched("local", seed, options.budget, space=name)
+            for seed in range(options.seeds)
+        ]
+        rows[name] = summed(bench, curves, options.budget)
+        say(line(name, rows[name]))
+    return rows
+
+
+def summed(bench: Bench, curves: Sequence[Curve], budget: float) -> dict[str, Any]:
+    """Medians over seeds: share of the reference's volume at the end, and the cost of 98 %."""
+    ends = [curve.volume_at(budget) / bench.reference_volume for curve in curves]
+    costs = [curve.cost_of(WANTED * bench.reference_volume) for curve in curves]
+    reached = sorted(cost if cost is not None else float("inf") for cost in costs)
+    middle = reached[len(reached) // 2]
+    return {
+        "share": median(ends),
+        "shares": ends,
+        "cost": None if middle == float("inf") else middle,
+        "costs": costs,
+        "trials": median(curve.trials for curve in curves),
+    }
+
+
+def line(name: str, row: dict[str, Any]) -> str:
+    """One sampler or encoding in one line."""
+    cost = "not within the budget" if row["cost"] is None else f"{row['cost']:.0f} full evaluations"
+    spread = ", ".join(f"{100 * share:.1f}" for share in row["shares"])
+    return (
+        f"{name:18} {100 * row['share']:5.1f} % of the reference at the end ({spread}); "
+        f"98 % after {cost}; {row['trials']:.0f} trials"
+    )
+
+
+def wall(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Real time to 98 %: the default search, and Optuna's TPE alone for five times as long."""
+    from tests.bench.search_wall import default_seconds, plain_share
+
+    ours = [default_seconds(bench, seed) for seed in range(options.wall_seeds)]
+    reached = [one for one in ours if one is not None]
+    if len(reached) <= len(ours) // 2:
+        say("wall: the default search did not reach 98 % in most seeds")
+        return {"ours": ours, "plain": None}
+    middle = median(reached)
+    plain = plain_share(bench, 5 * middle, seed=0)
+    say(
+        f"wall: the default search takes {middle:.0f} s to 98 % (sweep included); Optuna's TPE "
+        f"with full evaluations reaches {100 * plain.share:.1f} % in {plain.seconds:.0f} s "
+        f"({plain.trials} trials)"
+        + (f", 98 % after {plain.reached:.0f} s" if plain.reached is not None else "")
+    )
+    return {"ours": ours, "plain": asdict(plain)}
+
+
+def presets(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Hold what is found against publications, at equal latency and at equal accuracy."""
+    from tests.bench.search_presets import against_presets
+
+    rows = []
+    for row in against_presets(bench, minutes=options.minutes):
+        rows.append(row)
+        say(row.line)
+    faster = median(row.faster for row in rows if row.faster is not None)
+    say(f"presets: at their accuracy {100 * faster:.1f} % faster in the median (10 wanted)")
+    return {"rows": [asdict(row) for row in rows], "faster": faster}
+
+
+def exhaustive(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Try every schedule of a small space, then see when the search has found all of the front."""
+    from tests.bench.search_exhaustive import found_after
+
+    rows = [found_after(bench, seed) for seed in range(options.seeds)]
+    for row in rows:
+        say(row.line)
+    return [asdict(row) for row in rows]
+
+
+def parsed(arguments: list[str]) -> argparse.Namespace:
+    """Read the options."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench search")
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--wall-seeds", type=int, default=3)
+    parser.add_argument("--budget", type=float, default=BUDGET)
+    parser.add_argument("--minutes", type=float, default=3.0, help="of searching, for presets")
+    parser.add_argument(
+        "--samplers", nargs="+", choices=SAMPLERS, default=["local", "tpe", "nsga2", "random"]
+    )
+    parser.add_argument("--answers", type=Path, help="file of answers kept between runs")
+    parser.add_argument("--make-reference", action="store_true")
+    return parser.parse_args(arguments)

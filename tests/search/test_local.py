@@ -1,0 +1,146 @@
+"""The local search, on landscapes whose best is known."""
+
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import optuna
+import pytest
+
+from tokensearch.front import Point, hypervolume
+from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
+from tokensearch.search import load_space
+from tokensearch.search.local import LocalSampler, Tried, front_of, gains, tried
+from tokensearch.search.surrogate import Surrogate, features
+
+DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
+SPACE = load_space("default")
+
+
+def log_loss(policy: Policy) -> float:
+    """Early cuts hurt more, and pooling less than pruning: smooth, and made up."""
+    loss, left = 1e-4, DEIT.patch_tokens
+    for step in policy.steps:
+        harm = (1 - step.keep / left) ** 2 * (12 - step.block) / 12
+        loss += harm * (0.5 if step.op == "pool" else 1.0) * 196 / (step.keep + 4)
+        left = step.keep
+    return float(np.log(loss))
+
+
+def drawn(random: Random) -> Policy:
+    chosen = {name: random.choice(values) for name, values in SPACE.dimensions(DEIT).items()}
+    return SPACE.build(chosen, DEIT)
+
+
+def seen(policy: Policy) -> Tried:
+    return tried(policy, log_loss=log_loss(policy), noise=0.0, ratio=mac_share(policy), whole=True)
+
+
+def searched(
+    sampler: Callable[[list[Tried]], optuna.samplers.BaseSampler], trials: int
+) -> list[Tried]:
+    known = [seen(Policy(DEIT))]
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(known))
+    for _ in range(trials):
+        trial = study.ask()
+        found = seen(SPACE.suggest(trial, DEIT))
+        known.append(found)
+        study.tell(trial, [-found.log_loss, found.ratio])
+    return known
+
+
+def local(known: list[Tried], *, limit: float = 1.0, seed: int = 0) -> LocalSampler:
+    return LocalSampler(
+        SPACE, DEIT, known=lambda: known, ratio=mac_share, limit=lambda: limit, seed=seed
+    )
+
+
+def test_the_surrogate_orders_schedules_that_it_has_not_seen() -> None:
+    random = Random(0)
+    known, new = [seen(drawn(random)) for _ in range(80)], [drawn(random) for _ in range(100)]
+    surrogate = Surrogate(np.random.default_rng(0))
+    surrogate.fit(
+        [one.features for one in known], np.array([one.log_loss for one in known]), np.zeros(80)
+    )
+
+    mean, deviation = surrogate.guess([features(policy) for policy in new])
+
+    truth = np.array([log_loss(policy) for policy in new])
+    assert np.corrcoef(np.argsort(np.argsort(mean)), np.argsort(np.argsort(truth)))[0, 1] > 0.9
+    assert np.mean(np.abs(truth - mean) < 2 * deviation) > 0.8
+
+
+def test_the_surrogate_is_sure_of_what_it_has_seen_and_not_of_what_it_has_not() -> None:
+    near = [Policy(DEIT, (Prune(3, keep),)) for keep in range(60, 180, 10)]
+    surrogate = Surrogate(np.random.default_rng(0))
+    surrogate.fit(
+        [features(one) for one in near], np.array([log_loss(one) for one in near]), np.zeros(12)
+    )
+
+    _, deviation = surrogate.guess([features(near[5]), features(Policy(DEIT, (Prune(0, 2),)))])
+
+    assert deviation[0] < 0.2 * deviation[1]
+
+
+def test_expected_gains_are_those_of_many_throws() -> None:
+    known = [seen(Policy(DEIT)), *(seen(Policy(DEIT, (Prune(3, keep),))) for keep in (20, 80))]
+    ratios, mean, deviation = np.array([0.45, 0.9]), np.array([-1.0, -6.0]), np.array([1.5, 1.0])
+
+    found = gains(known, ratios, mean, deviation, limit=1.0)
+
+    at = np.linspace(0, 1, 65)[1:]
+    worst = max(one.log_loss for one in known)
+    best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
+    throws = np.random.default_rng(0).normal(mean, deviation, (20_000, 2))
+    for place in range(2):
+        gain = np.maximum(0, best - throws[:, place, None]) * (ratios[place] <= at)
+        assert found[place] == pytest.approx(gain.mean(), rel=0.05)
+
+
+def test_a_target_draws_the_search_to_itself() -> None:
+    known = [seen(Policy(DEIT)), *(seen(Policy(DEIT, (Prune(3, keep),))) for keep in (20, 80))]
+    ratios = np.array([0.2, 0.49])
+    mean, deviation = np.full(2, -1.0), np.full(2, 0.5)
+
+    whole = gains(known, ratios, mean, deviation, limit=1.0)
+    near = gains(known, ratios, mean, deviation, limit=0.5)
+
+    assert near[1] / near[0] > whole[1] / whole[0]
+
+
+def test_the_front_is_what_nothing_as_fast_loses_less_than() -> None:
+    fast, good, poor = (
+        Tried(Policy(DEIT), features(Policy(DEIT)), loss, 0.0, ratio, whole=True)
+        for loss, ratio in ((-1.0, 0.3), (-4.0, 0.6), (-2.0, 0.7))
+    )
+
+    assert front_of([poor, good, fast]) == (fast, good)
+
+
+def volume(known: list[Tried]) -> float:
+    """What a front dominates, in log loss below 2 times latency below 1."""
+    return hypervolume([Point(-one.log_loss, one.ratio) for one in known], reference=Point(-2, 1))
+
+
+def test_it_finds_a_better_front_than_random_search_with_three_times_the_trials() -> None:
+    ours = [volume(searched(lambda k, s=s: local(k, seed=s), 50)) for s in range(3)]
+    theirs = [
+        volume(searched(lambda k, s=s: optuna.samplers.RandomSampler(seed=s), 150))
+        for s in range(3)
+    ]
+
+    assert np.mean(ours) > np.mean(theirs)
+
+
+def test_it_proposes_nothing_twice_and_nothing_too_slow() -> None:
+    known = searched(lambda known: local(known, limit=0.6), 40)
+    proposed = [one.policy.schedule_hash for one in known]
+
+    assert len(set(proposed)) == len(proposed)
+    assert all(one.ratio <= 0.6 for one in known[1:])
+
+
+def test_the_same_seed_proposes_the_same() -> None:
+    first, second = (searched(lambda known: local(known, seed=5), 15) for _ in range(2))
+
+    assert [one.policy for one in first] == [one.policy for one in second]

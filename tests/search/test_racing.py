@@ -1,0 +1,77 @@
+"""A race must not throw out what is no worse, and must not take all day over what is."""
+
+import torch
+from torch import Tensor
+
+from tokensearch.search.answering import BLOCK
+from tokensearch.search.racing import FIRST_LOOK, _ranks, proven_worse
+
+IMAGES, RACES = 256, 400
+LOOKS = IMAGES // BLOCK - 1
+
+
+def divergences(generator: torch.Generator, scale: float = 1.0) -> Tensor:
+    """Worths as divergences make them: none above 0, a few images most of the sum."""
+    return -scale * torch.empty(IMAGES, dtype=torch.float64).log_normal_(-6, 2, generator=generator)
+
+
+def images_run(worths: Tensor, rival: Tensor) -> int:
+    """Images after which a race ends."""
+    for seen in range(BLOCK, IMAGES, BLOCK):
+        if proven_worse(worths[:seen], rival, looks=LOOKS):
+            return seen
+    return IMAGES
+
+
+def test_what_is_no_worse_is_stopped_at_most_as_often_as_promised() -> None:
+    generator = torch.Generator().manual_seed(0)
+    races = [(divergences(generator), divergences(generator)) for _ in range(RACES)]
+
+    stopped = sum(images_run(one, other) < IMAGES for one, other in races)
+
+    assert stopped <= 0.05 * RACES
+
+
+def test_of_right_answers_as_well() -> None:
+    generator = torch.Generator().manual_seed(1)
+    races = (torch.rand(2, IMAGES, generator=generator) < 0.97 for _ in range(RACES))
+
+    stopped = sum(images_run(one.double(), other.double()) < IMAGES for one, other in races)
+
+    assert stopped <= 0.05 * RACES
+
+
+def test_what_diverges_five_times_as_far_is_stopped_early() -> None:
+    generator = torch.Generator().manual_seed(2)
+    runs = [
+        images_run(5 * worths, worths) for worths in (divergences(generator) for _ in range(100))
+    ]
+
+    assert sum(runs) / len(runs) < IMAGES / 2
+
+
+def test_nothing_is_stopped_before_the_first_look() -> None:
+    awful = torch.full((FIRST_LOOK,), -10.0)
+
+    assert not proven_worse(awful[:-1], torch.zeros(FIRST_LOOK), looks=LOOKS)
+    assert proven_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS)
+
+
+def test_ranks_are_those_of_the_textbook() -> None:
+    """Darwin's plants in eighths of an inch, as Fisher (1935) gave them: 96 against 24."""
+    lead = torch.tensor([49.0, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
+    ranks = _ranks(lead.abs())
+
+    assert float(ranks[lead > 0].sum()) == 96
+    assert float(ranks[lead < 0].sum()) == 24
+
+
+def test_what_is_worse_on_most_images_and_better_in_the_mean_goes_on() -> None:
+    lead = torch.full((64,), 0.1)
+    lead[0] = -100.0
+
+    assert not proven_worse(-lead, torch.zeros(64), looks=LOOKS)
+
+
+def test_equal_answers_are_never_worse() -> None:
+    assert not proven_worse(torch.ones(128), torch.ones(256), looks=LOOKS)

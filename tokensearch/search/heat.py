@@ -1,0 +1,95 @@
+"""How one policy is tried: raced against those that are faster, and timed if it leads."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from tokensearch.data.splits import Split
+from tokensearch.evaluate import Answers, joined, per_image
+from tokensearch.measure import Budget
+from tokensearch.policy import Objective, Policy, worth
+from tokensearch.records import Accuracy, Comparison, Trial, TrialState, to_json
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.racing import proven_worse
+
+# A policy is ruled out when its first images show, with confidence, a loss that nobody would take:
+# ten points is more than any published schedule of use loses.
+SCREEN_IMAGES = 128
+HOPELESS_LOSS = 0.10
+
+# Pairs of a trial: enough to order policies that differ by a few percent; finalists get more.
+TRIAL_BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=40, seconds=1.5, precision=0.02)
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """A trial so far, with its policy at hand."""
+
+    trial: Trial
+    policy: Policy
+
+
+@dataclass(frozen=True)
+class Heat:
+    """The policies that a new one has to beat, and by how much predictions may be off."""
+
+    evaluator: Evaluator
+    objective: Objective
+    before: Sequence[Ran]  # all that were run on every image
+    margin: float  # relative error that a predicted latency is allowed
+
+    def raced(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
+        """Ask about block after block, until the end or until it is proven not to be worth it."""
+        rival = self._rival(predicted)
+        looks = self.evaluator.answering.blocks("search") - 1
+        for found in self._grown(policy):
+            scored = self.evaluator.scored(found, "search")
+            if len(found) == len(self._split):
+                break
+            if len(found) >= SCREEN_IMAGES and scored.paired.high < -HOPELESS_LOSS:
+                return "ruled_out", scored.accuracy
+            if rival is not None and proven_worse(
+                per_image(found, self._split, self.objective), rival, looks=looks
+            ):
+                return "raced", scored.accuracy
+        return "complete", scored.accuracy
+
+    def leads(self, accuracy: Accuracy, predicted: float) -> bool:
+        """Whether a policy may be on the front: nothing that is surely faster is as good."""
+        value = worth_of(accuracy, self.objective)
+        return all(
+            worth_of(one.trial.accuracy, self.objective) < value for one in self._faster(predicted)
+        )
+
+    def timed(self, policy: Policy) -> Comparison:
+        """Time a policy in turn with the un-reduced model."""
+        return self.evaluator.time(policy, TRIAL_BUDGET)
+
+    def _rival(self, predicted: float) -> Tensor | None:
+        """What images add to the worth of the best that is surely faster; None if nothing is."""
+        faster = self._faster(predicted)
+        if not faster:
+            return None
+        best = max(faster, key=lambda one: worth_of(one.trial.accuracy, self.objective))
+        found = self.evaluator.answering.answers(best.policy, "search")
+        return per_image(found, self._split, self.objective)
+
+    def _faster(self, predicted: float) -> list[Ran]:
+        return [one for one in self.before if one.trial.ratio * (1 + self.margin) < predicted]
+
+    def _grown(self, policy: Policy) -> Iterator[Answers]:
+        """Yield the answers to the first block of images, to the first two, and so on."""
+        parts: list[Answers] = []
+        for number in range(self.evaluator.answering.blocks("search")):
+            parts.append(self.evaluator.answering.block(policy, "search", number))
+            yield joined(parts)
+
+    @property
+    def _split(self) -> Split:
+        return self.evaluator.splits.search
+
+
+def worth_of(accuracy: Accuracy, objective: Objective) -> float:
+    """Return what is to be made large; see `policy.worth`."""
+    return worth(to_json(accuracy), objective)
