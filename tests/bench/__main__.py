@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable
 
-from tests.bench import costs, diff, gpu, noise, presets, runtime
+from tests.bench import costs, diff, gpu, noise, presets, runtime, search
 
 BENCHES: dict[str, Callable[[list[str]], None]] = {
     "costs": costs.main,
@@ -12,6 +12,7 @@ BENCHES: dict[str, Callable[[list[str]], None]] = {
     "gpu": gpu.main,
     "runtime": runtime.main,
     "noise": noise.main,
+    "search": search.main,
 }
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)

@@ -150,21 +150,28 @@ class Bench:
     splits: Splits
     table: CostTable
     store: AnswerStore
-    how: str
-    reference: tuple[Point, ...]
+    how: str = ""
+    reference: tuple[Point, ...] = ()
 
     @classmethod
     def load(cls, answers: Path | None) -> "Bench":
         """Read the reference; answers are kept in `answers`, or for this process alone."""
         document = json.loads(REFERENCE.read_text())
+        return replace(
+            cls.of(costs_from_json(document["costs"]), answers),
+            how=document["how"],
+            reference=tuple(Point(worth_of(kl), ratio) for ratio, kl in document["front"]),
+        )
+
+    @classmethod
+    def of(cls, table: CostTable, answers: Path | None) -> "Bench":
+        """Return the benchmark without a reference."""
         loaded = load_model("demo")
         return cls(
             loaded.module,
             bundled_splits(data_config=dict(loaded.data_config), sizes=IMAGES),
-            costs_from_json(document["costs"]),
+            table,
             AnswerStore(answers or Path(tempfile.mkdtemp()) / "answers.db"),
-            document["how"],
-            tuple(Point(worth_of(kl), ratio) for ratio, kl in document["front"]),
         )
 
     @property
@@ -176,13 +183,19 @@ class Bench:
         self, sampler: SamplerName, seed: int, budget: float, *, space: str = "default"
     ) -> Curve:
         """Search to a budget of full evaluations, latencies looked up."""
+        trials = self.trials(sampler, seed, budget, space=space)
+        return curve_of(trials, len(self.splits.search))
+
+    def trials(
+        self, sampler: SamplerName, seed: int, budget: float, *, space: str = "default"
+    ) -> tuple[Trial, ...]:
+        """Return what such a search tried."""
         session = self.session(sampler, seed, space=space, budget=budget)
         session.folder.create()
         evaluator = session.evaluator()
-        images, blocks = len(self.splits.search), evaluator.answering.blocks("search")
+        blocks = evaluator.answering.blocks("search")
         limits = Limit(None, None, lambda: evaluator.answering.asked("search") / blocks, budget)
-        search = replace(session, limits=limits).searched(evaluator)
-        return curve_of(search.trials, images)
+        return replace(session, limits=limits).searched(evaluator).trials
 
     def session(
         self, sampler: SamplerName, seed: int, *, space: str = "default", budget: float = 1.0

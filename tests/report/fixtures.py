@@ -152,7 +152,8 @@ def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, An
             "space": "default",
             "space_digest": "sha256:fedcba9876543210",
             "seed": 0,
-            "sampler": "tpe",
+            "sampler": "local",
+            "objective": "kl",
         },
         "budget": {"trials": 60, "seconds": 180.0},
         "command": "tokensearch run --model demo --latency-target 0.5x --seed 0",
@@ -166,7 +167,14 @@ def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, An
             "baseline_ms": BASELINE_MS,
             "search_seconds": 171.4,
             "seconds": 208.9,
-            "trials": {"complete": 48, "ruled_out": 9, "duplicate": 3},
+            "trials": {
+                "complete": 31,
+                "raced": 17,
+                "ruled_out": 9,
+                "out_of_reach": 120,
+                "duplicate": 3,
+            },
+            "forecast": {"error": 0.021, "timed": 26},
             "answer": {
                 "met": FOUND.schedule_hash,
                 "ambiguous": FOUND.schedule_hash,
@@ -176,6 +184,7 @@ def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, An
             "best_preset": {
                 "name": "tome-r16",
                 "schedule_hash": preset("tome-r16", SPEC).schedule_hash,
+                "lead": asdict(paired(973, 952)),
             }
             if outcome in {"met", "unreduced"}
             else None,

@@ -5,7 +5,7 @@ import pytest
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
 from tokensearch.report.answer import cost_sentence, preset_sentence, target_sentence
-from tokensearch.report.findings import Finalist, Findings, read_findings
+from tokensearch.report.findings import Finalist, Findings, Lead, read_findings
 from tokensearch.report.text import Interval
 
 ASKED = "0.5x for a pass of 8 images"
@@ -26,10 +26,13 @@ def answer() -> Finalist:
     return found
 
 
-def against(report: Interval, ratio: Interval) -> str:
-    """What is said of an answer with this accuracy and this ratio."""
+PROVEN = findings().lead
+
+
+def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> str:
+    """What is said of an answer with this accuracy, this ratio, and this lead."""
     changed = replace(answer(), report=report, ratio=ratio)
-    return preset_sentence(replace(findings(), answer=changed))
+    return preset_sentence(replace(findings(), answer=changed, lead=lead))
 
 
 @pytest.mark.parametrize(
@@ -77,31 +80,46 @@ def test_a_gain_within_its_interval_is_not_proven() -> None:
 
 def test_an_answer_better_and_as_fast_beats_the_preset() -> None:
     assert preset_sentence(findings()) == (
-        f"It beats {TOME}: 2.1 points more accuracy, and as fast within the noise."
+        f"It beats {TOME}: 2.1 points more accuracy (+2.1 points [+1.5, +2.7] on the same images, "
+        "p = 0.021), and is as fast within the noise."
     )
 
 
-def test_a_lead_within_the_intervals_is_not_proven() -> None:
-    said = against(Interval(0.956, 0.948, 0.963), Interval(0.40, 0.39, 0.41))
+def test_a_faster_answer_beats_the_preset_in_latency() -> None:
+    same = Lead(Interval(0.004, -0.003, 0.011), 0.3)
+    said = against(Interval(0.956, 0.948, 0.963), Interval(0.40, 0.39, 0.41), same)
 
     assert said == (
-        f"It leads {TOME}: 0.4 points more accuracy, and faster by 19.4 %; "
-        "the intervals overlap, so the lead is not proven."
+        f"It beats {TOME}, in latency: it is faster by 19.4 %, with 0.4 points more accuracy "
+        "(+0.4 points [-0.3, +1.1] on the same images, p = 0.300), which is not proven."
+    )
+
+
+def test_neither_faster_nor_surely_better_is_not_shown_to_beat_the_preset() -> None:
+    said = against(Interval(0.956, 0.948, 0.963), Interval(0.49, 0.48, 0.50), None)
+
+    assert said == (
+        f"It is not shown to beat {TOME}: it has 0.4 points more accuracy, which is not proven, "
+        "and is as fast within the noise."
     )
 
 
 def test_a_slower_answer_does_not_beat_the_preset() -> None:
     said = against(Interval(0.98, 0.97, 0.99), Interval(0.62, 0.61, 0.63))
 
-    assert said == f"It gives more than {TOME}: 2.8 points more accuracy, and slower by 25.0 %."
+    assert said == (
+        f"It gives more than {TOME}: 2.8 points more accuracy (+2.1 points [+1.5, +2.7] on the same "
+        "images, p = 0.021), and is slower by 25.0 %."
+    )
 
 
 def test_a_worse_answer_is_said_to_be_worse() -> None:
-    said = against(Interval(0.94, 0.93, 0.95), Interval(0.48, 0.47, 0.49))
+    lost = Lead(Interval(-0.012, -0.02, -0.004), 0.004)
+    said = against(Interval(0.94, 0.93, 0.95), Interval(0.48, 0.47, 0.49), lost)
 
     assert said == (
-        f"It does not beat {TOME}: it has 1.2 points less accuracy, "
-        "and is as fast within the noise."
+        f"It does not beat {TOME}: it has 1.2 points less accuracy (-1.2 points [-2.0, -0.4] on the "
+        "same images, p = 0.004), and is as fast within the noise."
     )
 
 
@@ -154,6 +172,7 @@ def test_a_control_is_never_called_published() -> None:
     run["result"]["best_preset"] = {
         "name": control.origin,
         "schedule_hash": control.policy.schedule_hash,
+        "lead": None,
     }
 
     assert preset_sentence(read_findings(run)) == (

@@ -1,7 +1,7 @@
 import pytest
 
-from tokensearch.policy import PRESETS, ModelSpec
-from tokensearch.search.seeds import SEEDED, published
+from tokensearch.policy import PRESETS, ModelSpec, mac_share
+from tokensearch.search.seeds import SEEDED, nearest, published
 
 
 def names(width: int, *, blocks: int = 12) -> list[str]:
@@ -38,3 +38,20 @@ def test_a_large_model_gets_what_was_published_for_it() -> None:
 
 def test_a_model_that_no_preset_was_made_for_gets_the_controls() -> None:
     assert names(64, blocks=7) == ["none", "last-cls"]
+
+
+def test_each_method_is_tried_at_the_strength_that_the_target_takes() -> None:
+    model = ModelSpec("deit", 12, 196, 1, 384)
+
+    found = dict(nearest(model, scored=True, prefix_read=True, ratio=mac_share, limit=0.6))
+
+    sources = [PRESETS[name].source for name in found]
+    assert 0 < len(found) <= 3
+    assert len(set(sources)) == len(sources)
+    assert all(0.5 < mac_share(policy) <= 0.6 for policy in found.values())
+
+
+def test_a_target_that_no_publication_meets_brings_none() -> None:
+    model = ModelSpec("deit", 12, 196, 1, 384)
+
+    assert not dict(nearest(model, scored=True, prefix_read=True, ratio=mac_share, limit=0.05))

@@ -7,7 +7,7 @@ import pytest
 from tokensearch.errors import SpaceError
 from tokensearch.policy import PRESETS, ModelSpec, Policy, Pool, Prune, mac_share, preset
 from tokensearch.search import Space, load_space
-from tokensearch.search.seeds import ladders, published
+from tokensearch.search.seeds import published
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 MODELS = [DEIT, ModelSpec("odd", 7, 49, 2, 8), ModelSpec("l", 24, 576, 1, 8)]
@@ -318,29 +318,6 @@ def test_scores_that_ask_no_class_token_stay(tmp_path: Path) -> None:
 
     assert space.fitting(DEIT, scored=False, prefix_read=True).score == ("random",)
     assert space.fitting(DEIT, scored=True, prefix_read=True) == space
-
-
-@pytest.mark.parametrize("name", ["default", "per_block", "knots", "ppt", "few_sites"])
-def test_ladders_are_schedules_of_the_space_around_the_target(name: str) -> None:
-    space = load_space(name)
-    singles = len(space.left[::2])
-
-    shares = [mac_share(space.build(p, DEIT)) for p in ladders(space, DEIT, (), limit=0.5)]
-
-    assert singles + 5 <= len(shares) <= singles + 6
-    assert min(shares) < max(shares) < 1
-
-
-def test_ladders_of_the_default_lie_just_under_the_target() -> None:
-    space = load_space("default")
-
-    shares = [mac_share(space.build(p, DEIT)) for p in ladders(space, DEIT, (), limit=0.5)]
-
-    # One site at every other share of the ladder, and six shapes around the target; without
-    # timings, saving two thirds of the multiply-accumulates is expected to halve the latency.
-    assert len(shares) == 8 + 6
-    assert min(shares) < 0.2
-    assert sum(share < 0.5 for share in shares[8:]) >= 5
 
 
 def test_published_schedules_come_with_a_random_control() -> None:

@@ -1,6 +1,6 @@
 """How right any callable is on a split, with intervals; knows no policies."""
 
-from tokensearch.evaluate.accuracy import accuracy, paired, per_image
+from tokensearch.evaluate.accuracy import accuracy, against, paired, per_image
 from tokensearch.evaluate.answers import Answers, held_against, joined
 from tokensearch.evaluate.predictions import Predictions, predicted
 
@@ -8,6 +8,7 @@ __all__ = [
     "Answers",
     "Predictions",
     "accuracy",
+    "against",
     "held_against",
     "joined",
     "paired",

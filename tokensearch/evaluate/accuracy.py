@@ -35,11 +35,19 @@ def paired(found: Answers, split: Split, *, level: float = LEVEL) -> Paired:
     On an unlabelled split the baseline is right by definition, so the difference is the share of
     answers that changed, and cannot be above zero.
     """
-    candidate_right = _right(found.answers, found, split)
-    baseline_right = _right(found.baseline, found, split)
-    lost = int((baseline_right & ~candidate_right).sum())
-    won = int((candidate_right & ~baseline_right).sum())
-    images = len(found)
+    mine, theirs = (_right(answers, found, split) for answers in (found.answers, found.baseline))
+    return _against(mine, theirs, level)
+
+
+def against(found: Answers, other: Answers, split: Split, *, level: float = LEVEL) -> Paired:
+    """Compare two candidates image by image: the second stands where the baseline does."""
+    mine, theirs = (_right(one.answers, one, split) for one in (found, other))
+    return _against(mine, theirs, level)
+
+
+def _against(mine: Tensor, theirs: Tensor, level: float) -> Paired:
+    lost, won = int((theirs & ~mine).sum()), int((mine & ~theirs).sum())
+    images = len(mine)
     low, high = paired_difference(lost, won, images, level=level)
     return Paired(
         images=images,

@@ -77,16 +77,30 @@ def preset_sentence(findings: Findings) -> str:
         return f"A published preset {meets} the target: {figures}."
     if preset.policy.schedule_hash == answer.policy.schedule_hash:
         return f"It is {best}: the search found nothing better."
-    lead = answer.report.value - preset.report.value
-    gap, pace = text.points(lead), _pace(answer, preset)
-    if lead <= 0:
-        behind = f"{gap} less {findings.measure}" if lead < 0 else f"the same {findings.measure}"
-        return f"It does not beat {best}: it has {behind}, and is {pace}."
-    ahead = f"{gap} more {findings.measure}, and {pace}"
-    if answer.report.overlaps(preset.report):
-        return f"It leads {best}: {ahead}; the intervals overlap, so the lead is not proven."
-    verb = "gives more than" if pace.startswith("slower") else "beats"
-    return f"It {verb} {best}: {ahead}."
+    return _against(best, answer, preset, findings)
+
+
+def _against(best: str, answer: Finalist, preset: Finalist, findings: Findings) -> str:
+    """Say who is more accurate and who is faster, and what of it is proven."""
+    pace, measure, lead = _pace(answer, preset), findings.measure, findings.lead
+    change = answer.report.value - preset.report.value
+    more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure}"
+    proven = lead is not None and lead.p_value < PROOF and _one_sided(lead.difference)
+    if lead is not None:
+        figures = text.signed_points_interval(lead.difference)
+        more += f" ({figures} on the same images, {text.probability(lead.p_value)})"
+    if proven and change > 0:
+        verb = "gives more than" if pace.startswith("slower") else "beats"
+        return f"It {verb} {best}: {more}, and is {pace}."
+    if proven:
+        return f"It does not beat {best}: it has {more}, and is {pace}."
+    if pace.startswith("faster"):
+        return f"It beats {best}, in latency: it is {pace}, with {more}, which is not proven."
+    return f"It is not shown to beat {best}: it has {more}, which is not proven, and is {pace}."
+
+
+def _one_sided(difference: Interval) -> bool:
+    return difference.low > 0 or difference.high < 0
 
 
 def _pass(findings: Findings) -> str:

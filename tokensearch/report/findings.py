@@ -60,6 +60,14 @@ class Finalist:
 
 
 @dataclass(frozen=True, slots=True)
+class Lead:
+    """Right answers of one policy beyond another's, on the same images."""
+
+    difference: Interval
+    p_value: float
+
+
+@dataclass(frozen=True, slots=True)
 class Findings:
     """A run's result, and what it was asked."""
 
@@ -72,6 +80,7 @@ class Findings:
     finalists: tuple[Finalist, ...]
     answer: Finalist | None
     best_preset: Finalist | None
+    lead: Lead | None  # of the answer over the best preset; None where nobody compared them
     cautions: tuple[str, ...]
     moved: float  # share by which the un-reduced model's speed changed between finalists
 
@@ -109,7 +118,11 @@ def name_of(policy: Policy, origin: str) -> str:
     """Name a policy: published ones have a name, found ones get one from their hash."""
     if not policy.reduces:
         return UNREDUCED
-    return f"found {short(policy.schedule_hash)}" if origin in {"sampler", "seed"} else origin
+    return (
+        f"found {short(policy.schedule_hash)}"
+        if origin in {"sampler", "seed", "random"}
+        else origin
+    )
 
 
 def read_findings(run: Json) -> Findings:
@@ -132,9 +145,16 @@ def read_findings(run: Json) -> Findings:
             finalists=finalists,
             answer=by_hash.get(result["answer"]),
             best_preset=None if preset is None or preset.control else preset,
+            lead=None if best is None else _lead(best["lead"]),
             cautions=tuple(result["cautions"]),
             moved=float(result["baseline_moved"]["finalists"]),
         )
+
+
+def _lead(paired: Json | None) -> Lead | None:
+    if paired is None:
+        return None
+    return Lead(interval(paired, "difference"), float(paired["p_value"]))
 
 
 def read_measured(policy: Policy, evidence: Evidence) -> Measured:

@@ -173,9 +173,14 @@ def _origin(source: _Source) -> str:
         *([] if budget["seconds"] is None else [text.duration(budget["seconds"])]),
     ]
     lines = (
-        f"{text.count(trials['complete'], 'trial')} timed and evaluated, "
-        f"{text.count(trials['ruled_out'])} ruled out on the first images, "
+        f"{text.count(trials['complete'], 'trial')} ran on every image, "
+        f"{text.count(trials['raced'])} were stopped for something faster and better, "
+        f"{text.count(trials['ruled_out'])} for a hopeless loss; "
+        f"{text.count(trials['out_of_reach'])} were predicted too slow and not run, "
         f"{text.count(trials['duplicate'])} proposed twice and not repeated.",
+        f"Predicted latencies are off by {text.percent(result['forecast']['error'])} on average, "
+        f"by {text.count(result['forecast']['timed'], 'timing')} of this run; chosen by "
+        f"{settings['objective']}.",
         f"The search took {text.duration(result['search_seconds'])}, the run "
         f"{text.duration(result['seconds'])} in all; allowed were {text.listed(allowed)}.",
         f"Sampler {settings['sampler']} with seed {settings['seed']}; space `{settings['space']}` "

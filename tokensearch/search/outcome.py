@@ -2,15 +2,16 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tokensearch import __version__
 from tokensearch.comparable import Sentinel
+from tokensearch.evaluate import against
 from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
 from tokensearch.policy.policy import Json
 from tokensearch.profiles import profile_to_json
-from tokensearch.records import Caution, Cell, Trial
+from tokensearch.records import Caution, Cell, Paired, Trial
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
@@ -40,7 +41,14 @@ def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, An
     finalists = _confirmed(search, evaluator, chosen)
     verdict = judged(finalists, target, batch=batch)
     reports = _reports(search, evaluator, verdict.quoted)
-    result = concluded(search.folder, verdict, reports, cell=evaluator.cell, document=document)
+    result = concluded(
+        search.folder,
+        verdict,
+        reports,
+        cell=evaluator.cell,
+        document=document,
+        lead=_lead(evaluator, verdict),
+    )
     _profile(search, evaluator, verdict.best)
     return {
         **result,
@@ -91,10 +99,12 @@ def concluded(
     *,
     cell: Cell,
     document: Json,
+    lead: Paired | None = None,
 ) -> dict[str, Any]:
     """Write front and answer, and return what run.json says of them.
 
     reports  what is quoted, by schedule
+    lead     the answer against the best published schedule, image by image of `report`
     """
     best = found.best
     policies = {
@@ -113,7 +123,7 @@ def concluded(
         "limit_ms": found.target.limit_ms(batch=found.batch, baseline_ms=baseline_ms),
         "baseline_ms": baseline_ms,
         "answer": best.finalist.trial.schedule_hash if best.finalist else None,
-        "best_preset": _named(found.preset),
+        "best_preset": _named(found.preset, lead),
         "finalists": [
             summary(f, reports[f.trial.schedule_hash], front_member=f in found.members)
             for f in found.quoted
@@ -235,7 +245,22 @@ def _sentinel(timed: Iterable[Finalist | Trial]) -> Sentinel:
     return Sentinel([one.baseline for one in comparisons if one is not None])
 
 
-def _named(preset: Finalist | None) -> dict[str, str] | None:
+def _lead(evaluator: Evaluator, found: Judged) -> Paired | None:
+    """Compare the answer with the best published schedule on the images that are quoted."""
+    if found.best.finalist is None or found.preset is None:
+        return None
+    mine, theirs = (
+        evaluator.answering.answers(one.policy, "report")
+        for one in (found.best.finalist, found.preset)
+    )
+    return against(mine, theirs, evaluator.splits.report)
+
+
+def _named(preset: Finalist | None, lead: Paired | None) -> dict[str, Any] | None:
     if preset is None:
         return None
-    return {"name": preset.trial.origin, "schedule_hash": preset.trial.schedule_hash}
+    return {
+        "name": preset.trial.origin,
+        "schedule_hash": preset.trial.schedule_hash,
+        "lead": None if lead is None else asdict(lead),
+    }

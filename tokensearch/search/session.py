@@ -33,7 +33,7 @@ from tokensearch.search.outcome import finish
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.reach import reach_lines, reaches
 from tokensearch.search.samplers import optunas
-from tokensearch.search.seeds import published
+from tokensearch.search.seeds import nearest, published
 from tokensearch.search.settings import Limits, Settings
 from tokensearch.search.space import Space
 from tokensearch.search.trials import Search
@@ -171,7 +171,10 @@ class Session:
         first = search.trials[0].comparison
         assert first is not None  # what is fixed is timed
         search.limit = min(1.0, limit_of(first, self.settings.target, batch=self.settings.batch))
-        fixed = dict(published(self._spec, **_abilities(self.model)))
+        able = _abilities(self.model)
+        fixed = dict(published(self._spec, **able))
+        ratio, limit = search.forecast.ratio, search.limit
+        fixed |= dict(nearest(self._spec, **able, ratio=ratio, limit=limit))
         if not self._reaches(search, fixed.values()):
             return search
         self.listener.stage(f"searching, {len(trials)} trials so far")

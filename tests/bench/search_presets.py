@@ -1,0 +1,134 @@
+"""What a search finds against what was published: at equal latency, and at equal accuracy."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.bench.searching import Bench, Quiet, settings
+from tokensearch.evaluate import per_image
+from tokensearch.evaluate.intervals import paired_difference
+from tokensearch.front import Point, spread
+from tokensearch.measure import Budget
+from tokensearch.policy import Policy, preset
+from tokensearch.policy.file import policy_from_json
+from tokensearch.records import Trial
+from tokensearch.run_folder import RunFolder
+from tokensearch.runtime import describe
+from tokensearch.search import Limits, Session, load_space
+from tokensearch.search.evaluator import Evaluator
+
+PRESETS = (
+    "tome-r8",
+    "tome-r13",
+    "tome-r16",
+    "topk-0.7",
+    "evit-0.7",
+    "ppt-r50",
+    "diffrate-s-2.3",
+    "diffrate-s-2.9",
+)
+MOST_TIMED = 16  # members of the front that are timed afresh
+TIMED = Budget(warmup=2, min_pairs=30, max_pairs=120, seconds=4.0, precision=0.01)
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One preset, and what was found for its latency and for its accuracy."""
+
+    name: str
+    ratio: float  # of the un-reduced model's latency, timed in turn
+    accuracy: float  # on `report`
+    found_ratio: float  # the best on `select` that is no slower, by fresh timings
+    found_accuracy: float  # on `report`
+    points: tuple[float, float]  # its 95 % interval of the difference, paired by image
+    faster: float | None  # by which share the fastest that is as accurate on `select` is faster
+
+    @property
+    def line(self) -> str:
+        """The same as text."""
+        low, high = self.points
+        sooner = "none as accurate" if self.faster is None else f"{100 * self.faster:.0f} % faster"
+        return (
+            f"{self.name:15} {self.ratio:.3f}x {100 * self.accuracy:.2f} %  found at most as slow: "
+            f"{self.found_ratio:.3f}x {100 * self.found_accuracy:.2f} % "
+            f"({100 * (self.found_accuracy - self.accuracy):+.2f} points "
+            f"[{100 * low:+.2f}, {100 * high:+.2f}]); at its accuracy: {sooner}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """One policy with all that it is held by."""
+
+    policy: Policy
+    ratio: float
+    kl: float  # on `select`
+
+
+def against_presets(bench: Bench, *, minutes: float) -> Iterator[Row]:
+    """Search the whole front for some minutes, time what it holds afresh, and compare."""
+    evaluator, trials = _searched(bench, minutes)
+    found = [_timed(evaluator, policy) for policy in _front(trials)]
+    spec = describe(bench.model)
+    for name in PRESETS:
+        published = _timed(evaluator, preset(name, spec))
+        as_fast = [one for one in found if one.ratio <= published.ratio]
+        as_good = [one for one in found if one.kl <= published.kl]
+        best = min(as_fast, key=lambda one: one.kl, default=None)
+        if best is None:
+            continue
+        fastest = min(as_good, key=lambda one: one.ratio, default=None)
+        lost, won = _changed(evaluator, published.policy, best.policy)
+        images = len(bench.splits.report)
+        yield Row(
+            name,
+            published.ratio,
+            evaluator.score(published.policy, "report").accuracy.top1,
+            best.ratio,
+            evaluator.score(best.policy, "report").accuracy.top1,
+            paired_difference(lost, won, images),
+            None if fastest is None else 1 - fastest.ratio / published.ratio,
+        )
+
+
+def _searched(bench: Bench, minutes: float) -> tuple[Evaluator, Sequence[Trial]]:
+    session = Session(
+        bench.model,
+        bench.splits,
+        load_space("default"),
+        settings("local", 0),
+        Limits(None, 60 * minutes),
+        RunFolder(Path(tempfile.mkdtemp(prefix="tokensearch-bench-"))),
+        Quiet(),
+        "python -m tests.bench search",
+        bench.store,
+    )
+    session.folder.create()
+    evaluator = session.evaluator()
+    return evaluator, session.searched(evaluator).trials
+
+
+def _front(trials: Sequence[Trial]) -> list[Policy]:
+    """Policies worth a fresh timing: what the search found itself, and was on its front."""
+    ours = [
+        trial
+        for trial in trials
+        if trial.comparison is not None and trial.origin in {"sampler", "seed", "random"}
+    ]
+    points = [Point(-trial.accuracy.kl, trial.ratio) for trial in ours]
+    return [policy_from_json(ours[place].policy) for place in spread(points, MOST_TIMED)]
+
+
+def _timed(evaluator: Evaluator, policy: Policy) -> Timed:
+    kl = evaluator.score(policy, "select").accuracy.kl
+    return Timed(policy, evaluator.time(policy, TIMED).ratio, kl)
+
+
+def _changed(evaluator: Evaluator, one: Policy, other: Policy) -> tuple[int, int]:
+    """Images of `report` that only the first gets right, and that only the other does."""
+    right = [
+        per_image(evaluator.answering.answers(policy, "report"), evaluator.splits.report, "top1")
+        for policy in (one, other)
+    ]
+    return int((right[0] > right[1]).sum()), int((right[1] > right[0]).sum())
