@@ -3,11 +3,14 @@
 import pytest
 import timm
 import torch
-from timm.models.vision_transformer import Attention, Block
+from timm.layers import resample_abs_pos_embed
+from timm.models.vision_transformer import Attention, Block, VisionTransformer
 
 from tokensearch.data.scenes import split_scenes
 from tokensearch.demo import demo_model
 from tokensearch.demo.model import WEIGHTS, ConvStem, bare_model
+from tokensearch.models import input_pixels
+from tokensearch.runtime import describe
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +66,27 @@ def test_folding_the_norms_of_the_stem_changes_nothing_it_computes():
 def test_a_stem_for_other_patches_is_refused():
     with pytest.raises(ValueError, match="patches of 16 px"):
         ConvStem(patch_size=32)
+    with pytest.raises(ValueError, match="patches of 16 px, not of 8 px"):
+        ConvStem().set_input_size(160, patch_size=8)
+
+
+def test_a_resized_model_is_one_built_at_that_size_with_resampled_positions():
+    resized = demo_model()
+    positions = resample_abs_pos_embed(resized.pos_embed, new_size=[10, 10])
+    built = VisionTransformer(
+        img_size=160, embed_dim=128, depth=12, num_heads=4, num_classes=10, embed_layer=ConvStem
+    ).eval()
+    built.load_state_dict({**resized.state_dict(), "pos_embed": positions})
+
+    resized.set_input_size(img_size=160)
+
+    images = torch.randn(2, 3, 160, 160)
+    with torch.inference_mode():
+        found = resized(images)
+        assert found.isfinite().all()
+        torch.testing.assert_close(found, built(images), rtol=0, atol=0)
+    assert input_pixels(resized) == 160
+    assert describe(resized).patch_tokens == describe(built).patch_tokens == 100
 
 
 def test_the_model_names_nine_in_ten_digits(model):

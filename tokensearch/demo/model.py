@@ -8,7 +8,7 @@ from typing import TypedDict
 
 import torch
 from safetensors.torch import load_file
-from timm.layers import build_sincos2d_pos_embed
+from timm.layers import build_sincos2d_pos_embed, to_2tuple
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -51,6 +51,9 @@ class ConvStem(nn.Module):
         dtype: Of the parameters.
     """
 
+    img_size: tuple[int, int]  # rows and columns, in pixels
+    grid_size: tuple[int, int]  # the same in patches
+
     def __init__(
         self,
         img_size: int = IMAGE_PX,
@@ -71,8 +74,7 @@ class ConvStem(nn.Module):
                 f"the stem makes patches of {PATCH_PX} px, with a bias and without padding"
             )
         self.patch_size = (patch_size, patch_size)
-        self.grid_size = (img_size // patch_size, img_size // patch_size)
-        self.num_patches = self.grid_size[0] * self.grid_size[1]
+        self.set_input_size(img_size)
         layers: list[nn.Module] = []
         for inputs, outputs in zip((in_chans, *_STEM_CHANNELS), _STEM_CHANNELS, strict=False):
             layers += [
@@ -87,6 +89,23 @@ class ConvStem(nn.Module):
         """Return patch tokens, (batch, patches, width), of images, (batch, 3, rows, columns)."""
         tokens: Tensor = self.proj(images)
         return tokens.flatten(2).transpose(1, 2)
+
+    def set_input_size(
+        self, img_size: int | tuple[int, int] | None = None, patch_size: int | None = None
+    ) -> None:
+        """Take images of another size from now on; timm's models call this when theirs changes.
+
+        Args:
+            img_size: Side in pixels, or rows and columns; None leaves it as it is.
+            patch_size: Taken for timm's sake; must be 16.
+        """
+        if patch_size not in {None, PATCH_PX}:
+            raise ValueError(f"the stem makes patches of {PATCH_PX} px, not of {patch_size} px")
+        if img_size is not None:
+            self.img_size = to_2tuple(img_size)
+        rows, columns = self.img_size
+        self.grid_size = (rows // PATCH_PX, columns // PATCH_PX)
+        self.num_patches = self.grid_size[0] * self.grid_size[1]
 
     def fold(self) -> None:
         """Fold each batch norm into the convolution before it; for a trained stem in eval mode."""
