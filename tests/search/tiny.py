@@ -4,15 +4,16 @@ from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.photos import photo_splits
 from tokensearch.data.splits import Sizes, Splits
 from tokensearch.measure import Budget
-from tokensearch.policy import Policy, mac_share, parse_target
+from tokensearch.policy import Policy, block_macs, mac_share, parse_target
 from tokensearch.records import Comparison, Latency
 from tokensearch.run_folder import RunFolder
+from tokensearch.runtime import describe
 from tokensearch.search import Limits, Session, Settings, load_space
 from tokensearch.search.evaluator import Evaluator
 
@@ -39,14 +40,30 @@ def splits() -> Splits:
 
 def by_macs(evaluator: Evaluator, policy: Policy, budget: Budget) -> Comparison:
     """Stands in for a clock: a policy is as fast as its multiply-accumulates promise."""
-    ratio = mac_share(policy)
+    return promised(mac_share(policy))
+
+
+def promised(ratio: float) -> Comparison:
+    """A comparison without noise."""
     baseline, candidate = Latency((10.0,) * 12, warmup=1), Latency((10.0 * ratio,) * 12, warmup=1)
     verdict = "faster" if ratio < 1 else "same"
     return Comparison(baseline, candidate, ratio, ratio, ratio, 0.95, verdict)
 
 
+class Unclocked(Evaluator):
+    """Times other models by their multiply-accumulates as well."""
+
+    def time_model(self, module: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+        whole, other = (sum(block_macs(Policy(describe(one)))) for one in (self.model, module))
+        return promised(other / whole)
+
+
 class ByMacs(Session):
     """A session that knows what `by_macs` will say."""
+
+    def evaluator(self) -> Evaluator:
+        one = super().evaluator()
+        return Unclocked(one.model, one.splits, one.cell, one.seed, one.store, one.cache_gb)
 
     def forecast(self, evaluator: Evaluator) -> Forecast:
         return Forecast(mac_share, 0.01)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 from torch import Tensor
 
@@ -16,6 +17,7 @@ BLOCK = 32
 OnBatch = Callable[[int, int], None]  # called with images done, images in all
 # Logits of a policy for a block of images, which are loaded only if they are needed.
 Logits = Callable[[Policy, Purpose, int, Callable[[], Tensor]], Tensor]
+Ask = Callable[[Purpose, int], Answers]  # about one block of images
 
 
 @dataclass
@@ -45,7 +47,8 @@ class Answering:
         """Answers to one block of images."""
         place = policy.schedule_hash, purpose, number
         if place not in self._known:
-            self._known[place] = self._stored(policy, purpose, number)
+            ask = partial(self._run, policy)
+            self._known[place] = self._stored(policy.schedule_hash, purpose, number, ask)
         return self._known[place]
 
     def answers(
@@ -66,15 +69,35 @@ class Answering:
                 on_batch(min(wanted, (number + 1) * BLOCK), wanted)
         return joined(parts).first(wanted)
 
-    def _stored(self, policy: Policy, purpose: Purpose, number: int) -> Answers:
+    def of_another(self, key: str, purpose: Purpose, logits: Callable[[Tensor], Tensor]) -> Answers:
+        """Answers of a model that follows no policy, held against the un-reduced model's.
+
+        key     says which model it is; remembered under the un-reduced model's weights as well
+        logits  of a block of images, which it gets as the un-reduced model takes them
+        """
+        return joined(
+            [
+                self._stored(f"rival:{key}", purpose, number, partial(self._ask, logits))
+                for number in range(self.blocks(purpose))
+            ]
+        )
+
+    def _stored(self, schedule: str, purpose: Purpose, number: int, ask: Ask) -> Answers:
         split = self.splits.of(purpose)
         first, stop = _bounds(split, number)
-        key = Key(self.weights, policy.schedule_hash, split.digest, self.dtype)
+        key = Key(self.weights, schedule, split.digest, self.dtype)
         found = self.store.get(key, first, stop - first)
         if found is None:
-            found = self._run(policy, purpose, number)
+            found = ask(purpose, number)
             self.store.put(key, first, found)
         return found
+
+    def _ask(self, logits: Callable[[Tensor], Tensor], purpose: Purpose, number: int) -> Answers:
+        split = self.splits.of(purpose)
+        first, stop = _bounds(split, number)
+        images, labels = split.part(first, stop)
+        found = predicted(logits(images), labels, split, first=first)
+        return held_against(found, self._unreduced(purpose, number))
 
     def _run(self, policy: Policy, purpose: Purpose, number: int) -> Answers:
         whole = self._unreduced(purpose, number)

@@ -87,6 +87,10 @@ class Evaluator:
         """Latency in the cell, in turn with the un-reduced model."""
         return self.timing.time(policy, budget)
 
+    def time_model(self, module: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+        """Latency of another model on images of its own, in turn with the un-reduced model."""
+        return self.timing.time_model(module, images, budget)
+
     def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
         """Where passes under some policies spend their time, in turn; leaves a TensorBoard folder.
 

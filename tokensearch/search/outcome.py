@@ -26,13 +26,19 @@ from tokensearch.search.finalists import (
     on_front,
     summary,
 )
+from tokensearch.search.rivals import Contender, Rival, rivals
 from tokensearch.search.trials import Search
 
 EXIT_CODES = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
 
 
-def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, Any]:
-    """Turn trials into an answer, and return the `result` of run.json, which is `document`."""
+def finish(
+    search: Search, evaluator: Evaluator, document: Json, smaller: Contender | None = None
+) -> dict[str, Any]:
+    """Turn trials into an answer, and return the `result` of run.json, which is `document`.
+
+    smaller  a model to compare the answer with
+    """
     target, batch = parse_target(document["settings"]["target"]), evaluator.cell.batch
     first = next(trial.comparison for trial in search.trials if trial.origin == "none")
     assert first is not None  # the un-reduced model cannot be worse than itself
@@ -49,9 +55,12 @@ def finish(search: Search, evaluator: Evaluator, document: Json) -> dict[str, An
         document=document,
         lead=_lead(evaluator, verdict),
     )
+    others = _rivals(search, evaluator, verdict, limit=limit, smaller=smaller)
     _profile(search, evaluator, verdict.best)
     return {
         **result,
+        "rivals": [one.to_json() for one in others],
+        "cautions": _cautions(finalists, others),
         "search_seconds": search.searched_seconds,
         "trials": _counts(search),
         "baseline_moved": {
@@ -128,6 +137,7 @@ def concluded(
             summary(f, reports[f.trial.schedule_hash], front_member=f in found.members)
             for f in found.quoted
         ],
+        "rivals": [],
         "cautions": _cautions(found.finalists),
     }
 
@@ -226,9 +236,26 @@ def _counts(search: Search) -> dict[str, int]:
     }
 
 
-def _cautions(finalists: Sequence[Finalist]) -> list[str]:
+def _rivals(
+    search: Search,
+    evaluator: Evaluator,
+    found: Judged,
+    *,
+    limit: float,
+    smaller: Contender | None,
+) -> tuple[Rival, ...]:
+    """Measure what else would be as fast; nothing where the un-reduced model is fast enough."""
+    if found.best.outcome == "unreduced":
+        return ()
+    best = found.best.finalist
+    policy = None if best is None else best.policy
+    return rivals(evaluator, search.listener, limit=limit, answer=policy, smaller=smaller)
+
+
+def _cautions(finalists: Sequence[Finalist], others: Sequence[Rival] = ()) -> list[str]:
     """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
-    found = {caution for f in finalists for caution in f.comparison.cautions}
+    timed = [one.comparison for one in finalists] + [one.comparison for one in others]
+    found = {caution for one in timed for caution in one.cautions}
     if _sentinel(finalists).drifted:
         found.add(Caution.MOVED_BASELINE)
     return sorted(caution.value for caution in found)

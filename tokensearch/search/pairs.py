@@ -25,17 +25,23 @@ class Pairs:
     _baseline: Forward | None = None
     _candidates: int = 0
 
-    def pair(self, candidate: nn.Module, images: Tensor) -> tuple[Run, Run]:
+    def pair(
+        self, candidate: nn.Module, images: Tensor, theirs: Tensor | None = None
+    ) -> tuple[Run, Run]:
         """Return a pass of the un-reduced model and one of `candidate`, both warmed up.
 
         `candidate` must not be given another policy while they are in use.
+
+        images  of every pass of the un-reduced model; the same in every call
+        theirs  of the candidate, where it takes others
         """
+        own = images if theirs is None else theirs
         if self._baseline is None or self._worn:
             self._forget()
             self._baseline = backed(self.model, self.backend, images)
         self._candidates += 1
-        run = backed(candidate, self.backend, images)
-        return partial(self._baseline, images), partial(run, images)
+        run = backed(candidate, self.backend, own)
+        return partial(self._baseline, images), partial(run, own)
 
     @property
     def _worn(self) -> bool:

@@ -1,11 +1,8 @@
 """A whole run: set up or go on, search, confirm, choose, quote, write down."""
 
-import fcntl
-import json
 import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,14 +13,15 @@ from torch import nn
 
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import PURPOSES, Splits
-from tokensearch.errors import PolicyError, RunError
+from tokensearch.errors import PolicyError
 from tokensearch.evaluate.store import AnswerStore
 from tokensearch.measure import attention_of, describe_cell
 from tokensearch.policy import ModelSpec, Policy
-from tokensearch.records import Cell, Trial, to_json, trial_from_json
+from tokensearch.records import Cell, Trial, to_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
+from tokensearch.search.earlier import alone, check_same, read_trials
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.finalists import limit_of
 from tokensearch.search.forecasting import SWEEP_SECONDS, forecast_for
@@ -32,6 +30,7 @@ from tokensearch.search.local import LocalSampler
 from tokensearch.search.outcome import finish
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.reach import reach_lines, reaches
+from tokensearch.search.rivals import Contender
 from tokensearch.search.samplers import optunas
 from tokensearch.search.seeds import nearest, published
 from tokensearch.search.settings import Limits, Settings
@@ -65,6 +64,7 @@ class Session:
     store: AnswerStore = field(default_factory=partial(AnswerStore, None))
     cache_gb: float = 1.0  # of activations that policies share
     neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
+    smaller: Contender | None = None  # a model to compare the answer with
 
     def run(self) -> Mapping[str, Any]:
         """Search until the limits, and return what run.json then holds.
@@ -79,7 +79,7 @@ class Session:
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
         self.folder.create()
-        with _alone(self.folder):
+        with alone(self.folder):
             return self._run(document, began)
 
     def _check_neighbours(self) -> None:
@@ -96,8 +96,9 @@ class Session:
         """Search and finish, in a folder that is ours."""
         before = self.folder.read_run()
         if before is not None:
-            _check_same(before, document, self.folder)
-            if before["result"] is not None and before["budget"] == document["budget"]:
+            check_same(before, document, self.folder)
+            asked = [before["budget"], before.get("smaller")]
+            if before["result"] is not None and asked == [document["budget"], document["smaller"]]:
                 self.listener.caution(
                     f"{self.folder.path} is finished; raise --minutes or --trials to search on"
                 )
@@ -105,7 +106,7 @@ class Session:
         self.folder.write_run(document)
         evaluator = self.evaluator()
         search = self.searched(evaluator)
-        result = finish(search, evaluator, document)
+        result = finish(search, evaluator, document, self.smaller)
         seconds = search.earlier_seconds + time.monotonic() - began
         document = {**document, "result": {**result, "seconds": seconds}}
         self.folder.write_run(document)
@@ -133,6 +134,7 @@ class Session:
         return {
             "settings": self.settings.to_json(),
             "budget": asdict(self.limits),
+            "smaller": None if self.smaller is None else self.smaller.to_json(),
             "command": self.command,
             "model": asdict(replace(self._spec, weights=weights_digest(self.model))),
             "cell": to_json(self._cell),
@@ -164,7 +166,7 @@ class Session:
 
     def searched(self, evaluator: Evaluator) -> Search:
         """Search until the limits, from where the folder stands."""
-        trials = _read_trials(self.folder)
+        trials = read_trials(self.folder)
         self._baseline(evaluator)
         search = self._begun(evaluator, trials)
         search.try_fixed([("none", Policy(self._spec))])
@@ -277,37 +279,3 @@ class Session:
 def _abilities(model: nn.Module) -> dict[str, bool]:
     """What the model's head and prefix allow a schedule to do."""
     return {"scored": has_class_token(model), "prefix_read": reads_prefix_only(model)}
-
-
-@contextmanager
-def _alone(folder: RunFolder) -> Iterator[None]:
-    """Hold the folder against other processes; a killed one lets go of it."""
-    with (folder.path / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"run folder {folder.path} is in use by another process") from error
-        yield
-
-
-def _read_trials(folder: RunFolder) -> tuple[Trial, ...]:
-    folder.mend_trials()
-    try:
-        return tuple(trial_from_json(line) for line in folder.read_trials())
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder.trials} holds something else than trials: {error}") from error
-
-
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
-    """Refuse to go on in the folder of another run: its figures would not belong together."""
-    for part in ("settings", "model", "cell", "data"):
-        written = json.loads(json.dumps(now[part]))
-        for name in written:
-            if not isinstance(before.get(part), dict) or name not in before[part]:
-                raise RunError(f"{folder.run} lacks {part}.{name}")
-            if before[part][name] != written[name]:
-                raise RunError(
-                    f"run folder {folder.path} holds a run with {part}.{name} "
-                    f"{before[part][name]!r:.80}, this one has {written[name]!r:.80}; "
-                    f"name another folder with --out"
-                )

@@ -45,18 +45,26 @@ class Timing:
 
         The un-reduced model in turn with itself shows what the noise alone makes of it.
         """
-        place = torch.device(self.cell.device)
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
-            baseline, candidate = self._pairs.pair(model, self.images)
-            found = compare(
-                baseline,
-                candidate,
-                clock=clock_for(place, self.cell.cache),
-                budget=budget,
-                seed=self.seed,
-                watch=Watch(place),
-            )
+            found = self._compared(model, self.images, budget)
         return found if policy.reduces else doubt_itself(found)
+
+    def time_model(self, model: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+        """Time another model, on images of its own, in turn with the un-reduced model."""
+        with torch.inference_mode():
+            return self._compared(model, images, budget)
+
+    def _compared(self, model: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+        place = torch.device(self.cell.device)
+        baseline, candidate = self._pairs.pair(model, self.images, images)
+        return compare(
+            baseline,
+            candidate,
+            clock=clock_for(place, self.cell.cache),
+            budget=budget,
+            seed=self.seed,
+            watch=Watch(place),
+        )
 
     @cached_property
     def _pairs(self) -> Pairs:
