@@ -131,6 +131,25 @@ TARGETS = {"met": "0.5x", "missed": "0.4x", "ambiguous": "0.485x", "unreduced": 
 LIMITS_MS = {"met": 20.0, "missed": 16.0, "ambiguous": 19.4, "unreduced": 50.0}
 
 
+def rivals(kind: AccuracyKind, *, answered: bool = True) -> list[dict[str, Any]]:
+    """The same model on smaller images, and a smaller one."""
+    return [
+        {
+            "name": name,
+            "kind": what,
+            "pixels": pixels,
+            "report": to_json(accuracy(right, kind=kind)),
+            "paired": asdict(paired(right)),
+            "comparison": to_json(comparison(ratio)),
+            "lead": asdict(paired(973, right)) if answered else None,
+        }
+        for name, what, pixels, right, ratio in (
+            ("160 px", "resolution", 160, 931, 0.45),
+            ("deit_t", "model", 224, 958, 0.49),
+        )
+    ]
+
+
 def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, Any]:
     """What run.json holds, but for format and version."""
     kind: AccuracyKind = "top1" if labelled else "agreement"
@@ -191,6 +210,7 @@ def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, An
             "finalists": [
                 entry.finalist(on_front=entry.origin in FRONT, kind=kind) for entry in ENTRIES
             ],
+            "rivals": [] if outcome == "unreduced" else rivals(kind, answered=outcome != "missed"),
             "baseline_moved": {"search": 0.052, "finalists": 0.013},
             "cautions": [
                 "passes differ widely: stop other work on the machine, or time more pairs"

@@ -1,23 +1,23 @@
 """What a run found, in sentences: the target, what it cost, what publications would have given."""
 
 from tokensearch.report import text
-from tokensearch.report.findings import UNREDUCED, Finalist, Findings
+from tokensearch.report.findings import PROOF, UNREDUCED, Finalist, Findings
+from tokensearch.report.rivals import pace, rival_sentences
 from tokensearch.report.text import Interval
-
-PROOF = 0.05  # largest p-value called a proof: what the 95 % intervals stand for
 
 
 def in_words(findings: Findings) -> tuple[str, ...]:
     """Return the answer as sentences, the most important first."""
     answer = findings.answer
     if answer is None:
-        return (target_sentence(findings), preset_sentence(findings))
+        return (target_sentence(findings), preset_sentence(findings), *rival_sentences(findings))
     if not answer.policy.reduces:
         return (target_sentence(findings), f"Its {_standing(answer, findings.measure)}.")
     return (
         target_sentence(findings),
         cost_sentence(answer, findings.measure),
         preset_sentence(findings),
+        *rival_sentences(findings),
     )
 
 
@@ -82,25 +82,21 @@ def preset_sentence(findings: Findings) -> str:
 
 def _against(best: str, answer: Finalist, preset: Finalist, findings: Findings) -> str:
     """Say who is more accurate and who is faster, and what of it is proven."""
-    pace, measure, lead = _pace(answer, preset), findings.measure, findings.lead
+    speed, measure, lead = pace(answer.ratio, preset.ratio), findings.measure, findings.lead
     change = answer.report.value - preset.report.value
     more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure}"
-    proven = lead is not None and lead.p_value < PROOF and _one_sided(lead.difference)
+    proven = lead is not None and lead.proven
     if lead is not None:
         figures = text.signed_points_interval(lead.difference)
         more += f" ({figures} on the same images, {text.probability(lead.p_value)})"
     if proven and change > 0:
-        verb = "gives more than" if pace.startswith("slower") else "beats"
-        return f"It {verb} {best}: {more}, and is {pace}."
+        verb = "gives more than" if speed.startswith("slower") else "beats"
+        return f"It {verb} {best}: {more}, and is {speed}."
     if proven:
-        return f"It does not beat {best}: it has {more}, and is {pace}."
-    if pace.startswith("faster"):
-        return f"It beats {best}, in latency: it is {pace}, with {more}, which is not proven."
-    return f"It is not shown to beat {best}: it has {more}, which is not proven, and is {pace}."
-
-
-def _one_sided(difference: Interval) -> bool:
-    return difference.low > 0 or difference.high < 0
+        return f"It does not beat {best}: it has {more}, and is {speed}."
+    if speed.startswith("faster"):
+        return f"It beats {best}, in latency: it is {speed}, with {more}, which is not proven."
+    return f"It is not shown to beat {best}: it has {more}, which is not proven, and is {speed}."
 
 
 def _pass(findings: Findings) -> str:
@@ -128,14 +124,6 @@ def _margin(findings: Findings, one: Finalist) -> str:
         one.ratio.value / target.number if target.relative else one.median_ms / findings.limit_ms
     )
     return f"{text.percent(abs(1 - share))} {'under' if share <= 1 else 'over'} the target"
-
-
-def _pace(answer: Finalist, preset: Finalist) -> str:
-    """Whether the answer is faster, by intervals that do not overlap."""
-    if answer.ratio.overlaps(preset.ratio):
-        return "as fast within the noise"
-    change = answer.ratio.value / preset.ratio.value - 1
-    return f"{'faster' if change < 0 else 'slower'} by {text.percent(abs(change))}"
 
 
 def _standing(one: Finalist, measure: str) -> str:

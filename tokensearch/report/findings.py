@@ -14,6 +14,7 @@ Json = Mapping[str, Any]
 Outcome = Literal["met", "missed", "ambiguous", "unreduced"]
 
 UNREDUCED = "un-reduced"
+PROOF = 0.05  # largest p-value called a proof: what the 95 % intervals stand for
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +67,34 @@ class Lead:
     difference: Interval
     p_value: float
 
+    @property
+    def proven(self) -> bool:
+        """Whether one of the two is proven to be right more often."""
+        apart = self.difference.low > 0 or self.difference.high < 0
+        return apart and self.p_value < PROOF
+
+
+@dataclass(frozen=True, slots=True)
+class Rival:
+    """What else would be as fast, without a token schedule."""
+
+    name: str  # "160 px", or a smaller model's
+    kind: str  # "resolution": the same model on smaller images; "model": a smaller one
+    pixels: int
+    report: Interval
+    difference: Interval
+    ratio: Interval
+    median_ms: float
+    baseline_ms: float
+    lead: Lead | None  # of the answer over it; None without an answer
+
+    @property
+    def title(self) -> str:
+        """What sentences call it."""
+        if self.kind == "resolution":
+            return f"the same model at {self.name}"
+        return f"the smaller model {self.name}"
+
 
 @dataclass(frozen=True, slots=True)
 class Findings:
@@ -81,6 +110,7 @@ class Findings:
     answer: Finalist | None
     best_preset: Finalist | None
     lead: Lead | None  # of the answer over the best preset; None where nobody compared them
+    rivals: tuple[Rival, ...]
     cautions: tuple[str, ...]
     moved: float  # share by which the un-reduced model's speed changed between finalists
 
@@ -146,6 +176,7 @@ def read_findings(run: Json) -> Findings:
             answer=by_hash.get(result["answer"]),
             best_preset=None if preset is None or preset.control else preset,
             lead=None if best is None else _lead(best["lead"]),
+            rivals=tuple(_rival(one) for one in result.get("rivals", ())),
             cautions=tuple(result["cautions"]),
             moved=float(result["baseline_moved"]["finalists"]),
         )
@@ -155,6 +186,21 @@ def _lead(paired: Json | None) -> Lead | None:
     if paired is None:
         return None
     return Lead(interval(paired, "difference"), float(paired["p_value"]))
+
+
+def _rival(item: Json) -> Rival:
+    comparison = item["comparison"]
+    return Rival(
+        name=str(item["name"]),
+        kind=str(item["kind"]),
+        pixels=int(item["pixels"]),
+        report=interval(item["report"], "top1"),
+        difference=interval(item["paired"], "difference"),
+        ratio=interval(comparison, "ratio"),
+        median_ms=float(comparison["candidate"]["median_ms"]),
+        baseline_ms=float(comparison["baseline"]["median_ms"]),
+        lead=_lead(item["lead"]),
+    )
 
 
 def read_measured(policy: Policy, evidence: Evidence) -> Measured:

@@ -18,6 +18,7 @@ from tokensearch.report.flame import draw_flame
 from tokensearch.report.grid import Grid, to_markdown
 from tokensearch.report.ledger_words import in_words
 from tokensearch.report.phases import read_profile
+from tokensearch.report.rivals import rival_table
 from tokensearch.report.trust import trust_lines
 from tokensearch.report.waterfall import legend, term_table
 from tokensearch.report.waterfall_picture import draw_waterfall
@@ -90,6 +91,7 @@ def _page(source: _Source) -> str:
         ("The front", _front(source)),
         ("The schedule", _schedule(source)),
         ("Finalists and controls", _finalists(source)),
+        ("Other ways to be as fast", _rivals(source.findings)),
         ("Where the time goes", _times(source)),
         ("Cautions", _bullets(source.findings.cautions) or "None was raised."),
         ("How the numbers came about", _origin(source)),
@@ -137,6 +139,20 @@ def _finalists(source: _Source) -> str:
         "un-reduced model. " + tables.random_note()
     )
     return f"{note}\n\n{to_markdown(tables.finalist_table(source.findings))}"
+
+
+def _rivals(findings: Findings) -> str:
+    if not findings.rivals:
+        return "None was tried."
+    note = (
+        "Models that drop no tokens, timed and judged as finalists are: the same model on the "
+        "largest images that promise the target by multiply-accumulates, and a smaller model if "
+        "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. The "
+        "lead is that of the answer, on the same images."
+    )
+    if not findings.labelled:
+        note += " Without labels, another model's own right answers count as mistakes."
+    return f"{note}\n\n{to_markdown(rival_table(findings))}"
 
 
 def _times(source: _Source) -> str:
