@@ -58,6 +58,16 @@ CacheOption = Annotated[
     float,
     typer.Option("--cache-gb", min=0.0, max=1e4, help="memory for activations that policies share"),
 ]
+SmallerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--smaller", metavar="NAME", help="a smaller model of the same classes to compare with"
+    ),
+]
+SmallerCheckpointOption = Annotated[
+    Path | None,
+    typer.Option("--smaller-checkpoint", metavar="FILE", help="its weights, as for --checkpoint"),
+]
 RememberOption = Annotated[
     bool,
     typer.Option(
@@ -98,6 +108,8 @@ def run(
     sampler: SamplerOption = "local",
     objective: ObjectiveOption = "kl",
     front: FromOption = None,
+    smaller: SmallerOption = None,
+    smaller_checkpoint: SmallerCheckpointOption = None,
     images: ImagesOption = SIZES_TEXT,
     trials: TrialsOption = None,
     minutes: MinutesOption = None,
@@ -113,6 +125,7 @@ def run(
     policy meets it, 4 too close to call.
     """
     from tokensearch.cli.progress import listener
+    from tokensearch.cli.smaller import smaller_for
     from tokensearch.cli.subject import parse_sizes, prepare, resolve_device, resolve_name
     from tokensearch.evaluate.store import AnswerStore, usual_store
     from tokensearch.policy import load_set, parse_target
@@ -148,6 +161,7 @@ def run(
         backend=backend,
         seed=seed,
     )
+    rival = smaller_for(subject, smaller, smaller_checkpoint)
     settings = Settings(
         model=name,
         checkpoint=None if checkpoint is None else str(checkpoint),
@@ -177,6 +191,7 @@ def run(
             AnswerStore(usual_store() if remember else None),
             cache_gb,
             neighbours,
+            rival,
         )
         document = session.run()
     write_report(folder)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 from tokensearch.errors import DataError, MeasurementError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
     from torch import nn
 
@@ -24,6 +26,7 @@ class Subject:
     name: str  # resolved
     splits: "Splits"
     cell: "Cell"
+    data_config: "Mapping[str, object]"  # timm's: how its images are prepared
 
 
 def parse_sizes(text: str) -> "Sizes":
@@ -111,7 +114,7 @@ def prepare(
         backend=backend,
         attention=attention_of(module),
     )
-    return Subject(module, loaded.name, splits, cell)
+    return Subject(module, loaded.name, splits, cell, config)
 
 
 def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> None:
