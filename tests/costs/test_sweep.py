@@ -158,3 +158,11 @@ def test_a_listener_hears_how_far_a_sweep_is() -> None:
 
     assert heard[-1] == (20, 20)
     assert heard == sorted(heard)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sweep_too_short_for_every_operator_still_ends_in_a_table(seed: int) -> None:
+    table = table_of(SyntheticMachine(slope), seconds=0, seed=seed)
+
+    assert table.predict(Policy(SPEC)) > 0
+    assert 1 < len(table.calibration.trials) <= 9

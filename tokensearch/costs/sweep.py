@@ -137,7 +137,17 @@ def _table(
         seconds=seconds,
         seed=seed,
     )
-    return replace(table, calibration=calibrated(table.predict, level, Policy(design.model)))
+    # A short sweep may never have come to an operator that a trial draws: that trial is left out.
+    priced = [one for one in level if _predicts(table, one.trial[0])]
+    return replace(table, calibration=calibrated(table.predict, priced, Policy(design.model)))
+
+
+def _predicts(table: CostTable, policy: Policy) -> bool:
+    try:
+        table.predict(policy)
+    except MeasurementError:
+        return False
+    return True
 
 
 def _tell(listener: Listener, elapsed_s: float, seconds: float, rounds: int) -> None:
