@@ -1,12 +1,16 @@
 """`tokensearch calibrate`."""
 
+from math import isfinite
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.options import BackendOption, BatchOption, DeviceOption, JsonOption
+
+if TYPE_CHECKING:
+    from tokensearch.policy import PolicySet
 
 
 def calibrate(
@@ -27,18 +31,23 @@ def calibrate(
 
     Accuracies stay what they were. What was timed elsewhere is kept behind what is timed here.
     """
+    from tokensearch.cli.files import check_file, write
     from tokensearch.cli.progress import listener
     from tokensearch.cli.timed import timed
     from tokensearch.errors import PolicyError
-    from tokensearch.policy import load_set, save_set
+    from tokensearch.policy import load_set
+    from tokensearch.policy.file import set_to_json
     from tokensearch.report.calibration import calibration_table
     from tokensearch.report.grid import to_rich
     from tokensearch.search.calibrate import calibrated
     from tokensearch.search.timing import Timing
 
-    policies = load_set(front)
+    if not isfinite(seconds):
+        raise typer.BadParameter(f"--seconds is {seconds}; it must be a number")
+    policies, where = load_set(front), out_file or front
     if not policies.policies:
         raise PolicyError(f"{front} holds no policies that could be timed")
+    check_file(where)
     first = policies.policies[0]
     ready = timed(
         first.model.name,
@@ -48,14 +57,34 @@ def calibrate(
         backend=backend,
         seed=0,
     )
-    err.print(f"model {first.model.name} on {ready.cell.device}, batch {batch_size}, {backend}")
+    cell = ready.cell
+    err.print(
+        f"model {first.model.name} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
+        f"{cell.backend}; weights and images are random"
+    )
     with listener(err) as watcher:
-        found = calibrated(
-            policies, Timing(ready.model, ready.images, ready.cell, 0), seconds, watcher
-        )
-    save_set(found, out_file or front)
+        found = calibrated(policies, Timing(ready.model, ready.images, cell, 0), seconds, watcher)
+    write(where, set_to_json(found))
     if as_json:
-        print_json([dict(policy.evidence[0].extra["comparison"]) for policy in found.policies])
+        print_json(_document(found, where))
     else:
         out.print(to_rich(calibration_table(found)))
-        out.print(f"front  {out_file or front}", soft_wrap=True)
+        out.print(f"front  {where}", soft_wrap=True)
+
+
+def _document(found: "PolicySet", where: Path) -> dict[str, Any]:
+    """What was timed, fastest first."""
+    return {
+        "front": str(where),
+        "cell": found.policies[0].evidence[0].cell,
+        "policies": [
+            {
+                "schedule_hash": policy.schedule_hash,
+                "patch_tokens_per_block": list(policy.patch_tokens_per_block),
+                "median_ms": policy.evidence[0].median_ms,
+                "baseline_ms": policy.evidence[0].baseline["median_ms"],
+                "comparison": policy.evidence[0].extra["comparison"],
+            }
+            for policy in found.policies
+        ],
+    }

@@ -1,5 +1,6 @@
 """Folders and files that commands leave: whole, or an error in a sentence."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,20 @@ def made(folder: Path) -> Path:
     except OSError as error:
         raise RunError(f"{folder} cannot be made: {error.strerror}") from error
     return folder
+
+
+def check_file(path: Path) -> None:
+    """See whether a file could be written, and leave nothing behind; RunError if not."""
+    there = next(one for one in path.absolute().parents if one.exists())
+    reason = None
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not there.is_dir():
+        reason = f"{there} is a file"
+    elif not os.access(there, os.W_OK):
+        reason = "Permission denied"
+    if reason is not None:
+        raise RunError(f"{path} cannot be written: {reason}")
 
 
 def write(path: Path, document: Mapping[str, Any]) -> None:

@@ -59,6 +59,13 @@ ImagesOption = Annotated[
         "--images", metavar="N,N,N", help="images to search, select and report on, all different"
     ),
 ]
+TargetOption = Annotated[
+    str,
+    Option(
+        "--latency-target",
+        help="5ms, 800us, 0.6x (of the un-reduced model) or 2000/s (images)",
+    ),
+]
 SeedOption = Annotated[
     int,
     Option("--seed", min=0, metavar="N", help="seed of everything that is drawn at random"),

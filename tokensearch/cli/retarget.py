@@ -8,14 +8,11 @@ from typing import Annotated, Literal
 import typer
 
 from tokensearch.cli.console import err, out, print_json
-from tokensearch.cli.options import JsonOption
-from tokensearch.cli.run import TargetOption
-
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")]
+from tokensearch.cli.options import JsonOption, TargetOption
 
 
 def retarget(
-    run: RunArgument,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
     latency_target: TargetOption,
     device: Annotated[
         str | None, typer.Option("--device", metavar="NAME", help="default: that of the run")
@@ -39,47 +36,50 @@ def retarget(
     """
     from tokensearch.cli.progress import listener
     from tokensearch.cli.timed import timed
-    from tokensearch.errors import RunError
     from tokensearch.policy import load_set, parse_target
     from tokensearch.report.markdown import write_report
     from tokensearch.report.summary import summary
     from tokensearch.run_folder import RunFolder
-    from tokensearch.search.retarget import known_of, retargeted
+    from tokensearch.search.retarget import Retarget, check_place, finished
     from tokensearch.search.timing import Timing
 
-    target, source = parse_target(latency_target), RunFolder(run)
-    known_of(source)  # refused before anything is prepared
-    document = source.read_run()
-    assert document is not None
-    asked = document["settings"]
+    target, source = parse_target(latency_target), finished(RunFolder(run))
+    if out_folder is not None:  # refused before anything is prepared
+        check_place(source.folder, RunFolder(out_folder))
+    asked = source.settings
     ready = timed(
-        asked["model"],
-        device=device or asked["device"],
-        dtype=asked["dtype"],
-        batch=batch_size or asked["batch"],
-        backend=backend or asked["backend"],
-        seed=asked["seed"],
+        asked.model,
+        device=device or asked.device,
+        dtype=asked.dtype,
+        batch=batch_size or asked.batch,
+        backend=backend or asked.backend,
+        seed=asked.seed,
     )
     cell = ready.cell
     way = f"{cell.device}-{cell.backend}-batch{cell.batch}-{target}".replace("/", "-")
-    where = out_folder or Path(f"{run}-retargeted") / way
-    folder = RunFolder(where)
-    if folder.path.resolve() == source.path.resolve():
-        raise RunError(f"{where} is the run itself; name another folder with --out")
-    folder.check()
-    err.print(f"model {asked['model']} on {cell.device}, batch {cell.batch}; run folder {where}")
+    folder = RunFolder(out_folder or Path(f"{_named(run)}-retargeted") / way)
+    check_place(source.folder, folder)
+    err.print(
+        f"model {asked.model} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
+        f"{cell.backend}; run folder {folder.path}"
+    )
     with listener(err) as watcher:
-        result = retargeted(
+        document = Retarget(
             source,
             folder,
-            Timing(ready.model, ready.images, cell, asked["seed"]),
+            Timing(ready.model, ready.images, cell, asked.seed),
             target,
-            listener=watcher,
-            command=shlex.join(["tokensearch", *sys.argv[1:]]),
-        )
+            watcher,
+            shlex.join(["tokensearch", *sys.argv[1:]]),
+        ).run()
     write_report(folder)
     if as_json:
-        print_json(result)
+        print_json(document)
     else:
-        out.print(summary(result, load_set(folder.front), folder=folder))
-    raise typer.Exit(result["result"]["exit_code"])
+        out.print(summary(document, load_set(folder.front), folder=folder))
+    raise typer.Exit(document["result"]["exit_code"])
+
+
+def _named(run: Path) -> Path:
+    """The folder by a name of its own, which `.` and `..` are not."""
+    return run.resolve() if run.name in {"", ".."} else run

@@ -5,13 +5,12 @@ the images show. Both are random: nothing is downloaded, and no data set is need
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from tokensearch.cli.subject import DTypeName
     from tokensearch.policy import ModelSpec, Policy
     from tokensearch.records import Backend, Cell
 
@@ -34,16 +33,20 @@ class Timed:
 
 
 def timed(
-    name: str, *, device: str, dtype: "DTypeName", batch: int, backend: "Backend", seed: int
+    name: str, *, device: str, dtype: str, batch: int, backend: "Backend", seed: int
 ) -> Timed:
     """Prepare a model by name; ModelError or MeasurementError if it cannot be run so."""
     import torch
 
-    from tokensearch.cli.subject import check_forward, resolve_device, resolve_name
+    from tokensearch.cli.subject import DTypeName, check_forward, resolve_device, resolve_name
+    from tokensearch.errors import MeasurementError
     from tokensearch.measure import attention_of, describe_cell
     from tokensearch.models import input_pixels, untrained
     from tokensearch.runtime import check_backend, describe
 
+    if dtype not in get_args(DTypeName):
+        known = ", ".join(get_args(DTypeName))
+        raise MeasurementError(f"number type {dtype!r} is unknown; known are {known}")
     place, full = resolve_device(device), resolve_name(name)
     check_backend(backend, place)
     torch.manual_seed(seed)

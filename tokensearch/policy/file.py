@@ -58,9 +58,7 @@ def save(policy: Policy, path: str | Path) -> None:
 
 def save_set(policies: PolicySet, path: str | Path) -> None:
     """Write a policy set; an interrupted write leaves the old file."""
-    document = {"format": SET_FORMAT, "version": VERSION, **policies.extra}
-    document["policies"] = [policy_to_json(policy) for policy in policies.policies]
-    write_whole(Path(path), to_text(document))
+    write_whole(Path(path), to_text(set_to_json(policies)))
 
 
 def is_file(name: str | Path) -> bool:
@@ -127,6 +125,12 @@ def policy_from_json(document: Mapping[str, Any]) -> Policy:
         provenance=_typed(document, "provenance", dict, {}),
         extra=_unknown(document, known, "the policy"),
     )
+
+
+def set_to_json(policies: PolicySet) -> dict[str, Any]:
+    """Return the set as the fields of format version 1."""
+    members = [policy_to_json(policy) for policy in policies.policies]
+    return {"format": SET_FORMAT, "version": VERSION, **policies.extra, "policies": members}
 
 
 def set_from_json(document: Mapping[str, Any]) -> PolicySet:

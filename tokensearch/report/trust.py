@@ -20,6 +20,12 @@ def trust_lines(findings: Findings) -> tuple[str, ...]:
         "A latency is the forward pass alone, images ready on the device; loading and "
         "preprocessing are not in it.",
     ]
+    if "retargeted" in findings.run:
+        lines.insert(
+            0,
+            f"Only time was taken in this run: its schedules and their right answers are those of "
+            f"{findings.run['retargeted']}, so it has no trials and no profiles of its own.",
+        )
     if not findings.labelled:
         lines.append(
             "The images have no labels: agreement says how often the reduced model answers as the "

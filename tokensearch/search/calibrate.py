@@ -1,14 +1,18 @@
 """A front timed anew in another cell, so that `PolicySet.best` answers for that one."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 
+from tokensearch.errors import PolicyError
 from tokensearch.measure import Budget
 from tokensearch.policy import Evidence, Policy, PolicySet
-from tokensearch.records import Comparison, to_json
+from tokensearch.records import Caution, Comparison, to_json
+from tokensearch.runtime import check
 from tokensearch.search.listener import Listener
 from tokensearch.search.timing import Timing
 
 PAIRS = 12, 100  # least and most of each policy
+NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
 
 
 def calibrated(
@@ -17,34 +21,54 @@ def calibrated(
     """Return the set with fresh evidence before the old, fastest first.
 
     seconds  of passes, for all policies together
+
+    Raises:
+        PolicyError: The set is empty, or of a model with another geometry.
     """
-    share = seconds / max(1, len(policies.policies))
+    if not policies.policies:
+        raise PolicyError("the set holds no policies that could be timed")
+    fitting = {policy: _fitting(policy, timing) for policy in policies.policies}
+    share = seconds / len(fitting)
     budget = Budget(2, *PAIRS, seconds=share)
-    listener.stage(f"timing {len(policies.policies)} policies")
-    found: list[tuple[float, Policy]] = []
-    for done, policy in enumerate(policies.policies, 1):
-        comparison = timing.time(replace(policy, model=timing.spec), budget)
-        found.append((comparison.ratio, _with(policy, comparison, timing)))
+    listener.stage(f"timing {len(fitting)} policies", unit="policies")
+    found: dict[Policy, Comparison] = {}
+    for done, (policy, fitted) in enumerate(fitting.items(), 1):
+        found[policy] = timing.time(fitted, budget)
         listener.progress(
             done=done,
-            total=len(policies.policies),
-            seconds_left=share * (len(policies.policies) - done),
-            text=f"{comparison.ratio:.2f}x",
+            total=len(fitting),
+            seconds_left=share * (len(fitting) - done),
+            text=f"{found[policy].ratio:.2f}x",
         )
-    order = sorted(found, key=lambda pair: pair[0])
-    return replace(policies, policies=tuple(policy for _, policy in order))
+    _warn(found, listener)
+    order = sorted(found, key=lambda policy: found[policy].ratio)
+    fresh = tuple(_with(policy, found[policy], timing) for policy in order)
+    return replace(policies, policies=fresh)
+
+
+def _fitting(policy: Policy, timing: Timing) -> Policy:
+    """Return the policy for the model at hand, on whose weights time does not depend."""
+    check(timing.model, replace(policy, model=replace(policy.model, weights=None)))
+    return replace(policy, model=timing.spec)
+
+
+def _warn(found: Mapping[Policy, Comparison], listener: Listener) -> None:
+    """Say every doubt about a timing, once."""
+    doubts = {caution for comparison in found.values() for caution in comparison.cautions}
+    for caution in Caution:
+        if caution in doubts:
+            listener.caution(caution.value)
 
 
 def _with(policy: Policy, comparison: Comparison, timing: Timing) -> Policy:
     """Put what was timed before the evidence of the same accuracies elsewhere."""
     old = policy.evidence[0]
-    names = ("ratio", "low", "high", "level", "verdict")
     fresh = Evidence(
         cell=to_json(timing.cell),
         latency=to_json(comparison.candidate),
         accuracy=old.accuracy,
         baseline=to_json(comparison.baseline),
         confirmed=True,
-        extra={**old.extra, "comparison": {name: asdict(comparison)[name] for name in names}},
+        extra={**old.extra, "comparison": {name: asdict(comparison)[name] for name in NOTED}},
     )
     return policy.with_evidence(fresh, *policy.evidence)

@@ -2,14 +2,16 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
+from tokensearch.costs import load_costs, save_costs
 from tokensearch.costs.forecast import Forecast
-from tokensearch.errors import RunError
+from tokensearch.errors import MeasurementError, RunError, TokensearchError
 from tokensearch.front import Point, spread
 from tokensearch.measure import Budget
-from tokensearch.policy import Objective, Policy, Target
+from tokensearch.policy import Objective, Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import (
     Accuracy,
@@ -20,18 +22,23 @@ from tokensearch.records import (
     trial_from_json,
 )
 from tokensearch.run_folder import RunFolder
+from tokensearch.runtime import check
 from tokensearch.search.evaluator import Scored
-from tokensearch.search.finalists import Finalist, limit_of
+from tokensearch.search.finalists import Finalist, is_published, limit_of
 from tokensearch.search.forecasting import forecast_for
 from tokensearch.search.heat import worth_of
 from tokensearch.search.listener import Listener
 from tokensearch.search.outcome import concluded, judged, moved
+from tokensearch.search.settings import Settings
 from tokensearch.search.timing import Timing
 from tokensearch.search.trials import MARGIN
 
 # As surely as a run confirms, in half its time: a minute is to hold a sweep and all of them.
 BUDGET = Budget(warmup=3, min_pairs=30, max_pairs=100, seconds=3.0, precision=0.01)
-NEAR_TARGET, ON_FRONT = 3, 4  # members confirmed: the best predicted to meet it, and the rest
+# Members confirmed: the best predicted to meet the target, those that may miss it by the error of
+# the prediction, and some of the whole front.
+UNDER, DOUBTFUL, ON_FRONT = 3, 2, 4
+COUNTED = "complete", "raced", "ruled_out", "out_of_reach", "duplicate"  # trials: none is made
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +51,60 @@ class Known:
     report: Scored
 
 
-def known_of(folder: RunFolder) -> tuple[Known, ...]:
-    """Return every policy of a finished run that has accuracies on all splits.
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """A finished run: what it was asked, and every policy with accuracies on all splits."""
+
+    folder: RunFolder
+    document: Mapping[str, Any]
+    settings: Settings
+    known: tuple[Known, ...]
+
+    @property
+    def unreduced(self) -> Policy:
+        """The un-reduced model, which every run confirms."""
+        return next(one.policy for one in self.known if not one.policy.reduces)
+
+
+def finished(folder: RunFolder) -> Finished:
+    """Read a finished run.
 
     Raises:
-        RunError: The run has not ended, or its files do not belong together.
+        RunError: The search has not ended, or its files are damaged or do not belong together.
+        PolicyError: A policy is damaged.
     """
     document = folder.read_run()
-    if document is None or document["result"] is None:
-        raise RunError(f"{folder.path} holds no finished run, whose accuracies could be used again")
-    trials = {line["schedule_hash"]: line for line in folder.read_trials()}
-    try:
-        return tuple(_known(one, trials) for one in document["result"]["finalists"])
-    except (KeyError, TypeError) as error:
+    if document is None:
+        raise RunError(f"{folder.path} holds no run.json, so it is no run folder")
+    if document.get("result") is None:
         raise RunError(
-            f"{folder.run} and {folder.trials} do not belong together: {error}"
-        ) from error
+            f"the search in {folder.path} has not ended; its own command goes on with it"
+        )
+    if "retargeted" in document:
+        raise RunError(
+            f"{folder.path} was itself retargeted from {document['retargeted']}; name that folder"
+        )
+    try:
+        found = _finished(folder, document)
+    except KeyError as error:
+        raise RunError(f"{folder.run} lacks the field {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        if isinstance(error, TokensearchError):  # some are ValueErrors too, and say it better
+            raise
+        raise RunError(f"{folder.run} has a field of another type: {error}") from error
+    if all(one.policy.reduces for one in found.known):
+        raise RunError(f"{folder.run} lacks the un-reduced model among its finalists")
+    return found
+
+
+def check_place(source: RunFolder, folder: RunFolder) -> None:
+    """Refuse a folder where another run would be overwritten."""
+    if folder.path.resolve() == source.path.resolve():
+        raise RunError(f"{folder.path} is the run itself; name another folder with --out")
+    folder.check()
+    before = folder.read_run()
+    if before is not None and "retargeted" not in before:
+        raise RunError(f"{folder.path} holds a run of its own; name another folder with --out")
 
 
 def worth_timing(
@@ -69,12 +114,16 @@ def worth_timing(
 
     limit  the target as a share of the un-reduced model's latency
     """
-    within = limit * (1 + MARGIN * forecast.error)
+    off = MARGIN * forecast.error
     values = [worth_of(one.select, objective) for one in known]
     ratios = [forecast.ratio(one.policy) for one in known]
-    order = sorted(range(len(known)), key=lambda place: -values[place])
-    chosen = [place for place in order if not known[place].policy.reduces]
-    chosen += [place for place in order if ratios[place] <= within][:NEAR_TARGET]
+    best = sorted(range(len(known)), key=lambda place: -values[place])
+    under = [place for place in best if ratios[place] <= limit]
+    chosen = [place for place in best if not known[place].policy.reduces]
+    chosen += under[:UNDER]
+    chosen += [place for place in under if ratios[place] <= limit * (1 - off)][:1]
+    chosen += [place for place in best if limit < ratios[place] <= limit * (1 + off)][:DOUBTFUL]
+    chosen += [place for place in under if is_published(known[place].trial)][:1]
     points = [Point(value, ratio) for value, ratio in zip(values, ratios, strict=True)]
     chosen += spread(points, ON_FRONT)
     return tuple(known[place] for place in dict.fromkeys(chosen))
@@ -84,78 +133,136 @@ def confirmed(
     known: Sequence[Known], timing: Timing, objective: Objective, listener: Listener
 ) -> tuple[Finalist, ...]:
     """Time each afresh; fastest first."""
-    found = []
+    listener.stage(
+        f"confirming {len(known)} schedules of the run by fresh timings", unit="schedules"
+    )
+    found, began = [], time.monotonic()
     for done, one in enumerate(known, 1):
         comparison = timing.time(one.policy, BUDGET)
         found.append(Finalist(one.trial, one.policy, comparison, one.select, objective))
         listener.progress(
-            done=done, total=len(known), seconds_left=None, text=f"{comparison.ratio:.2f}x"
+            done=done,
+            total=len(known),
+            seconds_left=(time.monotonic() - began) / done * (len(known) - done),
+            text=f"{comparison.ratio:.2f}x ({one.trial.origin})",
         )
     return tuple(sorted(found, key=lambda one: one.comparison.ratio))
 
 
-def retargeted(
-    source: RunFolder,
-    folder: RunFolder,
-    timing: Timing,
-    target: Target,
-    *,
-    listener: Listener,
-    command: str,
-) -> Mapping[str, Any]:
-    """Answer another target, in the cell of `timing`, and return what run.json then holds.
+@dataclass(frozen=True)
+class Retarget:
+    """Another target, in the cell of `timing`, asked of a finished run."""
 
-    Leaves a run folder like that of a search, but for trials and profiles.
+    source: Finished
+    folder: RunFolder  # of its own
+    timing: Timing
+    target: Target
+    listener: Listener
+    command: str
 
-    Raises:
-        RunError: The source is no finished run, or `folder` cannot be written.
-    """
-    began = time.monotonic()
-    known, before = known_of(source), source.read_run()
-    assert before is not None  # or nothing were known
-    folder.create()
-    objective: Objective = before["settings"]["objective"]
-    document = document_for(before, target, to_json(timing.cell), command)
-    forecast = forecast_for(timing, folder, listener)
-    unreduced = next(one for one in known if not one.policy.reduces)
-    listener.stage("confirming what may meet the target, by fresh timings")
-    first = timing.time(unreduced.policy, BUDGET)
-    limit = limit_of(first, target, batch=timing.cell.batch)
-    chosen = worth_timing(known, forecast, limit=limit, objective=objective)
-    finalists = confirmed(chosen, timing, objective, listener)
-    verdict = judged(finalists, target, batch=timing.cell.batch)
-    reports = {one.trial.schedule_hash: one.report for one in chosen}
-    result = concluded(folder, verdict, reports, cell=timing.cell, document=document)
-    seconds = time.monotonic() - began
-    document["result"] = {
-        **result,
-        "search_seconds": 0.0,
-        "seconds": seconds,
-        "trials": {"complete": 0, "raced": 0, "ruled_out": 0, "out_of_reach": 0, "duplicate": 0},
-        "baseline_moved": {"search": 0.0, "finalists": moved(finalists)},
-        "forecast": {"error": forecast.error, "timed": 0},
-    }
-    folder.write_run(document)
-    return document
+    def run(self) -> Mapping[str, Any]:
+        """Answer, and return what run.json then holds.
+
+        Leaves a run folder like that of a search, but for trials and profiles.
+
+        Raises:
+            RunError: `folder` is that of another run, or cannot be written.
+            PolicyError: The model of `timing` has another geometry than that of the run.
+        """
+        began = time.monotonic()
+        check_place(self.source.folder, self.folder)
+        for one in self.source.known:
+            check(self.timing.model, one.policy)
+        document = self._document()
+        self.folder.create()
+        self.folder.write_run(document)
+        result = self._answered(document)
+        document = {**document, "result": {**result, "seconds": time.monotonic() - began}}
+        self.folder.write_run(document)
+        return document
+
+    def _answered(self, document: Mapping[str, Any]) -> dict[str, Any]:
+        """Time what is worth it, and write front and answer."""
+        timing, objective = self.timing, self.source.settings.objective
+        self._hand_on_costs()
+        forecast = forecast_for(timing, self.folder, self.listener)
+        self.listener.stage("timing the un-reduced model")
+        first = timing.time(self.source.unreduced, BUDGET)
+        limit = limit_of(first, self.target, batch=timing.cell.batch)
+        chosen = worth_timing(self.source.known, forecast, limit=limit, objective=objective)
+        finalists = confirmed(chosen, timing, objective, self.listener)
+        result = concluded(
+            self.folder,
+            judged(finalists, self.target, batch=timing.cell.batch),
+            {one.trial.schedule_hash: one.report for one in chosen},
+            cell=timing.cell,
+            document=document,
+        )
+        return {
+            **result,
+            "search_seconds": 0.0,
+            "trials": dict.fromkeys(COUNTED, 0),
+            "baseline_moved": {"search": 0.0, "finalists": moved(finalists)},
+            "forecast": {"error": forecast.error, "timed": 0},
+        }
+
+    def _document(self) -> dict[str, Any]:
+        """Return what run.json holds while there is no result."""
+        cell, document = self.timing.cell, self.source.document
+        settings = replace(
+            self.source.settings,
+            target=self.target,
+            device=cell.device,
+            batch=cell.batch,
+            resolution=cell.resolution,
+            backend=cell.backend,
+        )
+        return {
+            **document,
+            "settings": settings.to_json(),
+            "budget": {"trials": 0, "seconds": None},
+            "cell": to_json(cell),
+            "command": self.command,
+            "retargeted": str(self.source.folder.path),
+            "result": None,
+        }
+
+    def _hand_on_costs(self) -> None:
+        """Take the run's own cost table if it is of this cell: a sweep is saved."""
+        costs = self.source.folder.costs
+        with suppress(MeasurementError):  # one that cannot be read is swept again
+            if costs.is_file() and (table := load_costs(costs)).cell == self.timing.cell:
+                save_costs(table, self.folder.costs)
 
 
-def document_for(
-    source: Mapping[str, Any], target: Target, cell: Mapping[str, Any], command: str
-) -> dict[str, Any]:
-    """Return what run.json holds of a retargeted run, but for its result."""
-    settings = {
-        **source["settings"],
-        "target": target.text,
-        "device": cell["device"],
-        "batch": cell["batch"],
-        "backend": cell["backend"],
-    }
-    return {**source, "settings": settings, "cell": dict(cell), "command": command, "result": None}
+def _finished(folder: RunFolder, document: Mapping[str, Any]) -> Finished:
+    settings = document["settings"]
+    trials, known = _trials(folder), []
+    for one in document["result"]["finalists"]:
+        name = one["schedule_hash"]
+        if name not in trials:
+            raise RunError(f"{folder.trials} lacks the trial {name}, which {folder.run} names")
+        known.append(_known(one, trials[name]))
+    return Finished(
+        folder,
+        document,
+        Settings(**{**settings, "target": parse_target(settings["target"])}),
+        tuple(known),
+    )
 
 
-def _known(one: Mapping[str, Any], trials: Mapping[str, Mapping[str, Any]]) -> Known:
+def _trials(folder: RunFolder) -> dict[str, Trial]:
+    """Every trial by its schedule; RunError where a line is none."""
+    try:
+        trials = [trial_from_json(line) for line in folder.read_trials()]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder.trials} holds something else than trials: {error}") from error
+    return {trial.schedule_hash: trial for trial in trials}
+
+
+def _known(one: Mapping[str, Any], trial: Trial) -> Known:
     return Known(
-        trial_from_json(trials[one["schedule_hash"]]),
+        trial,
         replace(policy_from_json(one["policy"]), evidence=()),
         accuracy_from_json(one["select"]),
         Scored(accuracy_from_json(one["report"]), paired_from_json(one["paired"])),

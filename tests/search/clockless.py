@@ -1,0 +1,59 @@
+"""Searches without a clock: what is tested is what becomes of timings, so none is taken."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+from tests.cells import CELL
+from tests.search.tiny import by_macs, model
+from tokensearch.costs.forecast import Forecast
+from tokensearch.data.splits import Purpose
+from tokensearch.evaluate import Answers
+from tokensearch.policy import Policy, mac_share
+from tokensearch.search.answering import Answering
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.timing import Timing
+
+
+@contextmanager
+def no_clock() -> Iterator[None]:
+    """Policies are as fast as their multiply-accumulates promise, and nothing else is timed."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Timing, "time", by_macs)
+        patch.setattr(Evaluator, "profile", lambda *_: ())
+        patch.setattr(
+            "tokensearch.search.retarget.forecast_for", lambda *_: Forecast(mac_share, 0.01)
+        )
+        yield
+
+
+@dataclass
+class Asked:
+    """Which policies were asked about which images."""
+
+    blocks: list[tuple[str, Purpose]] = field(default_factory=list)
+
+    def about(self, purpose: Purpose) -> set[str]:
+        """Schedules that were asked about images of one purpose."""
+        return {name for name, split in self.blocks if split == purpose}
+
+
+def listening(patch: pytest.MonkeyPatch) -> Asked:
+    """Note every policy that is asked about images from here on."""
+    asked, block = Asked(), Answering.block
+
+    def noted(self: Answering, policy: Policy, purpose: Purpose, number: int) -> Answers:
+        asked.blocks.append((policy.schedule_hash, purpose))
+        return block(self, policy, purpose, number)
+
+    patch.setattr(Answering, "block", noted)
+    return asked
+
+
+def timing(batch: int = 4) -> Timing:
+    """The tiny model in a cell of its own."""
+    cell = replace(CELL, batch=batch, resolution=32)
+    return Timing(model(), torch.zeros(batch, 3, 32, 32), cell, 0)

@@ -1,0 +1,125 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.search.clockless import no_clock, timing
+from tests.search.tiny import Quiet, session
+from tokensearch.errors import PolicyError
+from tokensearch.measure import Budget
+from tokensearch.policy import ModelSpec, Policy, PolicySet, load_set, mac_share, save_set
+from tokensearch.records import Caution, Comparison, Latency, to_json
+from tokensearch.search.calibrate import calibrated
+from tokensearch.search.timing import Timing
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+SLOW = 3.0  # of the un-reduced model: here, whatever is dropped makes it slower
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_clock() -> Iterator[None]:
+    with no_clock():
+        yield
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> PolicySet:
+    folder = tmp_path_factory.mktemp("runs") / "source"
+    session(folder, trials=12, target="0.6x").run()
+    return load_set(folder / "front.json")
+
+
+@pytest.fixture
+def _other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On which reducing costs time, the more the more is dropped."""
+
+    def slower(_: Timing, policy: Policy, budget: Budget) -> Comparison:
+        ratio = 1.0 if not policy.reduces else SLOW - mac_share(policy)
+        passes = Latency((50.0,) * 12, 2), Latency((50.0 * ratio,) * 12, 2)
+        cautions = (Caution.BUSY,) if policy.reduces else ()
+        return Comparison(*passes, ratio, ratio, ratio, 0.95, "slower", cautions)
+
+    monkeypatch.setattr(Timing, "time", slower)
+
+
+def ratios(policies: PolicySet) -> list[float]:
+    return [policy.evidence[0].extra["comparison"]["ratio"] for policy in policies.policies]
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_the_fastest_here_is_first(front: PolicySet) -> None:
+    found = calibrated(front, timing(), 1.0, Quiet())
+
+    assert len(found.policies) == len(front.policies) > 1
+    assert ratios(found) == sorted(ratios(found))
+    assert not found.policies[0].reduces
+    assert front.policies[0].reduces
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_what_was_timed_elsewhere_is_kept_behind_what_was_timed_here(front: PolicySet) -> None:
+    before = {policy.schedule_hash: policy for policy in front.policies}
+
+    for policy in calibrated(front, timing(), 1.0, Quiet()).policies:
+        fresh, *old = policy.evidence
+        assert tuple(old) == before[policy.schedule_hash].evidence
+        assert fresh.cell == to_json(timing().cell)
+        assert fresh.baseline["median_ms"] == 50.0
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_accuracies_stay_what_they_were(front: PolicySet) -> None:
+    for policy in calibrated(front, timing(), 1.0, Quiet()).policies:
+        fresh, old = policy.evidence[:2]
+        assert fresh.accuracy == old.accuracy
+        assert {**fresh.extra, "comparison": 0} == {**old.extra, "comparison": 0}
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_a_set_answers_by_what_was_timed_here(front: PolicySet) -> None:
+    assert front.best(latency="0.6x").reduces
+
+    found = calibrated(front, timing(), 1.0, Quiet())
+
+    assert not found.best(latency="60ms").reduces
+    with pytest.raises(LookupError, match="the fastest takes 50 ms"):
+        found.best(latency="0.6x")
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_it_is_read_back_as_it_was_written(front: PolicySet, tmp_path: Path) -> None:
+    found = calibrated(front, timing(), 1.0, Quiet())
+
+    save_set(found, tmp_path / "front.json")
+
+    assert ratios(load_set(tmp_path / "front.json")) == ratios(found)
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_a_doubt_about_timings_is_said_once(front: PolicySet) -> None:
+    watcher = Quiet()
+
+    calibrated(front, timing(), 1.0, watcher)
+
+    assert watcher.cautions == [Caution.BUSY.value]
+
+
+def test_a_set_without_policies_is_refused() -> None:
+    with pytest.raises(PolicyError) as raised:
+        calibrated(PolicySet(()), timing(), 1.0, Quiet())
+
+    assert str(raised.value) == "the set holds no policies that could be timed"
+
+
+def test_a_set_of_another_geometry_is_refused_before_anything_is_timed(front: PolicySet) -> None:
+    other = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
+    whole = Policy(other, evidence=front.policies[0].evidence)
+    watcher = Quiet()
+
+    with pytest.raises(PolicyError, match="was made for deit with blocks 12; "):
+        calibrated(replace(front, policies=(*front.policies, whole)), timing(), 1.0, watcher)
+
+    assert watcher.stages == []
