@@ -13,16 +13,22 @@ of the split, remembered ones counted in.
 import argparse
 import json
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
+
+import torch
 
 from tests.bench.searching import ENCODINGS, Bench, Curve
 from tokensearch.search.samplers import SAMPLERS
 
 SEEDS, BUDGET = 5, 120.0
 WANTED = 0.98  # of the reference's hypervolume
+CORES = 2
+READY: dict[str, Bench] = {}  # what a process of the pool works with
 PARTS = ("samplers", "encodings", "wall", "presets", "exhaustive")
 
 
@@ -53,25 +59,41 @@ def main(arguments: list[str]) -> None:
 
 def samplers(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """Run every sampler by the same search, from several seeds, to the same budget."""
-    rows = {}
-    for name in options.samplers:
-        curves = [bench.searched(name, seed, options.budget) for seed in range(options.seeds)]
-        rows[name] = summed(bench, curves, options.budget)
-        say(line(name, rows[name]))
-    return rows
+    return compared(bench, options, say, [(name, "default") for name in options.samplers])
 
 
 def encodings(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """Run the default sampler on every encoding of the same freedom."""
+    return compared(bench, options, say, [("local", name) for name in ENCODINGS])
+
+
+def compared(
+    bench: Bench,
+    options: argparse.Namespace,
+    say: Callable[[str], None],
+    ways: Sequence[tuple[Any, str]],
+) -> dict[str, Any]:
+    """Search each way from every seed: a process per core, for no time is taken here."""
     rows = {}
-    for name in ENCODINGS:
-        curves = [
-            bench.searched("local", seed, options.budget, space=name)
-            for seed in range(options.seeds)
-        ]
-        rows[name] = summed(bench, curves, options.budget)
-        say(line(name, rows[name]))
+    with ProcessPoolExecutor(CORES, get_context("spawn"), start, (options.answers,)) as pool:
+        for sampler, space in ways:
+            asked = [(sampler, seed, options.budget, space) for seed in range(options.seeds)]
+            name = sampler if space == "default" else f"{sampler} in {space}"
+            rows[name] = summed(bench, list(pool.map(searched, asked)), options.budget)
+            say(line(name, rows[name]))
     return rows
+
+
+def start(answers: Path | None) -> None:
+    """Prepare a process of the pool."""
+    torch.set_num_threads(1)
+    READY["bench"] = Bench.load(answers)
+
+
+def searched(asked: tuple[Any, int, float, str]) -> Curve:
+    """Search once, in a process of the pool."""
+    sampler, seed, budget, space = asked
+    return READY["bench"].searched(sampler, seed, budget, space=space)
 
 
 def summed(bench: Bench, curves: Sequence[Curve], budget: float) -> dict[str, Any]:

@@ -1,6 +1,8 @@
 """The local search, on landscapes whose best is known."""
 
 from collections.abc import Callable
+from dataclasses import replace
+from math import log
 from random import Random
 
 import numpy as np
@@ -11,6 +13,7 @@ from tokensearch.front import Point, hypervolume
 from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
 from tokensearch.search import load_space
 from tokensearch.search.local import LocalSampler, Tried, front_of, gains, tried
+from tokensearch.search.loss import LEAST_LOSS
 from tokensearch.search.surrogate import Surrogate, features
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
@@ -93,8 +96,18 @@ def test_expected_gains_are_those_of_many_throws() -> None:
     best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
     throws = np.random.default_rng(0).normal(mean, deviation, (20_000, 2))
     for place in range(2):
-        gain = np.maximum(0, best - throws[:, place, None]) * (ratios[place] <= at)
+        reached = np.maximum(throws[:, place, None], log(LEAST_LOSS))
+        gain = np.maximum(0, best - reached) * (ratios[place] <= at)
         assert found[place] == pytest.approx(gain.mean(), rel=0.05)
+
+
+def test_what_is_below_the_least_loss_that_counts_is_no_gain() -> None:
+    known = [seen(Policy(DEIT)), seen(Policy(DEIT, (Prune(3, 190),)))]
+    perfect = replace(known[1], log_loss=log(LEAST_LOSS), ratio=0.5)
+
+    found = gains([*known, perfect], np.array([0.6]), np.array([-9.0]), np.array([1.0]), limit=1.0)
+
+    assert found[0] == pytest.approx(0.0, abs=1e-12)
 
 
 def test_a_target_draws_the_search_to_itself() -> None:

@@ -109,9 +109,13 @@ class CostTable:
         return tuple(price.name for price in self.prices if price.name.startswith(kinds))
 
     def _ms(self, part: Part) -> float:
-        if part.name in CURVES:
-            return self._curves[part.name].of(part.n_in, part.block)
-        return self._prices[part.name].of(part.n_in, part.n_out)
+        if part not in self._looked_up:
+            self._looked_up[part] = (
+                self._curves[part.name].of(part.n_in, part.block)
+                if part.name in CURVES
+                else self._prices[part.name].of(part.n_in, part.n_out)
+            )
+        return self._looked_up[part]
 
     def _check(self, policy: Policy) -> None:
         if policy.model.geometry != self.model.geometry:
@@ -127,8 +131,13 @@ class CostTable:
             )
 
     def _missing(self, policy: Policy) -> Iterator[str]:
-        known = {**self._curves, **self._prices}
+        known = self._curves.keys() | self._prices.keys()
         return (part.name for part in parts_of(policy) if part.name not in known)
+
+    @cached_property
+    def _looked_up(self) -> dict[Part, float]:
+        """Parts that were asked for before: a search asks for the same again and again."""
+        return {}
 
     @cached_property
     def _curves(self) -> dict[str, Curve]:

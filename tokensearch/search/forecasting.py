@@ -1,5 +1,7 @@
 """What a run knows of latencies before it tries anything: swept once, kept in its folder."""
 
+from functools import cache
+
 from tokensearch.costs import CostTable, load_costs, save_costs
 from tokensearch.costs.forecast import MACS_ERROR, Forecast
 from tokensearch.costs.sweep import sweep
@@ -32,6 +34,7 @@ def by_table(table: CostTable) -> Forecast:
     """Return a forecast by a cost table, of multiply-accumulates for what was not swept."""
     whole_ms = table.predict(Policy(table.model))
 
+    @cache
     def ratio(policy: Policy) -> float:
         try:
             return table.predict(policy) / whole_ms

@@ -5,9 +5,10 @@ one that is expected to move the front most. What a step costs is known so much 
 loses that latency is taken as given (expected hypervolume improvement in one uncertain objective).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from math import log
+from typing import Any, NamedTuple
 
 import numpy as np
 from optuna import Study
@@ -16,16 +17,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from tokensearch.policy import ModelSpec, Policy
+from tokensearch.search.loss import LEAST_LOSS
+from tokensearch.search.neighbours import Neighbours, Parameters
 from tokensearch.search.space import Space
 from tokensearch.search.surrogate import Features, Surrogate, Values, features
 
-Parameters = dict[str, Any]
-
-CANDIDATES = 160  # weighed for every proposal: some 0.1 s on one core of a CPU
+GENERATIONS, CHILDREN = 3, 120  # weighed for every proposal: some 0.15 s on one core of a CPU
+SURVIVORS = 12  # of all candidates so far, which the next generation is near to as well
 LEAST_TRIED = 8  # before there is anything to learn from
-CROSSED, SHIFTED, RANDOM = 0.2, 0.15, 0.1  # shares of the candidates; the rest changes a few places
-MORE_CHANGES = 1.0  # beyond the first, on average
-NEIGHBOUR = 0.7  # of changes to an ordered choice that go to a neighbour
 GRID = 64  # latencies at which the front is looked at
 AT_TARGET = 0.5  # of the weight that lies on the target itself, if there is one
 
@@ -47,6 +46,14 @@ def tried(policy: Policy, *, log_loss: float, noise: float, ratio: float, whole:
     return Tried(policy, features(policy), log_loss, noise, ratio, whole)
 
 
+class Candidate(NamedTuple):
+    """One schedule that may be proposed."""
+
+    parameters: Parameters
+    policy: Policy
+    ratio: float  # predicted
+
+
 class LocalSampler(BaseSampler):
     """Proposes schedules of a space near the front of those tried."""
 
@@ -64,7 +71,9 @@ class LocalSampler(BaseSampler):
         self._choices = space.dimensions(model)
         self._known, self._ratio, self._limit = known, ratio, limit
         self._random = np.random.default_rng(seed)
+        self._neighbours = Neighbours(self._choices, self._random)
         self._surrogate = Surrogate(self._random)
+        self._spellings: dict[Policy, Parameters] = {}
 
     def infer_relative_search_space(
         self, study: Study, trial: FrozenTrial
@@ -78,12 +87,11 @@ class LocalSampler(BaseSampler):
         """Choose a schedule."""
         known = self._known()
         hashes = {one.policy.schedule_hash for one in known}
-        found = self._candidates([one for one in known if one.whole], hashes)
-        if not found:
-            return self._drawn()
+        parents = [self._spelled(one.policy) for one in front_of(_whole(known))]
         if len(known) < LEAST_TRIED:
-            return found[0][0]
-        return found[self._best(known, [policy for _, policy in found])][0]
+            found = list(self._new(parents, hashes))
+            return found[0].parameters if found else self._neighbours.drawn()
+        return self._evolved(known, parents, hashes)
 
     def sample_independent(
         self,
@@ -94,74 +102,54 @@ class LocalSampler(BaseSampler):
     ) -> Any:
         """Choose one place at random; asked for nothing that `sample_relative` has chosen."""
         assert isinstance(param_distribution, CategoricalDistribution)
-        return self._one_of(param_distribution.choices)
+        return self._neighbours.one_of(param_distribution.choices)
 
-    def _candidates(
-        self, whole: Sequence[Tried], seen: set[str]
-    ) -> list[tuple[Parameters, Policy]]:
-        """New schedules that are fast enough, by their parameters."""
-        parents = [self._space.nearest(one.policy, self._model) for one in front_of(whole)]
-        found: dict[str, tuple[Parameters, Policy]] = {}
-        for _ in range(CANDIDATES):
-            parameters = self._child(parents) if parents else self._drawn()
+    def _evolved(
+        self, known: Sequence[Tried], parents: list[Parameters], seen: set[str]
+    ) -> Parameters:
+        """Choose what is expected to move the front most, near it and near the best so far."""
+        self._learn(known)
+        best: list[tuple[float, Parameters]] = []
+        for _ in range(GENERATIONS):
+            found = list(self._new([*parents, *(chosen for _, chosen in best)], seen))
+            if found:
+                gained = self._gains(_whole(known), found)
+                best += zip(gained, (one.parameters for one in found), strict=True)
+                best = sorted(best, key=lambda one: -one[0])[:SURVIVORS]
+        return best[0][1] if best else self._neighbours.drawn()
+
+    def _new(self, parents: Sequence[Parameters], seen: set[str]) -> Iterator[Candidate]:
+        """Yield schedules that are fast enough, none that was seen before."""
+        for _ in range(CHILDREN):
+            parameters = self._neighbours.child(parents)
             policy = self._space.build(parameters, self._model)
             name = policy.schedule_hash
-            if name not in seen and name not in found and self._ratio(policy) <= self._limit():
-                found[name] = parameters, policy
-        return list(found.values())
+            if name not in seen and (ratio := self._ratio(policy)) <= self._limit():
+                seen.add(name)
+                yield Candidate(parameters, policy, ratio)
 
-    def _child(self, parents: Sequence[Parameters]) -> Parameters:
-        kind = self._random.random()
-        if kind < RANDOM:
-            return self._drawn()
-        child = dict(self._one_of(parents))
-        if kind < RANDOM + SHIFTED:
-            return self._shifted(child)
-        if kind < RANDOM + SHIFTED + CROSSED:
-            other = self._one_of(parents)
-            child = {name: self._one_of((child[name], other[name])) for name in child}
-        names = [name for name, values in self._choices.items() if len(values) > 1]
-        changes = min(len(names), 1 + self._random.poisson(MORE_CHANGES))
-        for name in self._random.choice(names, size=changes, replace=False):
-            child[str(name)] = self._changed(str(name), child[str(name)])
-        return child
+    def _spelled(self, policy: Policy) -> Parameters:
+        """Parameters of the schedule of the space nearest to a policy."""
+        if policy not in self._spellings:
+            self._spellings[policy] = self._space.nearest(policy, self._model)
+        return self._spellings[policy]
 
-    def _changed(self, name: str, value: Any) -> Any:
-        values = self._choices[name]
-        if _ordered(values) and self._random.random() < NEIGHBOUR:
-            return self._moved(values, value, self._one_of((-2, -1, 1, 2)))
-        return self._one_of([other for other in values if other != value])
-
-    def _shifted(self, child: Parameters) -> Parameters:
-        """The same schedule with more, or with fewer tokens everywhere."""
-        by = self._one_of((-1, 1))
-        return {
-            name: self._moved(self._choices[name], value, by)
-            if isinstance(value, float)  # a share of tokens; blocks are integers
-            else value
-            for name, value in child.items()
-        }
-
-    def _moved(self, values: Sequence[Any], value: Any, by: int) -> Any:
-        return values[min(max(values.index(value) + by, 0), len(values) - 1)]
-
-    def _drawn(self) -> Parameters:
-        return {name: self._one_of(values) for name, values in self._choices.items()}
-
-    def _one_of(self, values: Sequence[Any]) -> Any:
-        return values[int(self._random.integers(len(values)))]
-
-    def _best(self, known: Sequence[Tried], policies: Sequence[Policy]) -> int:
-        """Which of the policies is expected to move the front most."""
+    def _learn(self, known: Sequence[Tried]) -> None:
         self._surrogate.fit(
             [one.features for one in known],
             np.array([one.log_loss for one in known]),
             np.array([one.noise for one in known]),
         )
-        mean, deviation = self._surrogate.guess([features(policy) for policy in policies])
-        ratios = np.array([self._ratio(policy) for policy in policies])
-        whole = [one for one in known if one.whole]
-        return int(np.argmax(gains(whole, ratios, mean, deviation, limit=self._limit())))
+
+    def _gains(self, whole: Sequence[Tried], candidates: Sequence[Candidate]) -> list[float]:
+        mean, deviation = self._surrogate.guess([features(one.policy) for one in candidates])
+        ratios = np.array([one.ratio for one in candidates])
+        found: list[float] = gains(whole, ratios, mean, deviation, limit=self._limit()).tolist()
+        return found
+
+
+def _whole(known: Sequence[Tried]) -> list[Tried]:
+    return [one for one in known if one.whole]
 
 
 def front_of(known: Sequence[Tried]) -> tuple[Tried, ...]:
@@ -183,21 +171,21 @@ def gains(
     at = np.linspace(0.0, min(1.0, limit), GRID + 1)[1:]
     worst = max(one.log_loss for one in known)
     best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
-    weight = np.full(GRID, 1 / GRID)
+    least, weight = np.array([log(LEAST_LOSS)]), np.full(GRID, 1 / GRID)
     if limit < 1:
         weight = (1 - AT_TARGET) * weight
         weight[-1] += AT_TARGET
-    lead = (best - mean[:, None]) / deviation[:, None]
-    expected = deviation[:, None] * (lead * _below(lead) + _density(lead))
+    # What the guess promises below the least loss that counts is no gain.
+    expected = _shortfall(best, mean, deviation) - _shortfall(least, mean, deviation)
     gained: Values = np.where(ratios[:, None] <= at, expected, 0.0) @ weight
     return gained
 
 
-def _ordered(values: Sequence[Any]) -> bool:
-    """Whether neighbours in a list of choices are alike: numbers are, names are not."""
-    return len(values) > 2 and all(
-        isinstance(one, int | float) and not isinstance(one, bool) for one in values
-    )
+def _shortfall(level: Values, mean: Values, deviation: Values) -> Values:
+    """Expected amount by which normal guesses lie below levels: (guesses, levels)."""
+    lead = (level - mean[:, None]) / deviation[:, None]
+    shortfall: Values = deviation[:, None] * (lead * _below(lead) + _density(lead))
+    return shortfall
 
 
 def _density(x: Values) -> Values:

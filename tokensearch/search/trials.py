@@ -3,17 +3,18 @@
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from math import log
 
 from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import Objective, Policy, most
+from tokensearch.policy import Objective, Policy
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.records import Trial, TrialState, to_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.foresight import Foreseen, foreseen, growths
 from tokensearch.search.heat import Heat, Ran, worth_of
 from tokensearch.search.listener import Listener
 from tokensearch.search.local import Tried, tried
+from tokensearch.search.loss import log_loss_of
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.settings import Limits
 
@@ -26,12 +27,6 @@ RANDOMS = 8  # enough for the best of them to mean something, few enough for a s
 
 # A sampler that proposes nothing new this many times in a row has seen what it can reach.
 MOST_REPEATS = 200
-
-# Divergences below this, in nats, are all the same to a user; of shares, half an image.
-LEAST_LOSS = 1e-3
-# Standard deviation over the mean of divergences of single images, of schedules of the demo model
-# at half its latency: it is what a mean over few of them is uncertain by.
-SPREAD = 3.0
 
 
 @dataclass
@@ -166,14 +161,16 @@ class Search:
         return Heat(self.evaluator, self.objective, whole, self.margin)
 
     def _as_seen(self, trial: Trial, policy: Policy) -> Tried:
-        images = len(self.evaluator.splits.search)
-        loss = most(self.objective) - worth_of(trial.accuracy, self.objective)
-        least = LEAST_LOSS if self.objective in {"kl", "ce"} else 0.5 / images
-        missing = 1 / trial.accuracy.images - 1 / images
+        """Return a trial as the sampler sees it: what stopped early, by how others went on."""
+        images = trial.accuracy.images
+        whole = [one for one in self._ran if one.trial.state == "complete"]
+        grown = growths(whole, images, evaluator=self.evaluator, objective=self.objective)
+        seen = log_loss_of(worth_of(trial.accuracy, self.objective), self.objective)
+        rest = foreseen(seen, grown) if trial.state != "complete" else Foreseen(seen, 0.0)
         return tried(
             policy,
-            log_loss=log(max(0.0, loss) + least),
-            noise=SPREAD * max(0.0, missing) ** 0.5,
+            log_loss=rest.log_loss,
+            noise=rest.noise,
             ratio=trial.ratio,
             whole=trial.state == "complete",
         )

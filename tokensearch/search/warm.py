@@ -2,14 +2,15 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from itertools import cycle
 
 from tokensearch.policy import Policy, Prune, Step
 from tokensearch.policy.checks import kept_range
 from tokensearch.search.space import Space
 
-# Shares of the wanted latency that a shape is bent to: just under the target, where the answer is,
-# and well under it, where the front ends.
-UNDER = (0.97, 0.7)
+# Shares of the wanted latency that shapes are bent to, in turn: just under the target, where the
+# answer is, and further down, where the front goes on.
+UNDER = (0.97, 0.75, 0.55, 0.4)
 EARLY_SITES = (1, 2, 3)
 HALVINGS = 12  # of the exponent: it is then known to a thousandth
 LEAST, MOST = 0.05, 8.0  # exponents: as good as nothing is dropped, one token of 196 is left
@@ -27,10 +28,8 @@ def seeds(
     ratio  latency of a policy as a share of the un-reduced model's
     limit  the target in the same terms
     """
-    for share in UNDER:
-        for shape in shapes:
-            bent = at_latency(shape, share * limit, ratio)
-            yield space.nearest(bent, shape.model)
+    for shape, share in zip(shapes, cycle(UNDER), strict=False):
+        yield space.nearest(at_latency(shape, share * limit, ratio), shape.model)
 
 
 def early(policy: Policy, blocks: tuple[int, ...]) -> Iterator[Policy]:

@@ -1,0 +1,13 @@
+"""Losses on a logarithmic scale, on which those of schedules are spread evenly."""
+
+from math import log
+
+from tokensearch.policy import Objective, most
+
+# Divergences below this, in nats, are all the same to a user; shares, below half an image of 500.
+LEAST_LOSS = 1e-3
+
+
+def log_loss_of(worth: float, objective: Objective) -> float:
+    """Return the logarithm of what a worth falls short of the most."""
+    return log(max(0.0, most(objective) - worth) + LEAST_LOSS)
