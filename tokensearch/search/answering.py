@@ -82,6 +82,13 @@ class Answering:
             ]
         )
 
+    def remembered(self, policy: Policy, purpose: Purpose, images: int) -> Answers | None:
+        """Answers to the first `images`, if this process knows them."""
+        blocks = range(-(-images // BLOCK))
+        found = [self._known.get((policy.schedule_hash, purpose, number)) for number in blocks]
+        known = [one for one in found if one is not None]
+        return joined(known).first(images) if len(known) == len(found) else None
+
     def _stored(self, schedule: str, purpose: Purpose, number: int, ask: Ask) -> Answers:
         split = self.splits.of(purpose)
         first, stop = _bounds(split, number)
