@@ -147,8 +147,8 @@ def _rivals(findings: Findings) -> str:
     note = (
         "Models that drop no tokens, timed and judged as finalists are: the same model on the "
         "largest images that promise the target by multiply-accumulates, and a smaller model if "
-        "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. The "
-        "lead is that of the answer, on the same images."
+        "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. "
+        "The lead is that of the answer, on the same images."
     )
     if not findings.labelled:
         note += " Without labels, another model's own right answers count as mistakes."
