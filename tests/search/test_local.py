@@ -94,6 +94,7 @@ def test_expected_gains_are_those_of_many_throws() -> None:
     at = np.linspace(0, 1, 65)[1:]
     worst = max(one.log_loss for one in known)
     best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
+    best = np.maximum(best, log(LEAST_LOSS))
     throws = np.random.default_rng(0).normal(mean, deviation, (20_000, 2))
     for place in range(2):
         reached = np.maximum(throws[:, place, None], log(LEAST_LOSS))

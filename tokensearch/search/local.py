@@ -172,6 +172,7 @@ def gains(
     worst = max(one.log_loss for one in known)
     best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
     least, weight = np.array([log(LEAST_LOSS)]), np.full(GRID, 1 / GRID)
+    best = np.maximum(best, least)
     if limit < 1:
         weight = (1 - AT_TARGET) * weight
         weight[-1] += AT_TARGET

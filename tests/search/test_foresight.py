@@ -1,0 +1,53 @@
+"""What stopped early is foreseen from policies that went on over the same images."""
+
+from math import log
+
+import numpy as np
+import pytest
+
+from tokensearch.search.foresight import UNKNOWN, Growth, foreseen
+from tokensearch.search.loss import LEAST_LOSS, log_loss_of
+
+IMAGES, FIRST = 256, 32
+
+
+def growths(policies: int, seed: int = 0) -> list[tuple[float, float]]:
+    """Log losses on the first images and on all, of policies whose images are alike hard."""
+    random = np.random.default_rng(seed)
+    hardness = random.lognormal(0, 2, IMAGES)
+    losses = random.lognormal(-6, 1, policies)[:, None] * hardness
+    losses = losses * random.lognormal(0, 0.3, losses.shape)
+    return [(log(one[:FIRST].mean() + LEAST_LOSS), log(one.mean() + LEAST_LOSS)) for one in losses]
+
+
+def test_the_foreseen_loss_is_nearer_than_that_of_the_first_images() -> None:
+    pairs = growths(60)
+    known = [Growth(first, whole - first) for first, whole in pairs[:30]]
+
+    bare = np.mean([abs(whole - first) for first, whole in pairs[30:]])
+    found = np.mean([abs(whole - foreseen(first, known).log_loss) for first, whole in pairs[30:]])
+
+    assert found < 0.5 * bare
+
+
+def test_the_error_that_is_stated_is_about_the_error_that_is_made() -> None:
+    pairs = growths(60, seed=1)
+    known = [Growth(first, whole - first) for first, whole in pairs[:30]]
+
+    missed = [
+        (whole - foreseen(first, known).log_loss) / foreseen(first, known).noise
+        for first, whole in pairs[30:]
+    ]
+
+    assert 0.2 < float(np.sqrt(np.mean(np.square(missed)))) < 2
+
+
+def test_without_any_that_went_on_the_first_images_are_all_there_is() -> None:
+    assert foreseen(-3.0, []) == (-3.0, UNKNOWN)
+
+
+def test_losses_end_at_the_least_that_counts() -> None:
+    assert log_loss_of(0.0, "kl") == pytest.approx(log(LEAST_LOSS))
+    assert log_loss_of(1.0, "top1") == pytest.approx(log(LEAST_LOSS))
+    assert log_loss_of(-0.1, "kl") == pytest.approx(log(0.1 + LEAST_LOSS))
+    assert log_loss_of(0.9, "agreement") == pytest.approx(log(0.1 + LEAST_LOSS))
