@@ -42,5 +42,6 @@ def test_seeds_are_of_the_space_and_near_the_target(name: str) -> None:
     found = [space.build(one, DEIT) for one in seeds(space, shapes, ratio=mac_share, limit=0.5)]
 
     assert len(found) == len(shapes)
-    for policy, share in zip(found, UNDER, strict=True):
-        assert mac_share(policy) == pytest.approx(0.5 * share, rel=0.5)
+    shares = [mac_share(policy) for policy in found]
+    assert shares[0] == pytest.approx(0.5 * UNDER[0], rel=0.25)
+    assert max(shares) == shares[0]
