@@ -178,6 +178,7 @@ class Session:
         ratio, limit = search.forecast.ratio, search.limit
         fixed |= dict(nearest(self._spec, **able, ratio=ratio, limit=limit))
         if not self._reaches(search, fixed.values()):
+            search.searched_seconds = search.seconds
             return search
         self.listener.stage(f"searching, {len(trials)} trials so far")
         search.try_fixed(fixed.items())

@@ -1,0 +1,289 @@
+"""The verbs that answer from a finished run, and how `run` starts from a front."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from tests.search.tiny import CONFIG
+from tokensearch.cli.main import app
+from tokensearch.measure import Budget, Effort
+from tokensearch.policy import load, load_set, save_set
+from tokensearch.profiling import Plan
+from tokensearch.run_folder import RunFolder
+from tokensearch.search.forecasting import forecast_for
+
+FACTORY = "tests.search.tiny:model"
+QUICK = Budget(warmup=1, min_pairs=4, max_pairs=12, seconds=0.05)
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+def called(*args: str | Path) -> Result:
+    return CliRunner().invoke(app, list(map(str, args)))
+
+
+def run(where: Path, config: Path, *more: str | Path) -> Result:
+    """A search of seconds."""
+    return called(
+        "run", "--model", FACTORY, "--data-config", config, "--trials", "4", "--minutes", "0.1",
+        "--images", "24,20,20", "--batch-size", "2", "--out", where, *more,
+    )  # fmt: skip
+
+
+def said(result: Result) -> str:
+    """The error, which is one line."""
+    assert (result.exit_code, result.stdout) == (1, ""), result.output
+    return result.stderr.splitlines()[-1]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _in_a_hurry() -> Iterator[None]:
+    """Timings of a few passes: what they say is not tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("finalists.CONFIRM_BUDGET", "heat.TRIAL_BUDGET", "retarget.BUDGET"):
+            patch.setattr(f"tokensearch.search.{name}", QUICK)
+        patch.setattr(
+            "tokensearch.search.evaluator.PROFILING", Plan(Effort(1, least=2, most=4, seconds=0.1))
+        )
+        yield
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("data") / "data.json"
+    path.write_text(json.dumps(CONFIG))
+    return path
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory, config: Path) -> RunFolder:
+    """A finished run, whose target the un-reduced model does not meet."""
+    where = tmp_path_factory.mktemp("runs") / "tiny"
+    result = run(where, config, "--latency-target", "0.95x", "--json")
+    assert result.exit_code in {0, 3, 4}, result.output
+    assert json.loads(result.stdout)["result"]["exit_code"] == result.exit_code
+    return RunFolder(where)
+
+
+@pytest.fixture
+def front(source: RunFolder, tmp_path: Path) -> Path:
+    """A copy of the run's front."""
+    return Path(shutil.copy(source.front, tmp_path / "front.json"))
+
+
+def test_a_run_answers_another_target(source: RunFolder) -> None:
+    result = called("retarget", source.path, "--latency-target", "1000ms")
+
+    assert result.exit_code == 0, result.output
+    where = Path(f"{source.path}-retargeted") / "cpu-eager-batch2-1000ms"
+    assert result.stdout.startswith("Target met without reducing anything: 1000ms for a pass of 2")
+    assert "sweeping" not in result.stderr
+    assert "confirming " in result.stderr
+    assert " schedules" in result.stderr
+    assert not load(where / "policy.json").reduces
+    assert load_set(where / "front.json").policies
+    assert called("report", where).exit_code == 0
+
+
+def test_another_batch_is_another_cell_and_json_is_what_run_json_holds(
+    source: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = partial(forecast_for, seconds=0.2)
+    monkeypatch.setattr("tokensearch.search.retarget.forecast_for", quick)
+    where = tmp_path / "new"
+
+    result = called(
+        "retarget", source.path, "--latency-target", "1us", "--batch-size", "3", "--out", where,
+        "--json",
+    )  # fmt: skip
+
+    assert result.exit_code == 3, result.output
+    document = json.loads(result.stdout)
+    assert (document["cell"]["batch"], document["settings"]["batch"]) == (3, 3)
+    assert document["result"]["outcome"] == "missed"
+    written = RunFolder(where).read_run()
+    assert written is not None
+    assert {name: written[name] for name in document} == document
+    assert not (where / "policy.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--latency-target", "5"], "latency target '5' cannot be read; "),
+        (["--latency-target", "1x", "--device", "tpu"], "device 'tpu' is not on this machine"),
+        (
+            ["--latency-target", "1x", "--backend", "cudagraph", "--device", "cpu"],
+            "backend cudagraph needs an NVIDIA GPU; ",
+        ),
+    ],
+)
+def test_what_cannot_be_asked_of_a_run_is_one_sentence(
+    source: RunFolder, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    result = called("retarget", source.path, "--out", tmp_path / "new", *arguments)
+
+    assert said(result).startswith(f"error: {message}")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_without_a_run_is_one_sentence(tmp_path: Path) -> None:
+    result = called("retarget", tmp_path, "--latency-target", "1x")
+
+    assert said(result) == f"error: {tmp_path} holds no run.json, so it is no run folder"
+
+
+def test_the_folder_of_the_run_itself_is_refused(source: RunFolder) -> None:
+    before = source.run.read_bytes()
+
+    result = called("retarget", source.path, "--latency-target", "1x", "--out", source.path)
+
+    assert said(result) == (
+        f"error: {source.path} is the run itself; name another folder with --out"
+    )
+    assert source.run.read_bytes() == before
+
+
+def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
+    before = {policy.schedule_hash: policy for policy in load_set(front).policies}
+
+    result = called("calibrate", front, "--batch-size", "3", "--seconds", "0.5")
+
+    assert result.exit_code == 0, result.output
+    assert "of un-reduced" in result.stdout
+    assert result.stdout.endswith(f"front  {front}\n")
+    after = load_set(front).policies
+    assert {policy.schedule_hash for policy in after} == set(before)
+    for policy in after:
+        assert policy.evidence[1:] == before[policy.schedule_hash].evidence
+        assert policy.evidence[0].cell["batch"] == 3
+
+
+def test_a_front_can_go_elsewhere_and_json_says_what_was_timed(front: Path, tmp_path: Path) -> None:
+    before, where = front.read_bytes(), tmp_path / "here" / "front.json"
+
+    result = called("calibrate", front, "--out", where, "--seconds", "0.5", "--json")
+
+    assert result.exit_code == 0, result.output
+    document = json.loads(result.stdout)
+    ratios = [one["comparison"]["ratio"] for one in document["policies"]]
+    assert ratios == sorted(ratios)
+    assert (document["front"], document["cell"]["batch"]) == (str(where), 8)
+    assert len(load_set(where).policies) == len(ratios)
+    assert front.read_bytes() == before
+
+
+def test_a_front_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
+    result = called("calibrate", tmp_path / "none.json")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: the file cannot be read: No such file or directory\n"
+        f"  in {tmp_path / 'none.json'}\n"
+    )
+
+
+def test_what_is_no_policy_set_is_one_sentence(source: RunFolder) -> None:
+    result = called("calibrate", source.run)
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: format is 'tokensearch.run'; this reader wants 'tokensearch.front'\n"
+        f"  in {source.run}\n"
+    )
+
+
+def test_a_front_without_policies_is_one_sentence(front: Path) -> None:
+    save_set(replace(load_set(front), policies=()), front)
+    before = front.read_bytes()
+
+    assert said(called("calibrate", front)) == (
+        f"error: {front} holds no policies that could be timed"
+    )
+    assert front.read_bytes() == before
+
+
+def of_model(front: Path, **changes: object) -> bytes:
+    """Say that a front is of another model."""
+    document = json.loads(front.read_text())
+    for policy in document["policies"]:
+        policy["model"] |= changes
+    front.write_text(json.dumps(document))
+    return front.read_bytes()
+
+
+def test_a_front_of_a_model_that_does_not_exist_is_one_sentence(front: Path) -> None:
+    before = of_model(front, name="diet_s")
+
+    assert said(called("calibrate", front)).startswith("error: model 'diet_s' is unknown; ")
+    assert front.read_bytes() == before
+
+
+def test_a_front_of_another_geometry_is_one_sentence(front: Path) -> None:
+    before = of_model(front, width=48)
+
+    assert "with width 48; " in said(called("calibrate", front))
+    assert front.read_bytes() == before
+
+
+def test_a_front_in_an_unknown_number_type_is_one_sentence(front: Path) -> None:
+    front.write_text(front.read_text().replace('"float32"', '"float33"'))
+
+    assert said(called("calibrate", front)) == (
+        "error: number type 'float33' is unknown; known are float32, float16, bfloat16"
+    )
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence_before_anything_is_timed(
+    front: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    result = called("calibrate", front, "--out", tmp_path / "file" / "front.json")
+
+    assert result.stderr == (
+        f"error: {tmp_path / 'file' / 'front.json'} cannot be written: "
+        f"{tmp_path / 'file'} is a file\n"
+    )
+
+
+@pytest.mark.parametrize("seconds", ["0", "nan", "inf"])
+def test_seconds_that_are_none_are_wrong_usage(front: Path, seconds: str) -> None:
+    assert called("calibrate", front, "--seconds", seconds).exit_code == 2
+
+
+def test_a_search_starts_from_the_front_of_another_run(
+    front: Path, tmp_path: Path, config: Path
+) -> None:
+    result = run(
+        tmp_path / "run", config, "--latency-target", "0.9x", "--from", front, "--no-remember",
+        "--cache-gb", "0", "--objective", "ce", "--sampler", "random", "--json",
+    )  # fmt: skip
+
+    assert result.exit_code in {0, 3, 4}, result.output
+    settings = json.loads(result.stdout)["settings"]
+    assert (settings["objective"], settings["sampler"]) == ("ce", "random")
+
+
+def test_a_front_of_another_geometry_is_no_start(front: Path, tmp_path: Path, config: Path) -> None:
+    of_model(front, width=48)
+
+    result = run(tmp_path / "run", config, "--from", front)
+
+    assert said(result).startswith(f"error: the front to start from is of {FACTORY}, with ")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("option", ["--cache-gb", "--minutes"])
+def test_what_is_no_number_is_wrong_usage(tmp_path: Path, option: str) -> None:
+    result = called("run", "--out", tmp_path / "run", option, "nan")
+
+    assert result.exit_code == 2
+    assert not (tmp_path / "run").exists()

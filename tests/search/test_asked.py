@@ -1,0 +1,190 @@
+"""What a search asks of images, and what it spares."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from tests.search.clockless import listening, no_clock
+from tests.search.tiny import session
+from tokensearch.evaluate.store import AnswerStore
+from tokensearch.policy import Objective, Policy, load_set
+from tokensearch.policy.file import policy_from_json
+from tokensearch.run_folder import RunFolder
+from tokensearch.search.evaluator import Evaluator
+from tokensearch.search.samplers import SamplerName
+from tokensearch.search.session import Session
+from tokensearch.search.trials import MARGIN
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+ERROR = 0.01  # of a forecast that knows what the clock will say
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_clock() -> Iterator[None]:
+    with no_clock():
+        yield
+
+
+def asking(one: Session, **changes: object) -> Session:
+    """The same session, with other settings."""
+    return replace(one, settings=replace(one.settings, **changes))
+
+
+def result_of(folder: RunFolder) -> dict:
+    document = folder.read_run()
+    assert document is not None
+    return document["result"]
+
+
+@pytest.mark.parametrize("sampler", get_args(SamplerName))
+def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
+    found = asking(session(tmp_path, trials=16, target="0.7x"), sampler=sampler).run()
+
+    assert found["settings"]["sampler"] == sampler
+    assert len(RunFolder(tmp_path).read_trials()) == 16
+    origins = {trial["origin"] for trial in RunFolder(tmp_path).read_trials()}
+    assert {"none", "seed", "random"} <= origins
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_every_objective_is_searched_by(tmp_path: Path, objective: str) -> None:
+    asking(session(tmp_path, trials=12, target="0.7x"), objective=objective).run()
+
+    policies = load_set(tmp_path / "front.json")
+    assert {one.evidence[0].extra["objective"] for one in policies.policies} == {objective}
+    assert policies.best(latency="0.7x").schedule_hash == result_of(RunFolder(tmp_path))["answer"]
+
+
+@pytest.mark.parametrize("cache_gb", [0.0, 1.0])
+def test_a_cache_changes_no_answer(tmp_path: Path, cache_gb: float) -> None:
+    first = session(tmp_path / "a", trials=12, target="0.7x").run()
+
+    other = replace(session(tmp_path / "b", trials=12, target="0.7x"), cache_gb=cache_gb).run()
+
+    assert other["result"]["answer"] == first["result"]["answer"]
+
+
+def images_run(folder: Path, target: str, store: AnswerStore) -> int:
+    """Images that a run sends through the model under a policy."""
+    kept: list[Evaluator] = []
+    one = session(folder, trials=14, target=target)
+
+    class Kept(type(one)):
+        def evaluator(self) -> Evaluator:
+            kept.append(super().evaluator())
+            return kept[-1]
+
+    Kept(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"store": store}).run()
+    (evaluator,) = kept
+    return evaluator.answering.images_run
+
+
+def test_another_target_uses_the_answers_of_the_first(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path / "answers.db")
+    first = images_run(tmp_path / "a", "0.7x", store)
+
+    later = images_run(tmp_path / "b", "0.8x", AnswerStore(tmp_path / "answers.db"))
+    unaided = images_run(tmp_path / "c", "0.8x", AnswerStore(None))
+
+    assert 0 < later < unaided
+    assert first > 0
+
+
+def test_the_same_search_again_runs_no_image(tmp_path: Path) -> None:
+    store = AnswerStore(tmp_path / "answers.db")
+    images_run(tmp_path / "a", "0.7x", store)
+
+    assert images_run(tmp_path / "b", "0.7x", store) == 0
+
+
+def test_a_target_out_of_reach_asks_about_the_fastest_schedule_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = listening(monkeypatch)
+    one = session(tmp_path, trials=20, target="0.05x")
+
+    found = one.run()
+
+    trials = RunFolder(tmp_path).read_trials()
+    assert [trial["origin"] for trial in trials] == ["none", "fastest"]
+    allowed = {trial["schedule_hash"] for trial in trials}
+    for purpose in ("search", "select", "report"):
+        assert asked.about(purpose) <= allowed
+    assert (found["result"]["outcome"], found["result"]["exit_code"]) == ("missed", 3)
+    assert 0 < found["result"]["search_seconds"] < found["result"]["seconds"]
+    front = load_set(tmp_path / "front.json").policies
+    assert {policy.schedule_hash for policy in front} == allowed
+    assert any("0.05x is out of reach" in caution for caution in one.listener.cautions)
+
+
+def test_what_is_predicted_too_slow_is_never_asked_about_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = listening(monkeypatch)
+
+    asking(session(tmp_path, trials=24, target="0.6x"), sampler="random").run()
+
+    trials = RunFolder(tmp_path).read_trials()
+    proposed = [trial for trial in trials if trial["origin"] in {"sampler", "seed", "random"}]
+    assert result_of(RunFolder(tmp_path))["trials"]["out_of_reach"] > 0
+    assert len(proposed) > 3
+    assert max(trial["predicted"] for trial in proposed) <= 0.6 * (1 + 2 * MARGIN * ERROR)
+    assert asked.about("search") == {trial["schedule_hash"] for trial in trials}
+
+
+@pytest.fixture
+def raced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
+    """A run whose every race ends at the first look."""
+    monkeypatch.setattr("tokensearch.search.heat.proven_worse", lambda *_, **__: True)
+    session(tmp_path, trials=24, target="0.7x").run()
+    return RunFolder(tmp_path)
+
+
+def test_what_was_stopped_early_is_never_a_finalist(raced: RunFolder) -> None:
+    states = {trial["schedule_hash"]: trial["state"] for trial in raced.read_trials()}
+    stopped = {name for name, state in states.items() if state == "raced"}
+
+    finalists = {one["schedule_hash"] for one in result_of(raced)["finalists"]}
+
+    assert len(stopped) >= 2
+    assert finalists
+    assert not finalists & stopped
+
+
+def test_all_finalists_rest_on_all_images(raced: RunFolder) -> None:
+    sizes = {"search": 40, "select": 30, "report": 50}
+
+    for one in result_of(raced)["finalists"]:
+        assert {name: one[name]["images"] for name in sizes} == sizes
+
+
+def test_what_was_stopped_early_rests_on_the_images_that_it_took(raced: RunFolder) -> None:
+    stopped = [trial for trial in raced.read_trials() if trial["state"] == "raced"]
+
+    assert {trial["accuracy"]["images"] for trial in stopped} == {32}
+    assert all(trial["comparison"] is None for trial in stopped)
+
+
+def test_schedules_that_won_elsewhere_are_tried_early(tmp_path: Path) -> None:
+    session(tmp_path / "a", trials=16, target="0.7x").run()
+    winners = load_set(tmp_path / "a" / "front.json").policies
+
+    one = replace(session(tmp_path / "b", trials=24, target="0.7x"), neighbours=winners)
+    one.run()
+
+    trials = RunFolder(tmp_path / "b").read_trials()
+    seeded = [policy_from_json(trial["policy"]) for trial in trials if trial["origin"] == "seed"]
+    space = one.space.fitting(winners[0].model, scored=True, prefix_read=True)
+    near = {_nearest(space, policy).schedule_hash for policy in winners if policy.reduces}
+    known = {trial["schedule_hash"] for trial in trials}
+    assert seeded
+    assert near & known
+
+
+def _nearest(space: object, policy: Policy) -> Policy:
+    return space.build(space.nearest(policy, policy.model), policy.model)  # type: ignore[attr-defined]
