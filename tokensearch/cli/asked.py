@@ -1,12 +1,10 @@
 """The options of `profile` and `diff` that say what is profiled on the spot, and in which cell."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import wraps
-from inspect import Parameter, signature
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, ClassVar, cast
 
-from typer import Context, Option
+from typer import Option
 
 from tokensearch.cli.console import err
 from tokensearch.cli.options import (
@@ -30,6 +28,9 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """The model and the cell in which something is profiled on the spot: an option per field."""
+
+    # A verb's own seconds are of what is profiled on the spot as well.
+    heard: ClassVar[tuple[str, ...]] = ("seconds",)
 
     model: Annotated[
         str | None,
@@ -104,37 +105,3 @@ class Asked:
                 f"{listed(self.given)} {verb} for what is profiled on the spot, but "
                 f"{listed(stored)} are stored; leave {one} out"
             )
-
-
-def asking(verb: Callable[..., None]) -> Callable[..., None]:
-    """Give a verb the options of `Asked`, in the place of its parameter `asked`."""
-    own = signature(verb)
-    options = [one for one in signature(Asked).parameters.values() if one.name != "given"]
-    names = [one.name for one in options]
-
-    @wraps(verb)
-    def run(ctx: Context, **values: Any) -> None:
-        # A verb's own seconds are of what is profiled on the spot as well.
-        given = _given(ctx, {*names, "seconds"})
-        verb(asked=Asked(**{name: values.pop(name) for name in names}, given=given), **values)
-
-    shown: list[Parameter] = [Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)]
-    for one in own.parameters.values():
-        shown += options if one.name == "asked" else [one]
-    keyword = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in shown]
-    run.__signature__ = own.replace(parameters=keyword)  # type: ignore[attr-defined]  # read by typer
-    return run
-
-
-def _given(ctx: Context, names: set[str]) -> tuple[str, ...]:
-    """Options among `names` that the user gave."""
-    return tuple(
-        option.opts[0]
-        for option in ctx.command.params
-        if option.name in names and _source(ctx, option.name) == "COMMANDLINE"
-    )
-
-
-def _source(ctx: Context, name: str) -> str:
-    source = ctx.get_parameter_source(name)
-    return "" if source is None else source.name

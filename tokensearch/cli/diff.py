@@ -5,7 +5,8 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from tokensearch.cli.asked import Asked, asking
+from tokensearch.cli.asked import Asked
+from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption
 
 SideArgument = Annotated[
@@ -15,7 +16,7 @@ SideArgument = Annotated[
 SECONDS = 90.0  # DeiT-S at batch 8 on two cores: some forty rounds
 
 
-@asking
+@grouped
 def diff(
     a: SideArgument,
     b: SideArgument,

@@ -6,73 +6,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokensearch.cli.console import caution, err, out, print_json
-from tokensearch.cli.options import (
-    SIZES_TEXT,
-    BackendOption,
-    BatchOption,
-    CheckpointOption,
-    ClassMapOption,
-    DataConfigOption,
-    DataOption,
-    DeviceOption,
-    DtypeOption,
-    ImagesOption,
-    JsonOption,
-    ModelOption,
-    RescaleOption,
-    SeedOption,
-)
+from tokensearch.cli.group import grouped
+from tokensearch.cli.options import JsonOption, RescaleOption
+from tokensearch.cli.subject import Wanted
 
 if TYPE_CHECKING:
     from tokensearch.cli.subject import Subject
     from tokensearch.data.splits import Split
     from tokensearch.policy import Policy
 
-PolicyArgument = Annotated[str, typer.Argument(help="policy file, or name of a preset")]
 
-
+@grouped
 def evaluate(
-    policy: PolicyArgument,
-    model: ModelOption = "demo",
+    policy: Annotated[str, typer.Argument(help="policy file, or name of a preset")],
+    wanted: Wanted,
     rescale: RescaleOption = False,
-    checkpoint: CheckpointOption = None,
-    data: DataOption = None,
-    class_map: ClassMapOption = None,
-    data_config: DataConfigOption = None,
-    device: DeviceOption = "auto",
-    dtype: DtypeOption = "float32",
-    batch_size: BatchOption = 8,
-    backend: BackendOption = "eager",
-    images: ImagesOption = SIZES_TEXT,
-    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Measure one policy or preset: accuracy and latency beside the un-reduced model."""
     from tokensearch.cli.progress import listener, telling
-    from tokensearch.cli.subject import parse_sizes, prepare, resolve_device, resolve_name
+    from tokensearch.cli.subject import prepare, resolve_name
     from tokensearch.records import to_json
     from tokensearch.report.evaluation import evaluation
     from tokensearch.search.evaluator import Evaluator
     from tokensearch.search.finalists import CONFIRM_BUDGET
 
-    place = resolve_device(device)
-    name = resolve_name(model)
-    subject = prepare(
-        model,
-        checkpoint=checkpoint,
-        data=data,
-        class_map=class_map,
-        data_config=data_config,
-        sizes=parse_sizes(images),
-        device=place,
-        dtype=dtype,
-        batch=batch_size,
-        backend=backend,
-        seed=seed,
-    )
+    name = resolve_name(wanted.model)
+    subject = prepare(wanted)
     chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)
-    evaluator = Evaluator(subject.model, subject.splits, subject.cell, seed)
+    evaluator = Evaluator(subject.model, subject.splits, subject.cell, wanted.seed)
     with listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the un-reduced model")
         scored = evaluator.score(chosen, "report", on_batch=telling(watcher))

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from tokensearch.cli.asked import Asked, asking
+from tokensearch.cli.asked import Asked
 from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.files import made, write
+from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption
 from tokensearch.cli.profiled import profiles_of
 from tokensearch.cli.progress import listener
@@ -27,7 +28,7 @@ SECONDS, SWEEP_SECONDS = 20.0, 150.0
 COSTS_FILE, STAIRS = "costs.json", "staircase.png"
 
 
-@asking
+@grouped
 def profile(
     asked: Asked,
     policy: Annotated[

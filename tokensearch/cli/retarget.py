@@ -7,8 +7,9 @@ from typing import Annotated, Literal
 
 import typer
 
-from tokensearch.cli.console import err, out, print_json
+from tokensearch.cli.console import err
 from tokensearch.cli.options import JsonOption, TargetOption
+from tokensearch.cli.run import hand_out
 
 
 def retarget(
@@ -36,9 +37,7 @@ def retarget(
     """
     from tokensearch.cli.progress import listener
     from tokensearch.cli.timed import timed
-    from tokensearch.policy import load_set, parse_target
-    from tokensearch.report.markdown import write_report
-    from tokensearch.report.summary import summary
+    from tokensearch.policy import parse_target
     from tokensearch.run_folder import RunFolder
     from tokensearch.search.retarget import Retarget, check_place, finished
     from tokensearch.search.timing import Timing
@@ -72,12 +71,7 @@ def retarget(
             watcher,
             shlex.join(["tokensearch", *sys.argv[1:]]),
         ).run()
-    write_report(folder)
-    if as_json:
-        print_json(document)
-    else:
-        out.print(summary(document, load_set(folder.front), folder=folder))
-    raise typer.Exit(document["result"]["exit_code"])
+    hand_out(folder, document, as_json=as_json)
 
 
 def _named(run: Path) -> Path:

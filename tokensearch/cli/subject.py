@@ -1,9 +1,23 @@
 """What a command works on: a model on a device, with its images."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tokensearch.cli.options import (
+    DEMO,
+    SIZES_TEXT,
+    BackendOption,
+    BatchOption,
+    CheckpointOption,
+    ClassMapOption,
+    DataConfigOption,
+    DataOption,
+    DeviceOption,
+    DtypeOption,
+    ImagesOption,
+    ModelOption,
+    SeedOption,
+)
 from tokensearch.errors import DataError, MeasurementError, ModelError
 
 if TYPE_CHECKING:
@@ -13,9 +27,26 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokensearch.data.splits import Sizes, Splits
-    from tokensearch.records import Backend, Cell
+    from tokensearch.records import Cell
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The model, its images, and the cell: an option per field."""
+
+    model: ModelOption = DEMO
+    checkpoint: CheckpointOption = None
+    data: DataOption = None
+    class_map: ClassMapOption = None
+    data_config: DataConfigOption = None
+    device: DeviceOption = "auto"
+    dtype: DtypeOption = "float32"
+    batch_size: BatchOption = 8
+    backend: BackendOption = "eager"
+    images: ImagesOption = SIZES_TEXT
+    seed: SeedOption = 0
 
 
 @dataclass(frozen=True)
@@ -64,44 +95,24 @@ def resolve_name(name: str) -> str:
     return resolve(name)
 
 
-def prepare(
-    name: str,
-    *,
-    checkpoint: Path | None,
-    data: str | None,
-    class_map: Path | None,
-    data_config: Path | None,
-    sizes: "Sizes",
-    device: "torch.device",
-    dtype: DTypeName,
-    batch: int,
-    backend: "Backend",
-    seed: int,
-) -> Subject:
+def prepare(wanted: Wanted) -> Subject:
     """Load the model and its images: the user's own, the bundled ones, or photograph crops.
 
     Crops have no labels: what is measured on them is agreement with the un-reduced model.
     """
     import torch
 
-    from tokensearch.data.bundled import bundled_splits
-    from tokensearch.data.photos import photo_splits
-    from tokensearch.data.sources import splits_from
     from tokensearch.measure import attention_of, describe_cell
-    from tokensearch.models import DEMO, load_model
+    from tokensearch.models import load_model
     from tokensearch.runtime import check_backend
 
-    check_backend(backend, device)
-    loaded = load_model(name, checkpoint=checkpoint, data_config=data_config)
+    device, kind = resolve_device(wanted.device), getattr(torch, wanted.dtype)
+    check_backend(wanted.backend, device)
+    sizes = parse_sizes(wanted.images)
+    loaded = load_model(wanted.model, checkpoint=wanted.checkpoint, data_config=wanted.data_config)
     config = dict(loaded.data_config)
-    if data is not None:
-        splits = splits_from(data, data_config=config, sizes=sizes, seed=seed, class_map=class_map)
-    elif loaded.name == DEMO:
-        splits = bundled_splits(data_config=config, sizes=sizes)
-    else:
-        splits = photo_splits(data_config=config, sizes=sizes, seed=seed)
-    kind = getattr(torch, dtype)
-    size = loaded.data_config["input_size"]
+    splits = _splits(wanted, loaded.name, config, sizes)
+    size = config["input_size"]
     assert isinstance(size, tuple | list)
     module = loaded.module.to(device=device, dtype=kind)
     images, _ = next(splits.search.batches(1))
@@ -109,12 +120,30 @@ def prepare(
     cell = describe_cell(
         device,
         dtype=kind,
-        batch=batch,
+        batch=wanted.batch_size,
         resolution=int(size[-1]),
-        backend=backend,
+        backend=wanted.backend,
         attention=attention_of(module),
     )
     return Subject(module, loaded.name, splits, cell, config)
+
+
+def _splits(wanted: Wanted, name: str, config: "dict[str, object]", sizes: "Sizes") -> "Splits":
+    from tokensearch.data.bundled import bundled_splits
+    from tokensearch.data.photos import photo_splits
+    from tokensearch.data.sources import splits_from
+
+    if wanted.data is not None:
+        return splits_from(
+            wanted.data,
+            data_config=config,
+            sizes=sizes,
+            seed=wanted.seed,
+            class_map=wanted.class_map,
+        )
+    if name == DEMO:
+        return bundled_splits(data_config=config, sizes=sizes)
+    return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
 
 
 def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> None:
