@@ -4,6 +4,8 @@ import re
 import shlex
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,14 @@ import torch
 from typer.testing import CliRunner
 
 import tokensearch
-from tests.report.fixtures import run_folder
+from tests.report.fixtures import ENTRIES, run_folder, trials
 from tokensearch import errors
 from tokensearch.cli.main import VERBS, app
+from tokensearch.measure import Budget
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, save, save_set
+from tokensearch.policy.file import policy_to_json
+from tokensearch.records import to_json
+from tokensearch.search.forecasting import forecast_for
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -55,6 +61,16 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     "tokensearch run --model deit_s --checkpoint deit_s.safetensors --data DIR "
     "--latency-target 0.7x": ([], 1, "error: checkpoint deit_s.safetensors does not exist"),
+    "tokensearch retarget runs/demo-cpu-0.5x --latency-target 0.3x": (
+        ["--device", "cpu", "--batch-size", "1"],
+        3,
+        "report  runs/demo-cpu-0.5x-retargeted/cpu-eager-batch1-0.3x/report.md",
+    ),
+    "tokensearch calibrate front.json": (
+        ["--device", "cpu", "--batch-size", "1", "--seconds", "1"],
+        0,
+        "front  front.json",
+    ),
     "tokensearch evaluate tome-r13": (["--images", "20,20,20", "--batch-size", "1"], 0, "ratio"),
     "tokensearch profile --model deit_s --preset tome-r13 --out profiles/tome-r13": (
         ["--model", "deit_t", "--batch-size", "1", "--seconds", "1"],
@@ -80,14 +96,27 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
 }
 
 
+def finished_run(path: Path, patch: pytest.MonkeyPatch) -> None:
+    """A run folder whose finalists were trials, and timings of it that take seconds."""
+    folder = run_folder(path)
+    for entry, trial in zip(ENTRIES, trials(), strict=False):
+        same = {"schedule_hash": entry.policy.schedule_hash, "origin": entry.origin}
+        folder.append_trial(to_json(replace(trial, **same, policy=policy_to_json(entry.policy))))
+    patch.setattr("tokensearch.search.retarget.BUDGET", Budget(1, 4, 12, seconds=0.2))
+    quick = partial(forecast_for, seconds=1.0)
+    patch.setattr("tokensearch.search.retarget.forecast_for", quick)
+
+
 def test_every_command_of_the_readme_is_run_here() -> None:
     assert set(commands()) == set(QUICK)
 
 
 @pytest.mark.parametrize("command", QUICK)
-def test_a_command_of_the_readme_does_what_it_says(command: str, place: Path) -> None:
-    if "report" in command:
-        run_folder(place / "runs" / "demo-cpu-0.5x")
+def test_a_command_of_the_readme_does_what_it_says(
+    command: str, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "runs/demo-cpu-0.5x" in command:
+        finished_run(place / "runs" / "demo-cpu-0.5x", monkeypatch)
     added, code, said = QUICK[command]
 
     result = CliRunner().invoke(app, [*shlex.split(command)[1:], *added])
