@@ -76,3 +76,14 @@ def test_the_costs_bench_predicts_policies_and_says_how_well() -> None:
     assert [pair["predicted"] > 0 for pair in found["policies"]] == [True] * 3
     assert found["mean_absolute_error"] <= found["worst_error"]
     assert -1 <= found["spearman"] <= 1
+
+
+def test_the_search_bench_says_how_much_of_the_reference_is_found() -> None:
+    command = [sys.executable, "-m", "tests.bench", "search", "--json", "--parts", "samplers"]
+    options = ["--samplers", "random", "--seeds", "1", "--budget", "3"]
+
+    found = subprocess.run([*command, *options], capture_output=True, text=True, check=True)
+
+    document = json.loads(found.stdout)
+    assert 0 < document["samplers"]["random"]["share"] < 1
+    assert document["samplers"]["random"]["cost"] is None  # nothing finds 98 % in three evaluations

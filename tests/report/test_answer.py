@@ -108,8 +108,8 @@ def test_a_slower_answer_does_not_beat_the_preset() -> None:
     said = against(Interval(0.98, 0.97, 0.99), Interval(0.62, 0.61, 0.63))
 
     assert said == (
-        f"It gives more than {TOME}: 2.8 points more accuracy (+2.1 points [+1.5, +2.7] on the same "
-        "images, p = 0.021), and is slower by 25.0 %."
+        f"It gives more than {TOME}: 2.8 points more accuracy (+2.1 points [+1.5, +2.7] on the "
+        "same images, p = 0.021), and is slower by 25.0 %."
     )
 
 
@@ -118,8 +118,8 @@ def test_a_worse_answer_is_said_to_be_worse() -> None:
     said = against(Interval(0.94, 0.93, 0.95), Interval(0.48, 0.47, 0.49), lost)
 
     assert said == (
-        f"It does not beat {TOME}: it has 1.2 points less accuracy (-1.2 points [-2.0, -0.4] on the "
-        "same images, p = 0.004), and is as fast within the noise."
+        f"It does not beat {TOME}: it has 1.2 points less accuracy (-1.2 points [-2.0, -0.4] on "
+        "the same images, p = 0.004), and is as fast within the noise."
     )
 
 
