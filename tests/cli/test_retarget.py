@@ -4,22 +4,19 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.search.clockless import no_clock
 from tests.search.tiny import CONFIG
 from tokensearch.cli.main import app
-from tokensearch.measure import Budget, Effort
-from tokensearch.policy import load, load_set, save_set
-from tokensearch.profiling import Plan
+from tokensearch.costs.forecast import Forecast
+from tokensearch.policy import load, load_set, mac_share, save_set
 from tokensearch.run_folder import RunFolder
-from tokensearch.search.forecasting import forecast_for
 
 FACTORY = "tests.search.tiny:model"
-QUICK = Budget(warmup=1, min_pairs=4, max_pairs=12, seconds=0.05)
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -32,7 +29,7 @@ def called(*args: str | Path) -> Result:
 def run(where: Path, config: Path, *more: str | Path) -> Result:
     """A search of seconds."""
     return called(
-        "run", "--model", FACTORY, "--data-config", config, "--trials", "4", "--minutes", "0.1",
+        "run", "--model", FACTORY, "--data-config", config, "--trials", "8",
         "--images", "24,20,20", "--batch-size", "2", "--out", where, *more,
     )  # fmt: skip
 
@@ -44,14 +41,13 @@ def said(result: Result) -> str:
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _in_a_hurry() -> Iterator[None]:
-    """Timings of a few passes: what they say is not tested here."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("finalists.CONFIRM_BUDGET", "heat.TRIAL_BUDGET", "retarget.BUDGET"):
-            patch.setattr(f"tokensearch.search.{name}", QUICK)
+def _no_clock() -> Iterator[None]:
+    """What timings say is not tested here, so none is taken."""
+    with no_clock(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "tokensearch.search.evaluator.PROFILING", Plan(Effort(1, least=2, most=4, seconds=0.1))
+            "tokensearch.search.session.forecast_for", lambda *_, **__: Forecast(mac_share, 0.01)
         )
+        patch.setattr("tokensearch.search.outcome.rivals", lambda *_, **__: ())
         yield
 
 
@@ -66,9 +62,9 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def source(tmp_path_factory: pytest.TempPathFactory, config: Path) -> RunFolder:
     """A finished run, whose target the un-reduced model does not meet."""
     where = tmp_path_factory.mktemp("runs") / "tiny"
-    result = run(where, config, "--latency-target", "0.95x", "--json")
-    assert result.exit_code in {0, 3, 4}, result.output
-    assert json.loads(result.stdout)["result"]["exit_code"] == result.exit_code
+    result = run(where, config, "--latency-target", "0.9x", "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["result"]["outcome"] == "met"
     return RunFolder(where)
 
 
@@ -84,19 +80,16 @@ def test_a_run_answers_another_target(source: RunFolder) -> None:
     assert result.exit_code == 0, result.output
     where = Path(f"{source.path}-retargeted") / "cpu-eager-batch2-1000ms"
     assert result.stdout.startswith("Target met without reducing anything: 1000ms for a pass of 2")
-    assert "sweeping" not in result.stderr
-    assert "confirming " in result.stderr
-    assert " schedules" in result.stderr
+    assert "confirming schedules of the run by fresh timings\n" in result.stderr
+    assert " schedules  " in result.stderr
     assert not load(where / "policy.json").reduces
     assert load_set(where / "front.json").policies
     assert called("report", where).exit_code == 0
 
 
 def test_another_batch_is_another_cell_and_json_is_what_run_json_holds(
-    source: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: RunFolder, tmp_path: Path
 ) -> None:
-    quick = partial(forecast_for, seconds=0.2)
-    monkeypatch.setattr("tokensearch.search.retarget.forecast_for", quick)
     where = tmp_path / "new"
 
     result = called(
@@ -175,6 +168,7 @@ def test_a_front_can_go_elsewhere_and_json_says_what_was_timed(front: Path, tmp_
     document = json.loads(result.stdout)
     ratios = [one["comparison"]["ratio"] for one in document["policies"]]
     assert ratios == sorted(ratios)
+    assert len(ratios) > 1
     assert (document["front"], document["cell"]["batch"]) == (str(where), 8)
     assert len(load_set(where).policies) == len(ratios)
     assert front.read_bytes() == before
@@ -267,7 +261,7 @@ def test_a_search_starts_from_the_front_of_another_run(
         "--cache-gb", "0", "--objective", "ce", "--sampler", "random", "--json",
     )  # fmt: skip
 
-    assert result.exit_code in {0, 3, 4}, result.output
+    assert result.exit_code == 0, result.output
     settings = json.loads(result.stdout)["settings"]
     assert (settings["objective"], settings["sampler"]) == ("ce", "random")
 

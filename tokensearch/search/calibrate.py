@@ -30,7 +30,7 @@ def calibrated(
     fitting = {policy: _fitting(policy, timing) for policy in policies.policies}
     share = seconds / len(fitting)
     budget = Budget(2, *PAIRS, seconds=share)
-    listener.stage(f"timing {len(fitting)} policies", unit="policies")
+    listener.stage("timing the policies of the front", unit="policies")
     found: dict[Policy, Comparison] = {}
     for done, (policy, fitted) in enumerate(fitting.items(), 1):
         found[policy] = timing.time(fitted, budget)

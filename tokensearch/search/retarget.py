@@ -133,9 +133,7 @@ def confirmed(
     known: Sequence[Known], timing: Timing, objective: Objective, listener: Listener
 ) -> tuple[Finalist, ...]:
     """Time each afresh; fastest first."""
-    listener.stage(
-        f"confirming {len(known)} schedules of the run by fresh timings", unit="schedules"
-    )
+    listener.stage("confirming schedules of the run by fresh timings", unit="schedules")
     found, began = [], time.monotonic()
     for done, one in enumerate(known, 1):
         comparison = timing.time(one.policy, BUDGET)
