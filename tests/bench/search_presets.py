@@ -42,7 +42,8 @@ class Row:
     found_ratio: float  # the best on `select` that is no slower, by fresh timings
     found_accuracy: float  # on `report`
     points: tuple[float, float]  # its 95 % interval of the difference, paired by image
-    faster: float | None  # by which share the fastest that is as accurate on `select` is faster
+    # by which share the fastest that diverges no more on `select` is faster; None: there is none
+    faster: float | None
 
     @property
     def line(self) -> str:
@@ -63,7 +64,7 @@ class Timed:
 
     policy: Policy
     ratio: float
-    kl: float  # on `select`
+    kl: float  # on `select`, where choices are made
 
 
 def against_presets(bench: Bench, *, minutes: float) -> Iterator[Row]:
@@ -76,9 +77,9 @@ def against_presets(bench: Bench, *, minutes: float) -> Iterator[Row]:
         as_fast = [one for one in found if one.ratio <= published.ratio]
         as_good = [one for one in found if one.kl <= published.kl]
         best = min(as_fast, key=lambda one: one.kl, default=None)
-        if best is None:
-            continue
         fastest = min(as_good, key=lambda one: one.ratio, default=None)
+        if best is None:  # the search has nothing as fast: its fastest stands for it, and is slower
+            best = min(found, key=lambda one: one.ratio)
         lost, won = _changed(evaluator, published.policy, best.policy)
         images = len(bench.splits.report)
         yield Row(
@@ -88,7 +89,7 @@ def against_presets(bench: Bench, *, minutes: float) -> Iterator[Row]:
             best.ratio,
             evaluator.score(best.policy, "report").accuracy.top1,
             paired_difference(lost, won, images),
-            None if fastest is None else 1 - fastest.ratio / published.ratio,
+            None if fastest is None else 1 - _again(evaluator, fastest) / published.ratio,
         )
 
 
@@ -123,6 +124,11 @@ def _front(trials: Sequence[Trial]) -> list[Policy]:
 def _timed(evaluator: Evaluator, policy: Policy) -> Timed:
     kl = evaluator.score(policy, "select").accuracy.kl
     return Timed(policy, evaluator.time(policy, TIMED).ratio, kl)
+
+
+def _again(evaluator: Evaluator, one: Timed) -> float:
+    """Time afresh what was chosen for its timing: the least of many is lucky."""
+    return evaluator.time(one.policy, TIMED).ratio
 
 
 def _changed(evaluator: Evaluator, one: Policy, other: Policy) -> tuple[int, int]:

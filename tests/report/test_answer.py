@@ -91,7 +91,18 @@ def test_a_faster_answer_beats_the_preset_in_latency() -> None:
 
     assert said == (
         f"It beats {TOME}, in latency: it is faster by 19.4 %, with 0.4 points more accuracy "
-        "(+0.4 points [-0.3, +1.1] on the same images, p = 0.300), which is not proven."
+        "(+0.4 points [-0.3, +1.1] on the same images, p = 0.300), worse by less than 0.5 points "
+        "for certain."
+    )
+
+
+def test_a_faster_answer_that_may_be_worse_is_only_called_faster() -> None:
+    doubtful = Lead(Interval(-0.004, -0.011, 0.003), 0.3)
+    said = against(Interval(0.948, 0.94, 0.955), Interval(0.40, 0.39, 0.41), doubtful)
+
+    assert said == (
+        f"It is faster by 19.4 % than {TOME}, with 0.4 points less accuracy (-0.4 points [-1.1, "
+        "+0.3] on the same images, p = 0.300); that it is as accurate is not shown."
     )
 
 

@@ -71,18 +71,18 @@ def test_the_front_holds_the_unreduced_model_and_is_fastest_first(finished: RunF
     assert len(list(finished.policies.glob("*.json"))) == len(policies)
 
 
-def test_the_answer_to_a_target_is_the_most_accurate_that_meets_it(reduced: RunFolder) -> None:
+def test_the_answer_to_a_target_is_the_best_that_meets_it(reduced: RunFolder) -> None:
     document, answer = reduced.read_run(), load(reduced.policy)
     assert document is not None
     under = [
-        one["select"]["right"]
+        one["select"]["kl"]
         for one in document["result"]["finalists"]
         if one["comparison"]["ratio"] <= 0.6
     ]
 
     assert (document["result"]["outcome"], document["result"]["exit_code"]) == ("met", 0)
     assert answer.evidence[0].extra["comparison"]["ratio"] <= 0.6
-    assert answer.evidence[0].extra["select"]["right"] == max(under)
+    assert answer.evidence[0].extra["select"]["kl"] == min(under)
 
 
 def test_the_answer_is_on_its_front_and_what_the_front_answers(reduced: RunFolder) -> None:
@@ -198,7 +198,7 @@ def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
     assert [json.dumps(trial) for trial in trials[: len(before)]] == before
     assert [trial["number"] for trial in trials] == list(range(16))
     assert len({trial["schedule_hash"] for trial in trials}) == 16
-    assert [trial["origin"] for trial in trials].count("seed") >= 3
+    assert [trial["origin"] for trial in trials].count("seed") >= 2
 
 
 def _lines(folder: RunFolder) -> list[str]:

@@ -4,6 +4,7 @@ One SQLite file per user. What cannot be read or written is asked of the model a
 never a reason to fail.
 """
 
+import hashlib
 import os
 import sqlite3
 from contextlib import closing
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tokensearch.data.splits import Split
 from tokensearch.evaluate.answers import Answers
 
 # Raised whenever the same key may stand for other answers, after a change of an operator for one.
@@ -20,6 +22,7 @@ VERSION = 1
 _ROW = np.dtype(
     [(item.name, np.float64 if item.name in {"kl", "ce"} else np.int64) for item in fields(Answers)]
 )
+PROBES = 8  # images, evenly spread, the first and the last among them
 _WAIT_S = 5.0  # for another process that writes
 
 
@@ -27,15 +30,16 @@ _WAIT_S = 5.0  # for another process that writes
 class Key:
     """What answers depend on."""
 
-    weights: str  # digest
+    weights: str  # digest, and the class that holds them
     schedule: str  # hash
-    images: str  # digest of the split
+    images: str  # fingerprint of the split
     dtype: str
 
     @property
     def text(self) -> str:
         """One line, for the table."""
-        return "/".join((str(VERSION), self.weights, self.schedule, self.images, self.dtype))
+        parts = (str(VERSION), torch.__version__, self.weights, self.schedule, self.images)
+        return "/".join((*parts, self.dtype))
 
 
 class AnswerStore:
@@ -80,6 +84,19 @@ class AnswerStore:
                 )
         except sqlite3.Error:
             return
+
+
+def fingerprint(split: Split) -> str:
+    """Name the images of a split by what a model is given: some of them, bit by bit.
+
+    A split's own digest does not say how its images are prepared, in which order they come, or
+    whether files were replaced by others of equal size.
+    """
+    found = hashlib.sha256(f"{split.digest} {len(split)}".encode())
+    for place in sorted({round(share * (len(split) - 1) / PROBES) for share in range(PROBES + 1)}):
+        image, label = split.part(place, place + 1)
+        found.update(image.contiguous().numpy().tobytes() + str(label.tolist()).encode())
+    return "sha256:" + found.hexdigest()
 
 
 def usual_store() -> Path:

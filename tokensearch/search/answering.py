@@ -8,7 +8,7 @@ from torch import Tensor
 
 from tokensearch.data.splits import Purpose, Split, Splits
 from tokensearch.evaluate import Answers, Predictions, held_against, joined, predicted
-from tokensearch.evaluate.store import AnswerStore, Key
+from tokensearch.evaluate.store import AnswerStore, Key, fingerprint
 from tokensearch.policy import Policy
 
 # Images per pass when only answers count. Larger passes were no faster per image on two CPU cores.
@@ -32,6 +32,7 @@ class Answering:
     store: AnswerStore
     images_run: int = 0  # through the model under a policy: 0 where all was remembered
     _whole: dict[tuple[Purpose, int], Predictions] = field(default_factory=dict)
+    _images: dict[Purpose, str] = field(default_factory=dict)  # what they are called in the store
     _known: dict[tuple[str, Purpose, int], Answers] = field(default_factory=dict)
 
     def blocks(self, purpose: Purpose) -> int:
@@ -83,21 +84,35 @@ class Answering:
         )
 
     def remembered(self, policy: Policy, purpose: Purpose, images: int) -> Answers | None:
-        """Answers to the first `images`, if this process knows them."""
+        """Answers to the first `images`, if the model need not be asked."""
         blocks = range(-(-images // BLOCK))
-        found = [self._known.get((policy.schedule_hash, purpose, number)) for number in blocks]
+        found = [self._at_hand(policy.schedule_hash, purpose, number) for number in blocks]
         known = [one for one in found if one is not None]
         return joined(known).first(images) if len(known) == len(found) else None
 
     def _stored(self, schedule: str, purpose: Purpose, number: int, ask: Ask) -> Answers:
-        split = self.splits.of(purpose)
-        first, stop = _bounds(split, number)
-        key = Key(self.weights, schedule, split.digest, self.dtype)
-        found = self.store.get(key, first, stop - first)
+        found = self._kept(schedule, purpose, number)
         if found is None:
             found = ask(purpose, number)
-            self.store.put(key, first, found)
+            first, _ = _bounds(self.splits.of(purpose), number)
+            self.store.put(self._key(schedule, purpose), first, found)
         return found
+
+    def _at_hand(self, schedule: str, purpose: Purpose, number: int) -> Answers | None:
+        known = self._known.get((schedule, purpose, number))
+        return self._kept(schedule, purpose, number) if known is None else known
+
+    def _kept(self, schedule: str, purpose: Purpose, number: int) -> Answers | None:
+        """Answers of an earlier process."""
+        if not self.store.keeps:
+            return None
+        first, stop = _bounds(self.splits.of(purpose), number)
+        return self.store.get(self._key(schedule, purpose), first, stop - first)
+
+    def _key(self, schedule: str, purpose: Purpose) -> Key:
+        if purpose not in self._images:
+            self._images[purpose] = fingerprint(self.splits.of(purpose))
+        return Key(self.weights, schedule, self._images[purpose], self.dtype)
 
     def _ask(self, logits: Callable[[Tensor], Tensor], purpose: Purpose, number: int) -> Answers:
         split = self.splits.of(purpose)

@@ -59,7 +59,7 @@ class Evaluator:
         return Answering(
             self.splits,
             Policy(runtime.describe(self.model)),
-            runtime.weights_digest(self.model),
+            f"{type(self.model).__name__}:{runtime.weights_digest(self.model)}",
             self.cell.dtype,
             self._logits,
             self.store,

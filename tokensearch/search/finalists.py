@@ -77,7 +77,7 @@ def choose(trials: Sequence[Trial], *, limit: float, objective: Objective) -> tu
     chosen = [trial for trial in timed if trial.origin == "none"]
     chosen += [timed[place] for place in spread(points, FRONT_FINALISTS)]
     chosen += [*found[:TARGET_FINALISTS], *near[:1]]
-    chosen += [trial for trial in under if is_published(trial)][:1]
+    chosen += [trial for trial in best if trial.ratio <= limit * NEAR and is_published(trial)][:1]
     chosen += [trial for trial in under if trial.origin == RANDOM_ORIGIN][:1]
     return tuple({trial.schedule_hash: trial for trial in chosen}.values())
 

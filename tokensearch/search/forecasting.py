@@ -1,6 +1,6 @@
 """What a run knows of latencies before it tries anything: swept once, kept in its folder."""
 
-from functools import cache
+from functools import lru_cache
 
 from tokensearch.costs import CostTable, load_costs, save_costs
 from tokensearch.costs.forecast import MACS_ERROR, Forecast
@@ -13,6 +13,7 @@ from tokensearch.search.timing import Timing
 
 # Of sweeping: a mean error of some 2 % on the bundled model, where 150 s give 1 %.
 SWEEP_SECONDS = 20.0
+KEPT = 10_000  # predictions: a search asks for some hundred again with every proposal
 LEAST_ERROR = 0.01  # a sweep's own estimate from eight schedules may be lucky
 
 
@@ -34,7 +35,7 @@ def by_table(table: CostTable) -> Forecast:
     """Return a forecast by a cost table, of multiply-accumulates for what was not swept."""
     whole_ms = table.predict(Policy(table.model))
 
-    @cache
+    @lru_cache(maxsize=KEPT)
     def ratio(policy: Policy) -> float:
         try:
             return table.predict(policy) / whole_ms

@@ -1,6 +1,6 @@
 """How one policy is tried: raced against those that are faster, and timed if it leads."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,6 +38,7 @@ class Heat:
     objective: Objective
     before: Sequence[Ran]  # all that were run on every image
     margin: float  # relative error that a predicted latency is allowed
+    ratio: Callable[[Ran], float]  # latency of one of them: as timed, else as predicted by now
 
     def raced(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
         """Ask about block after block, until the end or until it is proven not to be worth it."""
@@ -76,7 +77,7 @@ class Heat:
         return per_image(found, self._split, self.objective)
 
     def _faster(self, predicted: float) -> list[Ran]:
-        return [one for one in self.before if one.trial.ratio * (1 + self.margin) < predicted]
+        return [one for one in self.before if self.ratio(one) * (1 + self.margin) < predicted]
 
     def _grown(self, policy: Policy) -> Iterator[Answers]:
         """Yield the answers to the first block of images, to the first two, and so on."""

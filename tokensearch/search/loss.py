@@ -1,6 +1,6 @@
 """Losses on a logarithmic scale, on which those of schedules are spread evenly."""
 
-from math import log
+from math import exp, log
 
 from tokensearch.policy import Objective, most
 
@@ -11,3 +11,8 @@ LEAST_LOSS = 1e-3
 def log_loss_of(worth: float, objective: Objective) -> float:
     """Return the logarithm of what a worth falls short of the most."""
     return log(max(0.0, most(objective) - worth) + LEAST_LOSS)
+
+
+def worth_from(log_loss: float, objective: Objective) -> float:
+    """Return the worth that has this log loss."""
+    return most(objective) - (exp(log_loss) - LEAST_LOSS)

@@ -20,6 +20,7 @@ from tokensearch.search.space import Space
 _STUDY = "tokensearch"
 _LINE = "line"  # user attribute: the trial's number in trials.jsonl
 _ORIGIN = "origin"
+_REFUSAL = "refused"  # user attribute: never run
 _SEEDED = "seeded"  # study attribute: every seed was enqueued
 _FIXED = "fixed_params"  # where Optuna keeps what was enqueued
 # Told as the worth of a policy that was never run, below what nothing can exceed: nats or shares,
@@ -59,7 +60,11 @@ class Proposals:
         self.study.sampler = sampler
 
     def reconcile(self, finished: Iterable[Trial]) -> None:
-        """Bring the study to what `trials.jsonl` says was finished."""
+        """Bring the study to what `trials.jsonl` says was finished.
+
+        A trial that was stopped early is told with what its first images say: nothing else of it
+        was written down.
+        """
         lines = {trial.number: trial for trial in finished}
         told = {
             t.user_attrs[_LINE] for t in self._trials(TrialState.COMPLETE) if _LINE in t.user_attrs
@@ -86,6 +91,11 @@ class Proposals:
         """Proposals that came to an end, those of schedules tried before counted in."""
         return len(self._trials(TrialState.COMPLETE))
 
+    @property
+    def refused(self) -> int:
+        """Proposals that were too slow to be tried."""
+        return sum(_REFUSAL in one.user_attrs for one in self._trials(TrialState.COMPLETE))
+
     def enqueue(self, seeds: Iterable[Mapping[str, object]]) -> None:
         """Have schedules of the space proposed before the sampler's own."""
         for parameters in seeds:
@@ -99,19 +109,21 @@ class Proposals:
         policy = self.space.suggest(trial, self.model)
         return Proposal(trial, policy, _origin(trial))
 
-    def tell(self, proposal: Proposal, finished: Trial) -> None:
-        """Say what became of a proposal."""
-        self.study.tell(proposal.trial, self._values(finished))
+    def tell(self, proposal: Proposal, finished: Trial, worth: float) -> None:
+        """Say what became of a proposal, and what it is worth on all images."""
+        self.study.tell(proposal.trial, [worth, finished.ratio])
 
     def refuse(self, proposal: Proposal, ratio: float) -> None:
         """Say that a proposal is too slow to be tried: `ratio` times the un-reduced model."""
+        proposal.trial.set_user_attr(_REFUSAL, value=True)
         self.study.tell(proposal.trial, [most(self.objective) - _REFUSED, ratio])
 
-    def add(self, finished: Trial) -> None:
+    def add(self, finished: Trial, worth: float | None = None) -> None:
         """Tell of a policy that the sampler did not propose, a preset for one."""
+        values = self._values(finished) if worth is None else [worth, finished.ratio]
         self.study.add_trial(
             create_trial(
-                values=self._values(finished),
+                values=values,
                 user_attrs={_LINE: finished.number, _ORIGIN: finished.origin},
             )
         )

@@ -47,8 +47,27 @@ def _of_kind(kind: str, policy: Policy) -> bool:
 def _fastest(
     space: Space, model: ModelSpec, ratio: Callable[[Policy], float], allowed: Allowed
 ) -> Policy:
-    """Change one place at a time for the better, from the un-reduced model on."""
-    chosen = space.nearest(Policy(model), model)
+    """Change one place at a time for the better, from little and from much reduction on.
+
+    Where a first step costs more than it saves, only the second start leads anywhere.
+    """
+    most = {name: values[0] for name, values in space.dimensions(model).items()}
+    found = [
+        _descended(space, model, start, ratio=ratio, allowed=allowed)
+        for start in (space.nearest(Policy(model), model), most)
+        if allowed(space.build(start, model))
+    ]
+    return min(found, key=ratio)
+
+
+def _descended(
+    space: Space,
+    model: ModelSpec,
+    chosen: dict[str, Any],
+    *,
+    ratio: Callable[[Policy], float],
+    allowed: Allowed,
+) -> Policy:
     best = space.build(chosen, model)
     for _ in range(ROUNDS):
         before = best

@@ -14,7 +14,7 @@ from tokensearch.search.foresight import Foreseen, foreseen, growths
 from tokensearch.search.heat import Heat, Ran, worth_of
 from tokensearch.search.listener import Listener
 from tokensearch.search.local import Tried, tried
-from tokensearch.search.loss import log_loss_of
+from tokensearch.search.loss import log_loss_of, worth_from
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.settings import Limits
 
@@ -41,7 +41,6 @@ class Search:
     forecast: Forecast
     objective: Objective
     limit: float = 1.0  # the target as a share of the un-reduced model's latency
-    out_of_reach: int = 0  # proposals that were predicted to miss the target
     earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
     searched_seconds: float = 0.0  # once the search has ended
     _ran: list[Ran] = field(default_factory=list)
@@ -70,14 +69,16 @@ class Search:
         """Try policies that no sampler proposed, on all images: presets and controls."""
         for origin, policy in fixed:
             if self.known(policy) is None and self.goes_on():
-                self.proposals.add(self._try(policy, origin, whole=True))
+                found = self._try(policy, origin, whole=True)
+                self.proposals.add(found, self._worth_of(found))
 
     def try_drawn(self, drawn: Iterable[Policy]) -> None:
         """Try some schedules drawn at random: what searching has to beat."""
         made = sum(trial.origin == RANDOM_ORIGIN for trial in self.trials)
         for policy in drawn:
             if made < RANDOMS and self.known(policy) is None and self.goes_on():
-                self.proposals.add(self._try(policy, RANDOM_ORIGIN))
+                found = self._try(policy, RANDOM_ORIGIN)
+                self.proposals.add(found, self._worth_of(found))
                 made += 1
 
     def explore(self) -> None:
@@ -85,6 +86,11 @@ class Search:
         repeats = 0
         while self.goes_on() and repeats < MOST_REPEATS:
             repeats = 0 if self._propose() else repeats + 1
+        if repeats == MOST_REPEATS:
+            self.listener.caution(
+                f"the search ended early: of the last {repeats} proposals all were tried before or "
+                f"are predicted too slow; another --sampler or a larger --space may go on"
+            )
         self.searched_seconds = self.seconds
 
     def known(self, policy: Policy) -> Trial | None:
@@ -101,6 +107,11 @@ class Search:
     def margin(self) -> float:
         """Relative error that a prediction is allowed."""
         return MARGIN * self.forecast.error
+
+    @property
+    def out_of_reach(self) -> int:
+        """Proposals that were predicted to miss the target."""
+        return self.proposals.refused
 
     @property
     def duplicates(self) -> int:
@@ -121,12 +132,12 @@ class Search:
         proposal = self.proposals.ask(len(self._ran))
         same = self.known(proposal.policy)
         if same is not None:
-            self.proposals.tell(proposal, same)
+            self.proposals.tell(proposal, same, self._worth_of(same))
         elif not self.reaches(proposal.policy):
-            self.out_of_reach += 1
             self.proposals.refuse(proposal, self.forecast.ratio(proposal.policy))
         else:
-            self.proposals.tell(proposal, self._try(proposal.policy, proposal.origin))
+            found = self._try(proposal.policy, proposal.origin)
+            self.proposals.tell(proposal, found, self._worth_of(found))
             return True
         return False
 
@@ -156,24 +167,37 @@ class Search:
         self._tell(trial)
         return trial
 
+    def _worth_of(self, trial: Trial) -> float:
+        """Worth on all images, as any sampler is to see it."""
+        return worth_from(self._foreseen(trial).log_loss, self.objective)
+
     def _heat(self) -> Heat:
         whole = [one for one in self._ran if one.trial.state == "complete"]
-        return Heat(self.evaluator, self.objective, whole, self.margin)
+        return Heat(self.evaluator, self.objective, whole, self.margin, self._ratio)
+
+    def _ratio(self, one: Ran) -> float:
+        timed = one.trial.comparison
+        return self.forecast.ratio(one.policy) if timed is None else timed.ratio
 
     def _as_seen(self, trial: Trial, policy: Policy) -> Tried:
         """Return a trial as the sampler sees it: what stopped early, by how others went on."""
-        images = trial.accuracy.images
-        whole = [one for one in self._ran if one.trial.state == "complete"]
-        grown = growths(whole, images, evaluator=self.evaluator, objective=self.objective)
-        seen = log_loss_of(worth_of(trial.accuracy, self.objective), self.objective)
-        rest = foreseen(seen, grown) if trial.state != "complete" else Foreseen(seen, 0.0)
+        found = self._foreseen(trial)
         return tried(
             policy,
-            log_loss=rest.log_loss,
-            noise=rest.noise,
+            log_loss=found.log_loss,
+            noise=found.noise,
             ratio=trial.ratio,
             whole=trial.state == "complete",
         )
+
+    def _foreseen(self, trial: Trial) -> Foreseen:
+        """Log loss on all images, foreseen where a trial was stopped before."""
+        first = log_loss_of(worth_of(trial.accuracy, self.objective), self.objective)
+        if trial.state == "complete":
+            return Foreseen(first, 0.0)
+        whole, images = [one for one in self._ran if one.trial.state == "complete"], trial.accuracy
+        grown = growths(whole, images.images, evaluator=self.evaluator, objective=self.objective)
+        return foreseen(first, grown)
 
     def _tell(self, trial: Trial) -> None:
         done = len(self._ran)
