@@ -182,29 +182,37 @@ def _ledger(found: Ledger) -> str:
 
 
 def _origin(source: _Source) -> str:
-    run, result = source.run, source.run["result"]
-    trials, settings, budget = result["trials"], run["settings"], run["budget"]
+    run, settings = source.run, source.run["settings"]
+    searched = [] if "retargeted" in run else _searched(run)
+    lines = (
+        *searched,
+        f"Chosen by {settings['objective']}. Sampler {settings['sampler']} with seed "
+        f"{settings['seed']}; space `{settings['space']}` "
+        f"({text.short(settings['space_digest'])}).",
+        f"Weights {text.short(run['model']['weights'] or 'unknown')}; "
+        f"images: {_images(run['data'])}.",
+    )
+    return f"{_bullets(lines)}\n\n{to_markdown(_splits(run['data']))}"
+
+
+def _searched(run: Mapping[str, Any]) -> list[str]:
+    """What became of the proposals, and how long it took."""
+    trials, result, budget = run["result"]["trials"], run["result"], run["budget"]
     allowed = [
         *([] if budget["trials"] is None else [text.count(budget["trials"], "trial")]),
         *([] if budget["seconds"] is None else [text.duration(budget["seconds"])]),
     ]
-    lines = (
+    return [
         f"{text.count(trials['complete'], 'trial')} ran on every image, "
         f"{text.count(trials['raced'])} were stopped for something faster and better, "
         f"{text.count(trials['ruled_out'])} for a hopeless loss; "
         f"{text.count(trials['out_of_reach'])} were predicted too slow and not run, "
         f"{text.count(trials['duplicate'])} proposed twice and not repeated.",
         f"Predicted latencies are off by {text.percent(result['forecast']['error'])} on average, "
-        f"by {text.count(result['forecast']['timed'], 'timing')} of this run; chosen by "
-        f"{settings['objective']}.",
+        f"by {text.count(result['forecast']['timed'], 'timing')} of this run.",
         f"The search took {text.duration(result['search_seconds'])}, the run "
         f"{text.duration(result['seconds'])} in all; allowed were {text.listed(allowed)}.",
-        f"Sampler {settings['sampler']} with seed {settings['seed']}; space `{settings['space']}` "
-        f"({text.short(settings['space_digest'])}).",
-        f"Weights {text.short(run['model']['weights'] or 'unknown')}; "
-        f"images: {_images(run['data'])}.",
-    )
-    return f"{_bullets(lines)}\n\n{to_markdown(_splits(run['data']))}"
+    ]
 
 
 def _images(data: Mapping[str, Any]) -> str:
