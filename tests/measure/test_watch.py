@@ -220,6 +220,7 @@ TRIAL = {
     "origin": "seed",
     "schedule_hash": "",
     "state": "complete",
+    "predicted": 1.0,
     "seconds": 1.0,
     "policy": {},
 }
@@ -233,4 +234,6 @@ ACCURACY = {
     "high": 1.0,
     "level": 0.95,
     "kl": 0.0,
+    "ce": 0.0,
+    "agreed": 1,
 }
