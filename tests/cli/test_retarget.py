@@ -151,7 +151,7 @@ def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert "of un-reduced" in result.stdout
-    assert result.stdout.endswith(f"front  {front}\n")
+    assert result.stdout.endswith(f"front  {front}, written in place (--out names another file)\n")
     after = load_set(front).policies
     assert {policy.schedule_hash for policy in after} == set(before)
     for policy in after:
@@ -169,9 +169,47 @@ def test_a_front_can_go_elsewhere_and_json_says_what_was_timed(front: Path, tmp_
     ratios = [one["comparison"]["ratio"] for one in document["policies"]]
     assert ratios == sorted(ratios)
     assert len(ratios) > 1
-    assert (document["front"], document["cell"]["batch"]) == (str(where), 8)
+    assert (document["front"], document["cell"]["batch"]) == (str(where), 2)
+    assert not document["in_place"]
     assert len(load_set(where).policies) == len(ratios)
     assert front.read_bytes() == before
+
+
+def test_a_front_is_timed_in_the_cell_of_its_own_evidence(front: Path) -> None:
+    document = json.loads(front.read_text())
+    for policy in document["policies"]:
+        policy["evidence"][0]["cell"] |= {"batch": 5, "dtype": "bfloat16"}
+    front.write_text(json.dumps(document))
+
+    result = called("calibrate", front, "--seconds", "0.5")
+
+    assert result.exit_code == 0, result.output
+    assert f"model {FACTORY} on cpu, bfloat16, batch 5, eager; " in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("device", "tpu", "device 'tpu' is not on this machine; it has "),
+        ("backend", "turbo", "backend 'turbo' is unknown; known are eager, compile, cudagraph"),
+    ],
+)
+def test_a_cell_that_cannot_be_had_here_is_one_sentence(
+    front: Path, field: str, value: str, message: str
+) -> None:
+    document = json.loads(front.read_text())
+    document["policies"][0]["evidence"][0]["cell"][field] = value
+    front.write_text(json.dumps(document))
+
+    assert said(called("calibrate", front)).startswith(f"error: {message}")
+
+
+def test_a_front_timed_twice_in_its_own_cell_has_its_evidence_replaced(front: Path) -> None:
+    for _ in range(2):
+        assert called("calibrate", front, "--batch-size", "3", "--seconds", "0.5").exit_code == 0
+
+    for policy in load_set(front).policies:
+        assert [one.cell["batch"] for one in policy.evidence] == [3, 2]
 
 
 def test_a_front_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.search.clockless import no_clock, timing
-from tests.search.tiny import Quiet, session
+from tests.search.tiny import Quiet, by_macs, session
 from tokensearch.errors import PolicyError
 from tokensearch.measure import Budget
 from tokensearch.policy import ModelSpec, Policy, PolicySet, load_set, mac_share, save_set
@@ -105,6 +106,53 @@ def test_a_doubt_about_timings_is_said_once(front: PolicySet) -> None:
     calibrated(front, timing(), 1.0, watcher)
 
     assert watcher.cautions == [Caution.BUSY.value]
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_what_was_timed_in_an_equal_cell_gives_way(front: PolicySet) -> None:
+    once = calibrated(front, timing(), 1.0, Quiet())
+    elsewhere = calibrated(once, timing(batch=3), 1.0, Quiet())
+
+    again = calibrated(elsewhere, timing(), 1.0, Quiet())
+
+    for policy in again.policies:
+        assert [one.cell["batch"] for one in policy.evidence] == [4, 3, 2]
+
+
+def noisy(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Every comparison says something else."""
+    monkeypatch.setattr(Timing, "time", lambda *asked: replace(by_macs(*asked), **changes))
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_a_timing_without_such_doubts_confirms(front: PolicySet) -> None:
+    found = calibrated(front, timing(), 1.0, Quiet())
+
+    assert all(policy.evidence[0].confirmed for policy in found.policies)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cautions": (Caution.FEW_PASSES,)},
+        {"ratio": 0.5, "low": 0.5, "high": 0.53},
+        {"ratio": 0.5, "low": 0.47, "high": 0.5},
+    ],
+)
+def test_few_passes_or_a_wide_interval_confirm_nothing(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    noisy(monkeypatch, **changes)
+    watcher = Quiet()
+
+    found = calibrated(front, timing(), 1.0, watcher)
+
+    count = len(found.policies)
+    assert not any(policy.evidence[0].confirmed for policy in found.policies)
+    assert watcher.cautions[-1] == (
+        f"{count} of {count} policies are not confirmed here, by too few passes or an interval "
+        f"wider than 5 % either way: allow more --seconds"
+    )
 
 
 def test_a_set_without_policies_is_refused() -> None:

@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from tokensearch.cli.again import Again
 from tokensearch.cli.console import err, out, print_json
-from tokensearch.cli.options import BackendOption, BatchOption, DeviceOption, JsonOption
+from tokensearch.cli.group import grouped
+from tokensearch.cli.options import JsonOption
 
 if TYPE_CHECKING:
-    from tokensearch.policy import PolicySet
+    from tokensearch.cli.timed import Timed
+    from tokensearch.policy import Policy, PolicySet
 
 
+@grouped
 def calibrate(
     front: Annotated[Path, typer.Argument(metavar="FRONT", help="front.json of a run")],
-    device: DeviceOption = "auto",
-    batch_size: BatchOption = 8,
-    backend: BackendOption = "eager",
+    again: Again,
     seconds: Annotated[
         float, typer.Option("--seconds", min=0.5, max=1e5, help="of timing, for all policies")
     ] = 10.0,
@@ -29,18 +31,13 @@ def calibrate(
 ) -> None:
     """Time the policies of a front on this machine, so that a latency asked of it is one of here.
 
-    Accuracies stay what they were. What was timed elsewhere is kept behind what is timed here.
+    Device, batch and backend are those of the front's own evidence, if not given. Accuracies stay
+    what they were. What was timed in another cell is kept behind what is timed here.
     """
     from tokensearch.cli.files import check_file, write
-    from tokensearch.cli.progress import listener
-    from tokensearch.cli.timed import timed
     from tokensearch.errors import PolicyError
     from tokensearch.policy import load_set
     from tokensearch.policy.file import set_to_json
-    from tokensearch.report.calibration import calibration_table
-    from tokensearch.report.grid import to_rich
-    from tokensearch.search.calibrate import calibrated
-    from tokensearch.search.timing import Timing
 
     if not isfinite(seconds):
         raise typer.BadParameter(f"--seconds is {seconds}; it must be a number")
@@ -48,34 +45,58 @@ def calibrate(
     if not policies.policies:
         raise PolicyError(f"{front} holds no policies that could be timed")
     check_file(where)
+    found = _calibrated(policies, again, seconds)
+    write(where, set_to_json(found))
+    in_place = where.resolve() == front.resolve()
+    if as_json:
+        print_json({"front": str(where), "in_place": in_place, **_document(found)})
+    else:
+        _show(found, policies, where, in_place=in_place)
+
+
+def _calibrated(policies: "PolicySet", again: Again, seconds: float) -> "PolicySet":
+    """Time every policy, and say in which cell."""
+    from tokensearch.cli.progress import listener
+    from tokensearch.search.calibrate import calibrated
+    from tokensearch.search.timing import Timing
+
     first = policies.policies[0]
-    ready = timed(
-        first.model.name,
-        device=device,
-        dtype=first.evidence[0].cell.get("dtype", "float32"),
-        batch=batch_size,
-        backend=backend,
-        seed=0,
-    )
+    ready = _timed(first, again)
     cell = ready.cell
     err.print(
         f"model {first.model.name} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
         f"{cell.backend}; weights and images are random"
     )
     with listener(err) as watcher:
-        found = calibrated(policies, Timing(ready.model, ready.images, cell, 0), seconds, watcher)
-    write(where, set_to_json(found))
-    if as_json:
-        print_json(_document(found, where))
-    else:
-        out.print(to_rich(calibration_table(found)))
-        out.print(f"front  {where}", soft_wrap=True)
+        return calibrated(policies, Timing(ready.model, ready.images, cell, 0), seconds, watcher)
 
 
-def _document(found: "PolicySet", where: Path) -> dict[str, Any]:
+def _timed(first: "Policy", again: Again) -> "Timed":
+    """Prepare the model in the cell of a policy's own evidence, but for what is asked."""
+    before = first.evidence[0].cell
+    return again.timed(
+        first.model.name,
+        device=str(before.get("device", "auto")),
+        dtype=str(before.get("dtype", "float32")),
+        batch=max(1, round(before["batch"])),
+        backend=before.get("backend", "eager"),
+        seed=0,
+    )
+
+
+def _show(found: "PolicySet", before: "PolicySet", where: Path, *, in_place: bool) -> None:
+    """Print what was timed, and where it is now."""
+    from tokensearch.report.calibration import calibration_table
+    from tokensearch.report.grid import to_rich
+
+    out.print(to_rich(calibration_table(found, before)))
+    how = ", written in place (--out names another file)" if in_place else ""
+    out.print(f"front  {where}{how}", soft_wrap=True)
+
+
+def _document(found: "PolicySet") -> dict[str, Any]:
     """What was timed, fastest first."""
     return {
-        "front": str(where),
         "cell": found.policies[0].evidence[0].cell,
         "policies": [
             {
@@ -84,6 +105,7 @@ def _document(found: "PolicySet", where: Path) -> dict[str, Any]:
                 "median_ms": policy.evidence[0].median_ms,
                 "baseline_ms": policy.evidence[0].baseline["median_ms"],
                 "comparison": policy.evidence[0].extra["comparison"],
+                "confirmed": policy.evidence[0].confirmed,
             }
             for policy in found.policies
         ],

@@ -3,28 +3,28 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tokensearch.cli.again import Again
 from tokensearch.cli.console import err
+from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption, TargetOption
 from tokensearch.cli.run import hand_out
 
+if TYPE_CHECKING:
+    from tokensearch.cli.timed import Timed
+    from tokensearch.policy import Target
+    from tokensearch.records import Cell
+    from tokensearch.search.retarget import Finished
 
+
+@grouped
 def retarget(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
     latency_target: TargetOption,
-    device: Annotated[
-        str | None, typer.Option("--device", metavar="NAME", help="default: that of the run")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", min=1, metavar="N", help="default: the run's")
-    ] = None,
-    backend: Annotated[
-        Literal["eager", "compile", "cudagraph"] | None,
-        typer.Option("--backend", help="default: the run's"),
-    ] = None,
+    again: Again,
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="run folder; RUN-retargeted/CELL-TARGET if none"),
@@ -33,10 +33,10 @@ def retarget(
 ) -> None:
     """Answer another target, device, batch or backend from a finished run, by timings alone.
 
-    Accuracies are those of the run. Exit codes are those of `run`.
+    Device, batch and backend are those of the run, if not given, and so are accuracies. Exit codes
+    are those of `run`.
     """
     from tokensearch.cli.progress import listener
-    from tokensearch.cli.timed import timed
     from tokensearch.policy import parse_target
     from tokensearch.run_folder import RunFolder
     from tokensearch.search.retarget import Retarget, check_place, finished
@@ -45,33 +45,41 @@ def retarget(
     target, source = parse_target(latency_target), finished(RunFolder(run))
     if out_folder is not None:  # refused before anything is prepared
         check_place(source.folder, RunFolder(out_folder))
+    ready = _timed(source, again)
+    timing = Timing(ready.model, ready.images, ready.cell, source.settings.seed)
+    folder = RunFolder(out_folder or _usual(run, ready.cell, target))
+    check_place(source.folder, folder)
+    _say(source.settings.model, ready.cell, folder.path)
+    command = shlex.join(["tokensearch", *sys.argv[1:]])
+    with listener(err) as watcher:
+        document = Retarget(source, folder, timing, target, watcher, command).run()
+    hand_out(folder, document, as_json=as_json)
+
+
+def _timed(source: "Finished", again: Again) -> "Timed":
+    """Prepare the model in the cell of the run, but for what is asked."""
     asked = source.settings
-    ready = timed(
+    return again.timed(
         asked.model,
-        device=device or asked.device,
+        device=asked.device,
         dtype=asked.dtype,
-        batch=batch_size or asked.batch,
-        backend=backend or asked.backend,
+        batch=asked.batch,
+        backend=asked.backend,
         seed=asked.seed,
     )
-    cell = ready.cell
+
+
+def _usual(run: Path, cell: "Cell", target: "Target") -> Path:
+    """Where an answer goes that nobody gave a place."""
     way = f"{cell.device}-{cell.backend}-batch{cell.batch}-{target}".replace("/", "-")
-    folder = RunFolder(out_folder or Path(f"{_named(run)}-retargeted") / way)
-    check_place(source.folder, folder)
+    return Path(f"{_named(run)}-retargeted") / way
+
+
+def _say(model: str, cell: "Cell", folder: Path) -> None:
     err.print(
-        f"model {asked.model} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
-        f"{cell.backend}; run folder {folder.path}"
+        f"model {model} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
+        f"{cell.backend}; run folder {folder}"
     )
-    with listener(err) as watcher:
-        document = Retarget(
-            source,
-            folder,
-            Timing(ready.model, ready.images, cell, asked.seed),
-            target,
-            watcher,
-            shlex.join(["tokensearch", *sys.argv[1:]]),
-        ).run()
-    hand_out(folder, document, as_json=as_json)
 
 
 def _named(run: Path) -> Path:

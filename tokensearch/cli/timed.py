@@ -42,11 +42,15 @@ def timed(
     from tokensearch.errors import MeasurementError
     from tokensearch.measure import attention_of, describe_cell
     from tokensearch.models import input_pixels, untrained
+    from tokensearch.records import Backend
     from tokensearch.runtime import check_backend, describe
 
     if dtype not in get_args(DTypeName):
         known = ", ".join(get_args(DTypeName))
         raise MeasurementError(f"number type {dtype!r} is unknown; known are {known}")
+    if backend not in get_args(Backend):  # a file says what it likes
+        known = ", ".join(get_args(Backend))
+        raise MeasurementError(f"backend {backend!r} is unknown; known are {known}")
     place, full = resolve_device(device), resolve_name(name)
     check_backend(backend, place)
     torch.manual_seed(seed)

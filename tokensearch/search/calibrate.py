@@ -12,6 +12,7 @@ from tokensearch.search.listener import Listener
 from tokensearch.search.timing import Timing
 
 PAIRS = 12, 100  # least and most of each policy
+WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
 NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
 
 
@@ -19,6 +20,8 @@ def calibrated(
     policies: PolicySet, timing: Timing, seconds: float, listener: Listener
 ) -> PolicySet:
     """Return the set with fresh evidence before the old, fastest first.
+
+    Evidence of an equal cell gives way to the fresh.
 
     seconds  of passes, for all policies together
 
@@ -53,22 +56,35 @@ def _fitting(policy: Policy, timing: Timing) -> Policy:
 
 
 def _warn(found: Mapping[Policy, Comparison], listener: Listener) -> None:
-    """Say every doubt about a timing, once."""
+    """Say every doubt about a timing, once; and how many policies none confirms."""
     doubts = {caution for comparison in found.values() for caution in comparison.cautions}
     for caution in Caution:
         if caution in doubts:
             listener.caution(caution.value)
+    unsure = sum(not _confirms(comparison) for comparison in found.values())
+    if unsure:
+        listener.caution(
+            f"{unsure} of {len(found)} policies are not confirmed here, by too few passes or an "
+            f"interval wider than {100 * WIDEST:.0f} % either way: allow more --seconds"
+        )
+
+
+def _confirms(comparison: Comparison) -> bool:
+    """Whether a timing is good enough to rely on."""
+    ratio, few = comparison.ratio, Caution.FEW_PASSES in comparison.cautions
+    return not few and max(comparison.high - ratio, ratio - comparison.low) <= WIDEST * ratio
 
 
 def _with(policy: Policy, comparison: Comparison, timing: Timing) -> Policy:
-    """Put what was timed before the evidence of the same accuracies elsewhere."""
+    """Put what was timed before the evidence of the same accuracies in other cells."""
     old = policy.evidence[0]
     fresh = Evidence(
         cell=to_json(timing.cell),
         latency=to_json(comparison.candidate),
         accuracy=old.accuracy,
         baseline=to_json(comparison.baseline),
-        confirmed=True,
+        confirmed=_confirms(comparison),
         extra={**old.extra, "comparison": {name: asdict(comparison)[name] for name in NOTED}},
     )
-    return policy.with_evidence(fresh, *policy.evidence)
+    elsewhere = (one for one in policy.evidence if one.cell != fresh.cell)
+    return policy.with_evidence(fresh, *elsewhere)
