@@ -109,4 +109,4 @@ def test_a_run_without_rivals_says_nothing_of_them(tmp_path: Path) -> None:
     write_report(folder)
 
     assert rival_sentences(read_findings(document)) == ()
-    assert "## Other ways to be as fast\n\nNone was tried." in folder.report.read_text()
+    assert "## Other ways to be as fast\n\nNone was measured." in folder.report.read_text()

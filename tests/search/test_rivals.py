@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tests.search import tiny
 from tests.search.tiny import CONFIG, by_macs, session
@@ -13,6 +13,8 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluate.store import AnswerStore
 from tokensearch.measure import Budget, describe_cell
 from tokensearch.policy import ModelSpec, Policy
+from tokensearch.report.markdown import write_report
+from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe
 from tokensearch.search import outcome
 from tokensearch.search.evaluator import Evaluator
@@ -92,6 +94,35 @@ def test_a_model_without_a_lower_resolution_is_noted_and_left_out() -> None:
     ]
 
 
+class Failing(nn.Module):
+    """A model that runs out of memory."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 20 GiB")
+
+
+def test_a_rival_that_runs_out_of_memory_is_left_out_with_a_caution() -> None:
+    watcher, huge = tiny.Quiet(), replace(itself(), name="huge", module=Failing(), key="huge")
+
+    (lower,) = rivals(evaluator(), watcher, limit=0.6, answer=None, smaller=huge)
+
+    assert lower.kind == "resolution"
+    assert watcher.cautions == ["huge is left out of the report: CUDA out of memory."]
+
+
+def test_a_lower_resolution_without_memory_for_it_is_left_out_with_a_caution(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> Contender:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("tokensearch.search.rivals.lower_resolution", full)
+    watcher = tiny.Quiet()
+
+    assert rivals(evaluator(), watcher, limit=0.6, answer=None) == ()
+    assert watcher.cautions == ["no lower resolution to compare with: out of memory"]
+
+
 def test_images_are_shrunk_without_aliasing() -> None:
     stripes = torch.tensor([0.0, 1.0]).repeat(16).expand(1, 3, 32, 32)
 
@@ -162,6 +193,27 @@ def test_a_search_that_reduces_shows_what_else_would_be_as_fast(
     assert (same["name"], same["kind"]) == ("itself", "model")
     assert result["answer"] is not None
     assert lower["lead"]["images"] == 50
+
+
+def test_profiles_that_cannot_be_taken_do_not_cost_the_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    folder = RunFolder(tmp_path)
+    folder.create()
+    folder.write_profile("answer", {"of": "another answer"})
+    monkeypatch.setattr(Evaluator, "time", by_macs)
+    monkeypatch.setattr(outcome, "_profile", full)
+
+    result = session(tmp_path, trials=6, target="0.6x").run()["result"]
+    write_report(folder)
+
+    assert result["outcome"] == "met"
+    assert "no profiles could be taken: CUDA out of memory." in result["cautions"]
+    assert not (folder.profiles / "answer.json").exists()
+    assert "No profiles were taken in this run." in folder.report.read_text()
 
 
 def test_a_smaller_model_is_added_to_a_finished_run(

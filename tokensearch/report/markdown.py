@@ -143,7 +143,7 @@ def _finalists(source: _Source) -> str:
 
 def _rivals(findings: Findings) -> str:
     if not findings.rivals:
-        return "None was tried."
+        return "None was measured."
     note = (
         "Models that drop no tokens, timed and judged as finalists are: the same model on the "
         "largest images that promise the target by multiply-accumulates, and a smaller model if "

@@ -1,18 +1,18 @@
 """The end of a run: confirm, choose, profile, and write every file but run.json."""
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from tokensearch import __version__
-from tokensearch.comparable import Sentinel
 from tokensearch.evaluate import against
 from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
 from tokensearch.policy.policy import Json
 from tokensearch.profiles import profile_to_json
-from tokensearch.records import Caution, Cell, Paired, Trial
+from tokensearch.records import Cell, Paired, Trial
 from tokensearch.run_folder import RunFolder
+from tokensearch.search.cautions import cautions, moved
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
     Answer,
@@ -26,7 +26,7 @@ from tokensearch.search.finalists import (
     on_front,
     summary,
 )
-from tokensearch.search.rivals import Contender, Rival, rivals
+from tokensearch.search.rivals import NO_REASON_TO_FAIL, Contender, Rival, reason, rivals
 from tokensearch.search.trials import Search
 
 EXIT_CODES = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
@@ -56,11 +56,11 @@ def finish(
         lead=_lead(evaluator, verdict),
     )
     others = _rivals(search, evaluator, verdict, limit=limit, smaller=smaller)
-    _profile(search, evaluator, verdict.best)
+    unprofiled = _profiled(search, evaluator, verdict.best)
     return {
         **result,
         "rivals": [one.to_json() for one in others],
-        "cautions": _cautions(finalists, others),
+        "cautions": [*cautions(finalists, others), *unprofiled],
         "search_seconds": search.searched_seconds,
         "trials": _counts(search),
         "baseline_moved": {
@@ -138,7 +138,7 @@ def concluded(
             for f in found.quoted
         ],
         "rivals": [],
-        "cautions": _cautions(found.finalists),
+        "cautions": cautions(found.finalists),
     }
 
 
@@ -215,6 +215,17 @@ def _write_answer(folder: RunFolder, best: Answer, policies: dict[str, Policy]) 
         save(policies[best.finalist.trial.schedule_hash], folder.policy)
 
 
+def _profiled(search: Search, evaluator: Evaluator, best: Answer) -> list[str]:
+    """Profile, or go on without and say so: the result is known by then."""
+    try:
+        _profile(search, evaluator, best)
+    except NO_REASON_TO_FAIL as error:
+        for name in ("baseline", "answer"):  # those of another process, or one of two
+            (search.folder.profiles / f"{name}.json").unlink(missing_ok=True)
+        return [f"no profiles could be taken: {reason(error)}"]
+    return []
+
+
 def _profile(search: Search, evaluator: Evaluator, best: Answer) -> None:
     """Profile the un-reduced model and the answer."""
     search.listener.stage("profiling the un-reduced model and the answer")
@@ -250,26 +261,6 @@ def _rivals(
     best = found.best.finalist
     policy = None if best is None else best.policy
     return rivals(evaluator, search.listener, limit=limit, answer=policy, smaller=smaller)
-
-
-def _cautions(finalists: Sequence[Finalist], others: Sequence[Rival] = ()) -> list[str]:
-    """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
-    timed = [one.comparison for one in finalists] + [one.comparison for one in others]
-    found = {caution for one in timed for caution in one.cautions}
-    if _sentinel(finalists).drifted:
-        found.add(Caution.MOVED_BASELINE)
-    return sorted(caution.value for caution in found)
-
-
-def moved(timed: Iterable[Finalist | Trial]) -> float:
-    """Share by which the un-reduced model's speed changed between them."""
-    return _sentinel(timed).moved
-
-
-def _sentinel(timed: Iterable[Finalist | Trial]) -> Sentinel:
-    """Return how the un-reduced model fared beside each of them; some trials were not timed."""
-    comparisons = [one.comparison for one in timed]
-    return Sentinel([one.baseline for one in comparisons if one is not None])
 
 
 def _lead(evaluator: Evaluator, found: Judged) -> Paired | None:

@@ -23,12 +23,14 @@ from tokensearch.records import (
 )
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import check
+from tokensearch.search.cautions import moved
 from tokensearch.search.evaluator import Scored
 from tokensearch.search.finalists import Finalist, is_published, limit_of
 from tokensearch.search.forecasting import forecast_for
 from tokensearch.search.heat import worth_of
 from tokensearch.search.listener import Listener
-from tokensearch.search.outcome import concluded, judged, moved
+from tokensearch.search.outcome import concluded, judged
+from tokensearch.search.searched import Moved, searched
 from tokensearch.search.settings import Settings
 from tokensearch.search.timing import Timing
 from tokensearch.search.trials import MARGIN
@@ -59,6 +61,7 @@ class Finished:
     document: Mapping[str, Any]
     settings: Settings
     known: tuple[Known, ...]
+    share: float  # its target, of the un-reduced model's latency
 
     @property
     def unreduced(self) -> Policy:
@@ -88,7 +91,7 @@ def finished(folder: RunFolder) -> Finished:
         found = _finished(folder, document)
     except KeyError as error:
         raise RunError(f"{folder.run} lacks the field {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
         if isinstance(error, TokensearchError):  # some are ValueErrors too, and say it better
             raise
         raise RunError(f"{folder.run} has a field of another type: {error}") from error
@@ -187,6 +190,7 @@ class Retarget:
         self.listener.stage("timing the un-reduced model")
         first = timing.time(self.source.unreduced, BUDGET)
         limit = limit_of(first, self.target, batch=timing.cell.batch)
+        doubt = self._doubt(forecast, limit)
         chosen = worth_timing(self.source.known, forecast, limit=limit, objective=objective)
         finalists = confirmed(chosen, timing, objective, self.listener)
         result = concluded(
@@ -198,11 +202,24 @@ class Retarget:
         )
         return {
             **result,
+            "cautions": [*result["cautions"], *([] if doubt is None else [doubt])],
             "search_seconds": 0.0,
             "trials": dict.fromkeys(COUNTED, 0),
             "baseline_moved": {"search": 0.0, "finalists": moved(finalists)},
             "forecast": {"error": forecast.error, "timed": 0},
         }
+
+    def _doubt(self, forecast: Forecast, limit: float) -> str | None:
+        """Say so where the run did not search for what is asked now."""
+        source, reduced = self.source, [one for one in self.source.known if one.policy.reduces]
+        same = source.document["cell"] == to_json(self.timing.cell)
+        ratios = [
+            Moved(one.trial.ratio, one.trial.ratio if same else forecast.ratio(one.policy))
+            for one in reduced
+        ]
+        return searched(ratios, source.share).doubt(
+            limit, off=MARGIN * forecast.error, front=source.folder.front
+        )
 
     def _document(self) -> dict[str, Any]:
         """Return what run.json holds while there is no result."""
@@ -234,9 +251,9 @@ class Retarget:
 
 
 def _finished(folder: RunFolder, document: Mapping[str, Any]) -> Finished:
-    settings = document["settings"]
+    settings, result = document["settings"], document["result"]
     trials, known = _trials(folder), []
-    for one in document["result"]["finalists"]:
+    for one in result["finalists"]:
         name = one["schedule_hash"]
         if name not in trials:
             raise RunError(f"{folder.trials} lacks the trial {name}, which {folder.run} names")
@@ -246,6 +263,7 @@ def _finished(folder: RunFolder, document: Mapping[str, Any]) -> Finished:
         document,
         Settings(**{**settings, "target": parse_target(settings["target"])}),
         tuple(known),
+        result["limit_ms"] / result["baseline_ms"],
     )
 
 

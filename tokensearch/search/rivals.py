@@ -27,6 +27,10 @@ from tokensearch.search.listener import Listener
 
 Kind = Literal["resolution", "model"]
 
+# After a long search, neither a control nor a picture of it may cost the result. RuntimeError is
+# what torch raises where memory runs out or a model cannot be compiled.
+NO_REASON_TO_FAIL = MeasurementError, ModelError, RuntimeError, MemoryError
+
 
 @dataclass(frozen=True)
 class Contender:
@@ -87,8 +91,8 @@ def rivals(
     for contender in _contenders(evaluator, listener, limit, smaller):
         try:
             found.append(_measured(contender, evaluator, answer))
-        except MeasurementError as error:  # after a long search, a control is no reason to fail
-            listener.caution(f"{contender.name} is left out of the report: {error}")
+        except NO_REASON_TO_FAIL as error:
+            listener.caution(f"{contender.name} is left out of the report: {reason(error)}")
     return tuple(found)
 
 
@@ -114,8 +118,7 @@ def lower_resolution(model: nn.Module, limit: float) -> Contender:
             module.set_input_size(img_size=(pixels, pixels))
             module(torch.zeros(1, 3, pixels, pixels, device=place.device, dtype=place.dtype))
     except Exception as error:  # a host raises what it likes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"a {kind} cannot be run on {pixels} px: {reason}") from error
+        raise ModelError(f"a {kind} cannot be run on {pixels} px: {reason(error)}") from error
     resize = partial(resized, pixels=pixels)
     return Contender(f"{pixels} px", "resolution", module, pixels, f"{pixels}px", resize)
 
@@ -155,6 +158,11 @@ def resized(images: Tensor, *, pixels: int) -> Tensor:
     return F.interpolate(images, size=(pixels, pixels), mode="bicubic", antialias=True)
 
 
+def reason(error: BaseException) -> str:
+    """Return the first line of what an error says."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def _as_own(images: Tensor, *, given: Preprocessing, own: Preprocessing) -> Tensor:
     """Return images that were normalised for one model, (B, 3, S, S), as another takes them."""
     mean, std, own_mean, own_std = (
@@ -174,6 +182,8 @@ def _contenders(
         found.insert(0, lower_resolution(evaluator.model, limit))
     except ModelError as error:
         listener.note(f"no lower resolution to compare with: {error}")
+    except NO_REASON_TO_FAIL as error:
+        listener.caution(f"no lower resolution to compare with: {reason(error)}")
     return found
 
 

@@ -1,0 +1,41 @@
+from pathlib import Path
+
+from tokensearch.search.searched import Moved, Searched, searched
+
+FRONT = Path("runs/a run/front.json")
+
+
+def test_where_savings_are_kept_the_slowest_is_the_target_of_the_run() -> None:
+    found = searched([Moved(0.3, 0.3), Moved(0.58, 0.58)], share=0.6)
+
+    assert found == Searched(fastest=0.3, slowest=0.6)
+
+
+def test_where_less_is_saved_in_another_cell_the_slowest_is_slower() -> None:
+    found = searched([Moved(0.25, 0.5), Moved(0.49, 0.7)], share=0.49)
+
+    assert 0.69 < found.slowest < 0.71
+
+
+def test_a_target_that_all_may_meet_stays_one() -> None:
+    assert searched([Moved(0.25, 0.5)], share=2.0).slowest > 1
+
+
+def test_policies_that_saved_nothing_say_nothing_of_another_cell() -> None:
+    assert searched([Moved(1.2, 0.5)], share=0.6) == Searched(fastest=0.5, slowest=0.6)
+    assert searched([], share=0.6) == Searched(fastest=1.0, slowest=0.6)
+
+
+def test_what_is_within_the_error_is_not_doubted() -> None:
+    found = Searched(fastest=0.3, slowest=0.6)
+
+    assert found.doubt(0.62, off=0.05, front=FRONT) is None
+    assert found.doubt(0.29, off=0.05, front=FRONT) is None
+    assert found.doubt(1.0, off=0.05, front=FRONT) is None
+
+
+def test_a_doubt_names_a_command_that_can_be_copied() -> None:
+    said = Searched(fastest=0.3, slowest=0.6).doubt(0.8, off=0.05, front=FRONT)
+
+    assert said is not None
+    assert said.endswith(": search with `tokensearch run --from 'runs/a run/front.json'`")

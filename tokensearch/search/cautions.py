@@ -1,0 +1,28 @@
+"""Doubts about the timings that a run's result rests on."""
+
+from collections.abc import Iterable, Sequence
+
+from tokensearch.comparable import Sentinel
+from tokensearch.records import Caution, Trial
+from tokensearch.search.finalists import Finalist
+from tokensearch.search.rivals import Rival
+
+
+def cautions(finalists: Sequence[Finalist], others: Sequence[Rival] = ()) -> list[str]:
+    """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
+    timed = [one.comparison for one in finalists] + [one.comparison for one in others]
+    found = {caution for one in timed for caution in one.cautions}
+    if _sentinel(finalists).drifted:
+        found.add(Caution.MOVED_BASELINE)
+    return sorted(caution.value for caution in found)
+
+
+def moved(timed: Iterable[Finalist | Trial]) -> float:
+    """Share by which the un-reduced model's speed changed between them."""
+    return _sentinel(timed).moved
+
+
+def _sentinel(timed: Iterable[Finalist | Trial]) -> Sentinel:
+    """Return how the un-reduced model fared beside each of them; some trials were not timed."""
+    comparisons = [one.comparison for one in timed]
+    return Sentinel([one.baseline for one in comparisons if one is not None])
