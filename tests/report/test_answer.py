@@ -107,11 +107,28 @@ def test_a_faster_answer_that_may_be_worse_is_only_called_faster() -> None:
 
 
 def test_neither_faster_nor_surely_better_is_not_shown_to_beat_the_preset() -> None:
-    said = against(Interval(0.956, 0.948, 0.963), Interval(0.49, 0.48, 0.50), None)
+    same = Lead(Interval(0.004, -0.003, 0.011), 0.3)
+    said = against(Interval(0.956, 0.948, 0.963), Interval(0.49, 0.48, 0.50), same)
 
     assert said == (
-        f"It is not shown to beat {TOME}: it has 0.4 points more accuracy, which is not proven, "
-        "and is as fast within the noise."
+        f"It is not shown to beat {TOME}: it has 0.4 points more accuracy (+0.4 points [-0.3, "
+        "+1.1] on the same images, p = 0.300), which is not proven, and is as fast within the "
+        "noise."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "speed"),
+    [
+        (Interval(0.49, 0.48, 0.50), "as fast within the noise"),
+        (Interval(0.40, 0.39, 0.41), "faster by 19.4 %"),
+    ],
+)
+def test_what_nobody_compared_on_the_same_images_is_called_so(ratio: Interval, speed: str) -> None:
+    said = against(Interval(0.956, 0.948, 0.963), ratio, None)
+
+    assert said == (
+        f"Beside {TOME}, it is {speed}, with 0.4 points more accuracy, not compared image by image."
     )
 
 

@@ -87,16 +87,16 @@ def _against(best: str, answer: Finalist, preset: Finalist, findings: Findings) 
     speed, measure, lead = pace(answer.ratio, preset.ratio), findings.measure, findings.lead
     change = answer.report.value - preset.report.value
     more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure}"
-    proven = lead is not None and lead.proven
-    if lead is not None:
-        figures = text.signed_points_interval(lead.difference)
-        more += f" ({figures} on the same images, {text.probability(lead.p_value)})"
-    if proven and change > 0:
+    if lead is None:
+        return f"Beside {best}, it is {speed}, with {more}, not compared image by image."
+    figures = text.signed_points_interval(lead.difference)
+    more += f" ({figures} on the same images, {text.probability(lead.p_value)})"
+    if lead.proven and change > 0:
         verb = "gives more than" if speed.startswith("slower") else "beats"
         return f"It {verb} {best}: {more}, and is {speed}."
-    if proven:
+    if lead.proven:
         return f"It does not beat {best}: it has {more}, and is {speed}."
-    if speed.startswith("faster") and lead is not None and lead.difference.low > -NO_WORSE:
+    if speed.startswith("faster") and lead.difference.low > -NO_WORSE:
         surely = f"worse by less than {text.points(NO_WORSE)} for certain"
         return f"It beats {best}, in latency: it is {speed}, with {more}, {surely}."
     if speed.startswith("faster"):
