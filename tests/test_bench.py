@@ -78,6 +78,7 @@ def test_the_costs_bench_predicts_policies_and_says_how_well() -> None:
     assert -1 <= found["spearman"] <= 1
 
 
+@pytest.mark.slow
 def test_the_search_bench_says_how_much_of_the_reference_is_found() -> None:
     command = [sys.executable, "-m", "tests.bench", "search", "--json", "--parts", "samplers"]
     options = ["--samplers", "random", "--seeds", "1", "--budget", "3"]

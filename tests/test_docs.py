@@ -80,7 +80,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch diff none tome-r13 --model deit_s --out diffs/tome-r13": (
         ["--model", "deit_t", "--batch-size", "1", "--seconds", "1"],
         0,
-        "residual",
+        "ledger.json",
     ),
     "tokensearch profile --model deit_s --sweep --out costs/deit_s": (
         ["--model", "test_vit", "--batch-size", "1", "--seconds", "1"],
