@@ -9,7 +9,9 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.search_space import intersection_search_space
 
 from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
@@ -232,3 +234,13 @@ def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: Run
     waiting = [t for t in proposals.study.trials if t.state.name == "WAITING"]
     again = next(t for t in waiting if t.system_attrs["fixed_params"] == lost.trial.params)
     assert "line" not in again.user_attrs
+
+
+def test_samplers_that_choose_all_places_together_can_do_so(reduced: RunFolder) -> None:
+    study = optuna.load_study(study_name="tokensearch", storage=f"sqlite:///{reduced.study}")
+
+    space = intersection_search_space(study.get_trials(deepcopy=False))
+
+    asked = session(reduced.path, trials=16)
+    spec = load(reduced.policy).model
+    assert set(space) == set(asked.space.dimensions(spec))

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import optuna
+from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
 from tokensearch.policy import ModelSpec, Objective, Policy, most, worth
+from tokensearch.policy.file import policy_from_json
 from tokensearch.records import Trial, to_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.space import Space
@@ -20,6 +22,7 @@ from tokensearch.search.space import Space
 _STUDY = "tokensearch"
 _LINE = "line"  # user attribute: the trial's number in trials.jsonl
 _ORIGIN = "origin"
+_REPEAT = "repeated"  # user attribute: tried before
 _REFUSAL = "refused"  # user attribute: never run
 _SEEDED = "seeded"  # study attribute: every seed was enqueued
 _FIXED = "fixed_params"  # where Optuna keeps what was enqueued
@@ -87,9 +90,9 @@ class Proposals:
         return bool(self.study.user_attrs.get(_SEEDED))
 
     @property
-    def told(self) -> int:
-        """Proposals that came to an end, those of schedules tried before counted in."""
-        return len(self._trials(TrialState.COMPLETE))
+    def repeated(self) -> int:
+        """Proposals of schedules that had been tried before."""
+        return sum(_REPEAT in one.user_attrs for one in self._trials(TrialState.COMPLETE))
 
     @property
     def refused(self) -> int:
@@ -113,17 +116,34 @@ class Proposals:
         """Say what became of a proposal, and what it is worth on all images."""
         self.study.tell(proposal.trial, [worth, finished.ratio])
 
+    def repeat(self, proposal: Proposal, finished: Trial, worth: float) -> None:
+        """Say that a proposal is of a schedule that was tried before."""
+        proposal.trial.set_user_attr(_REPEAT, value=True)
+        self.tell(proposal, finished, worth)
+
     def refuse(self, proposal: Proposal, ratio: float) -> None:
         """Say that a proposal is too slow to be tried: `ratio` times the un-reduced model."""
         proposal.trial.set_user_attr(_REFUSAL, value=True)
         self.study.tell(proposal.trial, [most(self.objective) - _REFUSED, ratio])
 
     def add(self, finished: Trial, worth: float | None = None) -> None:
-        """Tell of a policy that the sampler did not propose, a preset for one."""
+        """Tell of a policy that the sampler did not propose, if it is one of the space.
+
+        Samplers that choose all places together look at those that every trial has: one trial
+        without parameters, and they draw at random.
+        """
+        parameters = self.space.nearest(policy_from_json(finished.policy), self.model)
+        if self.space.build(parameters, self.model).schedule_hash != finished.schedule_hash:
+            return
         values = self._values(finished) if worth is None else [worth, finished.ratio]
+        choices = self.space.dimensions(self.model)
         self.study.add_trial(
             create_trial(
                 values=values,
+                params=dict(parameters),
+                distributions={
+                    name: CategoricalDistribution(values) for name, values in choices.items()
+                },
                 user_attrs={_LINE: finished.number, _ORIGIN: finished.origin},
             )
         )

@@ -116,7 +116,7 @@ class Search:
     @property
     def duplicates(self) -> int:
         """Proposals of schedules that had been tried before."""
-        return max(0, self.proposals.told - len(self._ran) - self.out_of_reach)
+        return self.proposals.repeated
 
     @property
     def seconds(self) -> float:
@@ -132,7 +132,7 @@ class Search:
         proposal = self.proposals.ask(len(self._ran))
         same = self.known(proposal.policy)
         if same is not None:
-            self.proposals.tell(proposal, same, self._worth_of(same))
+            self.proposals.repeat(proposal, same, self._worth_of(same))
         elif not self.reaches(proposal.policy):
             self.proposals.refuse(proposal, self.forecast.ratio(proposal.policy))
         else:
