@@ -1,7 +1,8 @@
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from io import StringIO
 from pathlib import Path
 
+import pytest
 from rich.console import Console, RenderableType
 
 from tests.report.fixtures import (
@@ -123,3 +124,21 @@ def test_an_evaluation_names_what_was_measured() -> None:
     assert "97.3 % [96.5, 98.0] on 1,000 images of photographs" in said
     assert "19.2 ms, 417 images/s" in said
     assert f"caution: {Caution.DRIFT}" in said
+
+
+@pytest.mark.parametrize(
+    ("origin", "kind", "name"),
+    [
+        ("sampler", "found", "found"),
+        ("seed", "found", "found"),
+        ("fastest", "found", "found"),
+        ("random", "drawn", "drawn"),
+        ("tome-r16", "published", "tome-r16"),
+        ("random-tome-r16", "control", "random-tome-r16"),
+    ],
+)
+def test_only_what_was_published_is_called_so(origin: str, kind: str, name: str) -> None:
+    one = replace(read_findings(run_document()).finalists[0], origin=origin)
+
+    assert tables.kind_of(one) == kind
+    assert one.name.split()[0] == name

@@ -9,7 +9,7 @@ from matplotlib.patheffects import withStroke
 
 from tokensearch.policy import Policy, PolicySet
 from tokensearch.report import text
-from tokensearch.report.findings import Finalist, Findings, read_measured
+from tokensearch.report.findings import SEARCHED, Finalist, Findings, read_measured
 from tokensearch.report.picture import FAINT, INK, page, save
 from tokensearch.report.text import Interval
 
@@ -76,8 +76,8 @@ def _floor(dots: Sequence[_Dot]) -> float:
 
 
 def _is_compared(one: Finalist, findings: Findings) -> bool:
-    found = one.origin in {"sampler", "seed"}
-    return one.policy.reduces and not found and not findings.is_answer(one.policy)
+    searched = one.origin in SEARCHED
+    return one.policy.reduces and not searched and not findings.is_answer(one.policy)
 
 
 def _draw_trials(
@@ -140,11 +140,11 @@ def _draw_compared(
 
 
 def _name(axes: Axes, name: str, x_ms: float, share: float, *, colour: str) -> None:
-    """Write a name beside its dot, readable over lines."""
+    """Write a name beside its dot, readable over lines; neighbours by turns above and below."""
     axes.annotate(
         name,
         (x_ms, share),
-        xytext=(8, 7),
+        xytext=(8, 7) if len(axes.texts) % 2 == 0 else (8, -14),
         textcoords="offset points",
         color=colour,
         fontsize=8,

@@ -14,6 +14,8 @@ Json = Mapping[str, Any]
 Outcome = Literal["met", "missed", "ambiguous", "unreduced"]
 
 UNREDUCED = "un-reduced"
+# What a search came upon by itself, by origin: its own proposals, and schedules drawn at random.
+SEARCHED = {"sampler": "found", "seed": "found", "fastest": "found", "random": "drawn"}
 PROOF = 0.05  # largest p-value called a proof: what the 95 % intervals stand for
 
 
@@ -35,7 +37,7 @@ class Finalist:
     """A policy that was measured afresh before anything is said of it."""
 
     policy: Policy
-    origin: str  # "sampler", "seed" or a preset's name
+    origin: str  # a key of SEARCHED or a preset's name
     search: Interval
     select: Interval
     report: Interval
@@ -145,14 +147,11 @@ def measure(*, labelled: bool) -> str:
 
 
 def name_of(policy: Policy, origin: str) -> str:
-    """Name a policy: published ones have a name, found ones get one from their hash."""
+    """Name a policy: published ones have a name, others get one from their hash."""
     if not policy.reduces:
         return UNREDUCED
-    return (
-        f"found {short(policy.schedule_hash)}"
-        if origin in {"sampler", "seed", "random"}
-        else origin
-    )
+    kind = SEARCHED.get(origin)
+    return origin if kind is None else f"{kind} {short(policy.schedule_hash)}"
 
 
 def read_findings(run: Json) -> Findings:

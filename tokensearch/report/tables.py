@@ -21,6 +21,7 @@ from tokensearch.policy import (
 from tokensearch.profiles import PHASES, Profile
 from tokensearch.report import text
 from tokensearch.report.findings import (
+    SEARCHED,
     Finalist,
     Findings,
     Measured,
@@ -87,10 +88,8 @@ def finalist_table(findings: Findings) -> Grid:
 
 
 def kind_of(one: Finalist) -> str:
-    """Whether a finalist was found, published, or is there to compare with."""
-    if one.control:
-        return "control"
-    return "found" if one.origin in {"sampler", "seed"} else "published"
+    """Whether a finalist was found, drawn, published, or is there to compare with."""
+    return "control" if one.control else SEARCHED.get(one.origin, "published")
 
 
 def schedule_table(policy: Policy) -> Grid:

@@ -232,9 +232,11 @@ def probability(p_value: float) -> str:
 def nats(divergence: float) -> str:
     """A divergence.
 
-    >>> nats(0.01234)
-    '0.0123 nats'
+    >>> nats(0.01234), nats(1.8e-9), nats(0)
+    ('0.0123 nats', 'under 0.00001 nats', '0 nats')
     """
+    if 0 < divergence < 1e-5:
+        return "under 0.00001 nats"
     return f"{significant(divergence)} nats"
 
 
