@@ -78,7 +78,11 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(show, "read_policy", stop)
-    result = called("show", "here.json")
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
+    try:
+        result = called("show", "here.json")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
     assert (result.exit_code, result.stdout) == (130, "")
     assert result.stderr == "stopped; a search goes on when the same command is given again\n"

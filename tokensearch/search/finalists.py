@@ -38,7 +38,7 @@ class Finalist:
 
     @property
     def random(self) -> bool:
-        """Whether it was drawn, and stands for what random search would have found."""
+        """Whether it was drawn: the best of a few, which searching has to beat."""
         return self.trial.origin == RANDOM_ORIGIN
 
     @property

@@ -10,7 +10,9 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-LEVEL = 0.95  # that none of the looks stops a policy which is no worse
+# That none of the looks stops a policy whose images could as well be the rival's. One that is worse
+# on most images and better on the few that hold most of the sum may still be stopped before those.
+LEVEL = 0.95
 FIRST_LOOK = 32  # images: of the ranks of fewer the normal distribution is a poor picture
 
 

@@ -43,9 +43,7 @@ POOR_BASELINE = 0.2
 
 SWEEP_SHARE = 0.2  # of a short search
 
-# Draws from the space among which those are that random search is allowed: of schedules of half a
-# latency and more below the target, one in ten to one in thirty fits.
-DRAWS = 400
+DRAWS = 400  # from the space, among which are the few that stand for random search
 LEAST_USED = 0.7  # of the target's latency
 
 
