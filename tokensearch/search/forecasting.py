@@ -11,7 +11,7 @@ from tokensearch.run_folder import RunFolder
 from tokensearch.search.listener import Listener
 from tokensearch.search.timing import Timing
 
-# Of sweeping: a mean error of some 2 % on the bundled model, where 150 s give 1 %.
+# Of sweeping: what a run of some minutes can spare. It says itself how far off its predictions are.
 SWEEP_SECONDS = 20.0
 KEPT = 10_000  # predictions: a search asks for some hundred again with every proposal
 LEAST_ERROR = 0.01  # a sweep's own estimate from eight schedules may be lucky

@@ -22,7 +22,7 @@ from tokensearch.search.neighbours import Neighbours, Parameters
 from tokensearch.search.space import Space
 from tokensearch.search.surrogate import Features, Surrogate, Values, features
 
-GENERATIONS, CHILDREN = 3, 120  # weighed for every proposal: some 0.15 s on one core of a CPU
+GENERATIONS, CHILDREN = 3, 120  # weighed for every proposal, in less time than a trial takes
 SURVIVORS = 12  # of all candidates so far, which the next generation is near to as well
 LEAST_TRIED = 8  # before there is anything to learn from
 GRID = 64  # latencies at which the front is looked at
