@@ -1,12 +1,14 @@
 """What stopped early is foreseen from policies that went on over the same images."""
 
 from math import log
+from typing import get_args
 
 import numpy as np
 import pytest
 
+from tokensearch.policy import Objective, most
 from tokensearch.search.foresight import UNKNOWN, Growth, foreseen
-from tokensearch.search.loss import LEAST_LOSS, log_loss_of
+from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS, log_loss_of, worth_from
 
 IMAGES, FIRST = 256, 32
 
@@ -46,8 +48,15 @@ def test_without_any_that_went_on_the_first_images_are_all_there_is() -> None:
     assert foreseen(-3.0, []) == (-3.0, UNKNOWN)
 
 
-def test_losses_end_at_the_least_that_counts() -> None:
-    assert log_loss_of(0.0, "kl") == pytest.approx(log(LEAST_LOSS))
+def test_losses_end_at_the_least_that_can_be_told_from_none() -> None:
+    assert log_loss_of(0.0, "kl") == pytest.approx(log(FINEST_LOSS))
     assert log_loss_of(1.0, "top1") == pytest.approx(log(LEAST_LOSS))
-    assert log_loss_of(-0.1, "kl") == pytest.approx(log(0.1 + LEAST_LOSS))
+    assert log_loss_of(-0.1, "kl") == pytest.approx(log(0.1))
     assert log_loss_of(0.9, "agreement") == pytest.approx(log(0.1 + LEAST_LOSS))
+
+
+@pytest.mark.parametrize("objective", get_args(Objective))
+def test_a_log_loss_gives_its_worth_back(objective: Objective) -> None:
+    worth = most(objective) - 0.25
+
+    assert worth_from(log_loss_of(worth, objective), objective) == pytest.approx(worth)

@@ -13,7 +13,7 @@ from tokensearch.front import Point, hypervolume
 from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
 from tokensearch.search import load_space
 from tokensearch.search.local import LocalSampler, Tried, front_of, gains, tried
-from tokensearch.search.loss import LEAST_LOSS
+from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS
 from tokensearch.search.surrogate import Surrogate, features
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
@@ -89,7 +89,7 @@ def test_expected_gains_are_those_of_many_throws() -> None:
     known = [seen(Policy(DEIT)), *(seen(Policy(DEIT, (Prune(3, keep),))) for keep in (20, 80))]
     ratios, mean, deviation = np.array([0.45, 0.9]), np.array([-1.0, -6.0]), np.array([1.5, 1.0])
 
-    found = gains(known, ratios, mean, deviation, limit=1.0)
+    found = gains(known, ratios, mean, deviation, limit=1.0, least=LEAST_LOSS)
 
     at = np.linspace(0, 1, 65)[1:]
     worst = max(one.log_loss for one in known)
@@ -106,9 +106,13 @@ def test_what_is_below_the_least_loss_that_counts_is_no_gain() -> None:
     known = [seen(Policy(DEIT)), seen(Policy(DEIT, (Prune(3, 190),)))]
     perfect = replace(known[1], log_loss=log(LEAST_LOSS), ratio=0.5)
 
-    found = gains([*known, perfect], np.array([0.6]), np.array([-9.0]), np.array([1.0]), limit=1.0)
+    guess = np.array([0.6]), np.array([-9.0]), np.array([1.0])
 
-    assert found[0] == pytest.approx(0.0, abs=1e-12)
+    coarse = gains([*known, perfect], *guess, limit=1.0, least=LEAST_LOSS)
+    fine = gains([*known, perfect], *guess, limit=1.0, least=FINEST_LOSS)
+
+    assert coarse[0] == pytest.approx(0.0, abs=1e-12)
+    assert fine[0] > 0.5
 
 
 def test_a_target_draws_the_search_to_itself() -> None:
@@ -116,8 +120,8 @@ def test_a_target_draws_the_search_to_itself() -> None:
     ratios = np.array([0.2, 0.49])
     mean, deviation = np.full(2, -1.0), np.full(2, 0.5)
 
-    whole = gains(known, ratios, mean, deviation, limit=1.0)
-    near = gains(known, ratios, mean, deviation, limit=0.5)
+    whole = gains(known, ratios, mean, deviation, limit=1.0, least=LEAST_LOSS)
+    near = gains(known, ratios, mean, deviation, limit=0.5, least=LEAST_LOSS)
 
     assert near[1] / near[0] > whole[1] / whole[0]
 

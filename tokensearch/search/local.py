@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from tokensearch.policy import ModelSpec, Policy
-from tokensearch.search.loss import LEAST_LOSS
+from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS
 from tokensearch.search.neighbours import Neighbours, Parameters
 from tokensearch.search.space import Space
 from tokensearch.search.surrogate import Features, Surrogate, Values, features
@@ -27,6 +27,11 @@ SURVIVORS = 12  # of all candidates so far, which the next generation is near to
 LEAST_TRIED = 8  # before there is anything to learn from
 GRID = 64  # latencies at which the front is looked at
 AT_TARGET = 0.5  # of the weight that lies on the target itself, if there is one
+
+# A gain, in log loss times share of latency, that is not worth a trial: below it what counts is to
+# fill in the front where nothing is lost to speak of. On the demo model 98 % of the reference after
+# 74 evaluations (84 without that order below the least loss), and 23 to 25 of a small space's 25.
+LEAST_GAIN, TIE = 0.003, 1e-6
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +148,10 @@ class LocalSampler(BaseSampler):
 
     def _gains(self, whole: Sequence[Tried], candidates: Sequence[Candidate]) -> list[float]:
         mean, deviation = self._surrogate.guess([features(one.policy) for one in candidates])
-        ratios = np.array([one.ratio for one in candidates])
-        found: list[float] = gains(whole, ratios, mean, deviation, limit=self._limit()).tolist()
+        guess = np.array([one.ratio for one in candidates]), mean, deviation
+        coarse = gains(whole, *guess, limit=self._limit(), least=LEAST_LOSS)
+        fine = gains(whole, *guess, limit=self._limit(), least=FINEST_LOSS)
+        found: list[float] = (np.maximum(coarse - LEAST_GAIN, 0) + TIE * fine).tolist()
         return found
 
 
@@ -162,22 +169,29 @@ def front_of(known: Sequence[Tried]) -> tuple[Tried, ...]:
 
 
 def gains(
-    known: Sequence[Tried], ratios: Values, mean: Values, deviation: Values, *, limit: float
+    known: Sequence[Tried],
+    ratios: Values,
+    mean: Values,
+    deviation: Values,
+    *,
+    limit: float,
+    least: float,
 ) -> Values:
     """Return how far each candidate is expected to push the front, in log loss times latency.
 
     ratios, mean, deviation  (n,) of the candidates: latency, and the normal guess of the log loss
+    least                    loss below which nothing is gained any more
     """
     at = np.linspace(0.0, min(1.0, limit), GRID + 1)[1:]
     worst = max(one.log_loss for one in known)
     best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
-    least, weight = np.array([log(LEAST_LOSS)]), np.full(GRID, 1 / GRID)
-    best = np.maximum(best, least)
+    floor, weight = np.array([log(least)]), np.full(GRID, 1 / GRID)
+    best = np.maximum(best, floor)
     if limit < 1:
         weight = (1 - AT_TARGET) * weight
         weight[-1] += AT_TARGET
     # What the guess promises below the least loss that counts is no gain.
-    expected = _shortfall(best, mean, deviation) - _shortfall(least, mean, deviation)
+    expected = _shortfall(best, mean, deviation) - _shortfall(floor, mean, deviation)
     gained: Values = np.where(ratios[:, None] <= at, expected, 0.0) @ weight
     return gained
 

@@ -7,12 +7,20 @@ from tokensearch.policy import Objective, most
 # Divergences below this, in nats, are all the same to a user; shares, below half an image of 500.
 LEAST_LOSS = 1e-3
 
+# The least divergence told from none: schedules that lose nothing to speak of still have an order,
+# which says what those that take more tokens will lose. In single precision 1e-9 is near rounding.
+FINEST_LOSS = 1e-9
+
 
 def log_loss_of(worth: float, objective: Objective) -> float:
     """Return the logarithm of what a worth falls short of the most."""
-    return log(max(0.0, most(objective) - worth) + LEAST_LOSS)
+    return log(max(0.0, most(objective) - worth) + _finest(objective))
 
 
 def worth_from(log_loss: float, objective: Objective) -> float:
     """Return the worth that has this log loss."""
-    return most(objective) - (exp(log_loss) - LEAST_LOSS)
+    return most(objective) - (exp(log_loss) - _finest(objective))
+
+
+def _finest(objective: Objective) -> float:
+    return FINEST_LOSS if objective in {"kl", "ce"} else LEAST_LOSS
