@@ -33,7 +33,7 @@ check: setup
 	$(BIN)/lint-imports
 
 test: check
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 soak: setup
 	$(PYTHON) -m pytest -m slow

@@ -61,3 +61,11 @@ def test_the_unreduced_model_is_what_ratios_are_of() -> None:
 
     assert forecast.ratio(Policy(DEIT)) == 1.0
     assert len(forecast.timed) == len(range(20, 180, 16))
+
+
+def test_a_further_timing_among_two_that_took_about_as_long_would_teach_little() -> None:
+    forecast = taught(range(60, 62))
+
+    assert forecast.knows(pruned(62))
+    assert not forecast.knows(pruned(120))
+    assert not taught(range(60, 61)).knows(pruned(60))

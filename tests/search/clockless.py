@@ -1,8 +1,9 @@
 """Searches without a clock: what is tested is what becomes of timings, so none is taken."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import Purpose
 from tokensearch.evaluate import Answers
 from tokensearch.policy import Policy, mac_share
+from tokensearch.records import Comparison
 from tokensearch.search.answering import Answering
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.timing import Timing
@@ -23,11 +25,19 @@ def no_clock() -> Iterator[None]:
     """Policies are as fast as their multiply-accumulates promise, and nothing else is timed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Timing, "time", by_macs)
+        patch.setattr(Timing, "time_together", together(by_macs))
         patch.setattr(Evaluator, "profile", lambda *_: ())
         patch.setattr(
             "tokensearch.search.retarget.forecast_for", lambda *_: Forecast(mac_share, 0.01)
         )
         yield
+
+
+def together(time: Callable[[Any, Policy, Any], Comparison]) -> Callable[..., Any]:
+    """What stands in for `Timing.time_together`, by what stands in for timing one policy."""
+    return lambda timing, policies, effort, tell: tuple(
+        time(timing, policy, effort) for policy in policies
+    )
 
 
 @dataclass

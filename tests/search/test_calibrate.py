@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from tests.search.clockless import no_clock, timing
+from tests.search.clockless import no_clock, timing, together
 from tests.search.tiny import Quiet, by_macs, session
 from tokensearch.errors import PolicyError
-from tokensearch.measure import Budget
+from tokensearch.measure import Effort
 from tokensearch.policy import ModelSpec, Policy, PolicySet, load_set, mac_share, save_set
 from tokensearch.records import Caution, Comparison, Latency, to_json
 from tokensearch.search.calibrate import calibrated
@@ -37,13 +37,13 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> PolicySet:
 def _other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """On which reducing costs time, the more the more is dropped."""
 
-    def slower(_: Timing, policy: Policy, budget: Budget) -> Comparison:
+    def slower(_: Timing, policy: Policy, effort: Effort) -> Comparison:
         ratio = 1.0 if not policy.reduces else SLOW - mac_share(policy)
         passes = Latency((50.0,) * 12, 2), Latency((50.0 * ratio,) * 12, 2)
         cautions = (Caution.BUSY,) if policy.reduces else ()
         return Comparison(*passes, ratio, ratio, ratio, 0.95, "slower", cautions)
 
-    monkeypatch.setattr(Timing, "time", slower)
+    monkeypatch.setattr(Timing, "time_together", together(slower))
 
 
 def ratios(policies: PolicySet) -> list[float]:
@@ -121,7 +121,8 @@ def test_what_was_timed_in_an_equal_cell_gives_way(front: PolicySet) -> None:
 
 def noisy(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
     """Every comparison says something else."""
-    monkeypatch.setattr(Timing, "time", lambda *asked: replace(by_macs(*asked), **changes))
+    changed = together(lambda *asked: replace(by_macs(*asked), **changes))
+    monkeypatch.setattr(Timing, "time_together", changed)
 
 
 @pytest.mark.usefixtures("_other_machine")

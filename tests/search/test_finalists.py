@@ -6,7 +6,7 @@ import pytest
 from tokensearch.policy import ModelSpec, Policy, Prune, parse_target
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records import Accuracy, Comparison, Latency, Trial
-from tokensearch.search.finalists import Finalist, answer, best_preset, choose, meets, on_front
+from tokensearch.search.finalists import Finalist, answer, best_preset, meets, on_front
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
 HALF = parse_target("0.5x")
@@ -123,27 +123,3 @@ def test_the_best_preset_is_a_published_one_that_meets_the_target() -> None:
     slow = finalist(12, 0.8, 97, origin="tome-r8")
 
     assert best_preset([UNREDUCED, mine, theirs, slow], HALF, batch=8) is theirs
-
-
-def test_finalists_are_the_front_the_best_near_the_target_a_preset_and_the_unreduced_model() -> (
-    None
-):
-    unreduced, fast, best = trial(16, 1.0, 98, "none"), trial(2, 0.2, 80), trial(8, 0.49, 97)
-    second, preset = trial(7, 0.48, 96), trial(6, 0.5, 90, "tome-r13")
-    poor, hopeless = trial(5, 0.9, 85), trial(1, None, 10)
-
-    chosen = choose(
-        [unreduced, fast, best, second, preset, poor, hopeless], limit=0.5, objective="top1"
-    )
-
-    assert {t.number for t in chosen} == {16, 2, 8, 7, 6}
-
-
-def test_better_ones_just_over_the_target_do_not_crowd_out_those_under_it() -> None:
-    over = [trial(9 + n, 0.501 + n / 1000, 99 - n) for n in range(5)]
-
-    chosen = choose(
-        [trial(16, 1.0, 98, "none"), *over, trial(3, 0.499, 50)], limit=0.5, objective="top1"
-    )
-
-    assert 3 in {t.number for t in chosen}

@@ -9,7 +9,7 @@ import torch
 import tokensearch
 from tests.runtime.compilers import Counting
 from tests.search.tiny import model, splits
-from tokensearch.measure import Budget, describe_cell
+from tokensearch.measure import Budget, Effort, describe_cell
 from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import backed, describe
@@ -40,6 +40,23 @@ def test_the_unreduced_model_is_compiled_once_and_each_candidate_for_itself(
         assert len(found.candidate.passes_ms) == 12
 
     assert compiler.graphs == 3
+
+
+def test_timed_together_each_is_compiled_once_and_the_unreduced_model_too(
+    compiler: Counting,
+) -> None:
+    timing, heard = Evaluator(model(), splits(), CELL, seed=0).timing, list[int]()
+    policies = [Policy(SPEC), *(Policy(SPEC, (Prune(1, keep), Pool(2, 6))) for keep in (12, 8))]
+
+    found = timing.time_together(
+        policies, Effort(1, 12, 12, 1.0), tell=lambda rounds, _: heard.append(rounds)
+    )
+
+    assert compiler.graphs == 4
+    assert [len(one.candidate.passes_ms) for one in found] == [12, 12, 12]
+    assert {one.baseline for one in found} == {found[0].baseline}
+    assert heard[-1] == 12
+    assert all(one.conditions is not None for one in found)
 
 
 def test_what_was_compiled_is_forgotten_now_and_then(

@@ -5,7 +5,7 @@ from tokensearch.measure.attention import attention_of, sdpa_backend
 from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock, clock_for
 from tokensearch.measure.doubts import cautions, doubt_itself
 from tokensearch.measure.machine import describe_cell, noise, this_machine
-from tokensearch.measure.paired import Budget, compare
+from tokensearch.measure.paired import Budget, compare, concluded, doubted
 from tokensearch.measure.rounds import Effort, Sample, Turn, in_turn, plain, stamped
 from tokensearch.measure.stamps import Stamps, columns
 from tokensearch.measure.statistics import ratio_interval
@@ -32,8 +32,10 @@ __all__ = [
     "clock_for",
     "columns",
     "compare",
+    "concluded",
     "describe_cell",
     "doubt_itself",
+    "doubted",
     "in_turn",
     "noise",
     "peak_bytes",

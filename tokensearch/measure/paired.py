@@ -75,7 +75,7 @@ def compare(
     if watch is not None:
         watch.start()
     session.time_pairs(budget, partial(_precise, budget=budget, seed=seed, watch=watch))
-    found = _conclude(
+    found = concluded(
         Latency(tuple(session.baseline_ms), warmup),
         Latency(tuple(session.candidate_ms), warmup),
         precision=budget.precision,
@@ -90,8 +90,13 @@ def doubted(comparison: Comparison, conditions: Conditions) -> Comparison:
     return replace(comparison, conditions=conditions, cautions=found)
 
 
-def _conclude(baseline: Latency, candidate: Latency, *, precision: float, seed: int) -> Comparison:
-    """Return what the timings of both prove."""
+def concluded(
+    baseline: Latency, candidate: Latency, *, precision: float = PRECISION, seed: int
+) -> Comparison:
+    """Return what the timings of two prove that ran in turn.
+
+    precision  half-width of the ratio's interval within which two are the same
+    """
     low, high = ratio_interval(baseline.passes_ms, candidate.passes_ms, seed=seed)
     enough = len(baseline.passes_ms) >= VERDICT_PAIRS
     return Comparison(

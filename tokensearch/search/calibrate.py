@@ -4,14 +4,14 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from tokensearch.errors import PolicyError
-from tokensearch.measure import Budget
+from tokensearch.measure import Effort
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.records import Caution, Comparison, to_json
 from tokensearch.runtime import check
 from tokensearch.search.listener import Listener
 from tokensearch.search.timing import Timing
 
-PAIRS = 12, 100  # least and most of each policy
+WARMUP, ROUNDS = 2, (12, 60)  # least and most; a dozen prove something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
 NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
 
@@ -31,18 +31,19 @@ def calibrated(
     if not policies.policies:
         raise PolicyError("the set holds no policies that could be timed")
     fitting = {policy: _fitting(policy, timing) for policy in policies.policies}
-    share = seconds / len(fitting)
-    budget = Budget(2, *PAIRS, seconds=share)
-    listener.stage("timing the policies of the front", unit="policies")
-    found: dict[Policy, Comparison] = {}
-    for done, (policy, fitted) in enumerate(fitting.items(), 1):
-        found[policy] = timing.time(fitted, budget)
+    listener.stage("timing the policies of the front in turn", unit="rounds")
+
+    def tell(rounds: int, spent: float) -> None:
         listener.progress(
-            done=done,
-            total=len(fitting),
-            seconds_left=share * (len(fitting) - done),
-            text=f"{found[policy].ratio:.2f}x",
+            done=rounds,
+            total=min(ROUNDS[1], max(rounds, ROUNDS[0], round(rounds * seconds / spent))),
+            seconds_left=max(0.0, seconds - spent),
+            text="",
         )
+
+    effort = Effort(WARMUP, *ROUNDS, seconds=seconds)
+    timed = timing.time_together(tuple(fitting.values()), effort, tell=tell)
+    found = dict(zip(fitting, timed, strict=True))
     _warn(found, listener)
     order = sorted(found, key=lambda policy: found[policy].ratio)
     fresh = tuple(_with(policy, found[policy], timing) for policy in order)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
 
-from tokensearch.front import Point, front, spread
+from tokensearch.front import Point, front
 from tokensearch.measure import Budget, ratio_interval
 from tokensearch.policy import CONTROL, PRESETS, Evidence, Objective, Policy, Target
 from tokensearch.policy.file import policy_from_json, policy_to_json
@@ -12,11 +12,6 @@ from tokensearch.records import Accuracy, Cell, Comparison, Latency, Trial, to_j
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.heat import worth_of
 from tokensearch.search.trials import RANDOM_ORIGIN
-
-FRONT_FINALISTS = 8  # spread over the whole front: what other targets will be answered from
-TARGET_FINALISTS = 3  # more of the most accurate ones under the target
-# Trials are timed to about two percent, so one this much over the target may still meet it.
-NEAR = 1.02
 
 # Fresh pairs for every finalist, to about one percent. Autotuners of compilers ask for no fewer
 # than fifty passes that the search never saw before they keep a winner.
@@ -58,28 +53,6 @@ def limit_of(comparison: Comparison, target: Target, *, batch: int) -> float:
     """Return the target as a share of the baseline's latency, as timed beside the candidate."""
     baseline_ms = comparison.baseline.median_ms
     return target.limit_ms(batch=batch, baseline_ms=baseline_ms) / baseline_ms
-
-
-def choose(trials: Sequence[Trial], *, limit: float, objective: Objective) -> tuple[Trial, ...]:
-    """Trials worth confirming, for a target of `limit` times the baseline's latency.
-
-    The front's spread, the best near the target, the best published preset and the best random
-    schedule under it, and the un-reduced model. None that rests on a part of its images.
-    """
-    whole = [trial for trial in trials if trial.state == "complete"]
-    timed = [trial for trial in whole if trial.comparison is not None]
-    values = {trial.number: worth_of(trial.accuracy, objective) for trial in whole}
-    best = sorted(whole, key=lambda trial: (-values[trial.number], trial.ratio))
-    under = [trial for trial in best if trial.ratio <= limit]
-    found = [trial for trial in under if trial in timed]
-    near = [trial for trial in best if limit < trial.ratio <= limit * NEAR and trial in timed]
-    points = [Point(values[trial.number], trial.ratio) for trial in timed]
-    chosen = [trial for trial in timed if trial.origin == "none"]
-    chosen += [timed[place] for place in spread(points, FRONT_FINALISTS)]
-    chosen += [*found[:TARGET_FINALISTS], *near[:1]]
-    chosen += [trial for trial in best if trial.ratio <= limit * NEAR and is_published(trial)][:1]
-    chosen += [trial for trial in under if trial.origin == RANDOM_ORIGIN][:1]
-    return tuple({trial.schedule_hash: trial for trial in chosen}.values())
 
 
 def confirm(trial: Trial, evaluator: Evaluator, objective: Objective) -> Finalist:

@@ -18,8 +18,9 @@ from tokensearch.search.racing import proven_worse
 SCREEN_IMAGES = 128
 HOPELESS_LOSS = 0.10
 
-# Pairs of a trial: enough to order policies that differ by a few percent; finalists get more.
-TRIAL_BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=40, seconds=1.5, precision=0.02)
+# Pairs of a trial: enough to teach a forecast; finalists get more. Without warm-up, since the model
+# has just run on images, and a median bears a slow first pass.
+TRIAL_BUDGET = Budget(warmup=0, min_pairs=12, max_pairs=40, seconds=1.5, precision=0.02)
 
 
 @dataclass(frozen=True, slots=True)

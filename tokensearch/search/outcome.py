@@ -10,16 +10,16 @@ from tokensearch.evaluate import against
 from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
 from tokensearch.policy.policy import Json
 from tokensearch.profiles import profile_to_json
-from tokensearch.records import Cell, Paired, Trial
+from tokensearch.records import Cell, Paired
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.cautions import cautions, moved
+from tokensearch.search.choosing import MORE, choose, overlooked, placed
 from tokensearch.search.evaluator import Evaluator, Scored
 from tokensearch.search.finalists import (
     Answer,
     Finalist,
     answer,
     best_preset,
-    choose,
     confirm,
     evidence,
     limit_of,
@@ -43,8 +43,7 @@ def finish(
     first = next(trial.comparison for trial in search.trials if trial.origin == "none")
     assert first is not None  # the un-reduced model cannot be worse than itself
     limit = limit_of(first, target, batch=batch)
-    chosen = choose(search.trials, limit=limit, objective=search.objective)
-    finalists = _confirmed(search, evaluator, chosen)
+    finalists = _confirmed(search, evaluator, target, limit)
     verdict = judged(finalists, target, batch=batch)
     reports = _reports(search, evaluator, verdict.quoted)
     result = concluded(
@@ -143,18 +142,23 @@ def concluded(
 
 
 def _confirmed(
-    search: Search, evaluator: Evaluator, chosen: Sequence[Trial]
+    search: Search, evaluator: Evaluator, target: Target, limit: float
 ) -> tuple[Finalist, ...]:
-    """Confirm every chosen trial; fastest first."""
-    search.listener.stage(f"confirming {len(chosen)} finalists on fresh images, by fresh timings")
-    finalists, began = [], time.monotonic()
-    for done, trial in enumerate(chosen, 1):
-        finalists.append(confirm(trial, evaluator, search.objective))
+    """Confirm what is chosen, and what their timings show to be better; fastest first."""
+    waiting = list(choose(placed(search), limit=limit))
+    most, finalists, began = len(waiting) + MORE, list[Finalist](), time.monotonic()
+    search.listener.stage(f"confirming {len(waiting)} finalists on fresh images, by fresh timings")
+    while waiting:
+        finalists.append(confirm(waiting.pop(0), evaluator, search.objective))
+        search.learn(finalists[-1].policy, finalists[-1].comparison)
+        if not waiting and len(finalists) < most:
+            more = overlooked(placed(search), finalists, target, batch=evaluator.cell.batch)
+            waiting += [] if more is None else [more]
         search.listener.progress(
-            done=done,
-            total=len(chosen),
-            seconds_left=(time.monotonic() - began) / done * (len(chosen) - done),
-            text=f"{finalists[-1].comparison.ratio:.2f}x ({trial.origin})",
+            done=len(finalists),
+            total=len(finalists) + len(waiting),
+            seconds_left=(time.monotonic() - began) / len(finalists) * len(waiting),
+            text=f"{finalists[-1].comparison.ratio:.2f}x ({finalists[-1].trial.origin})",
         )
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
 
