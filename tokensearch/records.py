@@ -185,9 +185,8 @@ class Paired:
     level: float
 
 
-# "raced"      stopped once its first images proved that another is both faster and better
-# "ruled_out"  stopped once they proved a loss that nobody would take
-TrialState = Literal["complete", "raced", "ruled_out"]
+# "raced": stopped once its first images proved that another is both faster and better
+TrialState = Literal["complete", "raced"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +198,7 @@ class Trial:
     schedule_hash: str
     state: TrialState
     predicted: float  # ratio to the un-reduced model's latency, before anything was run
-    comparison: Comparison | None  # None: others were better, so that it was not worth a clock
+    comparison: Comparison | None  # None: others were better, or it would have taught little
     accuracy: Accuracy  # on the images of `search` that it took
     seconds: float  # what it cost
     policy: dict[str, Any] = field(hash=False)  # as a policy file spells it

@@ -57,6 +57,22 @@ def test_a_store_without_a_place_keeps_nothing() -> None:
     assert not store.keeps
 
 
+def test_of_a_store_that_has_grown_large_the_older_half_is_forgotten(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "answers.db"
+    for first in range(0, 320, 32):
+        AnswerStore(path).put(KEY, first, answers(32, seed=first))
+    large = path.stat().st_size
+    monkeypatch.setattr("tokensearch.evaluate.store.MOST_BYTES", large - 1)
+
+    store = AnswerStore(path)
+
+    kept = [store.get(KEY, first, 32) is not None for first in range(0, 320, 32)]
+    assert kept == [False] * 5 + [True] * 5
+    assert path.stat().st_size < large
+
+
 def test_a_damaged_store_is_as_good_as_none(tmp_path: Path) -> None:
     path = tmp_path / "answers.db"
     path.write_bytes(b"no database at all" * 100)

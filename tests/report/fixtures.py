@@ -189,7 +189,6 @@ def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, An
             "trials": {
                 "complete": 31,
                 "raced": 17,
-                "ruled_out": 9,
                 "out_of_reach": 120,
                 "duplicate": 3,
             },
@@ -265,15 +264,15 @@ def trials() -> list[Trial]:
     for number in range(30):
         ratio = 0.42 + 0.55 * (number * 7 % 30) / 30
         right = round(980 - 260 * (1 - ratio) ** 2 - 3 * (number * 11 % 13))
-        ruled_out = number % 6 == 5
+        raced = number % 6 == 5
         made.append(
             Trial(
                 number=number,
                 origin="sampler",
                 schedule_hash=f"sha256:{number:064x}",
-                state="ruled_out" if ruled_out else "complete",
+                state="raced" if raced else "complete",
                 predicted=ratio,
-                comparison=None if ruled_out else comparison(ratio),
+                comparison=None if raced else comparison(ratio),
                 accuracy=accuracy(right, "search"),
                 seconds=3.5,
                 policy=policy_to_json(MILD),

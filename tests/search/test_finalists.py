@@ -24,7 +24,7 @@ def timing(ratio: float, reach: float = 0.01) -> Comparison:
 def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -> Trial:
     policy = Policy(SPEC, (Prune(1, keep),))
     found = None if ratio is None else timing(ratio)
-    state = "ruled_out" if ratio is None else "complete"
+    state = "raced" if ratio is None else "complete"
     return Trial(
         number=keep,
         origin=origin,

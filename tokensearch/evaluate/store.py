@@ -24,6 +24,7 @@ _ROW = np.dtype(
 )
 PROBES = 8  # images, evenly spread, the first and the last among them
 _WAIT_S = 5.0  # for another process that writes
+MOST_BYTES = 2**28  # some hundred thousand blocks of images, then the older half goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +120,17 @@ def _ready(path: Path) -> bool:
                 "CREATE TABLE IF NOT EXISTS answers "
                 "(key TEXT, first INTEGER, answers BLOB, PRIMARY KEY (key, first))"
             )
+        if path.stat().st_size > MOST_BYTES:
+            _forget_older_half(path)
     except (OSError, sqlite3.Error):
         return False
     return True
+
+
+def _forget_older_half(path: Path) -> None:
+    """Rows are numbered as they are written."""
+    with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as base:
+        base.execute(
+            "DELETE FROM answers WHERE rowid <= (SELECT (min(rowid) + max(rowid)) / 2 FROM answers)"
+        )
+        base.execute("VACUUM")

@@ -204,8 +204,7 @@ def _searched(run: Mapping[str, Any]) -> list[str]:
     ]
     return [
         f"{text.count(trials['complete'], 'trial')} ran on every image, "
-        f"{text.count(trials['raced'])} were stopped for something faster and better, "
-        f"{text.count(trials['ruled_out'])} for a hopeless loss; "
+        f"{text.count(trials['raced'])} were stopped for something faster and better; "
         f"{text.count(trials['out_of_reach'])} were predicted too slow and not run, "
         f"{text.count(trials['duplicate'])} proposed twice and not repeated.",
         f"Predicted latencies are off by {text.percent(result['forecast']['error'])} on average, "

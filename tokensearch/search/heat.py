@@ -6,17 +6,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from tokensearch.data.splits import Split
-from tokensearch.evaluate import Answers, joined, per_image
+from tokensearch.evaluate import Answers, accuracy, joined, per_image
 from tokensearch.measure import Budget
 from tokensearch.policy import Objective, Policy, worth
 from tokensearch.records import Accuracy, Comparison, Trial, TrialState, to_json
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.racing import proven_worse
-
-# A policy is ruled out when its first images show, with confidence, a loss that nobody would take:
-# ten points is more than any published schedule of use loses.
-SCREEN_IMAGES = 128
-HOPELESS_LOSS = 0.10
 
 # Pairs of a trial: enough to teach a forecast; finalists get more. Without warm-up, since the model
 # has just run on images, and a median bears a slow first pass.
@@ -46,20 +41,17 @@ class Heat:
         rival = self._rival(predicted)
         looks = self.evaluator.answering.blocks("search") - 1
         for found in self._grown(policy):
-            scored = self.evaluator.scored(found, "search")
             if len(found) == len(self._split):
                 break
-            if len(found) >= SCREEN_IMAGES and scored.paired.high < -HOPELESS_LOSS:
-                return "ruled_out", scored.accuracy
             if rival is not None and proven_worse(
                 per_image(found, self._split, self.objective), rival, looks=looks
             ):
-                return "raced", scored.accuracy
-        return "complete", scored.accuracy
+                return "raced", accuracy(found, self._split)
+        return "complete", accuracy(found, self._split)
 
-    def leads(self, accuracy: Accuracy, predicted: float) -> bool:
+    def leads(self, scored: Accuracy, predicted: float) -> bool:
         """Whether a policy may be on the front: nothing that is surely faster is as good."""
-        value = worth_of(accuracy, self.objective)
+        value = worth_of(scored, self.objective)
         return all(
             worth_of(one.trial.accuracy, self.objective) < value for one in self._faster(predicted)
         )
@@ -92,6 +84,6 @@ class Heat:
         return self.evaluator.splits.search
 
 
-def worth_of(accuracy: Accuracy, objective: Objective) -> float:
+def worth_of(scored: Accuracy, objective: Objective) -> float:
     """Return what is to be made large; see `policy.worth`."""
-    return worth(to_json(accuracy), objective)
+    return worth(to_json(scored), objective)

@@ -245,7 +245,6 @@ def _counts(search: Search) -> dict[str, int]:
     return {
         "complete": states.count("complete"),
         "raced": states.count("raced"),
-        "ruled_out": states.count("ruled_out"),
         "out_of_reach": search.out_of_reach,
         "duplicate": search.duplicates,
     }

@@ -40,7 +40,7 @@ BUDGET = Budget(warmup=3, min_pairs=30, max_pairs=100, seconds=3.0, precision=0.
 # Members confirmed: the best predicted to meet the target, those that may miss it by the error of
 # the prediction, and some of the whole front.
 UNDER, DOUBTFUL, ON_FRONT = 3, 2, 4
-COUNTED = "complete", "raced", "ruled_out", "out_of_reach", "duplicate"  # trials: none is made
+COUNTED = "complete", "raced", "out_of_reach", "duplicate"  # trials: none is made
 
 
 @dataclass(frozen=True, slots=True)

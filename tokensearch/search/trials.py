@@ -219,7 +219,7 @@ class Search:
     def _tell(self, trial: Trial) -> None:
         done = len(self._ran)
         spent = self.limits.spent(trials=done, seconds=self.seconds)
-        speed = {"complete": f"{trial.ratio:.2f}x"}.get(trial.state, trial.state.replace("_", " "))
+        speed = f"{trial.ratio:.2f}x" if trial.state == "complete" else trial.state
         self.listener.progress(
             done=done,
             total=self.limits.trials or max(done, round(done / spent)),
