@@ -12,7 +12,7 @@ from tokensearch.cli.main import app
 from tokensearch.policy import load, load_set
 
 FACTORY = "tests.search.tiny:model"
-SHORT = ("--trials", "4", "--images", "24,20,20", "--batch-size", "2")
+SHORT = ("--trials", "4", "--minutes", "0.2", "--images", "24,20,20", "--batch-size", "2")
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
+from tokensearch.costs.forecast import SURE, Forecast
+from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share
+from tokensearch.records import Comparison, Latency
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 
@@ -63,9 +64,29 @@ def test_the_unreduced_model_is_what_ratios_are_of() -> None:
     assert len(forecast.timed) == len(range(20, 180, 16))
 
 
-def test_a_further_timing_among_two_that_took_about_as_long_would_teach_little() -> None:
-    forecast = taught(range(60, 62))
+def test_among_two_of_the_same_operators_a_further_timing_would_teach_little() -> None:
+    forecast = taught(range(110, 116))
 
-    assert forecast.knows(pruned(62))
-    assert not forecast.knows(pruned(120))
-    assert not taught(range(60, 61)).knows(pruned(60))
+    assert forecast.knows(pruned(112))
+    assert not forecast.knows(pruned(60))
+    assert not forecast.knows(Policy(DEIT, (Pool(2, 112),)))
+
+
+def test_as_long_as_predictions_are_poor_every_timing_teaches() -> None:
+    assert taught(range(60, 62)).error > SURE
+    assert not taught(range(60, 62)).knows(pruned(61))
+
+
+def test_a_timing_is_believed_as_much_as_it_is_surer_than_the_prediction() -> None:
+    forecast, policy = Forecast(mac_share, known_error=0.02), pruned(98)
+    predicted = forecast.ratio(policy)
+    timed = 1.1 * predicted
+
+    def weighed(reach: float) -> float:
+        passes = Latency((10.0,), 1), Latency((10.0 * timed,), 1)
+        low, high = timed * (1 - reach), timed * (1 + reach)
+        return forecast.weighed(policy, Comparison(*passes, timed, low, high, 0.95, "faster"))
+
+    assert weighed(0.0) == pytest.approx(timed)
+    assert weighed(1.96 * 0.02) == pytest.approx((timed * predicted) ** 0.5, rel=1e-3)
+    assert weighed(1.96 * 0.2) == pytest.approx(predicted, rel=2e-3)

@@ -19,7 +19,9 @@ def growths(policies: int, seed: int = 0) -> list[tuple[float, float]]:
     hardness = random.lognormal(0, 2, IMAGES)
     losses = random.lognormal(-6, 1, policies)[:, None] * hardness
     losses = losses * random.lognormal(0, 0.3, losses.shape)
-    return [(log(one[:FIRST].mean() + LEAST_LOSS), log(one.mean() + LEAST_LOSS)) for one in losses]
+    return [
+        (log(one[:FIRST].mean() + FINEST_LOSS), log(one.mean() + FINEST_LOSS)) for one in losses
+    ]
 
 
 def test_the_foreseen_loss_is_nearer_than_that_of_the_first_images() -> None:

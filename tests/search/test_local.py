@@ -54,7 +54,13 @@ def searched(
 
 def local(known: list[Tried], *, limit: float = 1.0, seed: int = 0) -> LocalSampler:
     return LocalSampler(
-        SPACE, DEIT, known=lambda: known, ratio=mac_share, limit=lambda: limit, seed=seed
+        SPACE,
+        DEIT,
+        known=lambda: known,
+        ratio=mac_share,
+        limit=lambda: limit,
+        finest=FINEST_LOSS,
+        seed=seed,
     )
 
 

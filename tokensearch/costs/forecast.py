@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from math import log
 
 import numpy as np
 
 from tokensearch.costs.prices import Floats
 from tokensearch.policy import Policy
+from tokensearch.records import Comparison
 
 # What is believed of a table before anything is timed: that its logarithm is off by a constant and
 # in proportion. Wide enough that a dozen timings decide.
@@ -17,9 +19,10 @@ MACS_ERROR = 0.15
 LEAST_TIMED = 4  # for an error of their own
 BELIEF = 1.0  # timings that the error known before is worth
 ROUNDS = 4  # of line by noise, and noise by line
-# Timings within so much of a prediction, from which one more there would learn little: a trial's
-# own timing is no surer than the line through all of them (2 % both, on two CPU cores).
-ENOUGH, NEARBY = 2, 0.05
+# Timings of the same operators within so much of a prediction, from which one more there would
+# learn little, as long as the line through all is about as sure as a trial's own timing (2 %).
+ENOUGH, NEARBY, SURE = 2, 0.05, 0.04
+NORMAL = 1.96  # half-widths of 95 % intervals in standard errors
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ class Forecast:
     known_error: float  # mean relative error of `predict`, as measured beside it
     predicted: tuple[float, ...] = ()  # of the policies that were timed
     timed: tuple[float, ...] = ()
+    kinds: tuple[frozenset[str], ...] = ()  # the operators of each
     line: tuple[float, float] = field(default=(0.0, 0.0))
 
     def ratio(self, policy: Policy) -> float:
@@ -46,13 +50,28 @@ class Forecast:
         predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, ratio)
         x, y = np.log(predicted), np.log(timed)
         return replace(
-            self, predicted=predicted, timed=timed, line=_line(x, y - x, self.known_error)
+            self,
+            predicted=predicted,
+            timed=timed,
+            kinds=(*self.kinds, _kinds(policy)),
+            line=_line(x, y - x, self.known_error),
         )
 
+    def weighed(self, policy: Policy, timed: Comparison) -> float:
+        """Return the ratio to expect where there is a timing too: both, by how sure each is."""
+        sure = (timed.high - timed.low) / (2 * NORMAL * timed.ratio)
+        share = self.error**2 / (self.error**2 + sure**2) if sure else 1.0
+        return float(self.ratio(policy) ** (1 - share) * timed.ratio**share)
+
     def knows(self, policy: Policy) -> bool:
-        """Whether enough policies that take about as long were timed."""
-        off = np.abs(np.log(self.predicted) - np.log(self.predict(policy)))
-        return int((off < NEARBY).sum()) >= ENOUGH
+        """Whether predictions are good, and enough policies like this were timed."""
+        if self.error > SURE:
+            return False
+        at, kinds = self.predict(policy), _kinds(policy)
+        alike = [
+            one for one, those in zip(self.predicted, self.kinds, strict=True) if those == kinds
+        ]
+        return sum(abs(log(one / at)) < NEARBY for one in alike) >= ENOUGH
 
     @property
     def error(self) -> float:
@@ -66,6 +85,10 @@ class Forecast:
             offset, slope = _line(x[rest], (y - x)[rest], self.known_error)
             off.append(abs(np.expm1(offset + (1 + slope) * x[place] - y[place])))
         return float(np.mean(off))
+
+
+def _kinds(policy: Policy) -> frozenset[str]:
+    return frozenset(type(step).__name__ for step in policy.steps)
 
 
 def _line(x: Floats, off: Floats, error: float) -> tuple[float, float]:

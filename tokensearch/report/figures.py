@@ -83,10 +83,16 @@ def _is_compared(one: Finalist, findings: Findings) -> bool:
 def _draw_trials(
     axes: Axes, findings: Findings, trials: Iterable[dict[str, Any]], floor: float
 ) -> None:
-    timed = [trial for trial in trials if trial["comparison"] is not None]
-    ms = [trial["comparison"]["ratio"] * findings.baseline_ms for trial in timed]
-    shares = [100 * trial["accuracy"]["top1"] for trial in timed]
+    whole = [trial for trial in trials if trial["state"] == "complete"]
+    ms = [_ratio(trial) * findings.baseline_ms for trial in whole]
+    shares = [100 * trial["accuracy"]["top1"] for trial in whole]
     _scatter(axes, ms, shares, floor, color=FAINT, s=14, label="trials (search split)")
+
+
+def _ratio(trial: dict[str, Any]) -> float:
+    """As timed, else as predicted: most trials are."""
+    timed = trial["comparison"]
+    return float(trial["predicted"] if timed is None else timed["ratio"])
 
 
 def _scatter(

@@ -1,7 +1,9 @@
 """A front timed anew in another cell, so that `PolicySet.best` answers for that one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from math import ceil
 
 from tokensearch.errors import PolicyError
 from tokensearch.measure import Effort
@@ -9,7 +11,7 @@ from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.records import Caution, Comparison, to_json
 from tokensearch.runtime import check
 from tokensearch.search.listener import Listener
-from tokensearch.search.timing import Timing
+from tokensearch.search.timing import TOGETHER, Timing
 
 WARMUP, ROUNDS = 2, (12, 60)  # least and most; a dozen prove something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
@@ -32,22 +34,32 @@ def calibrated(
         raise PolicyError("the set holds no policies that could be timed")
     fitting = {policy: _fitting(policy, timing) for policy in policies.policies}
     listener.stage("timing the policies of the front in turn", unit="rounds")
-
-    def tell(rounds: int, spent: float) -> None:
-        listener.progress(
-            done=rounds,
-            total=min(ROUNDS[1], max(rounds, ROUNDS[0], round(rounds * seconds / spent))),
-            seconds_left=max(0.0, seconds - spent),
-            text="",
-        )
-
-    effort = Effort(WARMUP, *ROUNDS, seconds=seconds)
-    timed = timing.time_together(tuple(fitting.values()), effort, tell=tell)
-    found = dict(zip(fitting, timed, strict=True))
+    found: dict[Policy, Comparison] = {}
+    for some in _rounds(tuple(fitting)):
+        effort = Effort(WARMUP, *ROUNDS, seconds=seconds * len(some) / len(fitting))
+        told = partial(_tell, listener, effort)
+        timed = timing.time_together([fitting[policy] for policy in some], effort, tell=told)
+        found |= zip(some, timed, strict=True)
     _warn(found, listener)
     order = sorted(found, key=lambda policy: found[policy].ratio)
     fresh = tuple(_with(policy, found[policy], timing) for policy in order)
     return replace(policies, policies=fresh)
+
+
+def _rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:
+    """As many rounds as are needed, about equally full."""
+    count = ceil(len(policies) / TOGETHER)
+    return [policies[place::count] for place in range(count)]
+
+
+def _tell(listener: Listener, effort: Effort, rounds: int, spent: float) -> None:
+    expected = round(rounds * effort.seconds / spent)
+    listener.progress(
+        done=rounds,
+        total=max(rounds, effort.least, min(effort.most, expected)),
+        seconds_left=max(0.0, effort.seconds - spent),
+        text="",
+    )
 
 
 def _fitting(policy: Policy, timing: Timing) -> Policy:

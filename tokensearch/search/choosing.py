@@ -6,22 +6,20 @@ from typing import NamedTuple
 from tokensearch.front import Point, spread
 from tokensearch.policy import Target
 from tokensearch.records import Trial
-from tokensearch.search.finalists import Finalist, answer, is_published, limit_of
+from tokensearch.search.finalists import Finalist, answer, is_published, meets
 from tokensearch.search.heat import worth_of
 from tokensearch.search.trials import RANDOM_ORIGIN, Search
 
 FRONT_FINALISTS = 8  # spread over the whole front: what other targets will be answered from
 TARGET_FINALISTS = 3  # more of the most accurate ones under the target
 MORE = 4  # beyond these, while something that seems better than the answer is not confirmed
-# Latencies of trials are known to about two percent: one this much over may still meet the target.
-NEAR = 1.02
 
 
 class Placed(NamedTuple):
     """A trial by what it is chosen for."""
 
     trial: Trial
-    point: Point  # worth on `search`, and latency as timed or as predicted
+    point: Point  # worth on `search`, and latency as it is known
 
 
 def placed(search: Search) -> tuple[Placed, ...]:
@@ -34,39 +32,56 @@ def placed(search: Search) -> tuple[Placed, ...]:
     return tuple(sorted(found, key=lambda one: (-one.point.accuracy, one.point.latency)))
 
 
-def choose(best: Sequence[Placed], *, limit: float) -> tuple[Trial, ...]:
+def choose(best: Sequence[Placed], *, limit: float, off: float) -> tuple[Trial, ...]:
     """Trials worth confirming, for a target of `limit` times the baseline's latency.
 
-    The front's spread, the best near the target, the best published preset and the best random
-    schedule under it, and the un-reduced model.
+    The front's spread, the best near the target, the best published presets and the best random
+    schedule that may meet it, and the un-reduced model.
 
     best  best first
+    off   relative error of latencies
     """
     trials = [one.trial for one in best]
-    under = [one.trial for one in best if one.point.latency <= limit]
-    near = [one.trial for one in best if limit < one.point.latency <= limit * NEAR]
+    sure, under, near = (
+        [one.trial for one in best if one.point.latency <= limit * most]
+        for most in (1 - off, 1, 1 + off)
+    )
     chosen = [trial for trial in trials if trial.origin == "none"]
     chosen += [trials[place] for place in spread([one.point for one in best], FRONT_FINALISTS)]
-    chosen += [*under[:TARGET_FINALISTS], *near[:1]]
-    chosen += [trial for trial in trials if trial in [*under, *near] and is_published(trial)][:1]
-    chosen += [trial for trial in under if trial.origin == RANDOM_ORIGIN][:1]
+    chosen += [*under[:TARGET_FINALISTS], *[trial for trial in near if trial not in under][:1]]
+    for those in (sure, near):
+        chosen += [trial for trial in those if is_published(trial)][:1]
+    chosen += [trial for trial in near if trial.origin == RANDOM_ORIGIN][:1]
     return tuple({trial.schedule_hash: trial for trial in chosen}.values())
 
 
 def overlooked(
-    best: Sequence[Placed], finalists: Sequence[Finalist], target: Target, *, batch: int
+    best: Sequence[Placed],
+    finalists: Sequence[Finalist],
+    target: Target,
+    *,
+    batch: int,
+    limit: float,
+    off: float,
 ) -> Trial | None:
     """Return what seems to meet the target and to be better than the answer so far, if anything.
 
-    Latencies of trials may be predictions, and are the better for every finalist's timing.
+    Latencies of trials are the surer for every finalist's timing. Once one that seemed to meet the
+    target did not for certain, the next is to seem so by the error of latencies.
 
     best  best first
     """
     now, confirmed = answer(finalists, target, batch=batch), {f.trial.number for f in finalists}
+    if now.outcome == "unreduced":
+        return None
+    seemed = {one.trial.number for one in best if one.point.latency <= limit}
+    short = any(
+        f.trial.number in seemed and meets(f, target, batch=batch) != "met" for f in finalists
+    )
+    reach = limit * (1 - off) if short else limit
     for one in best:
-        if now.finalist is not None and one.trial.number == now.finalist.trial.number:
+        if now.outcome == "met" and now.finalist and now.finalist.trial.number == one.trial.number:
             return None
-        limit = limit_of(finalists[0].comparison, target, batch=batch)
-        if one.point.latency <= limit and one.trial.number not in confirmed:
+        if one.trial.number not in confirmed and one.point.latency <= reach:
             return one.trial
     return None

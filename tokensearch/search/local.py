@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
 from tokensearch.policy import ModelSpec, Policy
-from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS
+from tokensearch.search.loss import LEAST_LOSS
 from tokensearch.search.neighbours import Neighbours, Parameters
 from tokensearch.search.space import Space
 from tokensearch.search.surrogate import Features, Surrogate, Values, features
@@ -70,11 +70,12 @@ class LocalSampler(BaseSampler):
         known: Callable[[], Sequence[Tried]],
         ratio: Callable[[Policy], float],
         limit: Callable[[], float],
+        finest: float,
         seed: int,
     ) -> None:
         self._space, self._model = space, model
         self._choices = space.dimensions(model)
-        self._known, self._ratio, self._limit = known, ratio, limit
+        self._known, self._ratio, self._limit, self._finest = known, ratio, limit, finest
         self._random = np.random.default_rng(seed)
         self._neighbours = Neighbours(self._choices, self._random)
         self._surrogate = Surrogate(self._random)
@@ -150,7 +151,7 @@ class LocalSampler(BaseSampler):
         mean, deviation = self._surrogate.guess([features(one.policy) for one in candidates])
         guess = np.array([one.ratio for one in candidates]), mean, deviation
         coarse = gains(whole, *guess, limit=self._limit(), least=LEAST_LOSS)
-        fine = gains(whole, *guess, limit=self._limit(), least=FINEST_LOSS)
+        fine = gains(whole, *guess, limit=self._limit(), least=self._finest)
         found: list[float] = (np.maximum(coarse - LEAST_GAIN, 0) + TIE * fine).tolist()
         return found
 

@@ -14,13 +14,14 @@ FINEST_LOSS = 1e-9
 
 def log_loss_of(worth: float, objective: Objective) -> float:
     """Return the logarithm of what a worth falls short of the most."""
-    return log(max(0.0, most(objective) - worth) + _finest(objective))
+    return log(max(0.0, most(objective) - worth) + finest(objective))
 
 
 def worth_from(log_loss: float, objective: Objective) -> float:
     """Return the worth that has this log loss."""
-    return most(objective) - (exp(log_loss) - _finest(objective))
+    return most(objective) - (exp(log_loss) - finest(objective))
 
 
-def _finest(objective: Objective) -> float:
+def finest(objective: Objective) -> float:
+    """Return the least loss told from none: shares of images have no finer ones."""
     return FINEST_LOSS if objective in {"kl", "ce"} else LEAST_LOSS

@@ -145,14 +145,21 @@ def _confirmed(
     search: Search, evaluator: Evaluator, target: Target, limit: float
 ) -> tuple[Finalist, ...]:
     """Confirm what is chosen, and what their timings show to be better; fastest first."""
-    waiting = list(choose(placed(search), limit=limit))
+    waiting = list(choose(placed(search), limit=limit, off=search.forecast.error))
     most, finalists, began = len(waiting) + MORE, list[Finalist](), time.monotonic()
     search.listener.stage(f"confirming {len(waiting)} finalists on fresh images, by fresh timings")
     while waiting:
         finalists.append(confirm(waiting.pop(0), evaluator, search.objective))
         search.learn(finalists[-1].policy, finalists[-1].comparison)
         if not waiting and len(finalists) < most:
-            more = overlooked(placed(search), finalists, target, batch=evaluator.cell.batch)
+            more = overlooked(
+                placed(search),
+                finalists,
+                target,
+                batch=evaluator.cell.batch,
+                limit=limit,
+                off=search.forecast.error,
+            )
             waiting += [] if more is None else [more]
         search.listener.progress(
             done=len(finalists),

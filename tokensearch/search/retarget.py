@@ -49,6 +49,7 @@ class Known:
 
     trial: Trial
     policy: Policy
+    ratio: float  # as confirmed then
     select: Accuracy
     report: Scored
 
@@ -214,8 +215,7 @@ class Retarget:
         source, reduced = self.source, [one for one in self.source.known if one.policy.reduces]
         same = source.document["cell"] == to_json(self.timing.cell)
         ratios = [
-            Moved(one.trial.ratio, one.trial.ratio if same else forecast.ratio(one.policy))
-            for one in reduced
+            Moved(one.ratio, one.ratio if same else forecast.ratio(one.policy)) for one in reduced
         ]
         return searched(ratios, source.share).doubt(
             limit, off=MARGIN * forecast.error, front=source.folder.front
@@ -280,6 +280,7 @@ def _known(one: Mapping[str, Any], trial: Trial) -> Known:
     return Known(
         trial,
         replace(policy_from_json(one["policy"]), evidence=()),
+        float(one["comparison"]["ratio"]),
         accuracy_from_json(one["select"]),
         Scored(accuracy_from_json(one["report"]), paired_from_json(one["paired"])),
     )

@@ -27,6 +27,7 @@ from tokensearch.search.finalists import limit_of
 from tokensearch.search.forecasting import SWEEP_SECONDS, forecast_for
 from tokensearch.search.listener import Listener
 from tokensearch.search.local import LocalSampler
+from tokensearch.search.loss import finest
 from tokensearch.search.outcome import finish
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.reach import reach_lines, reaches
@@ -169,7 +170,7 @@ class Session:
         search = self._begun(evaluator, trials)
         search.try_fixed([("none", Policy(self._spec))])
         first = search.trials[0].comparison
-        assert first is not None  # what is fixed is timed
+        assert first is not None  # the un-reduced model always is
         search.limit = min(1.0, limit_of(first, self.settings.target, batch=self.settings.batch))
         able = _abilities(self.model)
         fixed = dict(published(self._spec, **able))
@@ -217,6 +218,7 @@ class Session:
             known=lambda: search.seen,
             ratio=lambda policy: search.forecast.ratio(policy),
             limit=lambda: search.limit,
+            finest=finest(self.settings.objective),
             seed=seed,
         )
 

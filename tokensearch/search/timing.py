@@ -1,7 +1,8 @@
 """Latency of policies in one cell, in turn with the un-reduced model.
 
 The un-reduced model and the candidate are two copies with equal weights that go the same way, so
-that neither is timed in the other's caches and nothing is attached while the clock runs.
+that neither is timed in the other's caches and nothing is attached while the clock runs. A front is
+timed several policies to a round, by copies that share their weights: so many need not fit.
 """
 
 import copy
@@ -30,7 +31,9 @@ from tokensearch.measure import (
 )
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records import Cell, Comparison, Latency
-from tokensearch.search.pairs import Pairs
+from tokensearch.search.pairs import FORGET_AFTER, Pairs
+
+TOGETHER = FORGET_AFTER  # policies to a round: each has a compiled model of its own meanwhile
 
 
 @dataclass(frozen=True)
@@ -67,13 +70,15 @@ class Timing:
     def time_together(
         self, policies: Sequence[Policy], effort: Effort, *, tell: Callable[[int, float], None]
     ) -> tuple[Comparison, ...]:
-        """Time policies and the un-reduced model in turn, every one once in every round.
+        """Time at most `TOGETHER` policies and the un-reduced model, each once in every round.
 
         In little more than half the time that pairs take, since the un-reduced model is timed once
         for all. All share its weights, as one model in use does with itself.
 
         tell  hears of the rounds so far, and of the seconds of their passes
         """
+        if len(policies) > TOGETHER:
+            raise ValueError(f"{len(policies)} policies are too many for a round of {TOGETHER}")
         place = torch.device(self.cell.device)
         clock, watch = clock_for(place, self.cell.cache), Watch(place)
 

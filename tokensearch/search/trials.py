@@ -136,12 +136,13 @@ class Search:
         return self.earlier_seconds + time.monotonic() - self._began
 
     def ratio(self, one: Ran) -> float:
-        """Latency of a trial, as predicted by all that was timed since.
+        """Latency of a trial, as predicted by all that was timed since, and by its own timing.
 
-        Also of one that was timed itself: one that came out too fast by chance would seem to beat
-        all that is only predicted (96.7 % of the reference, and no progress for fifty trials).
+        Not by its own alone: one that came out too fast by chance would seem to beat all that is
+        only predicted (96.7 % of the reference, and no progress for fifty trials).
         """
-        return self.forecast.ratio(one.policy)
+        timed, forecast = one.trial.comparison, self.forecast
+        return forecast.ratio(one.policy) if timed is None else forecast.weighed(one.policy, timed)
 
     def reaches(self, policy: Policy) -> bool:
         """Whether a policy may meet the target, as far as predictions are believed."""
