@@ -220,7 +220,8 @@ class Search:
     def _tell(self, trial: Trial) -> None:
         done = len(self._ran)
         spent = self.limits.spent(trials=done, seconds=self.seconds)
-        speed = f"{trial.ratio:.2f}x" if trial.state == "complete" else trial.state
+        speed = f"{'about ' if trial.comparison is None else ''}{trial.ratio:.2f}x"
+        speed = speed if trial.state == "complete" else trial.state
         self.listener.progress(
             done=done,
             total=self.limits.trials or max(done, round(done / spent)),
