@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 import tokensearch
@@ -71,6 +72,41 @@ def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: block 3 [of 2] does not exist\n  in here.json\n  of run 7\n"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        MemoryError(),
+        RuntimeError(
+            "DefaultCPUAllocator: can't allocate memory: you tried to allocate 6e13 bytes"
+        ),
+        torch.OutOfMemoryError("CUDA out of memory."),
+    ],
+)
+def test_too_little_memory_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    def fail(name: str, model: str, *, rescale: bool) -> None:
+        raise failure
+
+    monkeypatch.setattr(show, "read_policy", fail)
+    result = called("show", "here.json")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: the memory does not suffice; a smaller --batch-size or model may fit\n"
+    )
+
+
+def test_another_failure_is_not_taken_for_one_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, model: str, *, rescale: bool) -> None:
+        raise RuntimeError("mat1 and mat2 cannot be multiplied")
+
+    monkeypatch.setattr(show, "read_policy", fail)
+
+    with pytest.raises(RuntimeError, match="mat1"):
+        CliRunner().invoke(main.app, ["show", "here.json"], catch_exceptions=False)
 
 
 def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

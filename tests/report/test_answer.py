@@ -47,9 +47,9 @@ def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> st
         ),
         (
             "ambiguous",
-            f"Target ambiguous: 0.485x for a pass of 8 images; {TOOK}, 1.0 % under "
+            f"Target too close to call: 0.485x for a pass of 8 images; {TOOK}, 1.0 % under "
             "the target, which is within the noise of the timing. Time it again on a quieter "
-            "machine, or ask for a little less.",
+            "machine, or allow a little more time.",
         ),
         (
             "unreduced",

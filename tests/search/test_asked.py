@@ -102,17 +102,18 @@ def test_the_same_search_again_runs_no_image(tmp_path: Path) -> None:
     assert images_run(tmp_path / "b", "0.7x", store) == 0
 
 
+@pytest.mark.parametrize("trials", [20, 1])
 def test_a_target_out_of_reach_asks_about_the_fastest_schedule_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
 ) -> None:
     asked = listening(monkeypatch)
-    one = session(tmp_path, trials=20, target="0.05x")
+    one = session(tmp_path, trials=trials, target="0.05x")
 
     found = one.run()
 
-    trials = RunFolder(tmp_path).read_trials()
-    assert [trial["origin"] for trial in trials] == ["none", "fastest"]
-    allowed = {trial["schedule_hash"] for trial in trials}
+    tried = RunFolder(tmp_path).read_trials()
+    assert [trial["origin"] for trial in tried] == ["none", "fastest"]
+    allowed = {trial["schedule_hash"] for trial in tried}
     for purpose in ("search", "select", "report"):
         assert asked.about(purpose) <= allowed
     assert (found["result"]["outcome"], found["result"]["exit_code"]) == ("missed", 3)

@@ -55,6 +55,11 @@ class Verbs(TyperGroup):
         except TokensearchError as failure:
             error(str(failure), getattr(failure, "__notes__", ()))
             raise typer.Exit(FAILED) from failure
+        except (MemoryError, RuntimeError) as failure:
+            if not _out_of_memory(failure):
+                raise
+            error("the memory does not suffice; a smaller --batch-size or model may fit")
+            raise typer.Exit(FAILED) from failure
         except KeyboardInterrupt as failure:
             err.print("stopped; a search goes on when the same command is given again")
             raise typer.Exit(INTERRUPTED) from failure
@@ -70,6 +75,12 @@ app = typer.Typer(
 )
 for _verb in VERBS:
     app.command()(_verb)
+
+
+def _out_of_memory(failure: Exception) -> bool:
+    """Whether an allocation failed: torch says so in words on a CPU, by a class on a GPU."""
+    named = type(failure).__name__ in {"MemoryError", "OutOfMemoryError"}
+    return named or "can't allocate memory" in str(failure)
 
 
 def _print_version(wanted: bool) -> None:

@@ -51,7 +51,8 @@ class Searching:
             "--minutes",
             min=0.01,
             max=1e5,
-            help=f"of searching at most; {DEFAULT_MINUTES} if neither this nor --trials is given",
+            help=f"of searching at most, {DEFAULT_MINUTES} if neither this nor --trials is given; "
+            "confirming and quoting what was found come on top",
         ),
     ] = None
     cache_gb: Annotated[

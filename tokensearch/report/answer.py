@@ -35,7 +35,10 @@ def target_sentence(findings: Findings) -> str:
         )
     fastest = findings.answer or _fastest(findings)
     if fastest is None:
-        return f"Target not met: {asked}; nothing but controls was tried, so search longer."
+        return (
+            f"Target not met: {asked}; but for controls, nothing that was confirmed is faster than "
+            f"the un-reduced model, so search longer."
+        )
     who = "the answer" if findings.answer is not None else f"the fastest finalist, {fastest.name},"
     took = f"{who} takes {_times(fastest)}, {_margin(findings, fastest)}"
     match findings.outcome:
@@ -45,8 +48,8 @@ def target_sentence(findings: Findings) -> str:
             return f"Target not met: {asked}; {took}. The front below is the best that was found."
         case "ambiguous":
             return (
-                f"Target ambiguous: {asked}; {took}, which is within the noise of the timing. "
-                f"Time it again on a quieter machine, or ask for a little less."
+                f"Target too close to call: {asked}; {took}, which is within the noise of the "
+                f"timing. Time it again on a quieter machine, or allow a little more time."
             )
 
 

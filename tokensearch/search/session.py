@@ -77,6 +77,7 @@ class Session:
         document = self._document()
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
+        self._check_batch()
         self.folder.create()
         with alone(self.folder):
             return self._run(document, began)
@@ -90,6 +91,11 @@ class Session:
                     f"prefix, width) {one.model.geometry}; {self._spec.name} has "
                     f"{self._spec.geometry}"
                 )
+
+    def _check_batch(self) -> None:
+        """Make one, so that a batch that does not fit in memory leaves nothing behind."""
+        images = self.evaluator().images
+        assert len(images) == self.settings.batch
 
     def _run(self, document: dict[str, Any], began: float) -> Mapping[str, Any]:
         """Search and finish, in a folder that is ours."""
@@ -229,12 +235,13 @@ class Session:
             self.listener.note(line)
         if any(map(search.reaches, [*(one.policy for one in found), *fixed])):
             return True
+        least = min(map(search.forecast.ratio, [*(one.policy for one in found), *fixed]))
         self.listener.caution(
-            f"target {self.settings.target} is out of reach: it takes {search.limit:.2f}x of the "
-            f"un-reduced model, and no schedule of this space nor a preset is predicted within "
-            f"{100 * search.margin:.0f} % of it"
+            f"target {self.settings.target} is out of reach: that is {search.limit:.2f}x of the "
+            f"un-reduced model, and the fastest schedule of this space or published is predicted "
+            f"to take {least:.2f}x, give or take {100 * search.margin:.0f} %"
         )
-        search.try_fixed(("fastest", one.policy) for one in found[:1])
+        search.try_fixed((("fastest", one.policy) for one in found[:1]), always=True)
         return False
 
     def _drawn(self, search: Search) -> Iterator[Policy]:

@@ -77,10 +77,13 @@ class Search:
         """Correct predictions by a timing."""
         self.forecast = self.forecast.learned(policy, comparison.ratio)
 
-    def try_fixed(self, fixed: Iterable[tuple[str, Policy]]) -> None:
-        """Try policies that no sampler proposed, on all images: presets and controls."""
+    def try_fixed(self, fixed: Iterable[tuple[str, Policy]], *, always: bool = False) -> None:
+        """Try policies that no sampler proposed, on all images: presets and controls.
+
+        always  whatever the limits
+        """
         for origin, policy in fixed:
-            if self.known(policy) is None and self.goes_on():
+            if self.known(policy) is None and (always or self.goes_on()):
                 found = self._try(policy, origin, whole=True)
                 self.proposals.add(found, self._worth_of(found))
 
@@ -224,7 +227,7 @@ class Search:
         speed = speed if trial.state == "complete" else trial.state
         self.listener.progress(
             done=done,
-            total=self.limits.trials or max(done, round(done / spent)),
+            total=max(done, self.limits.trials or round(done / spent)),
             seconds_left=max(0.0, self.seconds / spent - self.seconds),
             text=f"{speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
         )
