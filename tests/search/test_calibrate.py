@@ -152,8 +152,21 @@ def test_few_passes_or_a_wide_interval_confirm_nothing(
     assert not any(policy.evidence[0].confirmed for policy in found.policies)
     assert watcher.cautions[-1] == (
         f"{count} of {count} policies are not confirmed here, by too few passes or an interval "
-        f"wider than 5 % either way: allow more --seconds"
+        f"wider than 5 % either way, and keep what was confirmed here before: allow more --seconds"
     )
+
+
+def test_a_timing_that_confirms_nothing_displaces_none_that_does(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy(monkeypatch)
+    once = calibrated(front, timing(), 1.0, Quiet())
+    noisy(monkeypatch, ratio=3.0, low=1.0, high=9.0)
+
+    again = calibrated(once, timing(), 1.0, Quiet())
+
+    kept = {policy.schedule_hash: policy.evidence for policy in again.policies}
+    assert kept == {policy.schedule_hash: policy.evidence for policy in once.policies}
 
 
 def test_a_set_without_policies_is_refused() -> None:

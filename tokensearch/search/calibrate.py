@@ -23,7 +23,7 @@ def calibrated(
 ) -> PolicySet:
     """Return the set with fresh evidence before the old, fastest first.
 
-    Evidence of an equal cell gives way to the fresh.
+    Evidence of an equal cell gives way to the fresh, unless it alone was confirmed.
 
     seconds  of passes, for all policies together
 
@@ -78,7 +78,8 @@ def _warn(found: Mapping[Policy, Comparison], listener: Listener) -> None:
     if unsure:
         listener.caution(
             f"{unsure} of {len(found)} policies are not confirmed here, by too few passes or an "
-            f"interval wider than {100 * WIDEST:.0f} % either way: allow more --seconds"
+            f"interval wider than {100 * WIDEST:.0f} % either way, and keep what was confirmed "
+            f"here before: allow more --seconds"
         )
 
 
@@ -89,7 +90,10 @@ def _confirms(comparison: Comparison) -> bool:
 
 
 def _with(policy: Policy, comparison: Comparison, timing: Timing) -> Policy:
-    """Put what was timed before the evidence of the same accuracies in other cells."""
+    """Put what was timed before the evidence of the same accuracies in other cells.
+
+    A timing that confirms nothing does not displace one of the same cell that does.
+    """
     old = policy.evidence[0]
     fresh = Evidence(
         cell=to_json(timing.cell),
@@ -100,4 +104,6 @@ def _with(policy: Policy, comparison: Comparison, timing: Timing) -> Policy:
         extra={**old.extra, "comparison": {name: asdict(comparison)[name] for name in NOTED}},
     )
     elsewhere = (one for one in policy.evidence if one.cell != fresh.cell)
-    return policy.with_evidence(fresh, *elsewhere)
+    earlier = [one for one in policy.evidence if one.cell == fresh.cell and one.confirmed]
+    best = earlier[0] if earlier and not fresh.confirmed else fresh
+    return policy.with_evidence(best, *elsewhere)
