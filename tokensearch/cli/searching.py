@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tokensearch.policy import Policy
     from tokensearch.search import Limits
 
-# On the bundled model and two CPU cores: about 40 trials, and about seven minutes in all.
+# On the bundled model and two CPU cores: about 100 trials, and about seven minutes in all.
 DEFAULT_MINUTES = 1.75
 
 
