@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from math import log
 
 import numpy as np
@@ -73,7 +74,7 @@ class Forecast:
         ]
         return sum(abs(log(one / at)) < NEARBY for one in alike) >= ENOUGH
 
-    @property
+    @cached_property
     def error(self) -> float:
         """Mean relative error: of each timed policy by what the others say, once they are a few."""
         if len(self.timed) < LEAST_TIMED:

@@ -30,7 +30,7 @@ AT_TARGET = 0.5  # of the weight that lies on the target itself, if there is one
 
 # A gain, in log loss times share of latency, that is not worth a trial: below it what counts is to
 # fill in the front where nothing is lost to speak of. On the demo model 98 % of the reference after
-# 74 evaluations (84 without that order below the least loss), and 23 to 25 of a small space's 25.
+# 74 evaluations (84 without that order below the least loss), and 23 or 24 of a small space's 25.
 LEAST_GAIN, TIE = 0.003, 1e-6
 
 
