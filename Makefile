@@ -6,7 +6,7 @@ PYTHON ?= $(BIN)/python
 .PHONY: help run test check bench soak gpu setup clean
 
 help:
-	@echo "make run    search the bundled model for a policy of half its latency (about 8 minutes)"
+	@echo "make run    search the bundled model for a policy of half its latency (about 7 minutes)"
 	@echo "make test   lint, types, import rules and the fast tests"
 	@echo "make check  the same without the tests"
 	@echo "make bench  benchmarks: they print and never fail"
