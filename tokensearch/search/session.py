@@ -77,10 +77,12 @@ class Session:
         document = self._document()
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
-        self._check_batch()
+        evaluator = self.evaluator()
+        # Made by now, so that a batch that does not fit in memory leaves nothing behind.
+        assert len(evaluator.images) == self.settings.batch
         self.folder.create()
         with alone(self.folder):
-            return self._run(document, began)
+            return self._run(document, began, evaluator)
 
     def _check_neighbours(self) -> None:
         """Refuse schedules that are of another geometry: they say nothing here."""
@@ -92,12 +94,9 @@ class Session:
                     f"{self._spec.geometry}"
                 )
 
-    def _check_batch(self) -> None:
-        """Make one, so that a batch that does not fit in memory leaves nothing behind."""
-        images = self.evaluator().images
-        assert len(images) == self.settings.batch
-
-    def _run(self, document: dict[str, Any], began: float) -> Mapping[str, Any]:
+    def _run(
+        self, document: dict[str, Any], began: float, evaluator: Evaluator
+    ) -> Mapping[str, Any]:
         """Search and finish, in a folder that is ours."""
         before = self.folder.read_run()
         if before is not None:
@@ -109,7 +108,6 @@ class Session:
                 )
                 return before
         self.folder.write_run(document)
-        evaluator = self.evaluator()
         search = self.searched(evaluator)
         result = finish(search, evaluator, document, self.smaller)
         seconds = search.earlier_seconds + time.monotonic() - began
