@@ -203,10 +203,10 @@ def _searched(run: Mapping[str, Any]) -> list[str]:
         *([] if budget["seconds"] is None else [text.duration(budget["seconds"])]),
     ]
     return [
-        f"{text.count(trials['complete'], 'trial')} ran on every image, "
-        f"{text.count(trials['raced'])} were stopped for something faster and better; "
-        f"{text.count(trials['out_of_reach'])} were predicted too slow and not run, "
-        f"{text.count(trials['duplicate'])} proposed twice and not repeated.",
+        f"{text.count(trials['complete'], 'trial')} ran on every image. Stopped for something "
+        f"faster and better: {text.count(trials['raced'])}; predicted too slow and not run: "
+        f"{text.count(trials['out_of_reach'])}; proposed again and not repeated: "
+        f"{text.count(trials['duplicate'])}.",
         f"Predicted latencies are off by {text.percent(result['forecast']['error'])} on average, "
         f"by {text.count(result['forecast']['timed'], 'timing')} of this run.",
         f"The search took {text.duration(result['search_seconds'])}, the run "
