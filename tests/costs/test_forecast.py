@@ -17,10 +17,26 @@ def machine(policy: Policy) -> float:
     return float(1.05 * mac_share(policy) ** 0.8)
 
 
+def timed(ratio: float, reach: float = 0.0) -> Comparison:
+    """A timing whose interval goes so far to both sides, relative to the ratio."""
+    passes = Latency((10.0,), 1), Latency((10.0 * ratio,), 1)
+    return Comparison(*passes, ratio, ratio * (1 - reach), ratio * (1 + reach), 0.95, "faster")
+
+
+def noisy(counts: range, *, own: float = 0.0, noise: float) -> Forecast:
+    """Taught by timings whose intervals tell their noise, of a machine beside the table."""
+    random, forecast = np.random.default_rng(0), Forecast(mac_share, known_error=0.02)
+    for keep in counts:
+        off = random.normal(0, own) + random.normal(0, noise)
+        ratio = mac_share(pruned(keep)) * float(np.exp(off))
+        forecast = forecast.learned(pruned(keep), timed(ratio, 1.96 * noise))
+    return forecast
+
+
 def taught(counts: range) -> Forecast:
     forecast = Forecast(mac_share, known_error=0.15)
     for keep in counts:
-        forecast = forecast.learned(pruned(keep), machine(pruned(keep)))
+        forecast = forecast.learned(pruned(keep), timed(machine(pruned(keep))))
     return forecast
 
 
@@ -40,25 +56,33 @@ def test_timings_correct_what_the_table_gets_wrong() -> None:
 
 
 def test_the_error_is_that_of_policies_left_out() -> None:
-    random = np.random.default_rng(0)
-    forecast = Forecast(mac_share, known_error=0.02)
-    for keep in range(20, 180, 4):
-        noisy = mac_share(pruned(keep)) * float(np.exp(random.normal(0, 0.05)))
-        forecast = forecast.learned(pruned(keep), noisy)
+    forecast = noisy(range(20, 180, 4), own=0.05, noise=0.0)
 
     assert forecast.error == pytest.approx(0.05 * np.sqrt(2 / np.pi), rel=0.3)
+    assert forecast.own_error == forecast.error
+
+
+def test_what_the_timings_noise_adds_is_no_error_of_the_predictions() -> None:
+    """In an hour whose timings err by 7 %, a table may be good all the same."""
+    good = noisy(range(20, 180, 2), noise=0.07)
+    poor = noisy(range(20, 180, 2), own=0.07, noise=0.07)
+
+    assert min(good.error, poor.error) > SURE
+    assert good.own_error < SURE < poor.own_error
+    assert good.knows(pruned(100)) and not poor.knows(pruned(100))
+    assert poor.own_error == pytest.approx(0.07 * np.sqrt(2 / np.pi), rel=0.3)
 
 
 def test_one_timing_moves_a_good_table_little() -> None:
     forecast = Forecast(mac_share, known_error=0.02).learned(
-        pruned(98), 1.2 * mac_share(pruned(98))
+        pruned(98), timed(1.2 * mac_share(pruned(98)))
     )
 
     assert mac_share(pruned(98)) < forecast.ratio(pruned(98)) <= 1.2 * mac_share(pruned(98))
 
 
 def test_the_unreduced_model_is_what_ratios_are_of() -> None:
-    forecast = taught(range(20, 180, 16)).learned(Policy(DEIT), 1.1)
+    forecast = taught(range(20, 180, 16)).learned(Policy(DEIT), timed(1.1))
 
     assert forecast.ratio(Policy(DEIT)) == 1.0
     assert len(forecast.timed) == len(range(20, 180, 16))
@@ -80,13 +104,8 @@ def test_as_long_as_predictions_are_poor_every_timing_teaches() -> None:
 def test_a_timing_is_believed_as_much_as_it_is_surer_than_the_prediction() -> None:
     forecast, policy = Forecast(mac_share, known_error=0.02), pruned(98)
     predicted = forecast.ratio(policy)
-    timed = 1.1 * predicted
+    ratio, equal = 1.1 * predicted, 1.96 * 0.02 / np.sqrt(2 / np.pi)  # as wide as the forecast
 
-    def weighed(reach: float) -> float:
-        passes = Latency((10.0,), 1), Latency((10.0 * timed,), 1)
-        low, high = timed * (1 - reach), timed * (1 + reach)
-        return forecast.weighed(policy, Comparison(*passes, timed, low, high, 0.95, "faster"))
-
-    assert weighed(0.0) == pytest.approx(timed)
-    assert weighed(1.96 * 0.02) == pytest.approx((timed * predicted) ** 0.5, rel=1e-3)
-    assert weighed(1.96 * 0.2) == pytest.approx(predicted, rel=2e-3)
+    assert forecast.weighed(policy, timed(ratio)) == pytest.approx(ratio)
+    assert forecast.weighed(policy, timed(ratio, equal)) == pytest.approx((ratio * predicted) ** 0.5)
+    assert forecast.weighed(policy, timed(ratio, 0.5)) == pytest.approx(predicted, rel=2e-3)

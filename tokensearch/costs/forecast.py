@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import log
+from math import hypot, log, pi, sqrt
 
 import numpy as np
 
@@ -24,6 +24,10 @@ ROUNDS = 4  # of line by noise, and noise by line
 # learn little, as long as the line through all is about as sure as a trial's own timing (2 %).
 ENOUGH, NEARBY, SURE = 2, 0.05, 0.04
 NORMAL = 1.96  # half-widths of 95 % intervals in standard errors
+MEAN_OF_NORMAL = sqrt(2 / pi)  # mean size of normal errors, in standard errors
+# What of an error is the predictions' own at least, however noisy the timings that it was held to:
+# the noise is known from a dozen passes each, and is itself a guess.
+LEAST_OWN = 0.5
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,7 @@ class Forecast:
     known_error: float  # mean relative error of `predict`, as measured beside it
     predicted: tuple[float, ...] = ()  # of the policies that were timed
     timed: tuple[float, ...] = ()
+    noise: tuple[float, ...] = ()  # relative standard error of each timing
     kinds: tuple[frozenset[str], ...] = ()  # the operators of each
     line: tuple[float, float] = field(default=(0.0, 0.0))
 
@@ -44,29 +49,30 @@ class Forecast:
         offset, slope = self.line
         return float(np.exp(offset + (1 + slope) * np.log(self.predict(policy))))
 
-    def learned(self, policy: Policy, ratio: float) -> "Forecast":
-        """Return a forecast that knows that `policy` took `ratio` of the un-reduced model."""
+    def learned(self, policy: Policy, found: Comparison) -> "Forecast":
+        """Return a forecast that knows what `policy` took, beside the un-reduced model."""
         if not policy.reduces:
             return self
-        predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, ratio)
+        predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, found.ratio)
         x, y = np.log(predicted), np.log(timed)
         return replace(
             self,
             predicted=predicted,
             timed=timed,
+            noise=(*self.noise, _standard_error(found)),
             kinds=(*self.kinds, _kinds(policy)),
             line=_line(x, y - x, self.known_error),
         )
 
     def weighed(self, policy: Policy, timed: Comparison) -> float:
         """Return the ratio to expect where there is a timing too: both, by how sure each is."""
-        sure = (timed.high - timed.low) / (2 * NORMAL * timed.ratio)
-        share = self.error**2 / (self.error**2 + sure**2) if sure else 1.0
+        predicted, found = self.own_error / MEAN_OF_NORMAL, _standard_error(timed)
+        share = (predicted / hypot(predicted, found)) ** 2 if found else 1.0
         return float(self.ratio(policy) ** (1 - share) * timed.ratio**share)
 
     def knows(self, policy: Policy) -> bool:
         """Whether predictions are good, and enough policies like this were timed."""
-        if self.error > SURE:
+        if self.own_error > SURE:
             return False
         at, kinds = self.predict(policy), _kinds(policy)
         alike = [
@@ -86,6 +92,19 @@ class Forecast:
             offset, slope = _line(x[rest], (y - x)[rest], self.known_error)
             off.append(abs(np.expm1(offset + (1 + slope) * x[place] - y[place])))
         return float(np.mean(off))
+
+    @property
+    def own_error(self) -> float:
+        """The error without what the noise of the timings adds to it."""
+        if len(self.timed) < LEAST_TIMED:
+            return self.known_error
+        noise = MEAN_OF_NORMAL * float(np.mean(self.noise))
+        return max(LEAST_OWN * self.error, sqrt(max(0.0, self.error**2 - noise**2)))
+
+
+def _standard_error(timed: Comparison) -> float:
+    """Relative to the ratio."""
+    return (timed.high - timed.low) / (2 * NORMAL * timed.ratio)
 
 
 def _kinds(policy: Policy) -> frozenset[str]:

@@ -75,7 +75,7 @@ class Search:
 
     def learn(self, policy: Policy, comparison: Comparison) -> None:
         """Correct predictions by a timing."""
-        self.forecast = self.forecast.learned(policy, comparison.ratio)
+        self.forecast = self.forecast.learned(policy, comparison)
 
     def try_fixed(self, fixed: Iterable[tuple[str, Policy]], *, always: bool = False) -> None:
         """Try policies that no sampler proposed, on all images: presets and controls.
