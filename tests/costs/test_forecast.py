@@ -107,5 +107,7 @@ def test_a_timing_is_believed_as_much_as_it_is_surer_than_the_prediction() -> No
     ratio, equal = 1.1 * predicted, 1.96 * 0.02 / np.sqrt(2 / np.pi)  # as wide as the forecast
 
     assert forecast.weighed(policy, timed(ratio)) == pytest.approx(ratio)
-    assert forecast.weighed(policy, timed(ratio, equal)) == pytest.approx((ratio * predicted) ** 0.5)
+    assert forecast.weighed(policy, timed(ratio, equal)) == pytest.approx(
+        (ratio * predicted) ** 0.5
+    )
     assert forecast.weighed(policy, timed(ratio, 0.5)) == pytest.approx(predicted, rel=2e-3)
