@@ -24,6 +24,8 @@ from tokensearch.errors import RunError
 from tokensearch.policy.file import to_text, write_whole
 
 FORMAT, VERSION = "tokensearch.run", 1
+# What a process may have left that was stopped before it wrote run.json; folders while empty.
+FIRST_FILES, FIRST_FOLDERS = {".lock", ".probe", "costs.json"}, {"policies", "profiles"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class RunFolder:
         write_whole(self.profiles / f"{name}.json", to_text(profile))
 
     def check(self) -> None:
-        """See whether the folder could be written, and leave nothing behind."""
+        """See whether the folder could be written, and is nobody else's; leave nothing behind."""
         try:
             there = next(path for path in (self.path, *self.path.parents) if path.exists())
             reason = None if there.is_dir() else f"{there} is a file"
@@ -113,6 +115,19 @@ class RunFolder:
                 reason = "Permission denied"
         if reason is not None:
             raise RunError(f"run folder {self.path} cannot be written: {reason}")
+        if foreign := self._foreign():
+            raise RunError(
+                f"{self.path} holds {foreign} but no run.json, so it is no run folder; name a new "
+                f"or empty one with --out"
+            )
+
+    def _foreign(self) -> str | None:
+        """Name something in a folder without run.json that no run can have begun with."""
+        if self.run.exists() or not self.path.is_dir():
+            return None
+        return min(
+            (one.name for one in self.path.iterdir() if not _may_be_begun(one)), default=None
+        )
 
     def create(self) -> None:
         """Make the folder, and find out now whether it can be written."""
@@ -149,3 +164,10 @@ class RunFolder:
                 yield json.loads(line)
             except ValueError as error:
                 raise RunError(f"{self.trials} line {number} is not JSON: {error}") from error
+
+
+def _may_be_begun(path: Path) -> bool:
+    """Whether a run leaves this before it writes run.json."""
+    if path.name in FIRST_FOLDERS:
+        return path.is_dir() and not any(path.iterdir())
+    return path.name in FIRST_FILES

@@ -28,7 +28,7 @@ class Watch(Quiet):
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.searching = False
-        self.ended: dict[int, float] = {}
+        self.ended: list[float] = []  # of trial 1 and those after
 
     def stage(self, title: str, *, unit: str = "") -> None:
         """Note when the trials begin."""
@@ -37,7 +37,7 @@ class Watch(Quiet):
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
         """Note the time of a trial's end."""
         if self.searching:
-            self.ended[done] = time.monotonic() - self.began
+            self.ended.append(time.monotonic() - self.began)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ def default_seconds(bench: Bench, seed: int) -> float | None:
             points.append(Point(worth_of(trial.accuracy.kl), ratio(policy)))
             share = hypervolume(points, reference=WORST) / bench.reference_volume
             if share >= WANTED:
-                return watch.ended.get(trial.number + 1)
+                return watch.ended[trial.number - 1]
     return None
 
 

@@ -14,6 +14,8 @@ from tests.search.tiny import CONFIG
 from tokensearch.cli.main import app
 from tokensearch.costs.forecast import Forecast
 from tokensearch.policy import load, load_set, mac_share, save_set
+from tokensearch.report.findings import SEARCHED
+from tokensearch.report.text import short
 from tokensearch.run_folder import RunFolder
 
 FACTORY = "tests.search.tiny:model"
@@ -154,6 +156,10 @@ def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
     assert result.stdout.endswith(f"front  {front}, written in place (--out names another file)\n")
     after = load_set(front).policies
     assert {policy.schedule_hash for policy in after} == set(before)
+    for policy in after:
+        origin = policy.provenance["origin"]
+        name = short(policy.schedule_hash) if origin in SEARCHED else origin
+        assert (name if policy.reduces else "un-reduced") in result.stdout
     for policy in after:
         assert policy.evidence[1:] == before[policy.schedule_hash].evidence
         assert policy.evidence[0].cell["batch"] == 3

@@ -167,6 +167,22 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("place", ["notes.txt", "policies/mine.json", "trials.jsonl"])
+def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path: Path, place: str) -> None:
+    mine = tmp_path / place
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_text("mine")
+
+    result = called("run", "--out", str(tmp_path))
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tmp_path} holds {place.split('/')[0]} but no run.json, so it is no run folder; "
+        f"name a new or empty one with --out\n"
+    )
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+
+
 @pytest.mark.parametrize(
     ("option", "value"),
     [

@@ -69,7 +69,8 @@ def test_what_the_timings_noise_adds_is_no_error_of_the_predictions() -> None:
 
     assert min(good.error, poor.error) > SURE
     assert good.own_error < SURE < poor.own_error
-    assert good.knows(pruned(100)) and not poor.knows(pruned(100))
+    assert good.knows(pruned(100))
+    assert not poor.knows(pruned(100))
     assert poor.own_error == pytest.approx(0.07 * np.sqrt(2 / np.pi), rel=0.3)
 
 

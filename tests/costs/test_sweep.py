@@ -154,10 +154,25 @@ def test_a_listener_hears_how_far_a_sweep_is() -> None:
 
     from tokensearch.costs.sweep import swept
 
-    swept(SyntheticMachine(slope), design(), cell=CELL, seconds=20, seed=0, listener=Watcher())
+    swept(SyntheticMachine(slope), design(), cell=CELL, seconds=60, seed=0, listener=Watcher())
 
-    assert heard[-1] == (20, 20)
+    assert heard[-1] == (60, 60)
     assert heard == sorted(heard)
+
+
+def test_a_listener_is_not_told_of_the_end_before_every_trial_was_timed() -> None:
+    heard: list[tuple[int, int]] = []
+
+    class Watcher:
+        def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+            heard.append((done, total))
+
+    from tokensearch.costs.sweep import swept
+
+    swept(SyntheticMachine(slope), design(), cell=CELL, seconds=2, seed=0, listener=Watcher())
+
+    assert len(heard) == 8
+    assert [done == total for done, total in heard] == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize("seed", range(8))

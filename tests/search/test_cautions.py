@@ -31,7 +31,9 @@ def at_speed(found: Comparison, baseline_ms: float) -> Comparison:
     return replace(found, **sides)
 
 
-def result_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch, *, slower: float) -> Any:
+def result_of_a_run(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, *, slower: float, target: str = "1000s"
+) -> Any:
     """A run whose every comparison finds the machine slower than the one before."""
     times: list[Comparison] = []
 
@@ -42,7 +44,7 @@ def result_of_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch, *, slower: fl
 
     monkeypatch.setattr(Evaluator, "time", timed)
     monkeypatch.setattr(outcome, "_profile", lambda *_: None)  # takes seconds, changes nothing
-    document = tiny.session(folder, trials=4).run()
+    document = tiny.session(folder, trials=4, target=target).run()
     return document["result"]
 
 
@@ -63,6 +65,19 @@ def test_a_run_whose_baseline_kept_its_speed_has_no_such_caution(
 
     assert Caution.MOVED_BASELINE.value not in result["cautions"]
     assert result["baseline_moved"] == {"search": 0.0, "finalists": 0.0}
+
+
+def test_a_baseline_that_changed_before_the_controls_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = at_speed(tiny.promised(0.5), 13.0)
+    monkeypatch.setattr(tiny.Unclocked, "time_model", lambda *_: slow)
+
+    result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.0, target="0.9x")
+
+    assert [rival["kind"] for rival in result["rivals"]] == ["resolution"]
+    assert Caution.MOVED_BASELINE.value in result["cautions"]
+    assert result["baseline_moved"] == {"search": 0.0, "finalists": pytest.approx(0.3)}
 
 
 def timed(policy: Policy, monkeypatch: pytest.MonkeyPatch, **cell: Any) -> tuple[Any, Any]:

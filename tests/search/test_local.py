@@ -12,7 +12,7 @@ import pytest
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
 from tokensearch.search import load_space
-from tokensearch.search.local import LocalSampler, Tried, front_of, gains, tried
+from tokensearch.search.local import LocalSampler, Tried, counted_from, front_of, gains, tried
 from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS
 from tokensearch.search.surrogate import Surrogate, features
 
@@ -67,7 +67,7 @@ def local(known: list[Tried], *, limit: float = 1.0, seed: int = 0) -> LocalSamp
 def test_the_surrogate_orders_schedules_that_it_has_not_seen() -> None:
     random = Random(0)
     known, new = [seen(drawn(random)) for _ in range(80)], [drawn(random) for _ in range(100)]
-    surrogate = Surrogate(np.random.default_rng(0))
+    surrogate = Surrogate()
     surrogate.fit(
         [one.features for one in known], np.array([one.log_loss for one in known]), np.zeros(80)
     )
@@ -81,7 +81,7 @@ def test_the_surrogate_orders_schedules_that_it_has_not_seen() -> None:
 
 def test_the_surrogate_is_sure_of_what_it_has_seen_and_not_of_what_it_has_not() -> None:
     near = [Policy(DEIT, (Prune(3, keep),)) for keep in range(60, 180, 10)]
-    surrogate = Surrogate(np.random.default_rng(0))
+    surrogate = Surrogate()
     surrogate.fit(
         [features(one) for one in near], np.array([log_loss(one) for one in near]), np.zeros(12)
     )
@@ -119,6 +119,17 @@ def test_what_is_below_the_least_loss_that_counts_is_no_gain() -> None:
 
     assert coarse[0] == pytest.approx(0.0, abs=1e-12)
     assert fine[0] > 0.5
+
+
+def test_losses_are_counted_from_the_least_that_matters_or_from_the_finest() -> None:
+    one = replace(seen(Policy(DEIT)), log_loss=log(1e-5 + FINEST_LOSS), noise=0.5)
+
+    finest = counted_from(one, FINEST_LOSS, finest=FINEST_LOSS)
+    coarse = counted_from(one, LEAST_LOSS, finest=FINEST_LOSS)
+
+    assert (finest.log_loss, finest.noise) == pytest.approx((one.log_loss, 0.5))
+    assert coarse.log_loss == pytest.approx(log(1e-5 + LEAST_LOSS))
+    assert coarse.noise == pytest.approx(0.5 * 1e-5 / (1e-5 + LEAST_LOSS), rel=1e-3)
 
 
 def test_a_target_draws_the_search_to_itself() -> None:

@@ -11,14 +11,14 @@ LOOKS = IMAGES // BLOCK - 1
 
 
 def divergences(generator: torch.Generator, scale: float = 1.0) -> Tensor:
-    """Worths as divergences make them: none above 0, a few images most of the sum."""
-    return -scale * torch.empty(IMAGES, dtype=torch.float64).log_normal_(-6, 2, generator=generator)
+    """Losses as divergences make them: a few images most of the sum."""
+    return scale * torch.empty(IMAGES, dtype=torch.float64).log_normal_(-6, 2, generator=generator)
 
 
-def images_run(worths: Tensor, rival: Tensor) -> int:
+def images_run(losses: Tensor, rival: Tensor) -> int:
     """Images after which a race ends."""
     for seen in range(BLOCK, IMAGES, BLOCK):
-        if proven_worse(worths[:seen], rival, looks=LOOKS):
+        if proven_worse(losses[:seen], rival, looks=LOOKS):
             return seen
     return IMAGES
 
@@ -34,7 +34,7 @@ def test_what_is_no_worse_is_stopped_at_most_as_often_as_promised() -> None:
 
 def test_of_right_answers_as_well() -> None:
     generator = torch.Generator().manual_seed(1)
-    races = (torch.rand(2, IMAGES, generator=generator) < 0.97 for _ in range(RACES))
+    races = (torch.rand(2, IMAGES, generator=generator) > 0.97 for _ in range(RACES))
 
     stopped = sum(images_run(one.double(), other.double()) < IMAGES for one, other in races)
 
@@ -44,14 +44,14 @@ def test_of_right_answers_as_well() -> None:
 def test_what_diverges_five_times_as_far_is_stopped_early() -> None:
     generator = torch.Generator().manual_seed(2)
     runs = [
-        images_run(5 * worths, worths) for worths in (divergences(generator) for _ in range(100))
+        images_run(5 * losses, losses) for losses in (divergences(generator) for _ in range(100))
     ]
 
     assert sum(runs) / len(runs) < IMAGES / 2
 
 
 def test_nothing_is_stopped_before_the_first_look() -> None:
-    awful = torch.full((FIRST_LOOK,), -10.0)
+    awful = torch.full((FIRST_LOOK,), 10.0)
 
     assert not proven_worse(awful[:-1], torch.zeros(FIRST_LOOK), looks=LOOKS)
     assert proven_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS)
@@ -67,10 +67,18 @@ def test_ranks_are_those_of_the_textbook() -> None:
 
 
 def test_what_is_worse_on_most_images_and_better_in_the_mean_goes_on() -> None:
-    lead = torch.full((64,), 0.1)
-    lead[0] = -100.0
+    rival = torch.full((64,), 0.1)
+    rival[0] = 100.0
 
-    assert not proven_worse(-lead, torch.zeros(64), looks=LOOKS)
+    assert not proven_worse(10 * rival.clamp(max=0.1), rival, looks=LOOKS)
+
+
+def test_what_is_worse_by_little_goes_on() -> None:
+    """Images may differ consistently by what the next few of them make good."""
+    rival = divergences(torch.Generator().manual_seed(3))
+
+    assert images_run(1.4 * rival, rival) == IMAGES
+    assert images_run(1.6 * rival, rival) == FIRST_LOOK
 
 
 def test_equal_answers_are_never_worse() -> None:

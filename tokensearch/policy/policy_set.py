@@ -31,17 +31,19 @@ class PolicySet:
         target = parse_target(latency) if isinstance(latency, str) else latency
         under = [policy for policy in self.policies if _meets(policy.evidence[0], target)]
         if not under:
-            fastest = (
-                min(policy.evidence[0].median_ms for policy in self.policies)
-                if self.policies
-                else None
-            )
-            known = "the set is empty" if fastest is None else f"the fastest takes {fastest:.3g} ms"
-            raise NoPolicyError(f"no policy of the set meets {target}; {known}")
+            raise NoPolicyError(f"no policy of the set meets {target}; {self._fastest()}")
         return max(
             under,
             key=lambda policy: (worth_of(policy.evidence[0]), -policy.evidence[0].median_ms),
         )
+
+    def _fastest(self) -> str:
+        """Say what could be asked for."""
+        if not self.policies:
+            return "the set is empty"
+        one = min((policy.evidence[0] for policy in self.policies), key=lambda one: one.median_ms)
+        share = one.median_ms / float(one.baseline["median_ms"])
+        return f"the fastest takes {one.median_ms:.3g} ms, {share:.2f}x of the un-reduced model"
 
 
 def worth_of(evidence: Evidence) -> float:

@@ -136,7 +136,9 @@ def _finalists(source: _Source) -> str:
     note = (
         "Each was timed afresh, in turn with the un-reduced model. Answer and front were chosen on "
         "`select`; `report` had no part in it. KL is the mean divergence from the "
-        "un-reduced model. " + tables.random_note()
+        "un-reduced model. The verdict is what the ratio's whole interval proves: faster or "
+        "slower where it leaves out 1, same where it stays close to 1, else ambiguous. "
+        + tables.random_note()
     )
     return f"{note}\n\n{to_markdown(tables.finalist_table(source.findings))}"
 

@@ -12,17 +12,17 @@ def cautions(finalists: Sequence[Finalist], others: Sequence[Rival] = ()) -> lis
     """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
     timed = [one.comparison for one in finalists] + [one.comparison for one in others]
     found = {caution for one in timed for caution in one.cautions}
-    if _sentinel(finalists).drifted:
+    if _sentinel([*finalists, *others]).drifted:
         found.add(Caution.MOVED_BASELINE)
     return sorted(caution.value for caution in found)
 
 
-def moved(timed: Iterable[Finalist | Trial]) -> float:
+def moved(timed: Iterable[Finalist | Rival | Trial]) -> float:
     """Share by which the un-reduced model's speed changed between them."""
     return _sentinel(timed).moved
 
 
-def _sentinel(timed: Iterable[Finalist | Trial]) -> Sentinel:
+def _sentinel(timed: Iterable[Finalist | Rival | Trial]) -> Sentinel:
     """Return how the un-reduced model fared beside each of them; some trials were not timed."""
     comparisons = [one.comparison for one in timed]
     return Sentinel([one.baseline for one in comparisons if one is not None])

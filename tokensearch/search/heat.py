@@ -8,7 +8,7 @@ from torch import Tensor
 from tokensearch.data.splits import Split
 from tokensearch.evaluate import Answers, accuracy, joined, per_image
 from tokensearch.measure import Budget
-from tokensearch.policy import Objective, Policy, worth
+from tokensearch.policy import Objective, Policy, most, worth
 from tokensearch.records import Accuracy, Comparison, Trial, TrialState, to_json
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.racing import proven_worse
@@ -45,9 +45,7 @@ class Heat:
         for found in self._grown(policy):
             if len(found) == len(self._split):
                 break
-            if rival is not None and proven_worse(
-                per_image(found, self._split, self.objective), rival, looks=looks
-            ):
+            if rival is not None and proven_worse(self._lost(found), rival, looks=looks):
                 return "raced", accuracy(found, self._split)
         return "complete", accuracy(found, self._split)
 
@@ -63,13 +61,15 @@ class Heat:
         return self.evaluator.time(policy, TRIAL_BUDGET if policy.reduces else FIRST_BUDGET)
 
     def _rival(self, predicted: float) -> Tensor | None:
-        """What images add to the worth of the best that is surely faster; None if nothing is."""
+        """What the best that is surely faster loses on each image; None if nothing is."""
         faster = self._faster(predicted)
         if not faster:
             return None
         best = max(faster, key=lambda one: worth_of(one.trial.accuracy, self.objective))
-        found = self.evaluator.answering.answers(best.policy, "search")
-        return per_image(found, self._split, self.objective)
+        return self._lost(self.evaluator.answering.answers(best.policy, "search"))
+
+    def _lost(self, found: Answers) -> Tensor:
+        return most(self.objective) - per_image(found, self._split, self.objective)
 
     def _faster(self, predicted: float) -> list[Ran]:
         return [one for one in self.before if self.ratio(one) * (1 + self.margin) < predicted]

@@ -64,7 +64,7 @@ def finish(
         "trials": _counts(search),
         "baseline_moved": {
             "search": moved(search.trials),
-            "finalists": moved(finalists),
+            "finalists": moved([*finalists, *others]),
         },
         "forecast": {"error": search.forecast.error, "timed": len(search.forecast.timed)},
     }

@@ -10,25 +10,30 @@ from statistics import NormalDist
 import torch
 from torch import Tensor
 
-# That none of the looks stops a policy whose images could as well be the rival's. One that is worse
-# on most images and better on the few that hold most of the sum may still be stopped before those.
+# That none of the looks stops a policy whose images could as well be the rival's.
 LEVEL = 0.95
+# Times a rival's loss that must be proven. One that is a little worse on most images is often the
+# better on the few that hold most of the sum: of the 41 in a small space that lose less than the
+# best that is surely faster, a factor of 1 stopped one, this one none, for 11 % more images.
+CLEARLY = 1.5
 FIRST_LOOK = 32  # images: of the ranks of fewer the normal distribution is a poor picture
 
 
-def proven_worse(worths: Tensor, rival: Tensor, *, looks: int, level: float = LEVEL) -> bool:
-    """Whether the images so far prove a rival better: in the mean, and by their signed ranks.
+def proven_worse(losses: Tensor, rival: Tensor, *, looks: int, level: float = LEVEL) -> bool:
+    """Whether the images so far prove a rival clearly better, and it is so in the mean.
 
-    worths  (M,) what each image adds to the policy's worth
-    rival   (M,) or more, what it adds to the rival's
+    losses  (M,) what the policy loses on each image
+    rival   (M,) or more, what the rival loses on each
     looks   how often this is asked in all: each may err by its share alone (Bonferroni)
 
-    Ranks, since a few images hold most of any divergence and would hide the rest from a test of
-    means. Source: Wilcoxon 1945, by the normal approximation, images that do not differ left out.
+    By signed ranks, since a few images hold most of any divergence and would hide the rest from a
+    test of means. Source: Wilcoxon 1945, by the normal approximation, images that do not differ
+    left out.
     """
-    lead = rival[: len(worths)].double() - worths.double()
-    if len(lead) < FIRST_LOOK or lead.mean() <= 0:
+    mine, theirs = losses.double(), rival[: len(losses)].double()
+    if len(mine) < FIRST_LOOK or mine.mean() <= theirs.mean():
         return False
+    lead = mine - CLEARLY * theirs
     ranks = _ranks(lead[lead != 0].abs())
     signed = (ranks * lead[lead != 0].sign()).sum()
     z = NormalDist().inv_cdf(1 - (1 - level) / looks)

@@ -183,7 +183,8 @@ class Session:
         if not self._reaches(search, fixed.values()):
             search.searched_seconds = search.seconds
             return search
-        self.listener.stage(f"searching, {len(trials)} trials so far")
+        title = f"searching, {len(trials)} trials so far"
+        self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed(fixed.items())
         search.try_drawn(self._drawn(search))
         if not search.proposals.seeded:

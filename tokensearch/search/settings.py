@@ -44,3 +44,16 @@ class Limits:
         shares = [0.0 if self.trials is None else trials / self.trials]
         shares.append(0.0 if self.seconds is None else seconds / self.seconds)
         return max(shares)
+
+    @property
+    def unit(self) -> str:
+        """What `progress` counts in."""
+        return "trials" if self.trials is not None or self.seconds is None else "s"
+
+    def progress(self, *, trials: int, seconds: float) -> tuple[int, int]:
+        """How far a search is, of how much: of trials where they are limited, else of seconds."""
+        if self.unit == "trials":
+            return trials, max(trials, self.trials or 0)
+        assert self.seconds is not None  # by the unit
+        most = max(1, round(self.seconds))
+        return min(round(seconds), most), most

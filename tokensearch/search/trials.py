@@ -225,9 +225,10 @@ class Search:
         spent = self.limits.spent(trials=done, seconds=self.seconds)
         speed = f"{'about ' if trial.comparison is None else ''}{trial.ratio:.2f}x"
         speed = speed if trial.state == "complete" else trial.state
+        at, of = self.limits.progress(trials=done, seconds=self.seconds)
         self.listener.progress(
-            done=done,
-            total=max(done, self.limits.trials or round(done / spent)),
+            done=at,
+            total=of,
             seconds_left=max(0.0, self.seconds / spent - self.seconds),
-            text=f"{speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
+            text=f"trial {done}: {speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
         )
