@@ -33,7 +33,7 @@ class Caution(StrEnum):
     COARSE_CLOCK = "a pass is too short for the clock: time a larger batch"
     PROFILER_DISAGREES = "the profiler and the clock disagree: trust the clock"
     MOVED_BASELINE = (
-        "the un-reduced model's speed changed between finalists: compare ratios, not milliseconds"
+        "the un-reduced model's speed changed between timings: compare ratios, not milliseconds"
     )
     UNLIKE_ITSELF = "the un-reduced model differed from itself: repeat on a quieter machine"
 

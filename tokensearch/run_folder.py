@@ -25,7 +25,7 @@ from tokensearch.policy.file import to_text, write_whole
 
 FORMAT, VERSION = "tokensearch.run", 1
 # What a process may have left that was stopped before it wrote run.json; folders while empty.
-FIRST_FILES, FIRST_FOLDERS = {".lock", ".probe", "costs.json"}, {"policies", "profiles"}
+FIRST_FILES, FIRST_FOLDERS = (".lock", ".probe", ".run.json.*.part"), ("policies", "profiles")
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,7 @@ class RunFolder:
 
     def create(self) -> None:
         """Make the folder, and find out now whether it can be written."""
+        self.check()
         try:
             self.policies.mkdir(parents=True, exist_ok=True)
             self.profiles.mkdir(exist_ok=True)
@@ -170,4 +171,4 @@ def _may_be_begun(path: Path) -> bool:
     """Whether a run leaves this before it writes run.json."""
     if path.name in FIRST_FOLDERS:
         return path.is_dir() and not any(path.iterdir())
-    return path.name in FIRST_FILES
+    return any(path.match(name) for name in FIRST_FILES)

@@ -28,7 +28,7 @@ class Watch(Quiet):
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.searching = False
-        self.ended: list[float] = []  # of trial 1 and those after
+        self.ended: list[float] = []  # of every trial
 
     def stage(self, title: str, *, unit: str = "") -> None:
         """Note when the trials begin."""
@@ -73,7 +73,7 @@ def default_seconds(bench: Bench, seed: int) -> float | None:
             points.append(Point(worth_of(trial.accuracy.kl), ratio(policy)))
             share = hypervolume(points, reference=WORST) / bench.reference_volume
             if share >= WANTED:
-                return watch.ended[trial.number - 1]
+                return watch.ended[trial.number]
     return None
 
 

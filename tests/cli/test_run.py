@@ -10,6 +10,7 @@ from tests.search.tiny import CONFIG
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.policy import load, load_set
+from tokensearch.run_folder import RunFolder
 
 FACTORY = "tests.search.tiny:model"
 SHORT = ("--trials", "4", "--minutes", "0.2", "--images", "24,20,20", "--batch-size", "2")
@@ -165,6 +166,15 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     assert result.stderr == (
         f"error: run folder {tmp_path / 'file' / 'run'} cannot be written: {reason}\n"
     )
+
+
+def test_a_folder_that_a_run_had_only_begun_is_gone_on_from(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create()
+    for name in (".lock", ".run.json.123.part"):
+        (tmp_path / name).write_text("")
+
+    folder.create()
 
 
 @pytest.mark.parametrize("place", ["notes.txt", "policies/mine.json", "trials.jsonl"])

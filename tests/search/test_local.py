@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from math import log
 from random import Random
+from typing import Any
 
 import numpy as np
 import optuna
@@ -12,7 +13,15 @@ import pytest
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
 from tokensearch.search import load_space
-from tokensearch.search.local import LocalSampler, Tried, counted_from, front_of, gains, tried
+from tokensearch.search.local import (
+    LEAST_GAIN,
+    LocalSampler,
+    Tried,
+    counted_from,
+    front_of,
+    gains,
+    tried,
+)
 from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS
 from tokensearch.search.surrogate import Surrogate, features
 
@@ -108,17 +117,52 @@ def test_expected_gains_are_those_of_many_throws() -> None:
         assert found[place] == pytest.approx(gain.mean(), rel=0.05)
 
 
-def test_what_is_below_the_least_loss_that_counts_is_no_gain() -> None:
+def test_a_loss_below_none_is_no_gain() -> None:
     known = [seen(Policy(DEIT)), seen(Policy(DEIT, (Prune(3, 190),)))]
-    perfect = replace(known[1], log_loss=log(LEAST_LOSS), ratio=0.5)
-
+    perfect = replace(known[1], log_loss=log(LEAST_LOSS), ratio=0.5)  # of a loss of 0
     guess = np.array([0.6]), np.array([-9.0]), np.array([1.0])
 
-    coarse = gains([*known, perfect], *guess, limit=1.0, least=LEAST_LOSS)
-    fine = gains([*known, perfect], *guess, limit=1.0, least=FINEST_LOSS)
+    found = gains([*known, perfect], *guess, limit=1.0, least=LEAST_LOSS)
 
-    assert coarse[0] == pytest.approx(0.0, abs=1e-12)
-    assert fine[0] > 0.5
+    assert found[0] == pytest.approx(0.0, abs=1e-12)
+
+
+def test_what_is_far_below_the_least_loss_gains_little_until_nothing_else_does() -> None:
+    known = [seen(Policy(DEIT)), seen(Policy(DEIT, (Prune(3, 190),)))]
+    good = replace(known[1], log_loss=log(1e-5 + FINEST_LOSS), ratio=0.5)
+
+    def gain(least: float) -> float:
+        """Of a loss of 1e-8 as fast as that of 1e-5."""
+        counted = [counted_from(one, least, finest=FINEST_LOSS) for one in (*known, good)]
+        guess = np.array([0.5]), np.array([log(1e-8 + least)]), np.array([1e-6])
+        return float(gains(counted, *guess, limit=1.0, least=least)[0])
+
+    assert gain(LEAST_LOSS) < 2 * LEAST_GAIN
+    assert gain(FINEST_LOSS) > 100 * LEAST_GAIN
+
+
+@pytest.mark.parametrize(
+    ("coarse", "finest", "chosen"),
+    [
+        (2 * LEAST_GAIN, FINEST_LOSS, LEAST_LOSS),
+        (LEAST_GAIN / 2, FINEST_LOSS, FINEST_LOSS),
+        (LEAST_GAIN / 2, LEAST_LOSS, LEAST_LOSS),  # shares have one level
+    ],
+)
+def test_finer_losses_decide_once_no_gain_is_worth_a_trial(
+    monkeypatch: pytest.MonkeyPatch, coarse: float, finest: float, chosen: float
+) -> None:
+    sampler = LocalSampler(
+        SPACE, DEIT, known=list, ratio=mac_share, limit=lambda: 1.0, finest=finest, seed=0
+    )
+
+    def fittest(self: LocalSampler, *asked: Any) -> list[tuple[float, dict[str, float]]]:
+        least = asked[-1]
+        return [(coarse if least == LEAST_LOSS else 5.0, {"level": least})]
+
+    monkeypatch.setattr(LocalSampler, "_fittest", fittest)
+
+    assert sampler._evolved([seen(Policy(DEIT))], [], set()) == {"level": chosen}
 
 
 def test_losses_are_counted_from_the_least_that_matters_or_from_the_finest() -> None:

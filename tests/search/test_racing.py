@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.search.answering import BLOCK
-from tokensearch.search.racing import FIRST_LOOK, _ranks, proven_worse
+from tokensearch.search.racing import CLEARLY, FIRST_LOOK, _ranks, proven_worse
 
 IMAGES, RACES = 256, 400
 LOOKS = IMAGES // BLOCK - 1
@@ -15,17 +15,17 @@ def divergences(generator: torch.Generator, scale: float = 1.0) -> Tensor:
     return scale * torch.empty(IMAGES, dtype=torch.float64).log_normal_(-6, 2, generator=generator)
 
 
-def images_run(losses: Tensor, rival: Tensor) -> int:
+def images_run(losses: Tensor, rival: Tensor, times: float = CLEARLY) -> int:
     """Images after which a race ends."""
     for seen in range(BLOCK, IMAGES, BLOCK):
-        if proven_worse(losses[:seen], rival, looks=LOOKS):
+        if proven_worse(losses[:seen], rival, looks=LOOKS, times=times):
             return seen
     return IMAGES
 
 
-def test_what_is_no_worse_is_stopped_at_most_as_often_as_promised() -> None:
+def test_what_is_not_clearly_worse_is_stopped_at_most_as_often_as_promised() -> None:
     generator = torch.Generator().manual_seed(0)
-    races = [(divergences(generator), divergences(generator)) for _ in range(RACES)]
+    races = [(CLEARLY * divergences(generator), divergences(generator)) for _ in range(RACES)]
 
     stopped = sum(images_run(one, other) < IMAGES for one, other in races)
 
@@ -36,9 +36,16 @@ def test_of_right_answers_as_well() -> None:
     generator = torch.Generator().manual_seed(1)
     races = (torch.rand(2, IMAGES, generator=generator) > 0.97 for _ in range(RACES))
 
-    stopped = sum(images_run(one.double(), other.double()) < IMAGES for one, other in races)
+    stopped = sum(images_run(one.double(), other.double(), 1) < IMAGES for one, other in races)
 
     assert stopped <= 0.05 * RACES
+
+
+def test_a_model_that_errs_often_does_not_keep_a_race_from_ending() -> None:
+    """Wrong answers are mostly the model's own, and say nothing for a schedule."""
+    dice = torch.rand(IMAGES, generator=torch.Generator().manual_seed(4))
+
+    assert images_run((dice < 0.42).double(), (dice < 0.28).double(), 1) < IMAGES
 
 
 def test_what_diverges_five_times_as_far_is_stopped_early() -> None:
@@ -54,7 +61,7 @@ def test_nothing_is_stopped_before_the_first_look() -> None:
     awful = torch.full((FIRST_LOOK,), 10.0)
 
     assert not proven_worse(awful[:-1], torch.zeros(FIRST_LOOK), looks=LOOKS)
-    assert proven_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS)
+    assert proven_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS, times=CLEARLY)
 
 
 def test_ranks_are_those_of_the_textbook() -> None:
@@ -70,7 +77,7 @@ def test_what_is_worse_on_most_images_and_better_in_the_mean_goes_on() -> None:
     rival = torch.full((64,), 0.1)
     rival[0] = 100.0
 
-    assert not proven_worse(10 * rival.clamp(max=0.1), rival, looks=LOOKS)
+    assert not proven_worse(10 * rival.clamp(max=0.1), rival, looks=LOOKS, times=CLEARLY)
 
 
 def test_what_is_worse_by_little_goes_on() -> None:

@@ -152,6 +152,6 @@ def _predicts(table: CostTable, policy: Policy) -> bool:
 
 def _tell(listener: Listener, elapsed_s: float, seconds: float, rounds: int) -> None:
     most = max(seconds, elapsed_s * LEAST_ROUNDS / rounds)  # a slow model's rounds go on beyond
-    done, total = min(round(elapsed_s), round(most)), round(most)
+    done, total = min(round(elapsed_s), round(most)), max(1, round(most))
     text = f"{PASSES_PER_ROUND * rounds} passes"
     listener.progress(done=done, total=total, seconds_left=max(0.0, most - elapsed_s), text=text)

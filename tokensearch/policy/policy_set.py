@@ -31,19 +31,20 @@ class PolicySet:
         target = parse_target(latency) if isinstance(latency, str) else latency
         under = [policy for policy in self.policies if _meets(policy.evidence[0], target)]
         if not under:
-            raise NoPolicyError(f"no policy of the set meets {target}; {self._fastest()}")
+            raise NoPolicyError(f"no policy of the set meets {target}; {self._nearest(target)}")
         return max(
             under,
             key=lambda policy: (worth_of(policy.evidence[0]), -policy.evidence[0].median_ms),
         )
 
-    def _fastest(self) -> str:
+    def _nearest(self, target: Target) -> str:
         """Say what could be asked for."""
         if not self.policies:
             return "the set is empty"
-        one = min((policy.evidence[0] for policy in self.policies), key=lambda one: one.median_ms)
+        found = [policy.evidence[0] for policy in self.policies]
+        one = min(found, key=lambda one: one.median_ms / _limit_ms(one, target))
         share = one.median_ms / float(one.baseline["median_ms"])
-        return f"the fastest takes {one.median_ms:.3g} ms, {share:.2f}x of the un-reduced model"
+        return f"the fastest takes {one.median_ms:.3g} ms, {share:.3f}x of the un-reduced model"
 
 
 def worth_of(evidence: Evidence) -> float:
@@ -56,5 +57,9 @@ def worth_of(evidence: Evidence) -> float:
 
 
 def _meets(evidence: Evidence, target: Target) -> bool:
+    return evidence.median_ms <= _limit_ms(evidence, target)
+
+
+def _limit_ms(evidence: Evidence, target: Target) -> float:
     baseline_ms, batch = float(evidence.baseline["median_ms"]), int(evidence.cell["batch"])
-    return evidence.median_ms <= target.limit_ms(batch=batch, baseline_ms=baseline_ms)
+    return target.limit_ms(batch=batch, baseline_ms=baseline_ms)

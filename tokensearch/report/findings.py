@@ -114,7 +114,7 @@ class Findings:
     lead: Lead | None  # of the answer over the best preset; None where nobody compared them
     rivals: tuple[Rival, ...]
     cautions: tuple[str, ...]
-    moved: float  # share by which the un-reduced model's speed changed between finalists
+    moved: float  # share by which the un-reduced model's speed changed, finalists and controls
 
     @property
     def measure(self) -> str:

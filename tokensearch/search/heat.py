@@ -11,7 +11,7 @@ from tokensearch.measure import Budget
 from tokensearch.policy import Objective, Policy, most, worth
 from tokensearch.records import Accuracy, Comparison, Trial, TrialState, to_json
 from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.racing import proven_worse
+from tokensearch.search.racing import CLEARLY, proven_worse
 
 # Pairs of a trial: enough to teach a forecast; finalists get more. Without warm-up, which took a
 # third of the passes: a median bears a slow first one. The un-reduced model's own trial is warm,
@@ -40,12 +40,14 @@ class Heat:
 
     def raced(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
         """Ask about block after block, until the end or until it is proven not to be worth it."""
-        rival = self._rival(predicted)
+        rival, times = self._rival(predicted), CLEARLY if self.objective == "kl" else 1.0
         looks = self.evaluator.answering.blocks("search") - 1
         for found in self._grown(policy):
             if len(found) == len(self._split):
                 break
-            if rival is not None and proven_worse(self._lost(found), rival, looks=looks):
+            if rival is not None and proven_worse(
+                self._lost(found), rival, looks=looks, times=times
+            ):
                 return "raced", accuracy(found, self._split)
         return "complete", accuracy(found, self._split)
 

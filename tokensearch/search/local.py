@@ -22,7 +22,7 @@ from tokensearch.search.neighbours import Neighbours, Parameters
 from tokensearch.search.space import Space
 from tokensearch.search.surrogate import Features, Surrogate, Values, features
 
-GENERATIONS, CHILDREN = 3, 120  # weighed for every proposal, in less time than a trial takes
+GENERATIONS, CHILDREN = 3, 120  # weighed at each level, in less time than a timed trial takes
 SURVIVORS = 12  # of all candidates so far, which the next generation is near to as well
 LEAST_TRIED = 8  # before there is anything to learn from
 GRID = 64  # latencies at which the front is looked at
@@ -77,11 +77,9 @@ class LocalSampler(BaseSampler):
         self._known, self._ratio, self._limit, self._finest = known, ratio, limit, finest
         self._random = np.random.default_rng(seed)
         self._neighbours = Neighbours(self._choices, self._random)
-        # Losses are counted from the least that matters, and then from the finest. Each has a
-        # surrogate: over all orders of magnitude at once losses look so rough that nothing is
-        # learned from one for another.
-        levels = dict.fromkeys((LEAST_LOSS, finest))
-        self._surrogates = {level: Surrogate() for level in levels}
+        # Losses are counted from the least that matters, and only then from the finest: over all
+        # orders of magnitude at once they look rougher, and near the front less is learned.
+        self._levels = tuple(dict.fromkeys((LEAST_LOSS, finest)))
         self._spellings: dict[Policy, Parameters] = {}
 
     def infer_relative_search_space(
@@ -118,7 +116,7 @@ class LocalSampler(BaseSampler):
     ) -> Parameters:
         """Choose what is expected to move the front most, by losses that matter if possible."""
         best: list[tuple[float, Parameters]] = []
-        for least in self._surrogates:
+        for least in self._levels:
             counted = [counted_from(one, least, finest=self._finest) for one in known]
             best = self._fittest(counted, parents, set(seen), least)
             if best and best[0][0] > LEAST_GAIN:
@@ -129,12 +127,11 @@ class LocalSampler(BaseSampler):
         self, known: Sequence[Tried], parents: list[Parameters], seen: set[str], least: float
     ) -> list[tuple[float, Parameters]]:
         """Return what is expected to gain most, near the front and near the best so far."""
-        self._learn(known, least)
-        best: list[tuple[float, Parameters]] = []
+        surrogate, best = learned(known), list[tuple[float, Parameters]]()
         for _ in range(GENERATIONS):
             found = list(self._new([*parents, *(chosen for _, chosen in best)], seen))
             if found:
-                gained = self._gains(_whole(known), found, least)
+                gained = self._gains(_whole(known), found, surrogate, least)
                 best += zip(gained, (one.parameters for one in found), strict=True)
                 best = sorted(best, key=lambda one: -one[0])[:SURVIVORS]
         return best
@@ -155,20 +152,28 @@ class LocalSampler(BaseSampler):
             self._spellings[policy] = self._space.nearest(policy, self._model)
         return self._spellings[policy]
 
-    def _learn(self, known: Sequence[Tried], least: float) -> None:
-        self._surrogates[least].fit(
-            [one.features for one in known],
-            np.array([one.log_loss for one in known]),
-            np.array([one.noise for one in known]),
-        )
-
     def _gains(
-        self, whole: Sequence[Tried], candidates: Sequence[Candidate], least: float
+        self,
+        whole: Sequence[Tried],
+        candidates: Sequence[Candidate],
+        surrogate: Surrogate,
+        least: float,
     ) -> list[float]:
-        guess = self._surrogates[least].guess([features(one.policy) for one in candidates])
+        guess = surrogate.guess([features(one.policy) for one in candidates])
         ratios = np.array([one.ratio for one in candidates])
         found: list[float] = gains(whole, ratios, *guess, limit=self._limit(), least=least).tolist()
         return found
+
+
+def learned(known: Sequence[Tried]) -> Surrogate:
+    """Return what is to be expected of others."""
+    surrogate = Surrogate()
+    surrogate.fit(
+        [one.features for one in known],
+        np.array([one.log_loss for one in known]),
+        np.array([one.noise for one in known]),
+    )
+    return surrogate
 
 
 def _whole(known: Sequence[Tried]) -> list[Tried]:
@@ -176,7 +181,7 @@ def _whole(known: Sequence[Tried]) -> list[Tried]:
 
 
 def counted_from(one: Tried, least: float, *, finest: float) -> Tried:
-    """Return the same with its loss on a logarithm that begins at `least` instead of `finest`."""
+    """Return the same with log(loss + least) in place of log(loss + finest)."""
     loss = max(0.0, exp(one.log_loss) - finest)
     share = (loss + finest) / (loss + least)  # by which the same error weighs less
     return replace(one, log_loss=log(loss + least), noise=one.noise * share)
@@ -203,7 +208,7 @@ def gains(
     """Return how far each candidate is expected to push the front, in log loss times latency.
 
     ratios, mean, deviation  (n,) of the candidates: latency, and the normal guess of the log loss
-    least                    loss below which nothing is gained any more
+    least                    what was added to every loss: none has a smaller logarithm
     """
     at = np.linspace(0.0, min(1.0, limit), GRID + 1)[1:]
     worst = max(one.log_loss for one in known)
@@ -213,7 +218,7 @@ def gains(
     if limit < 1:
         weight = (1 - AT_TARGET) * weight
         weight[-1] += AT_TARGET
-    # What the guess promises below the least loss that counts is no gain.
+    # A guess is normal, and promises losses below none: that is no gain.
     expected = _shortfall(best, mean, deviation) - _shortfall(floor, mean, deviation)
     gained: Values = np.where(ratios[:, None] <= at, expected, 0.0) @ weight
     return gained

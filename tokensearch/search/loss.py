@@ -4,7 +4,8 @@ from math import exp, log
 
 from tokensearch.policy import Objective, most
 
-# Divergences below this, in nats, are all the same to a user; shares, below half an image of 500.
+# Divergences far below this, in nats, are all the same to a user; shares, below half an image of
+# 500. Added to a loss before its logarithm is taken.
 LEAST_LOSS = 1e-3
 
 # The least divergence told from none: schedules that lose nothing to speak of still have an order,

@@ -172,6 +172,8 @@ class Session:
         trials = read_trials(self.folder)
         self._baseline(evaluator)
         search = self._begun(evaluator, trials)
+        title = f"searching, {len(trials)} trials so far"
+        self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed([("none", Policy(self._spec))])
         first = search.trials[0].comparison
         assert first is not None  # the un-reduced model always is
@@ -183,8 +185,6 @@ class Session:
         if not self._reaches(search, fixed.values()):
             search.searched_seconds = search.seconds
             return search
-        title = f"searching, {len(trials)} trials so far"
-        self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed(fixed.items())
         search.try_drawn(self._drawn(search))
         if not search.proposals.seeded:
