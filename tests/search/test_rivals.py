@@ -198,12 +198,12 @@ def test_a_search_that_reduces_shows_what_else_would_be_as_fast(
 def test_profiles_that_cannot_be_taken_do_not_cost_the_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    folder = RunFolder(tmp_path)
+
     def full(*_: object) -> None:
+        folder.write_profile("answer", {"of": "one of two"})
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    folder = RunFolder(tmp_path)
-    folder.create()
-    folder.write_profile("answer", {"of": "another answer"})
     monkeypatch.setattr(Evaluator, "time", by_macs)
     monkeypatch.setattr(outcome, "_profile", full)
 
