@@ -104,7 +104,11 @@ class RunFolder:
         write_whole(self.profiles / f"{name}.json", to_text(profile))
 
     def check(self) -> None:
-        """See whether the folder could be written, and is nobody else's; leave nothing behind."""
+        """See whether the folder could be written, and is nobody else's; leave nothing behind.
+
+        Raises:
+            RunError: It is not so.
+        """
         try:
             there = next(path for path in (self.path, *self.path.parents) if path.exists())
             reason = None if there.is_dir() else f"{there} is a file"
@@ -115,6 +119,7 @@ class RunFolder:
                 reason = "Permission denied"
         if reason is not None:
             raise RunError(f"run folder {self.path} cannot be written: {reason}")
+        self.read_run()
         if foreign := self._foreign():
             raise RunError(
                 f"{self.path} holds {foreign} but no run.json, so it is no run folder; name a new "

@@ -83,7 +83,7 @@ def test_a_run_folder_stands_for_its_answers_profile(tmp_path: Path) -> None:
     ("name", "content", "said"),
     [
         ("cut.json", b'{"traceEvents": [{"ph": "X", "cat": "cpu', "JSON"),
-        ("broken.json.gz", gzip.compress(b"x" * 100_000)[:40] + b"!", "ended before"),
+        ("broken.json.gz", gzip.compress(b"x" * 100_000, mtime=0)[:40] + b"!", "ended before"),
         ("other.json", b'{"$schema": "speedscope", "profiles": []}', "traceEvents"),
         ("other.json", b'{"profiles": []}', "accepted are names of presets, policy files"),
         (

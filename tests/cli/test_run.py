@@ -177,6 +177,16 @@ def test_a_folder_that_a_run_had_only_begun_is_gone_on_from(tmp_path: Path) -> N
     folder.create()
 
 
+def test_the_run_json_of_another_program_is_refused_before_anything_is_made(tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+
+    result = called("run", "--out", str(tmp_path))
+
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {tmp_path / 'run.json'} is not of a tokensearch run\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
 @pytest.mark.parametrize("place", ["notes.txt", "policies/mine.json", "trials.jsonl"])
 def test_a_folder_of_other_things_is_refused_and_left_as_it_is(tmp_path: Path, place: str) -> None:
     mine = tmp_path / place

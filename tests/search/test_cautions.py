@@ -80,6 +80,15 @@ def test_a_baseline_that_changed_before_the_controls_is_told_too(
     assert result["baseline_moved"] == {"search": 0.0, "finalists": pytest.approx(0.3)}
 
 
+def test_a_search_without_time_for_a_proposal_of_its_own_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.0)
+
+    said = "the search had time for 4 trials and proposed none of them: "
+    assert [one for one in result["cautions"] if one.startswith(said)]
+
+
 def timed(policy: Policy, monkeypatch: pytest.MonkeyPatch, **cell: Any) -> tuple[Any, Any]:
     """What becomes of a comparison that finds the candidate slower, and how it was asked for."""
     asked: dict[str, Any] = {}

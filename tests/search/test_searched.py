@@ -39,3 +39,10 @@ def test_a_doubt_names_a_command_that_can_be_copied() -> None:
 
     assert said is not None
     assert said.endswith(": search with `tokensearch run --from 'runs/a run/front.json'`")
+
+
+def test_a_target_that_nothing_of_the_run_meets_is_in_want_of_faster_schedules() -> None:
+    said = Searched(fastest=0.7, slowest=0.5).doubt(0.6, off=0.02, front=FRONT)
+
+    assert said is not None
+    assert said.startswith("the run holds nothing faster than about 0.70x, and 0.60x is asked now")

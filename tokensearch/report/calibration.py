@@ -32,5 +32,5 @@ def _row(policy: Policy, earlier: Evidence) -> tuple[str, ...]:
         text.NONE if here.ratio is None else text.ratio_interval(here.ratio),
         text.NONE if there.ratio is None else text.ratio_interval(there.ratio),
         text.percent_interval(here.accuracy),
-        "yes" if here.confirmed else "no",
+        "kept from before" if policy.evidence[0] == earlier else "yes" if here.confirmed else "no",
     )

@@ -59,7 +59,7 @@ def finish(
     return {
         **result,
         "rivals": [one.to_json() for one in others],
-        "cautions": [*cautions(finalists, others), *unprofiled],
+        "cautions": [*cautions(finalists, others), *unprofiled, *_short(search)],
         "search_seconds": search.searched_seconds,
         "trials": _counts(search),
         "baseline_moved": {
@@ -245,6 +245,16 @@ def _profile(search: Search, evaluator: Evaluator, best: Answer) -> None:
         policies["answer"] = best.finalist.policy
     for found in evaluator.profile(policies, search.folder):
         search.folder.write_profile(found.name, profile_to_json(found))
+
+
+def _short(search: Search) -> list[str]:
+    """Say so where the search had no time to propose anything of its own."""
+    if any(trial.origin in {"seed", "sampler", "fastest"} for trial in search.trials):
+        return []
+    return [
+        f"the search had time for {len(search.trials)} trials and proposed none of them: allow "
+        f"more --minutes or --trials"
+    ]
 
 
 def _counts(search: Search) -> dict[str, int]:

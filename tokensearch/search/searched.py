@@ -30,15 +30,15 @@ class Searched:
         off    relative error of what is known of the fastest and the slowest
         """
         again = f"search with `tokensearch run --from {shlex.quote(str(front))}`"
-        if self.slowest * (1 + off) < limit < 1:
-            return (
-                f"the run proposed nothing slower than about {self.slowest:.2f}x, and {limit:.2f}x "
-                f"is allowed now, where more accurate schedules may be: {again}"
-            )
         if limit < self.fastest * (1 - off):
             return (
                 f"the run holds nothing faster than about {self.fastest:.2f}x, and {limit:.2f}x "
                 f"is asked now: {again}"
+            )
+        if self.slowest * (1 + off) < limit < 1:
+            return (
+                f"the run proposed nothing slower than about {self.slowest:.2f}x, and {limit:.2f}x "
+                f"is allowed now, where more accurate schedules may be: {again}"
             )
         return None
 
