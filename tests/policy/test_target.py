@@ -28,7 +28,7 @@ def test_what_is_not_a_target_is_refused_with_the_forms(text: str) -> None:
 
 
 def test_a_number_without_a_unit_is_no_target_either() -> None:
-    with pytest.raises(TargetError, match="latency target 0[.]8 cannot be read"):
+    with pytest.raises(TargetError, match=r"latency target '0[.]8' cannot be read"):
         FRONT.best(latency=0.8)  # type: ignore[arg-type]
 
 

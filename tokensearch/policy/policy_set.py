@@ -28,7 +28,7 @@ class PolicySet:
         A relative target (`0.6x`) is taken of the baseline in the policy's own evidence. Of equally
         good policies the faster one is returned. NoPolicyError if none is fast enough.
         """
-        target = latency if isinstance(latency, Target) else parse_target(latency)
+        target = latency if isinstance(latency, Target) else parse_target(str(latency))
         under = [policy for policy in self.policies if _meets(policy.evidence[0], target)]
         if not under:
             raise NoPolicyError(f"no policy of the set meets {target}; {self._nearest(target)}")

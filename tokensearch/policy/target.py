@@ -50,7 +50,7 @@ def parse_target(text: str) -> Target:
     >>> parse_target("800us").limit_ms(batch=1, baseline_ms=5.0)
     0.8
     """
-    found = _GRAMMAR.fullmatch(text.strip()) if isinstance(text, str) else None
+    found = _GRAMMAR.fullmatch(text.strip())
     if found is None:
         raise TargetError(f"latency target {text!r} cannot be read; write {_FORMS}")
     number, unit = float(found["number"]), found["unit"]
