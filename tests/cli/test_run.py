@@ -176,6 +176,9 @@ def test_a_folder_that_a_run_had_only_begun_is_gone_on_from(tmp_path: Path) -> N
 
     folder.create()
 
+    assert (tmp_path / ".run.json.123.part").is_file()  # it may be another process's
+    assert folder.read_run() is None
+
 
 def test_the_run_json_of_another_program_is_refused_before_anything_is_made(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")

@@ -14,6 +14,7 @@ from tests.costs.machine import (
     unseen,
 )
 from tokensearch.costs import CostTable
+from tokensearch.costs.sweep import swept
 from tokensearch.policy import Policy
 
 # A median of k samples with relative noise s is off by 1.25 s / sqrt(k). A hundred passes split by
@@ -145,34 +146,28 @@ def test_the_same_seed_gives_the_same_table() -> None:
     assert one == other
 
 
-def test_a_listener_hears_how_far_a_sweep_is() -> None:
-    heard: list[tuple[int, int]] = []
+def heard(seconds: float) -> list[tuple[int, int]]:
+    """What a listener is told of a sweep: seconds done, of how many."""
+    told: list[tuple[int, int]] = []
 
     class Watcher:
         def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
-            heard.append((done, total))
+            told.append((done, total))
 
-    from tokensearch.costs.sweep import swept
+    machine = SyntheticMachine(slope)
+    swept(machine, design(), cell=CELL, seconds=seconds, seed=0, listener=Watcher())
+    return told
 
-    swept(SyntheticMachine(slope), design(), cell=CELL, seconds=60, seed=0, listener=Watcher())
 
-    assert heard[-1] == (60, 60)
-    assert heard == sorted(heard)
+def test_a_listener_hears_how_far_a_sweep_is() -> None:
+    told = heard(60)
+
+    assert told[-1] == (60, 60)
+    assert told == sorted(told)
 
 
 def test_a_listener_is_not_told_of_the_end_before_every_trial_was_timed() -> None:
-    heard: list[tuple[int, int]] = []
-
-    class Watcher:
-        def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
-            heard.append((done, total))
-
-    from tokensearch.costs.sweep import swept
-
-    swept(SyntheticMachine(slope), design(), cell=CELL, seconds=2, seed=0, listener=Watcher())
-
-    assert len(heard) == 8
-    assert [done == total for done, total in heard] == [False] * 7 + [True]
+    assert [done == total for done, total in heard(2)] == [False] * 7 + [True]
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -165,8 +165,29 @@ def test_a_timing_that_confirms_nothing_displaces_none_that_does(
 
     again = calibrated(once, timing(), 1.0, Quiet())
 
-    kept = {policy.schedule_hash: policy.evidence for policy in again.policies}
-    assert kept == {policy.schedule_hash: policy.evidence for policy in once.policies}
+    assert [one.evidence for one in again.policies] == [one.evidence for one in once.policies]
+
+
+def test_a_set_stays_fastest_first_by_the_evidence_that_is_kept(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = calibrated(front, timing(), 1.0, Quiet())
+    ratios = [0.2 + 0.1 * place for place in range(len(once.policies))]
+    marked = [
+        one.with_evidence(
+            replace(
+                one.evidence[0],
+                confirmed=True,
+                extra={**one.evidence[0].extra, "comparison": {"ratio": ratio}},
+            )
+        )
+        for one, ratio in zip(once.policies, ratios, strict=True)
+    ]
+    noisy(monkeypatch, ratio=3.0, low=1.0, high=9.0)
+
+    again = calibrated(PolicySet(tuple(reversed(marked))), timing(), 1.0, Quiet())
+
+    assert [one.evidence[0].extra["comparison"]["ratio"] for one in again.policies] == ratios
 
 
 def test_a_set_without_policies_is_refused() -> None:

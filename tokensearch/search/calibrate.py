@@ -41,9 +41,15 @@ def calibrated(
         timed = timing.time_together([fitting[policy] for policy in some], effort, tell=told)
         found |= zip(some, timed, strict=True)
     _warn(found, listener)
-    order = sorted(found, key=lambda policy: found[policy].ratio)
-    fresh = tuple(_with(policy, found[policy], timing) for policy in order)
-    return replace(policies, policies=fresh)
+    fresh = [_with(policy, comparison, timing) for policy, comparison in found.items()]
+    return replace(policies, policies=tuple(sorted(fresh, key=_ratio)))
+
+
+def _ratio(policy: Policy) -> float:
+    """Of the evidence that counts, which may be one of before, without a paired ratio."""
+    one = policy.evidence[0]
+    medians = one.median_ms / float(one.baseline["median_ms"])
+    return float(one.extra.get("comparison", {}).get("ratio", medians))
 
 
 def _rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:

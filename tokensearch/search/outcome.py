@@ -249,7 +249,8 @@ def _profile(search: Search, evaluator: Evaluator, best: Answer) -> None:
 
 def _short(search: Search) -> list[str]:
     """Say so where the search had no time to propose anything of its own."""
-    if any(trial.origin in {"seed", "sampler", "fastest"} for trial in search.trials):
+    own = any(trial.origin in {"seed", "sampler", "fastest"} for trial in search.trials)
+    if own or search.out_of_reach or search.duplicates:
         return []
     return [
         f"the search had time for {len(search.trials)} trials and proposed none of them: allow "

@@ -78,8 +78,7 @@ class Session:
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
         evaluator = self.evaluator()
-        # Made by now, so that a batch that does not fit in memory leaves nothing behind.
-        assert len(evaluator.images) == self.settings.batch
+        _ = evaluator.images  # made now: a batch that does not fit in memory leaves nothing behind
         self.folder.create()
         with alone(self.folder):
             return self._run(document, began, evaluator)
