@@ -1,0 +1,93 @@
+"""Files of version 1, written by tokensearch 0.1.0 on 2026-11-27 and never changed since.
+
+`demo_run` is a run of the bundled model that missed its target, with a profile and a cost table;
+`tiny_run` one of `tests.search.tiny` that met it, timed by multiply-accumulates.
+"""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.search.clockless import no_clock, timing
+from tests.search.tiny import Quiet
+from tokensearch.cli.main import app
+from tokensearch.cli.sides import read_side
+from tokensearch.costs import load_costs
+from tokensearch.policy import Policy, load, load_set, parse_target
+from tokensearch.profiles import Profile
+from tokensearch.run_folder import RunFolder
+from tokensearch.search.earlier import read_trials
+from tokensearch.search.retarget import Retarget, finished
+
+GOLDEN = Path(__file__).parent / "golden"
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+
+@pytest.fixture(params=["demo_run", "tiny_run"])
+def old(request: pytest.FixtureRequest, tmp_path: Path) -> RunFolder:
+    """A copy of an old run."""
+    shutil.copytree(GOLDEN / request.param, tmp_path / "old")
+    return RunFolder(tmp_path / "old")
+
+
+def test_an_old_policy_is_read() -> None:
+    policy = load(GOLDEN / "tiny_run" / "policy.json")
+
+    assert policy.model.blocks == 6
+    assert policy.reduces
+    assert policy.evidence
+
+
+def test_an_old_front_answers_by_its_evidence() -> None:
+    policies = load_set(GOLDEN / "tiny_run" / "front.json")
+
+    assert policies.best(latency="0.6x").reduces
+
+
+def test_the_trials_of_an_old_run_are_read(old: RunFolder) -> None:
+    trials = read_trials(old)
+
+    assert trials[0].origin == "none"
+    assert all(trial.accuracy.images > 0 for trial in trials)
+
+
+def test_the_report_of_an_old_run_is_drawn_again(old: RunFolder) -> None:
+    result = CliRunner().invoke(app, ["report", str(old.path)])
+
+    assert result.exit_code == 0, result.output
+    assert old.report.read_text().count("| ") > 20  # its tables
+
+
+def test_an_old_run_answers_another_target(tmp_path: Path) -> None:
+    source = shutil.copytree(GOLDEN / "tiny_run", tmp_path / "old")
+    target = parse_target("0.7x")
+
+    with no_clock():
+        document = Retarget(
+            finished(RunFolder(source)),
+            RunFolder(tmp_path / "new"),
+            timing(),
+            target,
+            Quiet(),
+            "tokensearch retarget",
+        ).run()
+
+    assert document["result"]["outcome"] == "met"
+
+
+def test_an_old_profile_is_read() -> None:
+    profile = read_side(str(GOLDEN / "demo_run" / "profiles" / "baseline.json"))
+
+    assert isinstance(profile, Profile)
+    assert profile.plain.median_ms > 0
+    assert profile.patch_tokens == (196,) * 12
+
+
+def test_an_old_cost_table_predicts() -> None:
+    table = load_costs(GOLDEN / "demo_run" / "costs.json")
+
+    assert table.ratio(Policy(table.model)) == 1.0
