@@ -11,7 +11,7 @@ from torch import nn
 from tokensearch import models
 from tokensearch.demo.model import demo_model
 from tokensearch.errors import ModelError
-from tokensearch.models import ALIASES, load_model, resolve, skeleton
+from tokensearch.models import ALIASES, load_model, resolve, resolve_stored, skeleton
 
 NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
@@ -28,7 +28,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(name: str, **more: Any) -> str:
     with pytest.raises(ModelError) as caught:
-        load_model(name, **more)
+        load_model(resolve(name), **more)
     return str(caught.value)
 
 
@@ -69,25 +69,25 @@ def test_the_beginning_of_a_name_gets_the_shortest_that_go_on() -> None:
 
 
 def test_a_skeleton_has_shapes_and_no_values() -> None:
-    module = skeleton("vit_t")
+    module = skeleton(resolve("vit_t"))
 
     assert {p.device.type for p in module.parameters()} == {"meta"}
     assert dict(module.named_parameters())["blocks.11.attn.qkv.weight"].shape == (576, 192)
 
 
 def test_a_skeleton_shows_the_architecture_before_any_download() -> None:
-    assert type(skeleton("swin_tiny_patch4_window7_224")).__name__ == "SwinTransformer"
+    assert type(skeleton(resolve("swin_tiny_patch4_window7_224"))).__name__ == "SwinTransformer"
 
 
 def test_the_demo_has_a_skeleton_too() -> None:
-    assert next(skeleton("demo").parameters()).is_meta
+    assert next(skeleton(resolve("demo")).parameters()).is_meta
 
 
 def test_the_demo_takes_a_checkpoint_of_its_own(tmp_path: Path) -> None:
     model, file = demo_model(pretrained=False), tmp_path / "weights.safetensors"
     save_file(model.state_dict(), file)
 
-    loaded = load_model("demo", checkpoint=file)
+    loaded = load_model(resolve("demo"), checkpoint=file)
 
     assert torch.equal(loaded.module.get_parameter("head.weight"), model.head.weight)
     assert loaded.data_config["mean"] == (0.5, 0.5, 0.5)
@@ -101,7 +101,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, suffix: str) -> Non
     else:
         save_file(model.state_dict(), file)
 
-    loaded = load_model("vit_t", checkpoint=file)
+    loaded = load_model(resolve("vit_t"), checkpoint=file)
 
     images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -113,7 +113,7 @@ def test_the_data_config_is_timm_s(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(tiny().state_dict(), file)
 
-    assert load_model("vit_t", checkpoint=file).data_config == {
+    assert load_model(resolve("vit_t"), checkpoint=file).data_config == {
         "input_size": (3, 224, 224),
         "interpolation": "bicubic",
         "mean": (0.5, 0.5, 0.5),
@@ -127,7 +127,7 @@ def test_a_checkpoint_with_another_head_gets_as_many_classes(tmp_path: Path) -> 
     file = tmp_path / "weights.safetensors"
     save_file(tiny(classes=7).state_dict(), file)
 
-    module: Any = load_model("vit_t", checkpoint=file).module
+    module: Any = load_model(resolve("vit_t"), checkpoint=file).module
 
     assert module.head.out_features == 7
     assert module.num_classes == 7
@@ -207,7 +207,7 @@ def test_cached_weights_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "try_to_load_from_cache", lambda *_: "/cache/model.safetensors")
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Identity())
 
-    assert load_model("deit_s").pretrained
+    assert load_model(resolve("deit_s")).pretrained
 
 
 @pytest.fixture
@@ -218,6 +218,10 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def model(): return nn.Linear(2, 3)\n"
         "def number(): return 3\n"
         "def broken(): raise RuntimeError('no such file.\\nsecond line')\n"
+        "def ending(): raise SystemExit(0)\n"
+        "def leaving(): raise GeneratorExit\n"
+        "def nothing(): pass\n"
+        "def stopped(): raise KeyboardInterrupt\n"
         "constant = 3\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -226,7 +230,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_factory_gives_its_module_with_timm_s_default_preparation(factory: str) -> None:
-    loaded = load_model(f"{factory}:model")
+    loaded = load_model(resolve(f"{factory}:model"))
 
     assert isinstance(loaded.module, nn.Linear)
     assert not loaded.pretrained
@@ -240,6 +244,9 @@ def test_a_factory_gives_its_module_with_timm_s_default_preparation(factory: str
     [
         ("number", "model factory my_factories:number returned a int, not a torch module"),
         ("broken", "model factory my_factories:broken failed: no such file"),
+        ("ending", "model factory my_factories:ending failed: SystemExit(0)"),
+        ("leaving", "model factory my_factories:leaving failed: GeneratorExit()"),
+        ("nothing", "model factory my_factories:nothing returned a NoneType, not a torch module"),
         ("constant", "module my_factories has no function constant"),
         ("absent", "module my_factories has no function absent"),
     ],
@@ -256,11 +263,46 @@ def test_a_factory_nowhere_to_be_found_is_refused() -> None:
     )
 
 
+def test_a_factory_that_ends_the_program_when_imported_is_refused(
+    factory: str, tmp_path: Path
+) -> None:
+    (tmp_path / "my_script.py").write_text("import sys; sys.exit('usage: my_script')")
+
+    assert refusal("my_script:model") == (
+        "model factory my_script:model cannot be imported: SystemExit('usage: my_script')"
+    )
+
+
+def test_a_user_who_stops_a_factory_has_stopped_it(factory: str) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        load_model(resolve(f"{factory}:stopped"))
+
+
+@pytest.mark.parametrize("name", ["os:abort", "hf-hub:a/b", "hf_hub:a/b", "local-dir:/tmp"])
+def test_a_name_from_a_file_runs_no_code_and_reads_nothing(name: str) -> None:
+    with pytest.raises(ModelError, match=r"^the policy was made for the model ") as caught:
+        resolve_stored(name, what="the policy")
+
+    assert str(caught.value).endswith(f"; give --model '{name}'")
+
+
+@pytest.mark.parametrize("name", ["demo", NAME, "swin_tiny_patch4_window7_224.ms_in1k"])
+def test_a_name_from_a_file_may_be_one_of_timm_s(name: str) -> None:
+    assert resolve_stored(name, what="the policy") == name
+
+
+def test_a_name_from_a_file_that_is_endless_is_shown_cut(factory: str) -> None:
+    with pytest.raises(ModelError) as caught:
+        resolve_stored("no_such_model " * 10**5, what="the policy")
+
+    assert len(str(caught.value)) < 500
+
+
 def test_a_checkpoint_fills_a_factory_s_module(factory: str, tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file({"weight": torch.full((3, 2), 5.0), "bias": torch.zeros(3)}, file)
 
-    loaded = load_model(f"{factory}:model", checkpoint=file)
+    loaded = load_model(resolve(f"{factory}:model"), checkpoint=file)
 
     assert loaded.module.get_parameter("weight").tolist() == [[5.0, 5.0]] * 3
 
@@ -269,7 +311,7 @@ def test_a_data_config_file_overrides_what_it_names(factory: str, tmp_path: Path
     file = tmp_path / "data.json"
     file.write_text(json.dumps({"input_size": [3, 96, 96], "mean": [0, 0, 0], "crop_pct": 1.0}))
 
-    config = load_model(f"{factory}:model", data_config=file).data_config
+    config = load_model(resolve(f"{factory}:model"), data_config=file).data_config
 
     assert (config["input_size"], config["mean"], config["crop_pct"]) == ((3, 96, 96), (0, 0, 0), 1)
     assert config["std"] == (0.229, 0.224, 0.225)

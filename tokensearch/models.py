@@ -2,6 +2,10 @@
 
 A name is `demo`, an alias, a timm name (`vit_base_patch16_224.augreg_in21k_ft_in1k`, `hf-hub:...`,
 `local-dir:...`), or `package.module:function`, the user's own factory.
+
+A factory is imported and called, and a hub or a folder is read, only where the user typed the name:
+`resolve` is for those. A name that stands in a file goes through `resolve_stored`, which lets
+nothing pass but `demo` and what timm itself builds. A `ModelName` comes from one of the two.
 """
 
 import difflib
@@ -14,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NewType
 
 import timm
 import torch
@@ -26,6 +30,8 @@ from torch import Tensor, nn
 
 from tokensearch.demo.model import demo_model
 from tokensearch.errors import ModelError
+
+ModelName = NewType("ModelName", str)  # full, and found fit to be loaded
 
 DEMO = "demo"
 ALIASES: Mapping[str, str] = {
@@ -44,6 +50,7 @@ _FACTORY = re.compile(r"[\w.]+:\w+")
 # One question first, about the file we are after, answers in this time at most.
 HUB_TIMEOUT_S = 10.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+_LONGEST_NAME = 200  # of what is compared with all known names
 
 
 @dataclass(frozen=True)
@@ -51,13 +58,15 @@ class LoadedModel:
     """A model ready to be measured, in eval mode, on the CPU."""
 
     module: nn.Module
-    name: str  # what the name resolved to
+    name: ModelName  # what the name resolved to
     data_config: Mapping[str, object]  # timm's: input_size, mean, std, interpolation, crop_pct, ...
     pretrained: bool  # published weights; False for a checkpoint's and for a factory's
 
 
-def resolve(name: str) -> str:
-    """Return the full name: aliases spelt out, timm's default tag added.
+def resolve(name: str) -> ModelName:
+    """Return the full name of a model that the user typed: aliases spelt out, timm's tag added.
+
+    Never for a name that was read from a file: see `resolve_stored`.
 
     Raises:
         ModelError: Nothing is called that; the message has the nearest names.
@@ -66,45 +75,68 @@ def resolve(name: str) -> str:
     'deit_small_patch16_224.fb_in1k'
     """
     full = ALIASES.get(name, name)
-    if full == DEMO or full.startswith(_SOURCES) or _FACTORY.fullmatch(full):
-        return full
+    if full == DEMO or _reaches_out(full):
+        return ModelName(full)
     weights = timm.list_pretrained()
     if full in weights:
-        return full
+        return ModelName(full)
     if "." not in full and timm.is_model(full):
         config = timm.get_pretrained_cfg(full)
         tagged = f"{full}.{config.tag}" if config is not None else full
-        return tagged if tagged in weights else full
+        return ModelName(tagged if tagged in weights else full)
     known = [DEMO, *ALIASES, *timm.list_models(), *weights]
     longer = sorted((other for other in known if other.startswith(name)), key=len)
-    near = longer[:3] or difflib.get_close_matches(name, known, n=3, cutoff=0.3) or [DEMO, *ALIASES]
-    raise ModelError(f"model {name!r} is unknown; the nearest are {', '.join(near)}")
+    start = name[:_LONGEST_NAME]
+    near = longer[:3] or difflib.get_close_matches(start, known, n=3, cutoff=0.3)
+    raise ModelError(
+        f"model {start!r} is unknown; the nearest are {', '.join(near or [DEMO, *ALIASES])}"
+    )
 
 
-def skeleton(name: str) -> nn.Module:
+def resolve_stored(name: str, *, what: str) -> ModelName:
+    """Return the full name of a model that a file names: `demo`, or what timm itself builds.
+
+    what  the file or its contents, in words, for the error: "the policy"
+
+    Raises:
+        ModelError: It is a factory, or comes from a hub or a folder: files are data, and name
+            neither code to run nor places to read. Or nothing is called that.
+    """
+    if _reaches_out(name):
+        raise ModelError(
+            f"{what} was made for the model {name[:_LONGEST_NAME]!r}, which is loaded only if you "
+            f"name it yourself; give --model {name[:_LONGEST_NAME]!r}"
+        )
+    return resolve(name)
+
+
+def _reaches_out(name: str) -> bool:
+    """Whether loading it runs code of somebody's, or reads from a hub or a folder."""
+    return name.startswith(_SOURCES) or _is_factory(name)
+
+
+def skeleton(name: ModelName) -> nn.Module:
     """Return the model's modules without its weights, to look at before anything is downloaded.
 
     Parameters are on the meta device: shapes are right, values do not exist. A factory may do
     anything, so it is called as it is. `hf-hub:` names need the network for their configuration.
 
     Raises:
-        ModelError: The name is unknown, or the factory fails.
+        ModelError: The factory fails.
     """
-    full = resolve(name)
-    if _is_factory(full):
-        return _from_factory(full)
+    if _is_factory(name):
+        return _from_factory(name)
     with torch.device("meta"):
-        return _bare(full)
+        return _bare(name)
 
 
-def untrained(name: str) -> nn.Module:
+def untrained(name: ModelName) -> nn.Module:
     """Return the model with random weights, in eval mode: how long a pass takes is the same.
 
     Raises:
-        ModelError: The name is unknown, or the factory fails.
+        ModelError: The factory fails.
     """
-    full = resolve(name)
-    return (_from_factory(full) if _is_factory(full) else _bare(full)).eval()
+    return (_from_factory(name) if _is_factory(name) else _bare(name)).eval()
 
 
 def input_pixels(module: nn.Module) -> int:
@@ -114,7 +146,7 @@ def input_pixels(module: nn.Module) -> int:
 
 
 def load_model(
-    name: str, *, checkpoint: Path | None = None, data_config: Path | None = None
+    name: ModelName, *, checkpoint: Path | None = None, data_config: Path | None = None
 ) -> LoadedModel:
     """Load a model with its weights.
 
@@ -126,23 +158,22 @@ def load_model(
             `crop_mode`; the rest is as the model's own configuration has it, or timm's defaults.
 
     Raises:
-        ModelError: The name is unknown, weights cannot be had or do not fit, or the factory fails.
+        ModelError: Weights cannot be had or do not fit, or the factory fails.
     """
-    full = resolve(name)
     wanted = {} if data_config is None else _read_data_config(data_config)
     if checkpoint is not None:
-        module = _with_checkpoint(full, checkpoint)
-    elif _is_factory(full):
-        module = _from_factory(full)
-    elif full == DEMO:
-        module = _created(full, pretrained=True)
+        module = _with_checkpoint(name, checkpoint)
+    elif _is_factory(name):
+        module = _from_factory(name)
+    elif name == DEMO:
+        module = _created(name, pretrained=True)
     else:
-        module = _downloaded(full, pretrained=True)
+        module = _downloaded(name, pretrained=True)
     return LoadedModel(
         module=module.eval(),
-        name=full,
+        name=name,
         data_config=resolve_data_config(wanted, model=module),
-        pretrained=checkpoint is None and not _is_factory(full),
+        pretrained=checkpoint is None and not _is_factory(name),
     )
 
 
@@ -194,7 +225,9 @@ def _on_hub(name: str) -> tuple[str, tuple[str, ...]] | None:
     return config.hf_hub_id, (*named, *_HUB_FILES)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
+    if not isinstance(error, Exception):  # SystemExit and the like: their text says nothing
+        return repr(error)
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
@@ -207,7 +240,9 @@ def _from_factory(name: str) -> nn.Module:
     factory = _factory(name)
     try:
         module = factory()
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # that of a SystemExit would pass for our own exit code
         raise ModelError(f"model factory {name} failed: {_first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(
@@ -223,7 +258,9 @@ def _factory(name: str) -> Callable[[], object]:
         sys.path.append(here)
     try:
         module = importlib.import_module(package)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         raise ModelError(
             f"model factory {name} cannot be imported: {_first_line(error)}"
         ) from error

@@ -1,6 +1,7 @@
 """Sides of a diff, as files."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,20 @@ def policy(tmp_path: Path) -> Path:
     path = tmp_path / "policy.json"
     save(Policy(describe(tiny.model()), (Pool(2, 8),)), path)
     return path
+
+
+@pytest.fixture(params=["ending:model", "os:abort", "hf-hub:nobody/model", "local-dir:/nowhere"])
+def ending(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """A model that no file may have loaded: code, or what lies elsewhere."""
+    (tmp_path / "ending.py").write_text(
+        "import pathlib; pathlib.Path(__file__).with_name('imported').touch(); raise SystemExit(0)"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield request.param
+    assert not (tmp_path / "imported").exists()
 
 
 @pytest.fixture

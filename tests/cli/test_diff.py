@@ -118,6 +118,32 @@ def test_a_policy_that_does_not_fit_is_refused(policy: Path) -> None:
     assert "the policy was made for" in refused("none", policy, "--model", "demo")
 
 
+@pytest.mark.parametrize("verb", [("diff", "none"), ("profile", "--policy")])
+def test_a_factory_that_a_policy_names_is_neither_imported_nor_called(
+    policy: Path, verb: tuple[str, ...], ending: str
+) -> None:
+    document = json.loads(policy.read_text())
+    document["model"]["name"] = ending
+    policy.write_text(json.dumps(document))
+
+    found = run(*verb, policy)
+
+    assert (found.exit_code, found.stdout) == (1, "")
+    assert found.stderr == (
+        f"error: the policy was made for the model '{ending}', which is loaded only if you name "
+        f"it yourself; give --model '{ending}'\n"
+    )
+
+
+def test_a_factory_that_a_profile_names_is_neither_imported_nor_called(
+    stored: tuple[Path, Path], ending: str
+) -> None:
+    document = json.loads(stored[0].read_text())
+    stored[0].write_text(json.dumps({**document, "model": ending}))
+
+    assert f"the profile was made for the model '{ending}'" in refused(stored[0], "none")
+
+
 def test_an_unknown_preset_is_refused_before_a_model_is_named(tmp_path: Path) -> None:
     found = run("diff", "none", "tome-r99x", *TINY, "--out", tmp_path / "out")
 

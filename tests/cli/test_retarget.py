@@ -19,6 +19,7 @@ from tokensearch.report.text import short
 from tokensearch.run_folder import RunFolder
 
 FACTORY = "tests.search.tiny:model"
+OWN = ("--model", FACTORY)  # a factory that a file names is not imported
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -77,7 +78,7 @@ def front(source: RunFolder, tmp_path: Path) -> Path:
 
 
 def test_a_run_answers_another_target(source: RunFolder) -> None:
-    result = called("retarget", source.path, "--latency-target", "1000ms")
+    result = called("retarget", source.path, *OWN, "--latency-target", "1000ms")
 
     assert result.exit_code == 0, result.output
     where = Path(f"{source.path}-retargeted") / "cpu-eager-batch2-1000ms"
@@ -95,8 +96,8 @@ def test_another_batch_is_another_cell_and_json_is_what_run_json_holds(
     where = tmp_path / "new"
 
     result = called(
-        "retarget", source.path, "--latency-target", "1us", "--batch-size", "3", "--out", where,
-        "--json",
+        "retarget", source.path, *OWN, "--latency-target", "1us", "--batch-size", "3",
+        "--out", where, "--json",
     )  # fmt: skip
 
     assert result.exit_code == 3, result.output
@@ -123,7 +124,7 @@ def test_another_batch_is_another_cell_and_json_is_what_run_json_holds(
 def test_what_cannot_be_asked_of_a_run_is_one_sentence(
     source: RunFolder, tmp_path: Path, arguments: list[str], message: str
 ) -> None:
-    result = called("retarget", source.path, "--out", tmp_path / "new", *arguments)
+    result = called("retarget", source.path, *OWN, "--out", tmp_path / "new", *arguments)
 
     assert said(result).startswith(f"error: {message}")
     assert not (tmp_path / "new").exists()
@@ -149,7 +150,7 @@ def test_the_folder_of_the_run_itself_is_refused(source: RunFolder) -> None:
 def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
     before = {policy.schedule_hash: policy for policy in load_set(front).policies}
 
-    result = called("calibrate", front, "--batch-size", "3", "--seconds", "0.5")
+    result = called("calibrate", front, *OWN, "--batch-size", "3", "--seconds", "0.5")
 
     assert result.exit_code == 0, result.output
     assert "of un-reduced" in result.stdout
@@ -168,7 +169,7 @@ def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
 def test_a_front_can_go_elsewhere_and_json_says_what_was_timed(front: Path, tmp_path: Path) -> None:
     before, where = front.read_bytes(), tmp_path / "here" / "front.json"
 
-    result = called("calibrate", front, "--out", where, "--seconds", "0.5", "--json")
+    result = called("calibrate", front, *OWN, "--out", where, "--seconds", "0.5", "--json")
 
     assert result.exit_code == 0, result.output
     document = json.loads(result.stdout)
@@ -187,7 +188,7 @@ def test_a_front_is_timed_in_the_cell_of_its_own_evidence(front: Path) -> None:
         policy["evidence"][0]["cell"] |= {"batch": 5, "dtype": "bfloat16"}
     front.write_text(json.dumps(document))
 
-    result = called("calibrate", front, "--seconds", "0.5")
+    result = called("calibrate", front, *OWN, "--seconds", "0.5")
 
     assert result.exit_code == 0, result.output
     assert f"model {FACTORY} on cpu, bfloat16, batch 5, eager; " in result.stderr
@@ -207,12 +208,14 @@ def test_a_cell_that_cannot_be_had_here_is_one_sentence(
     document["policies"][0]["evidence"][0]["cell"][field] = value
     front.write_text(json.dumps(document))
 
-    assert said(called("calibrate", front)).startswith(f"error: {message}")
+    assert said(called("calibrate", front, *OWN)).startswith(f"error: {message}")
 
 
 def test_a_front_timed_twice_in_its_own_cell_has_its_evidence_replaced(front: Path) -> None:
     for _ in range(2):
-        assert called("calibrate", front, "--batch-size", "3", "--seconds", "0.5").exit_code == 0
+        assert (
+            called("calibrate", front, *OWN, "--batch-size", "3", "--seconds", "0.5").exit_code == 0
+        )
 
     for policy in load_set(front).policies:
         assert [one.cell["batch"] for one in policy.evidence] == [3, 2]
@@ -242,7 +245,7 @@ def test_a_front_without_policies_is_one_sentence(front: Path) -> None:
     save_set(replace(load_set(front), policies=()), front)
     before = front.read_bytes()
 
-    assert said(called("calibrate", front)) == (
+    assert said(called("calibrate", front, *OWN)) == (
         f"error: {front} holds no policies that could be timed"
     )
     assert front.read_bytes() == before
@@ -264,17 +267,64 @@ def test_a_front_of_a_model_that_does_not_exist_is_one_sentence(front: Path) -> 
     assert front.read_bytes() == before
 
 
+def test_a_factory_that_a_front_names_is_neither_imported_nor_called(
+    front: Path, ending: str
+) -> None:
+    before = of_model(front, name=ending)
+
+    assert said(called("calibrate", front)) == (
+        f"error: the front was made for the model '{ending}', which is loaded only if you name it "
+        f"yourself; give --model '{ending}'"
+    )
+    assert front.read_bytes() == before
+
+
+def test_a_factory_that_a_run_names_is_neither_imported_nor_called(
+    source: RunFolder, tmp_path: Path, ending: str
+) -> None:
+    where = RunFolder(Path(shutil.copytree(source.path, tmp_path / "run")))
+    document = json.loads(where.run.read_text())
+    document["settings"]["model"] = ending
+    where.run.write_text(json.dumps(document))
+
+    result = called("retarget", where.path, "--latency-target", "1x", "--out", tmp_path / "new")
+
+    assert said(result).endswith(f"is loaded only if you name it yourself; give --model '{ending}'")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_run_is_not_retargeted_to_another_model(source: RunFolder, tmp_path: Path) -> None:
+    result = called(
+        "retarget", source.path, "--model", "demo", "--latency-target", "1x", "--out",
+        tmp_path / "new",
+    )  # fmt: skip
+
+    assert said(result) == (
+        f"error: --model is demo, but the run in {source.path} is of '{FACTORY}', whose "
+        "accuracies it quotes; search with the other model, or leave --model out"
+    )
+
+
+def test_a_front_timed_on_another_model_says_so(front: Path) -> None:
+    of_model(front, name="elsewhere:model")
+
+    result = called("calibrate", front, *OWN, "--seconds", "0.5")
+
+    assert result.exit_code == 0, result.output
+    assert f"the front was made for 'elsewhere:model', and is timed on {FACTORY}" in result.stderr
+
+
 def test_a_front_of_another_geometry_is_one_sentence(front: Path) -> None:
     before = of_model(front, width=48)
 
-    assert "with width 48; " in said(called("calibrate", front))
+    assert "with width 48; " in said(called("calibrate", front, *OWN))
     assert front.read_bytes() == before
 
 
 def test_a_front_in_an_unknown_number_type_is_one_sentence(front: Path) -> None:
     front.write_text(front.read_text().replace('"float32"', '"float33"'))
 
-    assert said(called("calibrate", front)) == (
+    assert said(called("calibrate", front, *OWN)) == (
         "error: number type 'float33' is unknown; known are float32, float16, bfloat16"
     )
 
@@ -284,7 +334,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence_before_anything_is_timed
 ) -> None:
     (tmp_path / "file").write_text("in the way")
 
-    result = called("calibrate", front, "--out", tmp_path / "file" / "front.json")
+    result = called("calibrate", front, *OWN, "--out", tmp_path / "file" / "front.json")
 
     assert result.stderr == (
         f"error: {tmp_path / 'file' / 'front.json'} cannot be written: "
@@ -294,7 +344,7 @@ def test_a_place_that_cannot_be_written_is_one_sentence_before_anything_is_timed
 
 @pytest.mark.parametrize("seconds", ["0", "nan", "inf"])
 def test_seconds_that_are_none_are_wrong_usage(front: Path, seconds: str) -> None:
-    assert called("calibrate", front, "--seconds", seconds).exit_code == 2
+    assert called("calibrate", front, *OWN, "--seconds", seconds).exit_code == 2
 
 
 def test_a_search_starts_from_the_front_of_another_run(

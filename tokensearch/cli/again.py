@@ -7,12 +7,23 @@ from typer import Option
 
 if TYPE_CHECKING:
     from tokensearch.cli.timed import Timed
+    from tokensearch.models import ModelName
     from tokensearch.records import Backend
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The cell in which something is timed again; what is None stays as it was."""
+    """The model and the cell in which something is timed again; what is None stays as it was."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "--model",
+            metavar="NAME",
+            help="as in `run`; needed where the file names one of your own, which is loaded only "
+            "if you name it",
+        ),
+    ] = None
 
     device: Annotated[
         str | None,
@@ -27,8 +38,25 @@ class Again:
         Option("--backend", help="default: as it was timed before"),
     ] = None
 
+    def named(self, stored: str, *, what: str) -> "ModelName":
+        """Return what the user typed, or else the model that a file names.
+
+        Raises:
+            ModelError: The user typed none, and that of the file must be typed.
+        """
+        from tokensearch.models import resolve, resolve_stored
+
+        return resolve_stored(stored, what=what) if self.model is None else resolve(self.model)
+
     def timed(
-        self, name: str, *, device: str, dtype: str, batch: int, backend: "Backend", seed: int
+        self,
+        name: "ModelName",
+        *,
+        device: str,
+        dtype: str,
+        batch: int,
+        backend: "Backend",
+        seed: int,
     ) -> "Timed":
         """Prepare a model as `timed` does, given how it was timed before."""
         from tokensearch.cli.timed import timed

@@ -54,15 +54,17 @@ class Asked:
         return self.model or DEMO
 
     def beside(self, sides: "Sequence[Policy | Profile | str]") -> "Asked":
-        """The same for the model of the sides, in the cell of a stored profile if there is one."""
+        """The same for the model of the sides, in the cell of a stored profile if there is one.
+
+        Raises:
+            ModelError: The user typed no model, and that of the sides must be typed.
+        """
         from tokensearch.cli.sides import model_of
         from tokensearch.profiles import Profile
 
-        asked = replace(self, model=self.model or model_of(sides))
-        for side in sides:
-            if isinstance(side, Profile):
-                return asked._in_cell_of(side)
-        return asked
+        stored = next((side for side in sides if isinstance(side, Profile)), None)
+        asked = self if stored is None else self._in_cell_of(stored)
+        return replace(asked, model=self.model or model_of(sides))
 
     def _in_cell_of(self, stored: "Profile") -> "Asked":
         cell = stored.cell
@@ -80,9 +82,10 @@ class Asked:
     def timed(self) -> "Timed":
         """Prepare the model, and say which it is."""
         from tokensearch.cli.timed import timed
+        from tokensearch.models import resolve
 
         ready = timed(
-            self.name,
+            resolve(self.name),
             device=self.device,
             dtype=self.dtype,
             batch=self.batch_size,

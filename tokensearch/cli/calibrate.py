@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokensearch.cli.again import Again
-from tokensearch.cli.console import err, out, print_json
+from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption
 
@@ -63,8 +63,10 @@ def _calibrated(policies: "PolicySet", again: Again, seconds: float) -> "PolicyS
     first = policies.policies[0]
     ready = _timed(first, again)
     cell = ready.cell
+    if ready.spec.name != first.model.name:
+        caution(f"the front was made for {first.model.name!r}, and is timed on {ready.spec.name}")
     err.print(
-        f"model {first.model.name} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
+        f"model {ready.spec.name} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
         f"{cell.backend}; weights and images are random"
     )
     with listener(err) as watcher:
@@ -75,7 +77,7 @@ def _timed(first: "Policy", again: Again) -> "Timed":
     """Prepare the model in the cell of a policy's own evidence, but for what is asked."""
     before = first.evidence[0].cell
     return again.timed(
-        first.model.name,
+        again.named(first.model.name, what="the front"),
         device=str(before.get("device", "auto")),
         dtype=str(before.get("dtype", "float32")),
         batch=max(1, round(before["batch"])),

@@ -66,7 +66,8 @@ def diff(
     wanted = settled(sides)
     if all(map(is_stored, wanted)):
         asked.refuse_beside(names)
-    asked = asked.beside(wanted)
+    else:
+        asked = asked.beside(wanted)
     if out_folder is not None:
         made(out_folder)
     table = None

@@ -108,9 +108,9 @@ def _loaded(
     import torch
 
     from tokensearch.cli.subject import check_forward
-    from tokensearch.models import load_model
+    from tokensearch.models import load_model, resolve
 
-    loaded = load_model(model, checkpoint=checkpoint, data_config=data_config)
+    loaded = load_model(resolve(model), checkpoint=checkpoint, data_config=data_config)
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
     shape = tuple(int(side) for side in size)

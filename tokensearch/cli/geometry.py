@@ -4,8 +4,9 @@ from tokensearch.policy import ModelSpec
 
 
 def spec_of(name: str) -> ModelSpec:
-    """Return what policies must know of the model `name`; nothing is downloaded for it."""
+    """Return what policies must know of a model that the user typed; nothing is downloaded."""
     from tokensearch.models import resolve, skeleton
     from tokensearch.runtime import describe
 
-    return describe(skeleton(name), name=resolve(name))
+    full = resolve(name)
+    return describe(skeleton(full), name=full)

@@ -57,10 +57,22 @@ def retarget(
 
 
 def _timed(source: "Finished", again: Again) -> "Timed":
-    """Prepare the model in the cell of the run, but for what is asked."""
+    """Prepare the model in the cell of the run, but for what is asked.
+
+    Raises:
+        ModelError: The user typed another model: accuracies are those of the run.
+    """
+    from tokensearch.errors import ModelError
+
     asked = source.settings
+    name = again.named(asked.model, what=f"the run in {source.folder.path}")
+    if name != asked.model:
+        raise ModelError(
+            f"--model is {name}, but the run in {source.folder.path} is of {asked.model!r}, whose "
+            f"accuracies it quotes; search with the other model, or leave --model out"
+        )
     return again.timed(
-        asked.model,
+        name,
         device=asked.device,
         dtype=asked.dtype,
         batch=asked.batch,

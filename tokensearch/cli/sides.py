@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokensearch.chrome import ChromeTrace, read_trace
 from tokensearch.errors import MeasurementError, PolicyError, RunError
@@ -13,6 +13,9 @@ from tokensearch.policy.file import policy_from_json
 from tokensearch.profiles import FORMAT as PROFILE_FORMAT
 from tokensearch.profiles import Profile, profile_from_json
 from tokensearch.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tokensearch.models import ModelName
 
 # Ours are a few megabytes at most; what is larger can only be a trace, which has its own limit.
 LARGEST_OWN = 64 * 2**20
@@ -68,13 +71,19 @@ def settled(sides: Sequence[Side]) -> list[Policy | Profile | str]:
     return kept
 
 
-def model_of(sides: Sequence[Policy | Profile | str]) -> str | None:
-    """Return the model that the first side to name one was made for."""
+def model_of(sides: Sequence[Policy | Profile | str]) -> "ModelName | None":
+    """Return the model that the first side to name one was made for.
+
+    Raises:
+        ModelError: It is one that only the user may name.
+    """
+    from tokensearch.models import resolve_stored
+
     for side in sides:
         if isinstance(side, Policy):
-            return side.model.name
+            return resolve_stored(side.model.name, what="the policy")
         if isinstance(side, Profile):
-            return side.model
+            return resolve_stored(side.model, what="the profile")
     return None
 
 

@@ -27,10 +27,10 @@ def smaller_for(subject: Subject, name: str | None, checkpoint: Path | None) -> 
             raise typer.BadParameter("--smaller-checkpoint needs --smaller, the model it is for")
         return None
     from tokensearch.data.pixels import Preprocessing
-    from tokensearch.models import load_model
+    from tokensearch.models import load_model, resolve
     from tokensearch.search.rivals import smaller_model
 
-    loaded = load_model(name, checkpoint=checkpoint)
+    loaded = load_model(resolve(name), checkpoint=checkpoint)
     own = _data_config(loaded.module, loaded.data_config, subject.data_config)
     place = next(subject.model.parameters())
     module = loaded.module.to(device=place.device, dtype=place.dtype)

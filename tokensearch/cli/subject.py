@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokensearch.data.splits import Sizes, Splits
+    from tokensearch.models import ModelName
     from tokensearch.records import Cell
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -83,16 +84,17 @@ def resolve_device(name: str) -> "torch.device":
     return torch.device(name)
 
 
-def resolve_name(name: str) -> str:
-    """Return the model's full name, once its architecture is seen to be one we can follow.
+def resolve_name(name: str) -> "ModelName":
+    """Return the full name of a typed model, once its architecture is seen to be one we can follow.
 
     Looked at before any weights are loaded: an unsupported model is refused at once.
     """
     from tokensearch.models import resolve, skeleton
     from tokensearch.runtime import describe
 
-    describe(skeleton(name))
-    return resolve(name)
+    full = resolve(name)
+    describe(skeleton(full))
+    return full
 
 
 def prepare(wanted: Wanted) -> Subject:
@@ -103,13 +105,15 @@ def prepare(wanted: Wanted) -> Subject:
     import torch
 
     from tokensearch.measure import attention_of, describe_cell
-    from tokensearch.models import load_model
+    from tokensearch.models import load_model, resolve
     from tokensearch.runtime import check_backend
 
     device, kind = resolve_device(wanted.device), getattr(torch, wanted.dtype)
     check_backend(wanted.backend, device)
     sizes = parse_sizes(wanted.images)
-    loaded = load_model(wanted.model, checkpoint=wanted.checkpoint, data_config=wanted.data_config)
+    loaded = load_model(
+        resolve(wanted.model), checkpoint=wanted.checkpoint, data_config=wanted.data_config
+    )
     config = dict(loaded.data_config)
     splits = _splits(wanted, loaded.name, config, sizes)
     size = config["input_size"]
@@ -154,7 +158,9 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> Non
     try:
         with torch.inference_mode():
             logits = module(images)
-    except Exception as error:  # a user's module raises what it likes
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's module raises what it likes
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ModelError(f"model {name} cannot be run on {size} pixels: {reason}") from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:

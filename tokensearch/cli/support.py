@@ -102,10 +102,10 @@ def tried(name: str) -> Support:
 
 def looked_at(name: str) -> Support:
     """Ask whether `name` would be taken, without weights."""
-    from tokensearch.models import skeleton
+    from tokensearch.models import resolve, skeleton
     from tokensearch.runtime import describe
 
-    model = skeleton(name)
+    model = skeleton(resolve(name))
     host, block = type(model).__name__, block_name(model)
     try:
         describe(model)

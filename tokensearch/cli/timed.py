@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from tokensearch.models import ModelName
     from tokensearch.policy import ModelSpec, Policy
     from tokensearch.records import Backend, Cell
 
@@ -33,15 +34,15 @@ class Timed:
 
 
 def timed(
-    name: str, *, device: str, dtype: str, batch: int, backend: "Backend", seed: int
+    name: "ModelName", *, device: str, dtype: str, batch: int, backend: "Backend", seed: int
 ) -> Timed:
-    """Prepare a model by name; ModelError or MeasurementError if it cannot be run so."""
+    """Prepare a model by its full name; ModelError or MeasurementError if it cannot be run so."""
     import torch
 
-    from tokensearch.cli.subject import DTypeName, check_forward, resolve_device, resolve_name
+    from tokensearch.cli.subject import DTypeName, check_forward, resolve_device
     from tokensearch.errors import MeasurementError
     from tokensearch.measure import attention_of, describe_cell
-    from tokensearch.models import input_pixels, untrained
+    from tokensearch.models import input_pixels, skeleton, untrained
     from tokensearch.records import Backend
     from tokensearch.runtime import check_backend, describe
 
@@ -51,13 +52,14 @@ def timed(
     if backend not in get_args(Backend):  # a file says what it likes
         known = ", ".join(get_args(Backend))
         raise MeasurementError(f"backend {backend!r} is unknown; known are {known}")
-    place, full = resolve_device(device), resolve_name(name)
+    place = resolve_device(device)
+    describe(skeleton(name))  # what cannot follow a policy is refused before it is built
     check_backend(backend, place)
     torch.manual_seed(seed)
     kind = getattr(torch, dtype)
-    model = untrained(full).to(place, kind)
+    model = untrained(name).to(place, kind)
     side = input_pixels(model)
     images = torch.randn(batch, 3, side, side).to(place, kind)
-    check_forward(full, model, images[:1])
+    check_forward(name, model, images[:1])
     cell = describe_cell(place, kind, batch, side, backend=backend, attention=attention_of(model))
-    return Timed(model, describe(model, name=full), images, cell)
+    return Timed(model, describe(model, name=name), images, cell)
