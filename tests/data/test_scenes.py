@@ -6,11 +6,9 @@ import torch
 from tokensearch.data.scenes import (
     CLASSES,
     PURPOSES,
-    Recipe,
     digit_ids,
     scenes_digest,
     split_scenes,
-    training_scenes,
 )
 
 SPLITS = ("search", "select", "report")
@@ -62,36 +60,6 @@ def test_images_are_bytes_of_the_size_that_was_asked_for():
 def test_training_digits_are_no_split():
     with pytest.raises(ValueError, match="no such split: 'train'"):
         split_scenes("train", 1)
-
-
-def test_equal_seeds_give_equal_training_scenes():
-    one, same, other = (
-        training_scenes(seed, 4, Recipe(), size=224) for seed in ((0, 1), (0, 1), (0, 2))
-    )
-    assert torch.equal(one.images, same.images)
-    assert torch.equal(one.ink, same.ink)
-    assert not torch.equal(one.images, other.images)
-
-
-def test_ink_says_which_patches_the_digit_covers():
-    scenes = training_scenes((0,), 16, Recipe(digit_px=(100.0, 100.0)), size=224)
-    assert scenes.ink.shape == (16, 14, 14)
-    covered = (scenes.ink > 0).flatten(1).sum(1)
-    assert covered.min() >= 4
-    assert covered.max() <= 81  # a turned digit of 100 px touches at most 9 x 9 patches
-
-
-def test_plain_scenes_hold_two_colours_and_the_edge_between_them():
-    plain = training_scenes((0,), 4, Recipe(plain_share=1.0), size=112).images
-    corners = plain[:, :, [0, 0, -1, -1], [0, -1, 0, -1]]
-    assert all(len(torch.unique(c, dim=1).T) <= 2 for c in corners)
-
-
-def test_ink_stands_out_enough_for_a_person_to_read_it():
-    scenes = training_scenes((0,), 40, Recipe(plain_share=1.0), size=224)
-    weights = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-    luminance = (scenes.images / 255 * weights).sum(1).flatten(1)
-    assert (luminance.amax(1) - luminance.amin(1)).min() > 0.39  # 0.4, less rounding to bytes
 
 
 def test_the_digest_names_a_split_and_nothing_else():

@@ -8,6 +8,7 @@ not matter, and patches that look alike.
 A scene is a pure function of one digit and one row of uniform draws. Row `i` of a split depends on
 the purpose and on `i` alone, so a scene is the same whatever batch it is made in. Digits of one
 purpose never appear in another; the two photographs are shared by all.
+`scene_batches` paints the scenes to train on.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.nn import functional as F
 
 CLASSES = 10
 SCENE_PX = 224  # the side that the geometry below is written for
-PATCH_PX = 16  # the patches of the demo model: `Scenes.ink` is given per patch
+PATCH_PX = 16  # the patches of the demo model
 
 PURPOSES = ("train", "search", "select", "report")
 _HELD_OUT_PER_CLASS = {
@@ -38,9 +39,9 @@ _HELD_OUT_PER_CLASS = {
 }  # of about 180 per class; the rest trains
 
 _VERSION = 1  # raise it with any change that alters a pixel
-_SEED = 20240229
+SEED = 20240229
 _PARTITION_STREAM = 99  # any number that is not the index of a purpose
-_DRAWS = 24  # uniform numbers that make one scene; a few are spare
+DRAWS = 24  # uniform numbers that make one scene; a few are spare
 _PHOTO_SCALES = (
     0.55,
     0.65,
@@ -48,9 +49,10 @@ _PHOTO_SCALES = (
     1.0,
     1.25,
 )  # 0.55 of 427 rows is the smallest that still covers 224 px
-_EXTREMES = (0.05, 0.95)  # quantiles of what the ink hides; a stray pixel hides no digit
+LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
+EXTREMES = (0.05, 0.95)  # quantiles of what the ink hides; a stray pixel hides no digit
 _GLYPH_PX = 50  # the 8 x 8 digits, padded to 10 x 10, five times finer
-_GLYPH_MARGIN = 10 / 8  # side of the padded square over that of the digit
+GLYPH_MARGIN = 10 / 8  # side of the padded square over that of the digit
 
 
 @dataclass(frozen=True)
@@ -83,21 +85,6 @@ class Recipe:
         return Recipe(**{**asdict(self), "digit_px": (low * factor, high * factor)})
 
 
-@dataclass(frozen=True)
-class Scenes:
-    """A batch of scenes.
-
-    Attributes:
-        images: uint8, (count, 3, size, size).
-        labels: int64, (count,).
-        ink: float32, (count, size // 16, size // 16): share of each patch that the digit covers.
-    """
-
-    images: Tensor
-    labels: Tensor
-    ink: Tensor
-
-
 def split_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Tensor, Tensor]:
     """Return the first `count` scenes of a split.
 
@@ -115,29 +102,8 @@ def split_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Ten
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     for i, digit in enumerate(digits):
         draws = _split_draws(purpose, i)
-        images[i] = _scene(digit, draws, recipe, size=size, photo_scale=scale)[0]
-    return images, _labels()[torch.as_tensor(digits, dtype=torch.int64)]
-
-
-def training_scenes(seed: tuple[int, ...], count: int, recipe: Recipe, *, size: int) -> Scenes:
-    """Return scenes of training digits, drawn by `seed`.
-
-    Args:
-        seed: Equal seeds give equal scenes, e.g. `(0, stage, batch)`.
-        count: How many.
-        recipe: The geometry. It is not scaled: a `size` under 224 px gives a window of a scene, not
-            a smaller scene.
-        size: Side in pixels, a multiple of 16.
-    """
-    rng = np.random.default_rng((_SEED, PURPOSES.index("train"), *seed))
-    draws = rng.random((count, _DRAWS + 1))
-    pool = digit_ids("train")
-    digits = [pool[int(u * len(pool))] for u in draws[:, -1]]
-    pairs = zip(digits, draws, strict=True)
-    drawn = [_scene(d, row, recipe, size=size, photo_scale=1.0) for d, row in pairs]
-    ink = F.avg_pool2d(torch.stack([alpha for _, alpha in drawn]), PATCH_PX)[:, 0]
-    images = torch.stack([image for image, _ in drawn])
-    return Scenes(images, _labels()[torch.as_tensor(digits)], ink)
+        images[i] = one_scene(digit, draws, recipe, size=size, photo_scale=scale)
+    return images, digit_labels()[torch.as_tensor(digits, dtype=torch.int64)]
 
 
 def scenes_digest(purpose: str, count: int, size: int) -> str:
@@ -148,7 +114,7 @@ def scenes_digest(purpose: str, count: int, size: int) -> str:
     """
     recipe = {
         "version": _VERSION,
-        "seed": _SEED,
+        "seed": SEED,
         "purpose": purpose,
         "size": size,
         "digits": _split_digits(purpose, count),
@@ -168,9 +134,9 @@ def digit_ids(purpose: str) -> tuple[int, ...]:
 
 @cache
 def _class_ids(purpose: str, label: int) -> tuple[int, ...]:
-    members = torch.nonzero(_labels() == label).flatten().numpy()
+    members = torch.nonzero(digit_labels() == label).flatten().numpy()
     # Sorted uniform draws, since Generator.permutation may change with numpy (NEP 19).
-    draws = np.random.default_rng((_SEED, _PARTITION_STREAM, label)).random(len(members))
+    draws = np.random.default_rng((SEED, _PARTITION_STREAM, label)).random(len(members))
     shuffled = [int(i) for i in members[np.argsort(draws)]]
     start = 0
     for name, share in _HELD_OUT_PER_CLASS.items():
@@ -189,13 +155,13 @@ def _split_digits(purpose: str, count: int) -> list[int]:
 
 
 def _split_draws(purpose: str, index: int) -> NDArray[np.float64]:
-    return np.random.default_rng((_SEED, PURPOSES.index(purpose), index)).random(_DRAWS)
+    return np.random.default_rng((SEED, PURPOSES.index(purpose), index)).random(DRAWS)
 
 
-def _scene(
+def one_scene(
     digit: int, draws: NDArray[np.float64], recipe: Recipe, *, size: int, photo_scale: float
-) -> tuple[Tensor, Tensor]:
-    """Return an image, uint8 (3, size, size), and its ink, float32 (1, size, size)."""
+) -> Tensor:
+    """Return the scene that `draws`, DRAWS uniform numbers, make: uint8 (3, size, size)."""
     u = [float(x) for x in draws]
     image = _background(u[:10], recipe, size=size, photo_scale=photo_scale)
     ink, x, y = _ink(digit, u[10:18], recipe, size=size)
@@ -206,16 +172,14 @@ def _scene(
     under = image[:, rows, columns]
     colour = _ink_colour(under, inside, u[18:22], recipe)
     image[:, rows, columns] = torch.lerp(under, colour.expand_as(under), inside)
-    alpha = torch.zeros(1, size, size)
-    alpha[0, rows, columns] = inside
-    return image.mul_(255).round_().to(torch.uint8), alpha
+    return image.mul_(255).round_().to(torch.uint8)
 
 
 def _background(u: list[float], recipe: Recipe, *, size: int, photo_scale: float) -> Tensor:
     if u[0] < recipe.plain_share:
         return torch.tensor(u[1:4]).view(3, 1, 1).repeat(1, size, size)
-    photos = _photos(photo_scale)
-    photo = photos[int(u[4] * len(photos))]
+    album = photos(photo_scale)
+    photo = album[int(u[4] * len(album))]
     top = int(u[5] * (photo.shape[1] - size + 1))
     left = int(u[6] * (photo.shape[2] - size + 1))
     crop = photo[:, top : top + size, left : left + size]
@@ -228,10 +192,10 @@ def _ink(digit: int, u: list[float], recipe: Recipe, *, size: int) -> tuple[Tens
     """Return the ink, (side, side), and the left and top edge of that square in the scene."""
     low, high = recipe.digit_px
     digit_px = low + (high - low) * u[0]
-    side = math.ceil(digit_px * _GLYPH_MARGIN)
+    side = math.ceil(digit_px * GLYPH_MARGIN)
     theta = torch.tensor([_transform(u[1:4], recipe)])
     grid = F.affine_grid(theta, [1, 1, side, side], align_corners=False)
-    grey = F.grid_sample(_glyphs()[digit][None, None], grid, align_corners=False)[0, 0]
+    grey = F.grid_sample(glyphs()[digit][None, None], grid, align_corners=False)[0, 0]
     threshold = recipe.weight[0] + (recipe.weight[1] - recipe.weight[0]) * u[4]
     ink = ((grey - threshold) / recipe.softness).clamp_(0, 1)
     margin = (side - digit_px) / 2
@@ -251,10 +215,10 @@ def _transform(u: list[float], recipe: Recipe) -> list[list[float]]:
 
 def _ink_colour(under: Tensor, ink: Tensor, u: list[float], recipe: Recipe) -> Tensor:
     """Return a colour, (3, 1, 1), far enough in luminance from what the ink will hide."""
-    luminance = torch.tensor([0.299, 0.587, 0.114])  # ITU-R BT.601
+    luminance = torch.tensor(LUMINANCE)
     # A third of the rows and columns tells as much. Not the mean: ink may lie on light and dark.
     hidden = torch.tensordot(luminance, under, 1)[::3, ::3][ink[::3, ::3] > 0]
-    darkest, lightest = torch.quantile(hidden, torch.tensor(_EXTREMES)).tolist()
+    darkest, lightest = torch.quantile(hidden, torch.tensor(EXTREMES)).tolist()
     lighter = 1 - lightest > darkest
     edge, room = (lightest, 1 - lightest) if lighter else (darkest, darkest)
     contrast = min(recipe.contrast, room) + max(0.0, room - recipe.contrast) * u[3]
@@ -273,12 +237,13 @@ def _bundled_digits() -> Any:
 
 
 @cache
-def _labels() -> Tensor:
+def digit_labels() -> Tensor:
+    """Return which digit each of scikit-learn's 1,797 is, int64."""
     return torch.as_tensor(_bundled_digits().target, dtype=torch.int64)
 
 
 @cache
-def _glyphs() -> Tensor:
+def glyphs() -> Tensor:
     """Return the digits, smooth and finer, float32 (1797, 50, 50), 0 to 1."""
     grey = torch.as_tensor(_bundled_digits().images, dtype=torch.float32)[:, None] / 16
     padded = F.pad(grey, (1, 1, 1, 1))
@@ -286,7 +251,7 @@ def _glyphs() -> Tensor:
 
 
 @cache
-def _photos(scale: float) -> tuple[Tensor, ...]:
+def photos(scale: float) -> tuple[Tensor, ...]:
     """Return scikit-learn's two photographs at each scale, uint8 (3, rows, columns)."""
     originals = [
         torch.tensor(photo).permute(2, 0, 1)[None] for photo in load_sample_images().images

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, IterableDataset
 
-from tokensearch.data.scenes import PATCH_PX, Scenes, split_scenes, training_scenes
+from tokensearch.data.scene_batches import Scenes, training_scenes
+from tokensearch.data.scenes import PATCH_PX, split_scenes
 from tokensearch.demo.curriculum import GRID, STAGES, Stage
 from tokensearch.demo.model import CLASSES, WIDTH, bare_model
 
