@@ -42,10 +42,13 @@ bench: setup
 	$(PYTHON) -m tests.bench presets
 	$(PYTHON) -m tests.bench runtime --backend eager
 
-# `make gpu PYTHON=python3` uses an environment that is there already, its torch for one; OUT names the folder of the report, SKIP parts to leave out.
+# `make gpu PYTHON=python3` uses an environment that is there already, its torch for one. OUT names the
+# folder of the report (the archive is OUT.tgz), ONLY and SKIP parts, and DEVICE=cpu tries all parts.
 OUT ?= reports/gpu
+PLAN ?= first
 gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
-	$(PYTHON) -m tests.bench gpu --out $(OUT) $(if $(SKIP),--skip $(SKIP))
+	$(PYTHON) -m tests.bench gpu --plan $(PLAN) --out $(OUT) $(if $(DEVICE),--device $(DEVICE)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP))
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -2,14 +2,17 @@
 
 import os
 import tempfile
+from contextlib import suppress
 
 import torch
-from hypothesis import settings
 
 # Answers are kept between runs: those of tests nowhere that a user looks.
 os.environ["TOKENSEARCH_CACHE"] = tempfile.mkdtemp(prefix="tokensearch-tests-")
 # The tensors of tests are small: a second thread gains nothing, and spins when another process
 # wants its core. Commands that tests start as processes of their own are not touched.
 torch.set_num_threads(1)
-settings.register_profile("tokensearch", deadline=None)  # a busy machine is no reason to fail
-settings.load_profile("tokensearch")
+with suppress(ImportError):  # the tests of GPUs run where it is not installed
+    from hypothesis import settings
+
+    settings.register_profile("tokensearch", deadline=None)  # a busy machine is no reason to fail
+    settings.load_profile("tokensearch")

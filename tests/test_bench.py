@@ -1,40 +1,62 @@
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 import torch
 
+from tests.bench.gpu.command import run_plan
+from tests.bench.gpu.first import FIRST
+from tests.bench.gpu.parts import Setting
+from tests.bench.probe.notes import Measure, Notes
+
 ROOT = Path(__file__).parents[1]
+LONG_S = 600.0  # limits are for GPUs; how fast a busy CPU is, is no matter here
 
 
 def test_the_gpu_parts_run_on_a_cpu_too(tmp_path: Path) -> None:
     """Everything but the device is the same, so that `make gpu` meets no surprise but the GPU."""
-    command = [
-        sys.executable,
-        "-m",
-        "tests.bench",
-        "gpu",
-        "--device",
-        "cpu",
-        "--out",
-        str(tmp_path),
-    ]
-    quick = ["--model", "vit_tiny_patch16_224", "--batch", "1", "--seconds", "0.1"]
-    quick += ["--presets", "none", "ppt-r50"]
+    presets = [replace(one, limit_s=LONG_S) for one in FIRST if one.name == "presets"]
 
-    done = subprocess.run(
-        [*command, *quick, "--skip", "tests", "run"], cwd=ROOT, capture_output=True, text=True
+    run_plan(
+        presets, Setting(tmp_path, "cpu"), plan="first", start_s=perf_counter(), total_s=LONG_S
     )
 
-    assert done.returncode == 0, done.stderr
-    assert json.loads((tmp_path / "summary.json").read_text())["parts"] == {
-        "presets": "exit code 0"
-    }
+    (end,) = json.loads((tmp_path / "summary.json").read_text())["parts"].values()
+    assert end["ended"] == "exit code 0", (tmp_path / "presets.log").read_text()
     timed = json.loads((tmp_path / "presets.json").read_text())
-    assert [result["preset"] for result in timed] == ["none", "ppt-r50"]
-    assert "none" in (tmp_path / "presets.log").read_text()
+    assert [result["preset"] for result in timed] == ["none"]
+    assert "| none | 1 | " in (tmp_path / "summary.md").read_text()
+
+
+def test_what_fails_on_a_machine_is_noted_and_the_probe_goes_on(tmp_path: Path) -> None:
+    def section(_: torch.device) -> Iterator[tuple[str, Measure]]:
+        yield "broken", lambda: 1 / 0
+        yield "whole", lambda: 2.0
+        raise RuntimeError("no more\nof this")
+
+    notes = Notes(tmp_path / "probe.json", 60.0)
+    notes.take("some", section, torch.device("cpu"))
+
+    assert json.loads((tmp_path / "probe.json").read_text()) == {
+        "some": {
+            "broken": "ZeroDivisionError: division by zero",
+            "whole": 2.0,
+            "section stopped": "RuntimeError: no more",
+        }
+    }
+
+
+def test_the_probe_begins_nothing_when_its_time_is_up() -> None:
+    notes = Notes(None, -1.0)
+
+    notes.take("some", lambda _: iter([("late", lambda: 1.0)]), torch.device("cpu"))
+
+    assert notes.document == {"some": {"section stopped": "after -1 s"}}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

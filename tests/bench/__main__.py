@@ -1,21 +1,21 @@
 """Run one benchmark: `python -m tests.bench NAME [--json]`."""
 
 import argparse
-from collections.abc import Callable
+from importlib import import_module
 
-from tests.bench import costs, diff, gpu, noise, presets, runtime, search
-
-BENCHES: dict[str, Callable[[list[str]], None]] = {
-    "costs": costs.main,
-    "diff": diff.main,
-    "presets": presets.main,
-    "gpu": gpu.main,
-    "runtime": runtime.main,
-    "noise": noise.main,
-    "search": search.main,
+# By name, so that one needs nothing of another's: `gpu` itself must hold no CUDA context.
+BENCHES = {
+    "costs": "tests.bench.costs",
+    "diff": "tests.bench.diff",
+    "presets": "tests.bench.presets",
+    "probe": "tests.bench.probe.command",
+    "gpu": "tests.bench.gpu.command",
+    "runtime": "tests.bench.runtime",
+    "noise": "tests.bench.noise",
+    "search": "tests.bench.search",
 }
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
 parser.add_argument("name", choices=BENCHES)
 chosen, rest = parser.parse_known_args()
-BENCHES[chosen.name](rest)
+import_module(BENCHES[chosen.name]).main(rest)

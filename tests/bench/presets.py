@@ -5,20 +5,19 @@ Weights are random: they do not change how long a pass takes.
 
 import argparse
 import copy
-import json
 from collections.abc import Iterator
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import timm
 import torch
 
+from tests.bench.results import add_output, collect
 from tokensearch import applied
-from tokensearch.measure import Budget, clock_for, compare, describe_cell
+from tokensearch.measure import Budget, Watch, clock_for, compare, describe_cell
 from tokensearch.policy import find
-from tokensearch.records import to_json
-from tokensearch.runtime import describe
+from tokensearch.records import Backend, to_json
+from tokensearch.runtime import backed, describe
 
 MODEL = "deit_small_patch16_224"
 # One of each operator; each takes its seconds at every batch.
@@ -28,15 +27,7 @@ SHORT = ("none", "last-cls", "tome-r13", "ppt-r50", "ppt-r50-prune", "evit-0.7",
 def main(arguments: list[str]) -> None:
     """Print one line per preset and batch; with --json, one JSON document."""
     options = parsed(arguments)
-    results = []
-    for result in timings(options):
-        results.append(result)
-        if not options.json:
-            print(line(result), flush=True)
-        if options.out:
-            Path(options.out).write_text(json.dumps(results, indent=2))
-    if options.json:
-        print(json.dumps(results, indent=2))
+    collect(timings(options), options, line)
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -44,11 +35,11 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--backend", default="eager", choices=get_args(Backend))
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 8])
     parser.add_argument("--seconds", type=float, default=6.0, help="per preset and batch")
     parser.add_argument("--presets", nargs="+", default=None, help="their names")
-    parser.add_argument("--json", action="store_true")
-    parser.add_argument("--out", default=None, help="file that is rewritten after every preset")
+    add_output(parser)
     return parser.parse_args(arguments)
 
 
@@ -56,17 +47,19 @@ def timings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield a result per batch and preset: those asked for, or the short list's that fit."""
     kind, place = getattr(torch, options.dtype), torch.device(options.device)
     model = timm.create_model(options.model).eval().to(place, kind)
-    candidate = copy.deepcopy(model)
+    candidate, clock = copy.deepcopy(model), clock_for(place)
     spec = describe(model)
     presets = options.presets or [name for name in SHORT if find(name).made_for(spec)]
     budget = Budget(warmup=3, min_pairs=20, max_pairs=200, seconds=options.seconds, precision=0.005)
     for batch in options.batch:
         images = torch.randn(batch, *model.pretrained_cfg["input_size"]).to(place, kind)
-        cell = describe_cell(place, dtype=kind, batch=batch, resolution=images.shape[-1])
-        runs = partial(model, images), partial(candidate, images)
+        cell = describe_cell(place, kind, batch, images.shape[-1], backend=options.backend)
+        with torch.inference_mode():
+            baseline = partial(backed(model, options.backend, images), images)
         for preset in presets:
             with torch.inference_mode(), applied(candidate, preset):
-                comparison = compare(*runs, clock=clock_for(place), budget=budget)
+                run = partial(backed(candidate, options.backend, images), images)
+                comparison = compare(baseline, run, clock=clock, budget=budget, watch=Watch(place))
             yield {
                 "model": options.model,
                 "preset": preset,

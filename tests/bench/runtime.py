@@ -1,6 +1,6 @@
 """What following a policy costs beyond the tokens it saves, on DeiT-S.
 
-    python -m tests.bench runtime [--backend eager compile] [--batch 1 8] [--json]
+    python -m tests.bench runtime [--backend eager compile cudagraph] [--batch 1 8] [--json]
 
 *Overhead* is latency under a policy over that of the same model whose tokens are simply sliced to
 the same counts: the floor that no operator can get below. *Explicit* is ToMe the way its own code
@@ -10,10 +10,10 @@ turn in one run. Weights are random: they do not change how long a pass takes.
 
 import argparse
 import copy
-import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import timm
@@ -21,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.bench.results import add_output, collect
 from tokensearch import apply, preset
-from tokensearch.measure import Budget, Effort, clock_for, compare, describe_cell
+from tokensearch.measure import Budget, Effort, Watch, clock_for, compare, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
 from tokensearch.profiles import REDUCING
 from tokensearch.profiling import Plan, profile
@@ -38,17 +39,8 @@ Build = Callable[[nn.Module], nn.Module]
 def main(arguments: list[str]) -> None:
     """Print one line per ratio; with --json, one JSON document."""
     options = parsed(arguments)
-    results = []
-    for result in ratios(options):
-        results.append(result)
-        if not options.json:
-            print(line(result), flush=True)
-    for result in shares(options) if "eager" in options.backend else ():
-        results.append(result)
-        if not options.json:
-            print(share_line(result), flush=True)
-    if options.json:
-        print(json.dumps(results, indent=2))
+    profiled = shares(options) if "eager" in options.backend else ()
+    collect(chain(ratios(options), profiled), options, line)
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
@@ -59,14 +51,14 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--seconds", type=float, default=20.0, help="per ratio")
-    parser.add_argument("--json", action="store_true")
+    add_output(parser)
     return parser.parse_args(arguments)
 
 
 def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield every case in every cell."""
     device, kind = torch.device(options.device), getattr(torch, options.dtype)
-    host = timm.create_model(MODEL).eval().to(device, kind)
+    host, clock = timm.create_model(MODEL).eval().to(device, kind), clock_for(device)
     budget = Budget(
         warmup=5, min_pairs=30, max_pairs=2000, seconds=options.seconds, precision=0.002
     )
@@ -76,10 +68,11 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for name in options.case:
                 runs = tuple(run(host, build, backend, images) for build in CASES[name])
                 with torch.inference_mode():
-                    found = compare(*runs, clock=clock_for(device), budget=budget)
+                    found = compare(*runs, clock=clock, budget=budget, watch=Watch(device))
                 yield {
                     "case": name,
                     "backend": backend,
+                    "dtype": options.dtype,
                     "batch": batch,
                     "comparison": to_json(found),
                 }
@@ -93,7 +86,8 @@ def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable
 
 def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield where reducing spends its time, phase by phase, as shares of a stamped pass."""
-    host = timm.create_model(MODEL).eval().to(options.device)
+    device, kind = torch.device(options.device), getattr(torch, options.dtype)
+    host = timm.create_model(MODEL).eval().to(device, kind)
     spec = describe(host)
     policies = {
         "prune-3": pruning(spec),
@@ -103,7 +97,7 @@ def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     asked = {name: policy for name, policy in policies.items() if name in options.case}
     plan = Plan(Effort(3, 20, 100, options.seconds), traced_passes=0, roofline=False)
     for batch in options.batch if asked else ():
-        images = torch.randn(batch, 3, 224, 224).to(options.device)
+        images = torch.randn(batch, 3, 224, 224).to(device, kind)
         cell = describe_cell(images.device, images.dtype, batch, images.shape[-1])
         for found in profile(host, asked, images=images, cell=cell, plan=plan):
             parts = {phase: found.phase_ms(phase) / found.pass_ms for phase in REDUCING}
@@ -226,7 +220,9 @@ CASES: dict[str, tuple[Build, Build]] = {
 
 
 def line(result: dict[str, Any]) -> str:
-    """One ratio as people read it."""
+    """One ratio or profile as people read it."""
+    if "shares" in result:
+        return share_line(result)
     found = result["comparison"]
     interval = f"{found['ratio']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
     cell = f"{result['backend']:8s} batch {result['batch']:2d}"
@@ -234,6 +230,5 @@ def line(result: dict[str, Any]) -> str:
 
 
 def share_line(result: dict[str, Any]) -> str:
-    """One profile as people read it."""
     parts = ", ".join(f"{phase} {share:.1%}" for phase, share in result["shares"].items())
     return f"profiled batch {result['batch']:2d}  {result['case']:10s} {parts}"

@@ -110,6 +110,7 @@ def test_a_graph_refuses_another_batch(model: torch.nn.Module, images: torch.Ten
         replay(images[:4])
 
 
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", ["tome-r13", "evit-0.7"])
 def test_compiled_models_give_the_answers_of_eager_on_the_gpu(
     name: str, model: torch.nn.Module, images: torch.Tensor
