@@ -62,7 +62,7 @@ class Machine:
 class Cell:
     """Everything that a latency belongs to besides the policy."""
 
-    device: str  # "cpu", "cuda"
+    device: str  # "cpu", "cuda", or "cuda:1" where there are several GPUs
     dtype: str  # "float32", ...
     batch: int  # images per pass
     resolution: int  # pixels, square

@@ -34,8 +34,8 @@ class Again:
         Option("--batch-size", min=1, metavar="N", help="default: as it was timed before"),
     ] = None
     backend: Annotated[
-        Literal["eager", "compile", "cudagraph"] | None,
-        Option("--backend", help="default: as it was timed before"),
+        Literal["auto", "eager", "compile", "cudagraph"] | None,
+        Option("--backend", help="default: as it was timed before; on a CPU, eager for cudagraph"),
     ] = None
 
     def named(self, stored: str, *, what: str) -> "ModelName":
@@ -58,14 +58,20 @@ class Again:
         backend: "Backend",
         seed: int,
     ) -> "Timed":
-        """Prepare a model as `timed` does, given how it was timed before."""
+        """Prepare a model as `timed` does, given how it was timed before.
+
+        What was replayed on a GPU runs eagerly elsewhere, where there are no graphs.
+        """
+        from tokensearch.cli.auto import resolve_device
         from tokensearch.cli.timed import timed
 
+        on_gpu = resolve_device(self.device or device).type == "cuda"
+        before = "eager" if backend == "cudagraph" and not on_gpu else backend
         return timed(
             name,
             device=self.device or device,
             dtype=dtype,
             batch=self.batch_size or batch,
-            backend=self.backend or backend,
+            backend=self.backend or before,
             seed=seed,
         )

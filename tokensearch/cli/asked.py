@@ -19,7 +19,7 @@ from tokensearch.cli.options import (
 from tokensearch.errors import MeasurementError
 
 if TYPE_CHECKING:
-    from tokensearch.cli.subject import DTypeName
+    from tokensearch.cli.auto import DTypeName
     from tokensearch.cli.timed import Timed
     from tokensearch.policy import Policy
     from tokensearch.profiles import Profile
@@ -42,9 +42,9 @@ class Asked:
     ] = None
     rescale: RescaleOption = False
     device: DeviceOption = "auto"
-    dtype: DtypeOption = "float32"
+    dtype: DtypeOption = "auto"
     batch_size: BatchOption = 8
-    backend: BackendOption = "eager"
+    backend: BackendOption = "auto"
     seed: SeedOption = 0
     given: tuple[str, ...] = ()  # those that the user gave, as spelt on the command line
 
@@ -71,7 +71,7 @@ class Asked:
         wanted = {"dtype": cell.dtype, "batch_size": cell.batch, "backend": cell.backend}
         for name, there in wanted.items():
             option, here = f"--{name.replace('_', '-')}", getattr(self, name)
-            if option in self.given and here != there:
+            if option in self.given and here not in {there, "auto"}:
                 raise MeasurementError(
                     f"{option} is {here}, but the stored profile {stored.name} was taken with "
                     f"{there}, in which the other side is profiled too; leave it out"
@@ -81,6 +81,7 @@ class Asked:
 
     def timed(self) -> "Timed":
         """Prepare the model, and say which it is."""
+        from tokensearch.cli.auto import where
         from tokensearch.cli.timed import timed
         from tokensearch.models import resolve
 
@@ -93,9 +94,11 @@ class Asked:
             seed=self.seed,
         )
         err.print(
-            f"model {self.name} is {ready.spec.name}, on {ready.cell.device}, {self.dtype}, "
-            f"batch {self.batch_size}, {self.backend}; weights and images are random"
+            f"model {self.name} is {ready.spec.name}, on {where(ready.cell)}; weights and images "
+            "are random"
         )
+        if ready.why:
+            err.print(ready.why, soft_wrap=True)
         return ready
 
     def refuse_beside(self, stored: Sequence[str]) -> None:

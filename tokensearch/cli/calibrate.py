@@ -56,6 +56,7 @@ def calibrate(
 
 def _calibrated(policies: "PolicySet", again: Again, seconds: float) -> "PolicySet":
     """Time every policy, and say in which cell."""
+    from tokensearch.cli.auto import where
     from tokensearch.cli.progress import listener
     from tokensearch.search.calibrate import calibrated
     from tokensearch.search.timing import Timing
@@ -65,10 +66,7 @@ def _calibrated(policies: "PolicySet", again: Again, seconds: float) -> "PolicyS
     cell = ready.cell
     if ready.spec.name != first.model.name:
         caution(f"the front was made for {first.model.name!r}, and is timed on {ready.spec.name}")
-    err.print(
-        f"model {ready.spec.name} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
-        f"{cell.backend}; weights and images are random"
-    )
+    err.print(f"model {ready.spec.name} on {where(cell)}; weights and images are random")
     with listener(err) as watcher:
         return calibrated(policies, Timing(ready.model, ready.images, cell, 0), seconds, watcher)
 

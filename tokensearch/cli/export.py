@@ -14,7 +14,6 @@ from tokensearch.cli.options import (
     BatchOption,
     CheckpointOption,
     DataConfigOption,
-    DtypeOption,
     JsonOption,
     ModelOption,
     RescaleOption,
@@ -29,6 +28,10 @@ if TYPE_CHECKING:
 FormatOption = Annotated[Literal["onnx", "pt2"], typer.Option("--format", help="of the file")]
 OutOption = Annotated[
     Path | None, typer.Option("--out", help="file; MODEL-POLICY.FORMAT if not given")
+]
+NumbersOption = Annotated[
+    Literal["float32", "float16", "bfloat16"],
+    typer.Option("--dtype", help="number type of the model"),
 ]
 DenseOption = Annotated[
     bool, typer.Option("--dense", help="features of every patch instead of logits")
@@ -48,7 +51,7 @@ def export(
     out_file: OutOption = None,
     batch_size: BatchOption = 1,
     dynamic_batch: DynamicOption = False,
-    dtype: DtypeOption = "float32",
+    dtype: NumbersOption = "float32",
     dense: DenseOption = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -37,14 +37,28 @@ DataConfigOption = Annotated[
     Option("--data-config", metavar="FILE", help="JSON with input_size, mean, std, crop_pct, ..."),
 ]
 DeviceOption = Annotated[
-    str, Option("--device", metavar="NAME", help="cpu or cuda; auto is a GPU if there is one")
+    str,
+    Option(
+        "--device",
+        metavar="NAME",
+        help="cpu, cuda or cuda:1; auto: a GPU if there is one, else cpu",
+    ),
 ]
 DtypeOption = Annotated[
-    Literal["float32", "float16", "bfloat16"], Option("--dtype", help="number type of the model")
+    Literal["auto", "float32", "float16", "bfloat16"],
+    Option(
+        "--dtype",
+        help="number type of the model; auto: bfloat16 on a GPU that has it, float16 on one that "
+        "has not, float32 on a CPU",
+    ),
 ]
 BackendOption = Annotated[
-    Literal["eager", "compile", "cudagraph"],
-    Option("--backend", help="how the model is run when it is timed; compiling takes its time"),
+    Literal["auto", "eager", "compile", "cudagraph"],
+    Option(
+        "--backend",
+        help="how the model is run when it is timed; auto: cudagraph on a GPU if the model can be "
+        "captured, else eager; compiling takes its time",
+    ),
 ]
 BatchOption = Annotated[
     int,

@@ -83,15 +83,16 @@ def _timed(source: "Finished", again: Again) -> "Timed":
 
 def _usual(run: Path, cell: "Cell", target: "Target") -> Path:
     """Where an answer goes that nobody gave a place."""
-    way = f"{cell.device}-{cell.backend}-batch{cell.batch}-{target}".replace("/", "-")
+    from tokensearch.cli.auto import in_path
+
+    way = f"{in_path(cell)}-{cell.backend}-batch{cell.batch}-{target}".replace("/", "-")
     return Path(f"{_named(run)}-retargeted") / way
 
 
 def _say(model: str, cell: "Cell", folder: Path) -> None:
-    err.print(
-        f"model {model} on {cell.device}, {cell.dtype}, batch {cell.batch}, "
-        f"{cell.backend}; run folder {folder}"
-    )
+    from tokensearch.cli.auto import where
+
+    err.print(f"model {model} on {where(cell)}; run folder {folder}")
 
 
 def _named(run: Path) -> Path:

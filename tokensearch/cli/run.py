@@ -17,6 +17,7 @@ from tokensearch.cli.subject import Wanted
 if TYPE_CHECKING:
     from tokensearch.cli.subject import Subject
     from tokensearch.policy import Target
+    from tokensearch.records import Cell
     from tokensearch.run_folder import RunFolder
     from tokensearch.search import Settings, Space
 
@@ -51,14 +52,18 @@ def run(
     """
     from tokensearch.cli.progress import listener
     from tokensearch.cli.smaller import smaller_for
-    from tokensearch.cli.subject import prepare
+    from tokensearch.cli.subject import prepare, resolve_name
     from tokensearch.policy import parse_target
+    from tokensearch.run_folder import RunFolder
     from tokensearch.search import Session, load_space
 
     limits, target = searching.limits(), parse_target(latency_target)
     neighbours, space = searching.neighbours(), load_space(searching.space)
-    folder = _folder(wanted, target, out_folder)
+    resolve_name(wanted.model)
+    if out_folder is not None:  # refused before anything is loaded
+        RunFolder(out_folder).check()
     subject = prepare(wanted)
+    folder = _folder(wanted.model, subject.cell, target, out_folder)
     rival = smaller_for(subject, smaller, smaller_checkpoint)
     with listener(err) as watcher:
         session = Session(
@@ -93,17 +98,16 @@ def hand_out(folder: "RunFolder", document: Mapping[str, Any], *, as_json: bool)
     raise typer.Exit(document["result"]["exit_code"])
 
 
-def _folder(wanted: Wanted, target: "Target", out_folder: Path | None) -> "RunFolder":
-    """Return the run folder, and say which it is, once model and device are known to be there."""
-    from tokensearch.cli.subject import resolve_device, resolve_name
+def _folder(model: str, cell: "Cell", target: "Target", out_folder: Path | None) -> "RunFolder":
+    """Return the run folder, and say which it is."""
+    from tokensearch.cli.auto import in_path
     from tokensearch.run_folder import RunFolder
 
-    place, name = resolve_device(wanted.device), resolve_name(wanted.model)
-    way = place.type if wanted.backend == "eager" else f"{place.type}-{wanted.backend}"
-    usual = Path("runs") / f"{wanted.model}-{way}-{target}".replace("/", "-")
+    way = in_path(cell) if cell.backend == "eager" else f"{in_path(cell)}-{cell.backend}"
+    usual = Path("runs") / f"{model}-{way}-{target}".replace("/", "-")
     folder = RunFolder(out_folder or usual)
     folder.check()
-    err.print(f"model {wanted.model} is {name}, on {place}; run folder {folder.path}")
+    err.print(f"run folder {folder.path}", soft_wrap=True)
     return folder
 
 
@@ -118,7 +122,7 @@ def _settings(
         data=wanted.data,
         target=target,
         device=subject.cell.device,
-        dtype=wanted.dtype,
+        dtype=subject.cell.dtype,
         batch=wanted.batch_size,
         resolution=subject.cell.resolution,
         space=space.name,
@@ -126,5 +130,5 @@ def _settings(
         sampler=searching.sampler,
         seed=wanted.seed,
         objective=searching.objective,
-        backend=wanted.backend,
+        backend=subject.cell.backend,
     )

@@ -1,8 +1,9 @@
 """What a command works on: a model on a device, with its images."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from tokensearch.cli.console import err
 from tokensearch.cli.options import (
     DEMO,
     SIZES_TEXT,
@@ -18,7 +19,7 @@ from tokensearch.cli.options import (
     ModelOption,
     SeedOption,
 )
-from tokensearch.errors import DataError, MeasurementError, ModelError
+from tokensearch.errors import DataError, ModelError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from tokensearch.data.splits import Sizes, Splits
     from tokensearch.models import ModelName
     from tokensearch.records import Cell
-
-DTypeName = Literal["float32", "float16", "bfloat16"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +42,9 @@ class Wanted:
     class_map: ClassMapOption = None
     data_config: DataConfigOption = None
     device: DeviceOption = "auto"
-    dtype: DtypeOption = "float32"
+    dtype: DtypeOption = "auto"
     batch_size: BatchOption = 8
-    backend: BackendOption = "eager"
+    backend: BackendOption = "auto"
     images: ImagesOption = SIZES_TEXT
     seed: SeedOption = 0
 
@@ -71,19 +70,6 @@ def parse_sizes(text: str) -> "Sizes":
     return Sizes(*map(int, parts))
 
 
-def resolve_device(name: str) -> "torch.device":
-    """Return the device called `name`, or the best there is for `auto`."""
-    import torch
-
-    found = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "auto":
-        return torch.device(found)
-    if name not in {"cpu", found}:
-        here = "cpu" if found == "cpu" else f"cpu, {found}"
-        raise MeasurementError(f"device {name!r} is not on this machine; it has {here}")
-    return torch.device(name)
-
-
 def resolve_name(name: str) -> "ModelName":
     """Return the full name of a typed model, once its architecture is seen to be one we can follow.
 
@@ -100,35 +86,47 @@ def resolve_name(name: str) -> "ModelName":
 def prepare(wanted: Wanted) -> Subject:
     """Load the model and its images: the user's own, the bundled ones, or photograph crops.
 
+    Says what the model is and in which cell, before images are looked for.
     Crops have no labels: what is measured on them is agreement with the un-reduced model.
     """
     import torch
 
+    from tokensearch.cli.auto import (
+        check_named,
+        resolve_backend,
+        resolve_device,
+        resolve_dtype,
+        where,
+    )
     from tokensearch.measure import attention_of, describe_cell
     from tokensearch.models import load_model, resolve
-    from tokensearch.runtime import check_backend
 
-    device, kind = resolve_device(wanted.device), getattr(torch, wanted.dtype)
-    check_backend(wanted.backend, device)
+    device = resolve_device(wanted.device)
+    kind = getattr(torch, resolve_dtype(wanted.dtype, device))
+    check_named(wanted.backend, device)
     sizes = parse_sizes(wanted.images)
     loaded = load_model(
         resolve(wanted.model), checkpoint=wanted.checkpoint, data_config=wanted.data_config
     )
     config = dict(loaded.data_config)
-    splits = _splits(wanted, loaded.name, config, sizes)
     size = config["input_size"]
     assert isinstance(size, tuple | list)
     module = loaded.module.to(device=device, dtype=kind)
-    images, _ = next(splits.search.batches(1))
-    check_forward(loaded.name, module, images.to(device, kind))
+    image = torch.zeros(1, *size, device=device, dtype=kind)
+    check_forward(loaded.name, module, image)
+    backend, why = resolve_backend(wanted.backend, module, image)
     cell = describe_cell(
         device,
         dtype=kind,
         batch=wanted.batch_size,
         resolution=int(size[-1]),
-        backend=wanted.backend,
+        backend=backend,
         attention=attention_of(module),
     )
+    err.print(f"model {wanted.model} is {loaded.name}, on {where(cell)}")
+    if why:
+        err.print(why, soft_wrap=True)
+    splits = _splits(wanted, loaded.name, config, sizes)
     return Subject(module, loaded.name, splits, cell, config)
 
 

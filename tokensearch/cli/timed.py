@@ -5,7 +5,7 @@ the images show. Both are random: nothing is downloaded, and no data set is need
 """
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,7 @@ class Timed:
     spec: "ModelSpec"
     images: "torch.Tensor"
     cell: "Cell"
+    why: str = ""  # this backend, where there was a choice
 
     def fitting(self, policy: "Policy") -> "Policy":
         """Return a policy for this model, whatever weights it was found on."""
@@ -34,32 +35,32 @@ class Timed:
 
 
 def timed(
-    name: "ModelName", *, device: str, dtype: str, batch: int, backend: "Backend", seed: int
+    name: "ModelName",
+    *,
+    device: str,
+    dtype: str,
+    batch: int,
+    backend: "Backend | Literal['auto']",
+    seed: int,
 ) -> Timed:
     """Prepare a model by its full name; ModelError or MeasurementError if it cannot be run so."""
     import torch
 
-    from tokensearch.cli.subject import DTypeName, check_forward, resolve_device
-    from tokensearch.errors import MeasurementError
+    from tokensearch.cli.auto import check_named, resolve_backend, resolve_device, resolve_dtype
+    from tokensearch.cli.subject import check_forward
     from tokensearch.measure import attention_of, describe_cell
     from tokensearch.models import input_pixels, skeleton, untrained
-    from tokensearch.records import Backend
-    from tokensearch.runtime import check_backend, describe
+    from tokensearch.runtime import describe
 
-    if dtype not in get_args(DTypeName):
-        known = ", ".join(get_args(DTypeName))
-        raise MeasurementError(f"number type {dtype!r} is unknown; known are {known}")
-    if backend not in get_args(Backend):  # a file says what it likes
-        known = ", ".join(get_args(Backend))
-        raise MeasurementError(f"backend {backend!r} is unknown; known are {known}")
     place = resolve_device(device)
+    kind = getattr(torch, resolve_dtype(dtype, place))
     describe(skeleton(name))  # what cannot follow a policy is refused before it is built
-    check_backend(backend, place)
+    check_named(backend, place)
     torch.manual_seed(seed)
-    kind = getattr(torch, dtype)
     model = untrained(name).to(place, kind)
     side = input_pixels(model)
     images = torch.randn(batch, 3, side, side).to(place, kind)
     check_forward(name, model, images[:1])
-    cell = describe_cell(place, kind, batch, side, backend=backend, attention=attention_of(model))
-    return Timed(model, describe(model, name=name), images, cell)
+    chosen, why = resolve_backend(backend, model, images[:1])
+    cell = describe_cell(place, kind, batch, side, backend=chosen, attention=attention_of(model))
+    return Timed(model, describe(model, name=name), images, cell, why)

@@ -41,6 +41,13 @@ def this_machine(device: torch.device) -> Machine:
     )
 
 
+def device_name(device: torch.device) -> str:
+    """Name a device as a cell does: `cpu`, `cuda`, or `cuda:1` where there are several GPUs."""
+    if device.type != "cuda" or torch.cuda.device_count() <= 1:
+        return device.type
+    return str(device) if ":" in str(device) else f"cuda:{torch.cuda.current_device()}"
+
+
 def describe_cell(
     device: torch.device,
     dtype: torch.dtype,
@@ -56,7 +63,7 @@ def describe_cell(
     `attention` is what `attention_of` says of the un-reduced model, where somebody asked it.
     """
     return Cell(
-        device=device.type,
+        device=device_name(device),
         dtype=str(dtype).removeprefix("torch."),
         batch=batch,
         resolution=resolution,

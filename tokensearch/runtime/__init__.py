@@ -1,7 +1,7 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
 from tokensearch.runtime.attach import applied, apply, policy_of, ranged, remove, trace
-from tokensearch.runtime.backends import backed, check_backend
+from tokensearch.runtime.backends import backed, check_backend, choose_backend
 from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.opened import Around
@@ -17,6 +17,7 @@ __all__ = [
     "check",
     "check_backend",
     "check_resumes",
+    "choose_backend",
     "describe",
     "entering_key",
     "logits_from",

@@ -57,6 +57,22 @@ def check_backend(backend: Backend, device: torch.device) -> None:
         backed(nn.GELU(), backend, torch.ones(8, device=device))
 
 
+def choose_backend(model: nn.Module, example: Tensor) -> tuple[Backend, str | None]:
+    """Return `cudagraph` where `model` can be captured, else `eager` and what stands in the way.
+
+    Tried on `example`, on the device of the model. Elsewhere than on a GPU nothing can be captured,
+    and nothing stands in the way. Nobody waits for a compiler who has not asked for one.
+    """
+    if example.device.type != "cuda":
+        return "eager", None
+    try:
+        with torch.inference_mode():
+            backed(model, "cudagraph", example)
+    except ModelError as error:
+        return "eager", str(error)
+    return "cudagraph", None
+
+
 def _compiled(model: nn.Module, example: Tensor, compiler: str | Callable[..., Any]) -> Forward:
     run = torch.compile(_own_code(model), fullgraph=True, dynamic=False, backend=compiler)
     try:
