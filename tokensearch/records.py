@@ -5,7 +5,7 @@ figures people look for, so that a reader needs no formulas of ours.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
 from math import ceil
@@ -240,13 +240,13 @@ def to_json(record: Record) -> dict[str, Any]:
             return fields
 
 
-def trial_from_json(fields: Mapping[str, Any]) -> Trial:
+def trial_from_json(written: Mapping[str, Any]) -> Trial:
     """Return the Trial that `to_json` wrote."""
-    comparison = fields["comparison"]
+    comparison = written["comparison"]
     return Trial(
         **{
-            **fields,
-            "accuracy": accuracy_from_json(fields["accuracy"]),
+            **_known(Trial, written),
+            "accuracy": accuracy_from_json(written["accuracy"]),
             "comparison": None if comparison is None else _comparison(comparison),
         }
     )
@@ -266,11 +266,11 @@ def machine_from_json(written: Mapping[str, Any]) -> Machine:
 
 def _comparison(written: Mapping[str, Any]) -> Comparison:
     fields = {
-        **written,
-        "baseline": _latency(written["baseline"]),
-        "candidate": _latency(written["candidate"]),
-        "cautions": tuple(Caution[name.upper()] for name in written["cautions"]),
-        "conditions": conditions_from_json(written["conditions"]),
+        **_known(Comparison, written),
+        "baseline": latency_from_json(written["baseline"]),
+        "candidate": latency_from_json(written["candidate"]),
+        "cautions": tuple(Caution[name.upper()] for name in written.get("cautions", ())),
+        "conditions": conditions_from_json(written.get("conditions")),
     }
     return Comparison(**fields)
 
@@ -279,18 +279,29 @@ def conditions_from_json(written: Mapping[str, Any] | None) -> Conditions | None
     """Return the Conditions that `to_json` wrote, None where nobody watched."""
     if written is None:
         return None
-    return Conditions(**{**written, "gpu_throttled": tuple(written["gpu_throttled"])})
+    throttled = tuple(written.get("gpu_throttled", ()))
+    return Conditions(**{**_known(Conditions, written), "gpu_throttled": throttled})
 
 
-def _latency(written: Mapping[str, Any]) -> Latency:
-    return Latency(tuple(written["passes_ms"]), written["warmup"])
+def latency_from_json(written: Mapping[str, Any]) -> Latency:
+    """Return the Latency that `to_json` wrote, without what it derived."""
+    return Latency(tuple(map(float, written["passes_ms"])), written["warmup"])
 
 
 def accuracy_from_json(written: Mapping[str, Any]) -> Accuracy:
     """Return the Accuracy that `to_json` wrote, without what it derived."""
-    return Accuracy(**{item.name: written[item.name] for item in dataclass_fields(Accuracy)})
+    return Accuracy(**_known(Accuracy, written))
 
 
 def paired_from_json(written: Mapping[str, Any]) -> Paired:
     """Return the Paired whose fields were written."""
-    return Paired(**{item.name: written[item.name] for item in dataclass_fields(Paired)})
+    return Paired(**_known(Paired, written))
+
+
+def _known(kind: type[Record] | type[Conditions], written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the written fields of a record; KeyError where one without a default is missing."""
+    return {
+        item.name: written[item.name]
+        for item in dataclass_fields(kind)
+        if item.name in written or (item.default is MISSING and item.default_factory is MISSING)
+    }

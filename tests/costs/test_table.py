@@ -77,8 +77,8 @@ def test_an_operator_that_was_not_measured_is_refused_by_name() -> None:
     [
         ({"format": "tokensearch.policy"}, "format is 'tokensearch.policy', version 1"),
         ({"version": 2}, "format is 'tokensearch.costs', version 2"),
-        ({"curves": None}, "not a whole cost table"),
-        ({"model": {"name": "toy"}}, "not a whole cost table"),
+        ({"curves": None}, "curves is None; it must be a list"),
+        ({"model": {"name": "toy"}}, "model.blocks is missing"),
     ],
 )
 def test_a_file_that_is_no_cost_table_is_refused_and_named(
@@ -99,12 +99,12 @@ def test_a_file_that_is_no_document_is_refused(tmp_path: Path, text: str) -> Non
     path = tmp_path / "costs.json"
     path.write_text(text)
 
-    with pytest.raises(MeasurementError, match="a cost table"):
+    with pytest.raises(MeasurementError, match="the file"):
         load_costs(path)
 
 
 def test_a_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(MeasurementError, match="a cost table cannot be read: No such file"):
+    with pytest.raises(MeasurementError, match="the file cannot be read: No such file"):
         load_costs(tmp_path / "costs.json")
 
 

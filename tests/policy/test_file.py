@@ -9,9 +9,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.policy.test_policy import SPEC, policies
+from tokensearch.documents import MAX_BYTES
+from tokensearch.documents.checks import MAX_NAME
 from tokensearch.errors import PolicyError, TokensearchError
-from tokensearch.policy import Evidence, Policy, PolicySet, Prune, load, load_set, save, save_set
-from tokensearch.policy.file import MAX_BYTES, SCHEMA_FILE, policy_from_json, policy_to_json
+from tokensearch.policy import (
+    BOUNDS,
+    Evidence,
+    Policy,
+    PolicySet,
+    Prune,
+    load,
+    load_set,
+    save,
+    save_set,
+)
+from tokensearch.policy.file import (
+    MAX_EVIDENCE,
+    MAX_STEPS,
+    SCHEMA_FILE,
+    policy_from_json,
+    policy_to_json,
+)
 
 EVIDENCE = Evidence(
     cell={
@@ -44,6 +62,31 @@ def test_every_written_policy_meets_the_published_schema(policy: Policy) -> None
     schema = jsonschema.Draft202012Validator(json.loads(SCHEMA_FILE.read_text()))
 
     assert list(schema.iter_errors(policy_to_json(policy.with_evidence(EVIDENCE)))) == []
+
+
+def test_the_schema_has_the_readers_bounds() -> None:
+    schema = json.loads(SCHEMA_FILE.read_text())["properties"]
+    model = schema["model"]["properties"]
+
+    assert {name: (model[name]["minimum"], model[name]["maximum"]) for name in BOUNDS} == BOUNDS
+    assert model["name"]["maxLength"] == MAX_NAME
+    assert (schema["steps"]["maxItems"], schema["evidence"]["maxItems"]) == (
+        MAX_STEPS,
+        MAX_EVIDENCE,
+    )
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_a_model_beyond_any_is_refused_before_its_blocks_are_counted(name: str) -> None:
+    model = {**written()["model"], name: 10**7}
+    least, most = BOUNDS[name]
+
+    with pytest.raises(PolicyError) as raised:
+        policy_from_json(written(model=model))
+
+    assert str(raised.value) == (
+        f"model.{name} is 10000000; it must be an integer from {least} to {most}"
+    )
 
 
 def test_evidence_survives_the_file(tmp_path: Path) -> None:
@@ -90,28 +133,27 @@ def test_the_file_format_is_pinned() -> None:
     [
         (written(version=2), "version is 2; this reader knows 1"),
         (written(format="tome"), "format is 'tome'; this reader wants 'tokensearch.policy'"),
-        (written(steps=...), "field 'steps' is missing"),
-        (written(steps={}), "field 'steps' is {}; it must be of type list"),
+        (written(steps=...), "steps is missing"),
+        (written(steps={}), "steps is {}; it must be a list"),
         (
             written(steps=[{"block": 1, "op": "melt"}]),
-            "a step's op is 'melt'; known are keep, prune, pool, prune_or_pool",
+            "steps[0].op is 'melt'; it must be one of keep, prune, pool, prune_or_pool",
         ),
-        (written(steps=[{"block": 1, "op": "prune"}]), "a prune step lacks 'keep'"),
+        (written(steps=[{"block": 1, "op": "prune"}]), "steps[0].keep is missing"),
         (
             written(steps=[{"block": 1, "op": "prune", "keep": 2, "at": "block_end"}]),
-            "a prune step has the unknown field 'at'",
+            "steps[0] has the unknown field 'at'",
         ),
         (
             written(steps=[{"block": 1, "op": "prune", "keep": 2.5}]),
-            "prune at block 1 keeps 2.5 of the 16 patch tokens left; it may keep an integer "
-            "from 1 to 16",
+            "steps[0].keep is 2.5; it must be an integer from 1 to 1048576",
         ),
-        (written(model={"name": "toy"}), "field 'blocks' is missing"),
+        (written(model={"name": "toy"}), "model.blocks is missing"),
         (
             written(proportional_attention=1),
-            "field 'proportional_attention' is 1; it must be of type bool",
+            "proportional_attention is 1; it must be true or false",
         ),
-        (written(evidence=[3]), "evidence is 3; it must be an object"),
+        (written(evidence=[3]), "evidence[0] is 3; it must be an object"),
     ],
 )
 def test_a_document_that_is_no_policy_is_refused(document: dict[str, Any], message: str) -> None:
@@ -125,11 +167,11 @@ def test_a_document_that_is_no_policy_is_refused(document: dict[str, Any], messa
     ("content", "message"),
     [
         (b"", "the file is not JSON: Expecting value: line 1 column 1 (char 0)"),
-        (b"[]", "the file holds a list; tokensearch.policy is an object"),
+        (b"[]", "the file holds a list, not an object"),
         (b'{"keep": NaN}', "the file is not JSON: NaN is no number there"),
         (b"[" * 100_000, None),
         (b"\xff\xfe\x00", None),
-        (b" " * (MAX_BYTES + 1), "the file is larger than 8 MiB, which no policy is"),
+        (b" " * (MAX_BYTES + 1), "the file is larger than 8 MiB; a policy is not"),
     ],
 )
 def test_an_unreadable_file_is_refused_by_name(

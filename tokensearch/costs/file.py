@@ -1,23 +1,118 @@
 """`costs.json`: a cost table as a file, read strictly and written whole."""
 
-import json
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
+from dataclasses import fields as fields_of
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tokensearch.costs.curves import Curve
-from tokensearch.costs.prices import Price
+from tokensearch.costs.parts import CURVES
+from tokensearch.costs.prices import TERMS, Price
 from tokensearch.costs.table import Calibration, CostTable, Trial
-from tokensearch.errors import MeasurementError, PolicyError
-from tokensearch.policy import ModelSpec
-from tokensearch.policy.file import MAX_BYTES, to_text, write_whole
+from tokensearch.documents import (
+    COUNT,
+    LONGEST_MS,
+    NAME,
+    NUMBER,
+    TIME_MS,
+    MisfitError,
+    check,
+    choice,
+    fields,
+    integer,
+    items,
+    leaf,
+    number,
+    read_object,
+)
+from tokensearch.errors import MeasurementError
+from tokensearch.policy import BOUNDS, ModelSpec, Policy
+from tokensearch.policy.file import to_text, write_whole
 from tokensearch.profiles import check_format
+from tokensearch.record_checks import CELL, MODEL
 from tokensearch.records import cell_from_json, to_json
 
 FORMAT, VERSION = "tokensearch.costs", 1
 
 _Record = TypeVar("_Record")
+
+_MS = number(0, LONGEST_MS)
+_TOKENS = integer(0, BOUNDS["patch_tokens"][1])
+# Products of at most three counts, which fit into 64 bits.
+_TERM = leaf(
+    "a product of at most three of 1, in, out, gone",
+    lambda value: type(value) is str and _TERM_FORM.fullmatch(value) is not None,
+)
+_TERM_FORM = re.compile(r"(1|in|out|gone)(\*(in|out|gone)){0,2}")
+_CURVE = fields(
+    {
+        "name": choice(*CURVES),
+        "counts": items(_TOKENS, least=1),
+        "ms": items(_MS, least=1),
+        "error_ms": items(number(1e-18, LONGEST_MS), least=1),
+        "factors": items(number(1e-6, 1e6), least=1, most=BOUNDS["blocks"][1]),
+    }
+)
+_PRICE = fields(
+    {
+        "name": NAME,
+        "terms": items(_TERM, least=1, most=len(TERMS)),
+        "ms": items(_MS, least=1),
+        "samples": COUNT,
+        "error": number(0),
+    }
+)
+_TRIAL = fields(
+    {
+        "schedule_hash": NAME,
+        "parts_ms": number(0, LONGEST_MS),
+        "measured_ms": TIME_MS,
+        "passes": COUNT,
+    }
+)
+
+
+def _curve(value: Any) -> None:
+    """A curve of as many times and errors as counts, which ascend."""
+    _CURVE(value)
+    counts = value["counts"]
+    if not len(counts) == len(value["ms"]) == len(value["error_ms"]):
+        raise MisfitError("has counts, ms and error_ms of different lengths")
+    if any(upper <= lower for lower, upper in pairwise(counts)):
+        raise MisfitError("does not ascend", "counts")
+
+
+def _price(value: Any) -> None:
+    """A price of as many coefficients as terms."""
+    _PRICE(value)
+    if len(value["terms"]) != len(value["ms"]):
+        raise MisfitError("has terms and ms of different lengths")
+
+
+_COSTS = fields(
+    {
+        "model": MODEL,
+        "cell": CELL,
+        "baseline_ms": TIME_MS,
+        "curves": items(_curve, most=len(CURVES)),
+        "prices": items(_price, most=1000),
+        "calibration": fields(
+            {
+                "fixed_ms": number(-LONGEST_MS, LONGEST_MS),
+                "scale": number(1e-6, 1e6),
+                "trials": items(_TRIAL),
+                "error": number(0),
+                "worst": number(0),
+            }
+        ),
+        "passes": COUNT,
+        "seconds": number(0),
+        "seed": NUMBER,
+    }
+)
 
 
 def save_costs(table: CostTable, path: str | Path) -> None:
@@ -29,7 +124,7 @@ def load_costs(path: str | Path) -> CostTable:
     """Read a cost table; MeasurementError names the file when it cannot be one."""
     path = Path(path)
     try:
-        return costs_from_json(_document(path))
+        return costs_from_json(read_object(path, what="a cost table", error=MeasurementError))
     except MeasurementError as error:
         error.add_note(f"in {path}")
         raise
@@ -44,44 +139,42 @@ def costs_to_json(table: CostTable) -> dict[str, Any]:
 def costs_from_json(document: Mapping[str, Any]) -> CostTable:
     """Return the table that `costs_to_json` wrote; MeasurementError where it cannot be."""
     check_format(document, "a cost table", FORMAT, VERSION)
-    try:
-        return _table(document)
-    except (KeyError, TypeError, ValueError, AttributeError, PolicyError) as error:
-        raise MeasurementError(f"not a whole cost table: {error}") from error
-
-
-def _document(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > MAX_BYTES:
-            raise MeasurementError(f"the file has more than {MAX_BYTES} bytes; no cost table has")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        if isinstance(error, MeasurementError):
-            raise
-        reason = getattr(error, "strerror", None) or error
-        raise MeasurementError(f"a cost table cannot be read: {reason}") from error
-    if not isinstance(document, dict):
-        raise MeasurementError(f"a cost table is an object, not a {type(document).__name__}")
-    return document
-
-
-def _table(document: Mapping[str, Any]) -> CostTable:
+    check(document, _COSTS, "the cost table", MeasurementError)
     calibration = document["calibration"]
     trials = tuple(_record(Trial, item) for item in calibration["trials"])
-    return _record(
+    table = _record(
         CostTable,
         {
             **document,
-            "model": ModelSpec(**document["model"]),
+            "model": _record(ModelSpec, {"weights": None, **document["model"]}),
             "cell": cell_from_json(document["cell"]),
             "curves": tuple(_record(Curve, item) for item in document["curves"]),
             "prices": tuple(_record(Price, item) for item in document["prices"]),
             "calibration": _record(Calibration, {**calibration, "trials": trials}),
         },
     )
+    _check_fit(table)
+    return table
+
+
+def _check_fit(table: CostTable) -> None:
+    """Refuse a table whose parts do not belong together, or that predicts what no pass takes."""
+    for curve in table.curves:
+        if len(curve.factors) != table.model.blocks:
+            raise MeasurementError(
+                f"the curve {curve.name} has factors of {len(curve.factors)} blocks; the model has "
+                f"{table.model.blocks}"
+            )
+    for kind, names in (("curve", table.curves), ("price", table.prices)):
+        if len({one.name for one in names}) < len(names):
+            raise MeasurementError(f"the cost table has two {kind}s of one name")
+    if not 0 < (whole_ms := table.predict(Policy(table.model))) < LONGEST_MS:
+        raise MeasurementError(
+            f"the cost table predicts {whole_ms:g} ms for the un-reduced model, which no pass takes"
+        )
 
 
 def _record(kind: type[_Record], written: Mapping[str, Any]) -> _Record:
     """Build a record from its fields; lists come back as the tuples that they were."""
-    known = {item.name: written[item.name] for item in fields(kind)}  # type: ignore[arg-type]
+    known = {item.name: written[item.name] for item in fields_of(kind)}  # type: ignore[arg-type]
     return kind(**{name: tuple(it) if isinstance(it, list) else it for name, it in known.items()})

@@ -63,15 +63,16 @@ class Staircase:
 def block_costs(table: CostTable) -> dict[int, float]:
     """Return the milliseconds of a usual block, by patch tokens that enter it and stay."""
     halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
-    counts = range(1, table.model.patch_tokens + 1)
-    return {count: scale * sum(half.of(count) for half in halves) for count in counts}
+    counts = np.arange(1, table.model.patch_tokens + 1)
+    ms: Floats = scale * sum(np.interp(counts, half.counts, half.ms) for half in halves)
+    return dict(zip(counts.tolist(), ms.tolist(), strict=True))
 
 
 def staircase(table: CostTable) -> Staircase:
     """Fit a staircase to the costs of a block."""
     halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
     every = block_costs(table)
-    counts = [count for count in every if count in {*halves[0].counts, *halves[1].counts}]
+    counts = sorted({*halves[0].counts, *halves[1].counts} & every.keys())
     ms = np.array([every[count] for count in counts])
     off = np.array([scale * hypot(*(half.error_of(count) for half in halves)) for count in counts])
     fit = isotonic(ms, 1 / np.square(off))

@@ -2,7 +2,7 @@
 
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
-from tokensearch.policy.model_spec import ModelSpec
+from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import OBJECTIVES, Objective, most, worth
 from tokensearch.policy.policy import Evidence, Policy, changes_sizes
 from tokensearch.policy.policy_set import PolicySet
@@ -12,6 +12,7 @@ from tokensearch.policy.steps import CLASS_SCORES, Keep, Pool, Prune, PruneOrPoo
 from tokensearch.policy.target import Target, parse_target
 
 __all__ = [
+    "BOUNDS",
     "CLASS_SCORES",
     "CONTROL",
     "FAMILIES",

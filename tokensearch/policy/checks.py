@@ -19,8 +19,8 @@ def checked(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
         least, most = kept_range(step, left)
         if type(step.keep) is not int or not least <= step.keep <= most:
             raise PolicyError(
-                f"{step.op} at block {step.block} keeps {step.keep!r} of the {left} patch tokens "
-                f"left; it may keep an integer from {least} to {most}"
+                f"{step.op} at block {step.block} keeps {step.keep!r:.60} of the {left} patch "
+                f"tokens left; it may keep an integer from {least} to {most}"
             )
         if step.keep < left or _fuses(step):
             _check_grid(step, changing, left)
@@ -54,7 +54,7 @@ def _check_order(model: ModelSpec, steps: tuple[Step, ...]) -> None:
     for step in steps:
         if type(step.block) is not int or not 0 <= step.block < model.blocks:
             raise PolicyError(
-                f"step at block {step.block!r}: {model.name} has blocks 0 to {model.blocks - 1}"
+                f"step at block {step.block!r:.60}: {model.name} has blocks 0 to {model.blocks - 1}"
             )
     for first, second in pairwise(steps):
         if second.block < first.block:
@@ -79,7 +79,8 @@ def _check_choice(step: Step) -> None:
     for verb, choice, known in _choices(step):
         if choice not in known:
             raise PolicyError(
-                f"{step.op} at block {step.block} {verb} {choice!r}; known are {', '.join(known)}"
+                f"{step.op} at block {step.block} {verb} {choice!r:.60}; known are "
+                f"{', '.join(known)}"
             )
     if isinstance(step, Pool) and step.match != "ranked" and step.score is not None:
         raise PolicyError(
@@ -92,13 +93,13 @@ def _check_choice(step: Step) -> None:
         )
     if isinstance(step, PruneOrPool) and not _is_number(step.threshold):
         raise PolicyError(
-            f"prune_or_pool at block {step.block} has the threshold {step.threshold!r}; "
+            f"prune_or_pool at block {step.block} has the threshold {step.threshold!r:.60}; "
             f"it must be a number"
         )
 
 
 def _is_number(value: object) -> bool:
-    return type(value) in {int, float} and isfinite(value)  # type: ignore[arg-type]
+    return type(value) is float and isfinite(value)
 
 
 def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:

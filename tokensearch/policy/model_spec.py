@@ -4,6 +4,16 @@ from dataclasses import dataclass
 
 from tokensearch.errors import PolicyError
 
+# What a model may have, far beyond any: a file must not make a reader count to a billion.
+# 1,000 layers are the deepest Transformer published (DeepNet, arXiv:2203.00555), 6,144 features
+# the widest Vision Transformer (ViT-22B, arXiv:2302.05442), 2**20 patches an image of 16,384 px.
+BOUNDS: dict[str, tuple[int, int]] = {
+    "blocks": (1, 1024),
+    "patch_tokens": (1, 2**20),
+    "prefix_tokens": (0, 1024),
+    "width": (1, 2**17),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
@@ -21,16 +31,11 @@ class ModelSpec:
     weights: str | None = None  # "sha256:..." over the parameters; None when not known
 
     def __post_init__(self) -> None:
-        for field, least in (
-            ("blocks", 1),
-            ("patch_tokens", 1),
-            ("prefix_tokens", 0),
-            ("width", 1),
-        ):
+        for field, (least, most) in BOUNDS.items():
             value = getattr(self, field)
-            if type(value) is not int or value < least:
+            if type(value) is not int or not least <= value <= most:
                 raise PolicyError(
-                    f"model.{field} is {value!r}; it must be an integer of at least {least}"
+                    f"model.{field} is {value!r:.60}; it must be an integer from {least} to {most}"
                 )
 
     @property

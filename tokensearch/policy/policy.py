@@ -64,10 +64,10 @@ class Policy:
     @property
     def patch_tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block's MLP sees. Derived, so it cannot disagree."""
+        kept = {step.block: step.keep for step in self.steps}  # after the last step of a block
         counts, left = [], self.model.patch_tokens
         for block in range(self.model.blocks):
-            for step in self.steps_of(block):
-                left = step.keep
+            left = kept.get(block, left)
             counts.append(left)
         if self.last_block == "prefix_only":
             counts[-1] = 0

@@ -52,7 +52,7 @@ def check_format(document: Mapping[str, Any], what: str, name: str, version: int
     """Refuse a document of another format or version, by what it should be."""
     if document.get("format") != name or document.get("version") != version:
         raise MeasurementError(
-            f"format is {document.get('format')!r}, version {document.get('version')!r}; "
+            f"format is {document.get('format')!r:.60}, version {document.get('version')!r:.60}; "
             f"{what} has {name!r}, version {version}"
         )
 

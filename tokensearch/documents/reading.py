@@ -1,0 +1,112 @@
+"""From a path to a JSON object, whatever lies there: bounded in bytes, depth, text and numbers."""
+
+import json
+import os
+import stat
+from collections.abc import Iterable
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+MAX_BYTES = 8 * 2**20  # a policy is a few kB, a front of hundreds with evidence under 1 MB
+MAX_DEPTH = 32  # ours nest nine deep: a front's policy's evidence's cell's machine's versions
+MAX_TEXT = 2**17  # the longest word of a command line on Linux (MAX_ARG_STRLEN)
+
+
+def read_object(
+    path: Path, *, what: str, error: type[Exception], most: int = MAX_BYTES
+) -> dict[str, Any]:
+    """Read a JSON object of at most `most` bytes; `error` with one sentence where there is none."""
+    return parse_object(bytes_of(path, what=what, error=error, most=most), error=error)
+
+
+def bytes_of(path: Path, *, what: str, error: type[Exception], most: int = MAX_BYTES) -> bytes:
+    """Read a regular file of at most `most` bytes; never waits for a pipe or a device.
+
+    what  what the file should be, with its article: "a policy"
+    """
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+            data = file.read(most + 1) if regular else b""
+    except (OSError, ValueError) as failure:  # a path with a null byte is a ValueError
+        reason = getattr(failure, "strerror", None) or failure
+        raise error(f"the file cannot be read: {reason}") from failure
+    if not regular:
+        raise error(f"the file cannot be read: {what} is a regular file")
+    if len(data) > most:
+        raise error(f"the file is larger than {most // 2**20} MiB; {what} is not")
+    return data
+
+
+def parse_object(data: bytes, *, error: type[Exception]) -> dict[str, Any]:
+    """Parse a JSON object; `error` with one sentence where it is none, or beyond the bounds.
+
+    Strict where JSON's readers differ: UTF-8, no mark before it, no key twice, no NaN.
+    """
+    try:
+        document = json.loads(
+            data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique
+        )
+    except (ValueError, RecursionError) as failure:
+        raise error(f"the file is not JSON: {failure}") from failure
+    if not isinstance(document, dict):
+        raise error(f"the file holds a {type(document).__name__}, not an object")
+    try:
+        _check_bounds(document)
+    except ValueError as failure:
+        raise error(f"the file {failure}") from failure
+    return document
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no number there")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice!r:.60} stands twice in an object")
+    return found
+
+
+def _check_bounds(document: dict[str, Any]) -> None:
+    """ValueError if anything is too deep, too long, not finite, or no text; level by level."""
+    level: list[Any] = [document]
+    for _ in range(MAX_DEPTH):
+        deeper: list[Any] = []
+        for part in level:
+            if isinstance(part, dict):
+                _check_items(part, deeper)
+                _check_items(part.values(), deeper)
+            else:
+                _check_items(part, deeper)
+        if not deeper:
+            return
+        level = deeper
+    raise ValueError(f"nests deeper than {MAX_DEPTH} levels")
+
+
+def _check_items(items: Iterable[Any], deeper: list[Any]) -> None:
+    """Check texts and numbers, and put into `deeper` what has items of its own."""
+    for item in items:
+        kind = type(item)
+        if kind is dict or kind is list:
+            deeper.append(item)
+        elif kind is str:
+            _check_text(item)
+        elif kind is float and not isfinite(item):
+            raise ValueError("holds a number that is too large")
+
+
+def _check_text(value: str) -> None:
+    if len(value) > MAX_TEXT:
+        raise ValueError(f"holds a text of more than {MAX_TEXT} characters")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a character (a lone surrogate)") from None
