@@ -42,11 +42,11 @@ _Record = TypeVar("_Record")
 _MS = number(0, LONGEST_MS)
 _TOKENS = integer(0, BOUNDS["patch_tokens"][1])
 # Products of at most three counts, which fit into 64 bits.
+_TERM_FORM = re.compile(r"(1|in|out|gone)(\*(in|out|gone)){0,2}")
 _TERM = leaf(
     "a product of at most three of 1, in, out, gone",
     lambda value: type(value) is str and _TERM_FORM.fullmatch(value) is not None,
 )
-_TERM_FORM = re.compile(r"(1|in|out|gone)(\*(in|out|gone)){0,2}")
 _CURVE = fields(
     {
         "name": choice(*CURVES),

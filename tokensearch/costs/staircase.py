@@ -64,7 +64,8 @@ def block_costs(table: CostTable) -> dict[int, float]:
     """Return the milliseconds of a usual block, by patch tokens that enter it and stay."""
     halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
     counts = np.arange(1, table.model.patch_tokens + 1)
-    ms: Floats = scale * sum(np.interp(counts, half.counts, half.ms) for half in halves)
+    first, second = (np.interp(counts, half.counts, half.ms) for half in halves)
+    ms: Floats = scale * (first + second)
     return dict(zip(counts.tolist(), ms.tolist(), strict=True))
 
 
