@@ -52,8 +52,11 @@ class Preprocessing:
         )
 
     def normalised(self, image: Tensor) -> Tensor:
-        """Return uint8 (3, S, S) as the model takes it, float32 (3, S, S)."""
-        mean, std = (torch.tensor(values)[:, None, None] for values in (self.mean, self.std))
+        """Return uint8 (..., 3, S, S) as the model takes it, float32 of the same shape."""
+        mean, std = (
+            torch.tensor(values, device=image.device)[:, None, None]
+            for values in (self.mean, self.std)
+        )
         return image.float().div_(255).sub_(mean).div_(std)
 
 

@@ -144,11 +144,7 @@ def bare_model(*, norm: bool = False) -> VisionTransformer:
         embed_layer=partial(ConvStem, norm=norm),
         weight_init="jax",  # Xavier: timm's default, 0.02, is too timid for a width of 128
     )
-    # Patches are dropped from the first step on, so what is left must say where it lies.
-    sides = [IMAGE_PX // PATCH_PX] * 2
-    waves = build_sincos2d_pos_embed(sides, dim=WIDTH, temperature=_WAVES)
-    with torch.no_grad():
-        model.pos_embed[:, 1:] = waves / 2
+    start_positions(model)
     # What timm.data.resolve_data_config reads.
     model.pretrained_cfg = model.default_cfg = {
         "architecture": "demo",
@@ -160,3 +156,14 @@ def bare_model(*, norm: bool = False) -> VisionTransformer:
         "interpolation": "bicubic",
     }
     return model
+
+
+def start_positions(model: VisionTransformer) -> None:
+    """Give an untrained model positions of sines and cosines to start from.
+
+    Patches are dropped from the first step on, so what is left must say where it lies.
+    """
+    sides = [IMAGE_PX // PATCH_PX] * 2
+    waves = build_sincos2d_pos_embed(sides, dim=model.embed_dim, temperature=_WAVES)
+    with torch.no_grad():
+        model.pos_embed[:, 1:] = waves / 2

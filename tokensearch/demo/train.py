@@ -1,240 +1,261 @@
-"""Train the bundled model: `python -m tokensearch.demo.train --out DIR`.
+"""Train a model to read digit scenes: `python -m tokensearch.demo.train --out DIR`.
 
-README.md beside this file says on what machine, for how long, and how well; `curriculum` holds
-the stages. An auxiliary loss asks every patch token which digit, if any, lies on it; its two small
-heads are thrown away.
+That makes the bundled model: README.md beside this file says on what machine, for how long, and how
+well. `--model NAME --seconds N` trains any of timm's plain Vision Transformers for so long. An
+auxiliary loss asks every patch token which digit, if any, lies on it. DIR holds the weights so far
+(`NAME.safetensors`), a checkpoint from which the same command goes on, and `training.jsonl`.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import time
-from collections.abc import Iterator
 from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from timm.data import resolve_data_config
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, IterableDataset
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from tokensearch.data.pixels import Preprocessing
 from tokensearch.data.scene_batches import Scenes, training_scenes
-from tokensearch.data.scenes import PATCH_PX, split_scenes
-from tokensearch.demo.curriculum import GRID, STAGES, Stage
-from tokensearch.demo.model import CLASSES, WIDTH, bare_model
+from tokensearch.data.scenes import split_scenes
+from tokensearch.demo.curriculum import QUICK, STAGES, Stage
+from tokensearch.demo.student import DEMO, auxiliary_loss, student_of
 
 log = logging.getLogger(__name__)
 
 SEED = 0
-MARK_BLOCK = 2  # the auxiliary loss "digit or not" reads the patch tokens behind this block
-INKED = 0.1  # share of a patch that the digit must cover for the patch to be asked for it
 WEIGHT_DECAY = 0.05  # DeiT's
 CLIP_NORM = 1.0
 EMA_DECAY = 0.998  # about the last 500 steps
-LOG_EVERY, SAVE_EVERY = 50, 200
+LOG_EVERY = 50  # steps
+SAVE_S = 30.0  # a training that is cut off loses no more than that
+BATCH = 50  # images per pass, when answers are counted
+GLANCE = 500  # images that are looked at between stages
+CPU = torch.device("cpu")
 
 
-class Student(nn.Module):
-    """The model and its two auxiliary heads."""
+@dataclass(frozen=True)
+class Plan:
+    """What to train, where, and for how long.
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.model = bare_model(norm=True)
-        self.mark = nn.Linear(WIDTH, 1)  # does a digit lie on this patch?
-        self.read = nn.Linear(WIDTH, CLASSES + 1)  # which one? The last class is none
+    Attributes:
+        out: Folder of the files.
+        model: `demo`, or a name of timm's.
+        device: Where.
+        seconds: How long by the clock; None trains the steps of the bundled model's curriculum.
+        batch: Scenes per step; None leaves it to the curriculum.
+        held_out: Images of each split that the result is tried on.
+    """
 
-    def forward(
-        self, images: Tensor, corner: tuple[int, int], kept: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return class logits, marks and readings of the patch tokens `kept`, (batch, tokens).
+    out: Path
+    model: str = DEMO
+    device: torch.device = CPU
+    seconds: float | None = None
+    batch: int | None = None
+    held_out: int = 2000
 
-        `corner` is the row and column of the window in the grid of positions.
-        """
-        model = self.model
-        grid = images.shape[-1] // PATCH_PX
-        tokens = model.patch_embed(images) + _positions(model, corner, grid)
-        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, WIDTH))
-        prefix = (model.cls_token + model.pos_embed[:, :1]).expand(len(images), -1, -1)
-        tokens = torch.cat([prefix, tokens], 1)
-        marks = tokens
-        for index, block in enumerate(model.blocks):
-            tokens = block(tokens)
-            if index == MARK_BLOCK:
-                marks = self.mark(tokens[:, 1:])[..., 0]
-        tokens = model.norm(tokens)
-        return model.head(tokens[:, 0]), marks, self.read(tokens[:, 1:])
-
-
-def _positions(model: VisionTransformer, corner: tuple[int, int], grid: int) -> Tensor:
-    table: Tensor = model.pos_embed[:, 1:].unflatten(1, (GRID, GRID))
-    row, column = corner
-    return table[:, row : row + grid, column : column + grid].flatten(1, 2)
-
-
-class _Batches(IterableDataset[Scenes]):
-    """The batches of a stage from a step on, the same however often training is resumed."""
-
-    def __init__(self, stage: Stage, index: int, start: int) -> None:
-        self.stage, self.index, self.start = stage, index, start
-
-    def __iter__(self) -> Iterator[Scenes]:
-        torch.set_num_threads(1)
-        stage = self.stage
-        for step in range(self.start, stage.steps):
-            yield training_scenes(
-                (SEED, self.index, step), stage.batch, stage.recipe, size=stage.window_px
-            )
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The curriculum."""
+        stages = STAGES if self.seconds is None else QUICK
+        return stages if self.batch is None else tuple(replace(s, batch=self.batch) for s in stages)
 
 
 class Training:
     """The state of a run: what a checkpoint holds."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, plan: Plan) -> None:
         torch.manual_seed(SEED)
-        self.out = out
-        self.student = Student()
+        self.plan = plan
+        self.student = student_of(plan.model).to(plan.device)
         self.average = deepcopy(self.student).eval().requires_grad_(requires_grad=False)
+        self.preprocessing = Preprocessing.of(resolve_data_config({}, model=self.student.model))
         decayed = [p for p in self.student.parameters() if p.ndim > 1]
         others = [p for p in self.student.parameters() if p.ndim <= 1]
         groups = [
             {"params": decayed, "weight_decay": WEIGHT_DECAY},
             {"params": others, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98))
-        self.stage, self.step, self.seconds = 0, 0, 0.0
+        self.optimizer = torch.optim.AdamW(groups, lr=1e-3, betas=(0.9, 0.98), fused=True)
+        self.stage, self.step, self.steps = 0, 0, 0  # steps: of all stages
+        self.seconds, self.saved_s = 0.0, 0.0  # spent, and when a checkpoint was last written
 
     def save(self) -> None:
-        """Write a checkpoint that `load` continues from."""
+        """Write a checkpoint that `load` continues from, and the weights so far."""
         state = {
             "student": self.student.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "place": (self.stage, self.step, self.seconds),
+            "place": (self.stage, self.step, self.steps, self.seconds),
         }
-        partial = self.out / "checkpoint.partial"
+        partial = self.plan.out / "checkpoint.partial"
         torch.save(state, partial)
-        partial.replace(self.out / "checkpoint.pt")
+        partial.replace(self.plan.out / "checkpoint.pt")
+        self.export()
+        self.saved_s = self.seconds
 
     def load(self) -> None:
         """Continue from the last checkpoint, if there is one."""
-        path = self.out / "checkpoint.pt"
+        path = self.plan.out / "checkpoint.pt"
         if path.exists():
-            state = torch.load(path, weights_only=True)
+            state = torch.load(path, weights_only=True, map_location=self.plan.device)
             self.student.load_state_dict(state["student"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.stage, self.step, self.seconds = state["place"]
+            self.stage, self.step, self.steps, self.seconds = state["place"]
+            self.saved_s = self.seconds
 
     def run(self) -> None:
         """Train to the end of the last stage."""
-        while self.stage < len(STAGES):
-            self._run_stage(STAGES[self.stage])
+        while self.stage < len(self.plan.stages):
+            self._run_stage(self.plan.stages[self.stage])
             self.stage, self.step = self.stage + 1, 0
-            self.save()
+        self.save()
 
     def _run_stage(self, stage: Stage) -> None:
-        dataset = _Batches(stage, self.stage, self.step)
-        batches = DataLoader(dataset, batch_size=None, num_workers=1, prefetch_factor=4)
-        began, outcomes = time.perf_counter(), []
-        for scenes in batches:
-            outcomes.append(self._update(stage, scenes))
-            self.step += 1
-            if self.step % LOG_EVERY == 0 or self.step == stage.steps:
-                now = time.perf_counter()
-                self.seconds, began = self.seconds + now - began, now
-                self._report(stage, torch.tensor(outcomes).mean(0).tolist())
+        began, outcomes = time.perf_counter() - self.seconds, []
+        while (progress := self._progress(stage)) < 1:
+            outcomes.append(self._update(stage, progress))
+            self.step, self.steps = self.step + 1, self.steps + 1
+            self.seconds = time.perf_counter() - began
+            last = self._progress(stage) >= 1
+            if last or self.step % LOG_EVERY == 0:
+                self._report(stage, torch.stack(outcomes).mean(0).tolist())
                 outcomes = []
-            if self.step % SAVE_EVERY == 0:
+            if last:
+                self._glance(stage)
+            elif self.seconds - self.saved_s > SAVE_S:
                 self.save()
-                self.export()
+            self.seconds = time.perf_counter() - began
+
+    def _progress(self, stage: Stage) -> float:
+        """Return how much of a stage is done, by its steps or by the clock; 1 and more is all."""
+        if self.plan.seconds is None:
+            return self.step / stage.steps
+        before = sum(earlier.share for earlier in self.plan.stages[: self.stage])
+        return max(0.0, self.seconds / self.plan.seconds - before) / stage.share
 
     def _report(self, stage: Stage, outcome: list[float]) -> None:
         loss, right = outcome
-        place = (self.seconds / 60, stage.name, self.step, stage.steps)
-        message = "%6.1f min  %-12s %5d/%d  loss %.3f  training top-1 %5.1f %%"
-        log.info(message, *place, loss, 100 * right)
+        self._note(stage, loss=round(loss, 4), training_top1=round(right, 4))
 
-    def _update(self, stage: Stage, scenes: Scenes) -> tuple[float, float]:
+    def _glance(self, stage: Stage) -> None:
+        """See how the averaged model does on whole scenes that it has not seen."""
+        images, labels = self._held_out
+        right = right_of(self.average.model, images, labels, self.preprocessing)
+        self._note(stage, select_right=right, select_images=len(labels))
+
+    def _note(self, stage: Stage, **found: float) -> None:
+        seconds = round(self.seconds, 2)
+        line = json.dumps({"seconds": seconds, "stage": stage.name, "step": self.step, **found})
+        log.info(line)
+        with (self.plan.out / "training.jsonl").open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    @cached_property
+    def _held_out(self) -> tuple[Tensor, Tensor]:
+        images, labels = split_scenes("select", min(GLANCE, self.plan.held_out))
+        return images.to(self.plan.device), labels.to(self.plan.device)
+
+    def _update(self, stage: Stage, progress: float) -> Tensor:
         """Take one step; return the loss, and the share of scenes named right."""
+        device = self.plan.device
+        seed = (SEED, self.stage, self.step)
+        scenes = training_scenes(
+            seed, stage.batch, stage.recipe, size=stage.window_px, device=device
+        )
         for group in self.optimizer.param_groups:
-            group["lr"] = stage.rate_at(self.step)
-        # Drawn from the place, not from a running generator, so that a resumed run draws the same.
-        draws = torch.Generator().manual_seed(SEED + 1_000_000 * self.stage + self.step)
-        corner, kept = stage.view(scenes.ink, draws)
-        self.student.train()
-        logits, marks, readings = self.student(normalised(scenes.images), corner, kept)
-        loss = F.cross_entropy(logits, scenes.labels)
-        loss = loss + stage.auxiliary * _auxiliary_loss(scenes, kept, marks, readings)
+            group["lr"] = stage.rate_at(progress, self.step)
+        with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
+            loss, logits = self._loss(stage, scenes)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), CLIP_NORM)
         self.optimizer.step()
         self._follow()
-        return float(loss.detach()), float((logits.argmax(1) == scenes.labels).float().mean())
+        right = (logits.argmax(1) == scenes.labels).float().mean()
+        # Not read here: the CPU would wait for the device.
+        return torch.stack([loss.detach(), right])
+
+    def _loss(self, stage: Stage, scenes: Scenes) -> tuple[Tensor, Tensor]:
+        # Drawn from the place, not from a running generator, so that a resumed run draws the same.
+        draws = torch.Generator().manual_seed(SEED + 1_000_000 * self.stage + self.step)
+        corner, kept = stage.view(scenes.ink, draws)
+        self.student.train()
+        images = self.preprocessing.normalised(scenes.images)
+        logits, marks, readings = self.student(images, corner, kept)
+        loss = F.cross_entropy(logits, scenes.labels)
+        return loss + stage.auxiliary * auxiliary_loss(scenes, kept, marks, readings), logits
 
     @torch.no_grad()
     def _follow(self) -> None:
-        steps = self.step + sum(stage.steps for stage in STAGES[: self.stage])
-        decay = min(EMA_DECAY, (1 + steps) / (10 + steps))
-        average, student = self.average.state_dict(), self.student.state_dict()
-        for slow, fast in zip(average.values(), student.values(), strict=True):
-            if slow.is_floating_point():
-                slow.lerp_(fast, 1 - decay)
+        decay = min(EMA_DECAY, (1 + self.steps) / (10 + self.steps))
+        pairs = zip(
+            self.average.state_dict().values(), self.student.state_dict().values(), strict=True
+        )
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        slow, fast = ([pair[i] for pair in floats] for i in (0, 1))
+        get_ema_multi_avg_fn(decay)(slow, fast, self.steps)
 
     def export(self) -> VisionTransformer:
         """Write the averaged model as it ships, and return it."""
         model = deepcopy(self.average.model).eval()
-        model.patch_embed.fold()
+        if self.plan.model == DEMO:
+            model.patch_embed.fold()
         weights = {name: weight.half().contiguous() for name, weight in model.state_dict().items()}
-        save_file(weights, self.out / "demo.safetensors")
+        partial = self.plan.out / "weights.partial"
+        save_file(weights, partial)
+        partial.replace(self.plan.out / f"{self.plan.model}.safetensors")
         model.load_state_dict({name: weight.float() for name, weight in weights.items()})
         return model
 
 
-def _auxiliary_loss(scenes: Scenes, kept: Tensor, marks: Tensor, readings: Tensor) -> Tensor:
-    """Ask patch tokens for the digit on them.
-
-    A patch that the digit barely touches may answer either way.
-    """
-    ink = scenes.ink.flatten(1).gather(1, kept)
-    inked = ink > INKED
-    sure = inked | (ink == 0)
-    targets = torch.where(inked, scenes.labels[:, None], CLASSES)
-    marking = F.binary_cross_entropy_with_logits(marks[sure], inked[sure].float())
-    return marking + F.cross_entropy(readings[sure], targets[sure])
-
-
-def normalised(images: Tensor) -> Tensor:
-    """Return uint8 images as the model takes them: float32, mean and standard deviation 0.5."""
-    return images.float().div_(127.5).sub_(1)
-
-
 @torch.inference_mode()
-def count_right(model: nn.Module, purpose: str, count: int, *, batch: int = 50) -> int:
-    """Return how many of the first `count` scenes of a split the model names right."""
-    images, labels = split_scenes(purpose, count)
-    named = [model(normalised(images[i : i + batch])).argmax(1) for i in range(0, count, batch)]
+def right_of(model: nn.Module, images: Tensor, labels: Tensor, preprocessing: Preprocessing) -> int:
+    """Return how many of the images, uint8, the model names right."""
+    named = [model(preprocessing.normalised(part)).argmax(1) for part in images.split(BATCH)]
     return int((torch.cat(named) == labels).sum())
 
 
 def main() -> None:
     """Train, or go on training, and print how often the result is right."""
-    parser = argparse.ArgumentParser(description="Train the bundled model.")
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for checkpoints and weights"
-    )
-    out: Path = parser.parse_args().out
-    out.mkdir(parents=True, exist_ok=True)
+    plan = parsed()
+    plan.out.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    training = Training(out)
+    # cuDNN's attention plans every shape anew, tens of milliseconds each, and a step drops tokens
+    # at random.
+    torch.backends.cuda.enable_cudnn_sdp(enabled=False)
+    training = Training(plan)
     training.load()
     training.run()
     model = training.export()
     for purpose in ("search", "select", "report"):
-        log.info("%s: %d of 2000 right", purpose, count_right(model, purpose, 2000))
+        images, labels = (part.to(plan.device) for part in split_scenes(purpose, plan.held_out))
+        right = right_of(model, images, labels, training.preprocessing)
+        log.info("%s: %d of %d right", purpose, right, plan.held_out)
+
+
+def parsed() -> Plan:
+    """Return the plan that the command line asks for."""
+    there = "cuda" if torch.cuda.is_available() else "cpu"
+    parser = argparse.ArgumentParser(description="Train a model to read digit scenes.")
+    parser.add_argument("--out", type=Path, required=True, help="checkpoints, weights and log")
+    parser.add_argument("--model", default=DEMO, help="demo, or a name of timm's")
+    parser.add_argument("--device", type=torch.device, default=torch.device(there))
+    parser.add_argument("--seconds", type=float, help="train by the clock, not by steps")
+    parser.add_argument("--batch", type=int, help="scenes per step; default: the curriculum's")
+    parser.add_argument("--held-out", type=int, default=2000, help="images of each split to try")
+    return Plan(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,102 @@
+"""What is trained: a vision transformer with two small heads that are thrown away afterwards."""
+
+from __future__ import annotations
+
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from tokensearch.data.scene_batches import Scenes
+from tokensearch.data.scenes import CLASSES, PATCH_PX
+from tokensearch.demo.curriculum import GRID
+from tokensearch.demo.model import bare_model, start_positions
+
+DEMO = "demo"
+MARK_BLOCK = 2  # the auxiliary loss "digit or not" reads the patch tokens behind this block
+INKED = 0.1  # share of a patch that the digit must cover for the patch to be asked for it
+
+
+class Student(nn.Module):
+    """The model and its two auxiliary heads."""
+
+    def __init__(self, model: VisionTransformer) -> None:
+        super().__init__()
+        self.model = model
+        self.mark = nn.Linear(model.embed_dim, 1)  # does a digit lie on this patch?
+        self.read = nn.Linear(model.embed_dim, CLASSES + 1)  # which one? The last class is none
+
+    def forward(
+        self, images: Tensor, corner: tuple[int, int], kept: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return class logits, marks and readings of the patch tokens `kept`, (batch, tokens).
+
+        `corner` is the row and column of the window in the grid of positions.
+        """
+        model = self.model
+        grid = images.shape[-1] // PATCH_PX
+        tokens = model.patch_embed(images) + _positions(model, corner, grid)
+        tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
+        prefix = (model.cls_token + model.pos_embed[:, :1]).expand(len(images), -1, -1)
+        tokens = torch.cat([prefix, tokens], 1)
+        marks = tokens
+        for index, block in enumerate(model.blocks):
+            tokens = block(tokens)
+            if index == MARK_BLOCK:
+                marks = self.mark(tokens[:, 1:])[..., 0]
+        tokens = model.norm(tokens)
+        return model.head(tokens[:, 0]), marks, self.read(tokens[:, 1:])
+
+
+def student_of(name: str) -> Student:
+    """Return the untrained student of `demo` or of a name of timm's.
+
+    Raises:
+        ValueError: It is no plain Vision Transformer of 14 x 14 patches and a class token.
+    """
+    if name == DEMO:
+        return Student(bare_model(norm=True))
+    model = timm.create_model(name, num_classes=CLASSES)
+    if not isinstance(model, VisionTransformer) or not _fits(model):
+        raise ValueError(
+            f"model {name} cannot be trained on digit scenes: it must be a Vision Transformer "
+            f"with a class token and {GRID} x {GRID} patches of {PATCH_PX} px"
+        )
+    model.patch_embed.strict_img_size = False  # it is shown windows of scenes first
+    start_positions(model)
+    return Student(model)
+
+
+def _fits(model: VisionTransformer) -> bool:
+    positions = model.pos_embed
+    return (
+        positions is not None
+        and model.global_pool == "token"
+        and model.cls_token is not None
+        and positions.shape[1] == 1 + GRID**2
+        and model.patch_embed.grid_size == (GRID, GRID)
+    )
+
+
+def _positions(model: VisionTransformer, corner: tuple[int, int], grid: int) -> Tensor:
+    table: Tensor = model.pos_embed[:, 1:].unflatten(1, (GRID, GRID))
+    row, column = corner
+    return table[:, row : row + grid, column : column + grid].flatten(1, 2)
+
+
+def auxiliary_loss(scenes: Scenes, kept: Tensor, marks: Tensor, readings: Tensor) -> Tensor:
+    """Ask patch tokens for the digit on them.
+
+    A patch that the digit barely touches may answer either way.
+    """
+    ink = scenes.ink.flatten(1).gather(1, kept)
+    inked = ink > INKED
+    sure = inked | (ink == 0)
+    # Weights and not an index, which would have the CPU wait for the device.
+    marking = F.binary_cross_entropy_with_logits(
+        marks, inked.to(marks.dtype), weight=sure, reduction="sum"
+    )
+    targets = torch.where(inked, scenes.labels[:, None], CLASSES).masked_fill(~sure, -100)
+    reading = F.cross_entropy(readings.flatten(0, 1), targets.flatten())  # -100 is left out
+    return marking / sure.sum() + reading
