@@ -2,6 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
+import timm
 from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
@@ -9,6 +10,7 @@ from typer.testing import CliRunner, Result
 from tests.search.tiny import CONFIG
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
+from tokensearch.data.scenes import scenes_digest
 from tokensearch.policy import load, load_set
 from tokensearch.run_folder import RunFolder
 
@@ -260,6 +262,33 @@ def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
     assert (found["accuracy"]["kind"], found["accuracy"]["images"]) == ("agreement", 30)
     assert found["accuracy"]["right"] == 30
     assert found["patch_tokens_per_block"] == [16] * 5 + [0]
+
+
+def test_the_bundled_scenes_serve_any_model_of_ten_classes(tmp_path: Path) -> None:
+    weights = tmp_path / "vit.safetensors"
+    save_file(timm.create_model("test_vit", num_classes=10).state_dict(), weights)
+
+    result = called(
+        "evaluate", "none", "--model", "test_vit", "--checkpoint", str(weights), "--data", "digits",
+        "--images", "1,1,20", "--batch-size", "1", "--json",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    accuracy = json.loads(result.stdout)["accuracy"]
+    assert (accuracy["kind"], accuracy["images"]) == ("top1", 20)
+    assert accuracy["split_hash"] == scenes_digest("report", 20, 160)
+
+
+def test_the_bundled_scenes_are_refused_to_a_model_of_other_classes(
+    config: str, checkpoint: str
+) -> None:
+    result = called(
+        "evaluate", "none", "--model", FACTORY, "--checkpoint", checkpoint, "--data", "digits",
+        "--data-config", config, "--images", "1,1,20",
+    )  # fmt: skip
+
+    assert result.exit_code == 1
+    assert "error: the digit scenes have 10 classes and model" in result.stderr
 
 
 @pytest.mark.parametrize(

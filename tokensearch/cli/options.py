@@ -22,7 +22,11 @@ CheckpointOption = Annotated[
 ]
 DataOption = Annotated[
     str | None,
-    Option("--data", metavar="DIR", help="ImageNet-style folder, or a dataset timm can open"),
+    Option(
+        "--data",
+        metavar="DIR",
+        help="ImageNet-style folder, digits (the bundled scenes), or a dataset timm can open",
+    ),
 ]
 ClassMapOption = Annotated[
     Path | None,

@@ -113,7 +113,7 @@ def prepare(wanted: Wanted) -> Subject:
     assert isinstance(size, tuple | list)
     module = loaded.module.to(device=device, dtype=kind)
     image = torch.zeros(1, *size, device=device, dtype=kind)
-    check_forward(loaded.name, module, image)
+    classes = check_forward(loaded.name, module, image)
     backend, why = resolve_backend(wanted.backend, module, image)
     cell = describe_cell(
         device,
@@ -127,6 +127,7 @@ def prepare(wanted: Wanted) -> Subject:
     if why:
         err.print(why, soft_wrap=True)
     splits = _splits(wanted, loaded.name, config, sizes)
+    _check_classes(loaded.name, classes, splits)
     return Subject(module, loaded.name, splits, cell, config)
 
 
@@ -148,8 +149,21 @@ def _splits(wanted: Wanted, name: str, config: "dict[str, object]", sizes: "Size
     return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
 
 
-def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> None:
-    """See before anything is written whether the model takes the images; ModelError if not."""
+def _check_classes(name: str, classes: int, splits: "Splits") -> None:
+    """Refuse bundled scenes to a model of other classes; nothing is known of a user's images."""
+    if splits.classes not in {None, classes}:
+        raise DataError(
+            f"the {splits.name} have {splits.classes} classes and model {name} has {classes}; "
+            "give weights that were trained on them with --checkpoint FILE, or other images"
+        )
+
+
+def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int:
+    """See before anything is written whether the model takes the images; return its classes.
+
+    Raises:
+        ModelError: It does not take them, or returns something else than a row per image.
+    """
     import torch
 
     size = "x".join(str(side) for side in images.shape[-2:])
@@ -164,3 +178,4 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> Non
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")
+    return logits.shape[1]

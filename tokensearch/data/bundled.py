@@ -1,4 +1,4 @@
-"""The labelled images that come with the package: digit scenes, for the bundled model."""
+"""The labelled images that come with the package: digit scenes, for any model of ten classes."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -6,7 +6,7 @@ from functools import cache
 from torch import Tensor
 
 from tokensearch.data.pixels import Pixels, Preprocessing
-from tokensearch.data.scenes import scenes_digest, split_scenes
+from tokensearch.data.scenes import CLASSES, scenes_digest, split_scenes
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
 
 
@@ -37,4 +37,6 @@ def _split(purpose: Purpose, count: int, preprocessing: Preprocessing) -> Split:
         return images[index], int(labels[index])
 
     dataset = Pixels(read, count, preprocessing)
-    return Split(purpose, dataset, scenes_digest(purpose, count, size), labelled=True)
+    return Split(
+        purpose, dataset, scenes_digest(purpose, count, size), labelled=True, classes=CLASSES
+    )

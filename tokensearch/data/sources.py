@@ -1,4 +1,4 @@
-"""Whatever follows `--data`: a folder, or a data set that timm can open by name."""
+"""Whatever follows `--data`: a folder, the bundled scenes, or a data set that timm can open."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,14 @@ import torch
 from timm.data import create_dataset
 from torch import Tensor
 
+from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.fair import chosen, shrunk
 from tokensearch.data.folder import folder_splits, to_pixels
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
 from tokensearch.errors import DataError
 
+DIGITS = "digits"  # the bundled digit scenes, for any model of ten classes
 # Schemes of timm whose data sets can be indexed; its streamed ones have no fixed order to split.
 SCHEMES = ("hfds", "torch")
 
@@ -26,8 +28,9 @@ def splits_from(
     seed: int,
     class_map: Path | None = None,
 ) -> Splits:
-    """Return three disjoint splits of a folder, of `hfds/NAME` or of `torch/NAME`.
+    """Return three disjoint splits of a folder, of `digits`, of `hfds/NAME` or of `torch/NAME`.
 
+    A folder that is there goes before a name.
     A named set gives its validation part, and is downloaded if need be: torchvision's to
     `datasets` beside torch hub's folder, Hugging Face's to its own cache. Other arguments and
     errors are those of `folder_splits`.
@@ -35,6 +38,8 @@ def splits_from(
     Raises:
         DataError: Also when the set cannot be opened.
     """
+    if source == DIGITS and not Path(source).exists():
+        return bundled_splits(data_config=data_config, sizes=sizes)
     scheme = source.partition("/")[0].lower()
     if Path(source).exists() or "/" not in source or scheme not in SCHEMES:
         return folder_splits(

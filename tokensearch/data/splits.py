@@ -63,6 +63,7 @@ class Split:
     dataset: Images
     digest: str  # "sha256:...", of what the images are
     labelled: bool  # False: every label is -1, and only agreement can be measured
+    classes: int | None = None  # of the labels, where that is known
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -95,6 +96,11 @@ class Splits:
     search: Split
     select: Split
     report: Split
+
+    @property
+    def classes(self) -> int | None:
+        """How many classes the labels have, where that is known."""
+        return self.report.classes
 
     @property
     def labelled(self) -> bool:

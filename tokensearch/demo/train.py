@@ -205,7 +205,7 @@ class Training:
         )
         floats = [pair for pair in pairs if pair[0].is_floating_point()]
         slow, fast = ([pair[i] for pair in floats] for i in (0, 1))
-        get_ema_multi_avg_fn(decay)(slow, fast, self.steps)
+        get_ema_multi_avg_fn(decay)(slow, fast, self.steps)  # type: ignore[no-untyped-call]
 
     def export(self) -> VisionTransformer:
         """Write the averaged model as it ships, and return it."""
@@ -223,7 +223,8 @@ class Training:
 @torch.inference_mode()
 def right_of(model: nn.Module, images: Tensor, labels: Tensor, preprocessing: Preprocessing) -> int:
     """Return how many of the images, uint8, the model names right."""
-    named = [model(preprocessing.normalised(part)).argmax(1) for part in images.split(BATCH)]
+    parts = (images[i : i + BATCH] for i in range(0, len(images), BATCH))
+    named = [model(preprocessing.normalised(part)).argmax(1) for part in parts]
     return int((torch.cat(named) == labels).sum())
 
 

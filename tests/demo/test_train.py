@@ -1,0 +1,132 @@
+"""Training on digit scenes: it learns, ends in time, can be cut off, leaves usable weights."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tokensearch.data.scene_batches import training_scenes
+from tokensearch.demo import train
+from tokensearch.demo.curriculum import PLAIN, QUICK, STAGES, Stage
+from tokensearch.demo.student import auxiliary_loss, student_of
+from tokensearch.demo.train import Plan, Training
+from tokensearch.models import load_model
+
+SMALL = "deit_tiny_patch16_224"
+FEW = (
+    Stage("one", 3, PLAIN, 64, (1.0, 1.0), (1e-3, 1e-3), batch=4),
+    Stage("two", 2, PLAIN, 64, (0.5, 1.0), (1e-3, 1e-4), batch=4, favour=1.0),
+)
+
+
+@pytest.fixture
+def few(monkeypatch):
+    monkeypatch.setattr(train, "STAGES", FEW)
+
+
+def notes(out):
+    return [json.loads(line) for line in (out / "training.jsonl").read_text().splitlines()]
+
+
+def test_the_weights_are_those_of_a_model_of_ten_classes_of_that_name(tmp_path, few):
+    training = Training(Plan(tmp_path, SMALL, held_out=2))
+    training.run()
+    exported = training.export()
+
+    loaded = load_model(SMALL, checkpoint=tmp_path / f"{SMALL}.safetensors").module
+
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        assert loaded(images).shape == (2, 10)
+        assert torch.equal(loaded(images), exported.eval()(images))
+    assert not list(tmp_path.glob("*.partial"))
+    assert [note["step"] for note in notes(tmp_path) if "loss" in note] == [3, 2]
+    assert [note["select_images"] for note in notes(tmp_path) if "select_right" in note] == [2, 2]
+
+
+def test_a_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, few, monkeypatch):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for folder in (whole, parts):
+        folder.mkdir()
+    Training(Plan(whole, SMALL, held_out=1)).run()
+    monkeypatch.setattr(train, "SAVE_S", 0.0)  # after every step
+    cut_off = Training(Plan(parts, SMALL, held_out=1))
+    step = cut_off._update
+
+    def update(*args):
+        if cut_off.steps == 4:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    cut_off._update = update
+    with pytest.raises(KeyboardInterrupt):
+        cut_off.run()
+    assert (parts / f"{SMALL}.safetensors").is_file()
+
+    resumed = Training(Plan(parts, SMALL, held_out=1))
+    resumed.load()
+    assert 0 < resumed.steps < 5
+    resumed.run()
+
+    one, other = (load_file(folder / f"{SMALL}.safetensors") for folder in (whole, parts))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_by_the_clock_every_stage_has_its_share_and_the_last_ends_in_time(tmp_path, monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
+    training = Training(Plan(tmp_path, SMALL, seconds=100.0, held_out=1))
+    spent = dict.fromkeys((stage.name for stage in QUICK), 0.0)
+
+    def step(stage, progress):
+        assert 0 <= progress < 1
+        now[0] += 3.0
+        spent[stage.name] += 3.0
+        return torch.zeros(2)
+
+    monkeypatch.setattr(training, "_update", step)
+    monkeypatch.setattr(training, "_glance", lambda stage: None)
+    monkeypatch.setattr(training, "save", lambda: None)
+    training.run()
+
+    assert sum(stage.share for stage in QUICK) == pytest.approx(1)
+    assert 100 <= now[0] < 103
+    assert all(abs(spent[stage.name] - 100 * stage.share) <= 3.0 for stage in QUICK)
+
+
+def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
+    training = Training(Plan(tmp_path, SMALL))
+    stage = replace(FEW[0], batch=8)
+    losses = []
+    for _ in range(12):
+        training.step = 0  # the same scenes again
+        losses.append(float(training._update(stage, 0.0)[0]))
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_patches_that_a_digit_barely_touches_may_answer_either_way():
+    scenes = training_scenes((0,), 4, PLAIN, size=64)
+    kept = torch.arange(16).expand(4, -1)
+    generator = torch.Generator().manual_seed(0)
+    marks, readings = torch.randn(4, 16, generator=generator), torch.randn(4, 16, 11)
+    unsure = (scenes.ink.flatten(1) > 0) & (scenes.ink.flatten(1) <= 0.1)
+    assert unsure.any()
+
+    before = auxiliary_loss(scenes, kept, marks, readings)
+    other = marks.masked_fill(unsure, 9.0), readings.masked_fill(unsure[..., None], -3.0)
+
+    assert torch.equal(auxiliary_loss(scenes, kept, *other), before)
+    assert not torch.equal(auxiliary_loss(scenes, kept, marks + 1, readings), before)
+
+
+def test_a_model_that_is_no_vision_transformer_of_that_geometry_is_refused():
+    with pytest.raises(ValueError, match="deit_tiny_distilled_patch16_224 cannot be trained"):
+        student_of("deit_tiny_distilled_patch16_224")
+    with pytest.raises(ValueError, match="14 x 14 patches of 16 px"):
+        student_of("vit_tiny_patch16_384")
+
+
+def test_the_bundled_model_has_a_curriculum_of_steps():
+    assert all(stage.steps > 0 and not stage.share for stage in STAGES)
