@@ -4,6 +4,7 @@ import os
 import tempfile
 from contextlib import suppress
 
+import pytest
 import torch
 
 # Answers are kept between runs: those of tests nowhere that a user looks.
@@ -16,3 +17,9 @@ with suppress(ImportError):  # the tests of GPUs run where it is not installed
 
     settings.register_profile("tokensearch", deadline=None)  # a busy machine is no reason to fail
     settings.load_profile("tokensearch")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what is marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+        pytest.skip("needs an NVIDIA GPU")

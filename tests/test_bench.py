@@ -39,8 +39,8 @@ def test_what_fails_on_a_machine_is_noted_and_the_probe_goes_on(tmp_path: Path) 
         yield "whole", lambda: 2.0
         raise RuntimeError("no more\nof this")
 
-    notes = Notes(tmp_path / "probe.json", 60.0)
-    notes.take("some", section, torch.device("cpu"))
+    notes = Notes(tmp_path / "probe.json")
+    notes.take("some", section, torch.device("cpu"), until_s=60.0)
 
     assert json.loads((tmp_path / "probe.json").read_text()) == {
         "some": {
@@ -52,11 +52,11 @@ def test_what_fails_on_a_machine_is_noted_and_the_probe_goes_on(tmp_path: Path) 
 
 
 def test_the_probe_begins_nothing_when_its_time_is_up() -> None:
-    notes = Notes(None, -1.0)
+    notes, late = Notes(None), iter([("late", lambda: 1.0)])
 
-    notes.take("some", lambda _: iter([("late", lambda: 1.0)]), torch.device("cpu"))
+    notes.take("some", lambda _: late, torch.device("cpu"), until_s=0.0)
 
-    assert notes.document == {"some": {"section stopped": "after -1 s"}}
+    assert notes.document == {"some": {"section stopped": "0 s were over"}}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

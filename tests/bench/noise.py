@@ -86,8 +86,8 @@ def main(arguments: list[str]) -> None:
     """Print one line per comparison and a summary; with --json, one JSON document."""
     options = parsed(arguments)
     torch.set_num_threads(options.threads)
+    model, images = prepared(options)
     with torch.inference_mode():
-        model, images = prepared(options)
         cell = cell_of(model, images, options)
         found = collect(
             comparisons(model, images, options),

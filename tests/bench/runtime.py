@@ -80,8 +80,9 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable[[], object]:
     """A pass of the model that `build` makes of a copy of the host."""
+    model = build(copy.deepcopy(host))
     with torch.inference_mode():
-        return partial(backed(build(copy.deepcopy(host)), backend, images), images)
+        return partial(backed(model, backend, images), images)
 
 
 def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -7,10 +7,7 @@ from tests.runtime.operators import POLICIES, host
 from tokensearch.errors import ModelError
 from tokensearch.runtime import backed
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU"),
-]
+pytestmark = pytest.mark.gpu
 
 # One of each operator, and what differs from the others in how it is computed.
 NAMES = (

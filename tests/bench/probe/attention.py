@@ -1,6 +1,6 @@
 """Which kernel attends, and how long each that may takes: by dtype, mask, tokens and batch."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import product
 from typing import Any
@@ -22,7 +22,8 @@ BACKENDS = {
 }
 # What TORCH_CUDNN_SDPA_DEPRIORITIZED=1 asks for; the environment is read once a process.
 CUDNN_LAST = [BACKENDS[name] for name in ("flash", "efficient", "math", "cudnn")]
-NEW_TOKENS = tuple(range(61, 193, 12))  # counts that nothing before has met
+# Twelve counts that nothing before has met, and for each kernel others.
+FIRST_NEW, MOST_NEW, NEW_STEP = 50, 194, 12
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 TOKENS = (197, 147, 97, 49)  # before and after three sites that keep 3/4, 1/2 and 1/4
 BATCHES = (64, 1, 8)
@@ -40,11 +41,7 @@ def attention(device: torch.device) -> Iterator[tuple[str, Measure]]:
 
 def cell(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> dict[str, Any]:
     """Who is chosen, who with cuDNN last, and microseconds of each that may."""
-    device = q.device
-
-    def call() -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
-
+    device, call = q.device, partial(F.scaled_dot_product_attention, q, k, v, attn_mask=bias)
     found: dict[str, Any] = {"choice": choice(q, bias), "default_us": busy_us(call, device)}
     for name, backend in BACKENDS.items():
         with sdpa_kernel(backend):
@@ -73,21 +70,21 @@ def first_calls(device: torch.device) -> Iterator[tuple[str, Measure]]:
     """What a token count costs the first time: cuDNN makes a plan for each."""
     for masked in (False, True):
         mask = "bias" if masked else "no mask"
-        for name in ("default", *BACKENDS):
-            yield f"{name}, {mask}", lambda n=name, m=masked: first(device, n, masked=m)
+        kernels = {"default": list(BACKENDS.values()), **{n: [b] for n, b in BACKENDS.items()}}
+        for shift, (name, allowed) in enumerate(kernels.items()):
+            counts = range(FIRST_NEW + shift, MOST_NEW, NEW_STEP)
+            yield f"{name}, {mask}", partial(first, device, allowed, counts, masked=masked)
 
 
-def first(device: torch.device, name: str, *, masked: bool) -> dict[str, Any]:
-    """First and second calls of counts that are new to this kernel, in milliseconds."""
-    backends = list(BACKENDS.values()) if name == "default" else [BACKENDS[name]]
+def first(
+    device: torch.device, allowed: list[SDPBackend], counts: Iterable[int], *, masked: bool
+) -> dict[str, Any]:
+    """First and second calls of each count, in milliseconds."""
     firsts, seconds = [], []
-    with sdpa_kernel(backends):
-        for count in NEW_TOKENS:
+    with sdpa_kernel(allowed):
+        for count in counts:
             q, k, v, bias = drawn(device, torch.bfloat16, 8, count, masked=masked)
-
-            def call() -> Tensor:
-                return F.scaled_dot_product_attention(q, k, v, attn_mask=bias)  # noqa: B023
-
+            call = partial(F.scaled_dot_product_attention, q, k, v, attn_mask=bias)
             firsts.append(span_us(call, device) / 1e3)
             seconds.append(span_us(call, device) / 1e3)
     return {"first_ms": firsts, "second_ms": seconds, "all_first_ms": sum(firsts)}

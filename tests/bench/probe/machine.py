@@ -83,10 +83,9 @@ def nvml(device: torch.device) -> Iterator[tuple[str, Measure]]:
     import pynvml
 
     pynvml.nvmlInit()
-    handle = pynvml.nvmlDeviceGetHandleByUUID(
-        f"GPU-{torch.cuda.get_device_properties(device).uuid}"
-    )
     yield "driver", pynvml.nvmlSystemGetDriverVersion
+    uuid = torch.cuda.get_device_properties(device).uuid
+    handle = pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
     yield "processes", lambda: processes(pynvml, handle)
     yield "idle", lambda: look(pynvml, handle)
     yield "under load", lambda: under_load(pynvml, handle, device)

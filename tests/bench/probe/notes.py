@@ -26,25 +26,26 @@ def guarded(measure: Measure) -> Any:
 class Notes:
     """A document of sections, written after every measurement that took time."""
 
-    def __init__(self, file: Path | None, within_s: float) -> None:
-        self._file, self._within_s, self._start_s = file, within_s, perf_counter()
+    def __init__(self, file: Path | None) -> None:
+        self._file, self._start_s = file, perf_counter()
         self.document: dict[str, dict[str, Any]] = {}
 
-    def take(self, name: str, section: Section, device: torch.device) -> None:
-        """Measure a section; what comes after the time is up is said to be missing."""
+    def take(self, name: str, section: Section, device: torch.device, *, until_s: float) -> None:
+        """Measure a section, and say what ended it early; it begins nothing after `until_s`."""
         found = self.document.setdefault(name, {})
-        found_error = guarded(lambda: self._measure(found, section, device))
-        if found_error is not None:
-            found["section stopped"] = found_error
-        self._write()
 
-    def _measure(self, found: dict[str, Any], section: Section, device: torch.device) -> None:
-        for what, measure in section(device):
-            if perf_counter() - self._start_s > self._within_s:
-                found["section stopped"] = f"after {self._within_s:.0f} s"
-                return
-            found[what] = guarded(measure)
-            self._write()
+        def measure_all() -> str | None:
+            for what, measure in section(device):
+                if perf_counter() - self._start_s > until_s:
+                    return f"{until_s:.0f} s were over"
+                found[what] = guarded(measure)
+                self._write()
+            return None
+
+        stopped = guarded(measure_all)
+        if stopped is not None:
+            found["section stopped"] = stopped
+        self._write()
 
     def _write(self) -> None:
         if self._file is not None:

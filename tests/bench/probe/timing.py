@@ -46,8 +46,12 @@ def busy_us(call: Call, device: torch.device, *, calls: int = 20) -> float:
     """Microseconds of device time per call: on a GPU from replays, which no launch holds up."""
     if device.type != "cuda":
         return typical_us(call, device)
-    graph = captured(lambda: [call() for _ in range(calls)], warm=call)
-    return typical_us(graph.replay, device) / calls
+
+    def together() -> None:
+        for _ in range(calls):
+            call()
+
+    return typical_us(captured(together, warm=call).replay, device) / calls
 
 
 def captured(call: Call, *, warm: Call | None = None) -> torch.cuda.CUDAGraph:
