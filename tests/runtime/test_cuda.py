@@ -108,6 +108,19 @@ def test_a_graph_refuses_another_batch(model: torch.nn.Module, images: torch.Ten
 
 
 @pytest.mark.compiles
+@pytest.mark.parametrize("name", ["prune by class_attention", "prune then pool ranked"])
+def test_a_small_compiled_model_gives_the_answers_of_eager_on_the_gpu(name: str) -> None:
+    """Two blocks, which a cold compiler is soon through with, before the twelve of the next."""
+    model = tokensearch.apply(host(), POLICIES[name]).cuda()
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
+
+    with torch.inference_mode():
+        run = backed(model, "compile", images)
+
+        torch.testing.assert_close(run(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.compiles
 @pytest.mark.parametrize("name", ["tome-r13", "evit-0.7"])
 def test_compiled_models_give_the_answers_of_eager_on_the_gpu(
     name: str, model: torch.nn.Module, images: torch.Tensor

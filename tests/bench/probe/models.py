@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import timm
 import torch
 from torch import Tensor
 
@@ -53,6 +52,8 @@ def copy_gbs(size: int, device: torch.device) -> float:
 
 def passes(device: torch.device) -> Iterator[tuple[str, Measure]]:
     """Where the host sets the pace: what it takes to hand a pass out, and what replays take."""
+    import timm  # it loads torch's compiler, for which the other sections need not wait
+
     on_gpu = device.type == "cuda"
     dtype = torch.bfloat16 if on_gpu else torch.float32
     model = timm.create_model(MODEL).eval().to(device, dtype)
