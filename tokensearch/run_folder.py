@@ -10,7 +10,8 @@
     report.md      all of it in words
 
 Files appear whole or not at all; `trials.jsonl` grows by whole lines, and a torn last line (the
-power went) is cut off.
+power went) is cut off. A link among these names is refused: what it leads to is not the run's. So
+is a second name (hard link) of a file that is changed in place.
 """
 
 import json
@@ -21,11 +22,30 @@ from pathlib import Path
 from typing import Any
 
 from tokensearch.errors import RunError
-from tokensearch.policy.file import to_text, write_whole
+from tokensearch.files import make_folder, no_follow, refuse_link, write_whole, writing
+from tokensearch.policy.file import to_text
+from tokensearch.redaction import redact
 
 FORMAT, VERSION = "tokensearch.run", 1
+# All that a run and its report keep beside folders; a test holds this against what they leave.
+# SQLite adds endings of its own to the name of the study.
+IN_PLACE = ("trials.jsonl", "study.db", "study.db-journal", "study.db-wal", "study.db-shm")
+FILES = (
+    *IN_PLACE,
+    ".lock",
+    ".probe",
+    "run.json",
+    "costs.json",
+    "front.json",
+    "policy.json",
+    "report.md",
+    "front.png",
+    "waterfall.png",
+    "flame.svg",
+)
+FOLDERS = ("policies", "profiles")
 # What a process may have left that was stopped before it wrote run.json; folders while empty.
-FIRST_FILES, FIRST_FOLDERS = (".lock", ".probe", ".run.json.*.part"), ("policies", "profiles")
+FIRST_FILES = (".lock", ".probe", ".run.json.*.part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +84,16 @@ class RunFolder:
         """The set's members, a file each."""
         return self.path / "policies"
 
+    def member(self, place: int) -> Path:
+        """One of the set's members."""
+        return self.policies / f"{place:02d}.json"
+
+    def members(self) -> list[Path]:
+        """The members that there are: files that are named as such."""
+        numbered = [path for path in self.policies.glob("*.json") if path.stem.isdecimal()]
+        found = [path for path in numbered if path == self.member(int(path.stem))]
+        return sorted(found, key=lambda path: int(path.stem))
+
     @property
     def policy(self) -> Path:
         """The answer."""
@@ -75,12 +105,18 @@ class RunFolder:
         return self.path / "profiles"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that is at work."""
+        return self.path / ".lock"
+
+    @property
     def report(self) -> Path:
         """The report in Markdown."""
         return self.path / "report.md"
 
     def read_run(self) -> dict[str, Any] | None:
         """Return run.json, or None in a folder that is new; RunError when it is another's."""
+        self.refuse_links()
         if not self.run.exists():
             return None
         try:
@@ -96,12 +132,25 @@ class RunFolder:
         return document
 
     def write_run(self, document: Mapping[str, Any]) -> None:
-        """Write run.json whole."""
-        write_whole(self.run, to_text({"format": FORMAT, "version": VERSION, **document}))
+        """Write run.json whole, without secrets that were typed."""
+        whole = {"format": FORMAT, "version": VERSION, **document}
+        write_whole(self.run, to_text(redact(whole)))
 
     def write_profile(self, name: str, profile: Mapping[str, Any]) -> None:
         """Write profiles/NAME.json whole."""
         write_whole(self.profiles / f"{name}.json", to_text(profile))
+
+    def refuse_links(self) -> None:
+        """Refuse a folder in which a name of ours is a link: RunError."""
+        try:
+            for name in (*FILES, *FOLDERS):
+                refuse_link(self.path / name)
+            for name in FOLDERS:
+                for inside, folders, files in os.walk(self.path / name):
+                    for one in (*folders, *files):
+                        refuse_link(Path(inside, one))
+        except PermissionError as error:
+            raise RunError(f"run folder {self.path} cannot be read: {error.strerror}") from error
 
     def check(self) -> None:
         """See whether the folder could be written, and is nobody else's; leave nothing behind.
@@ -120,11 +169,22 @@ class RunFolder:
         if reason is not None:
             raise RunError(f"run folder {self.path} cannot be written: {reason}")
         self.read_run()
+        self._refuse_second_names()
         if foreign := self._foreign():
             raise RunError(
                 f"{self.path} holds {foreign} but no run.json, so it is no run folder; name a new "
                 f"or empty one with --out"
             )
+
+    def _refuse_second_names(self) -> None:
+        """Refuse to change in place what is also known by a name elsewhere, in a backup for one."""
+        for name in IN_PLACE:
+            path = self.path / name
+            if path.is_file() and path.stat().st_nlink > 1:
+                raise RunError(
+                    f"{path} is a hard link, so that its other names would change with it; put a "
+                    f"copy in its place, or name another folder with --out"
+                )
 
     def _foreign(self) -> str | None:
         """Name something in a folder without run.json that no run can have begun with."""
@@ -137,19 +197,20 @@ class RunFolder:
     def create(self) -> None:
         """Make the folder, and find out now whether it can be written."""
         self.check()
-        try:
-            self.policies.mkdir(parents=True, exist_ok=True)
-            self.profiles.mkdir(exist_ok=True)
-            probe = self.path / ".probe"
-            probe.write_bytes(b"")
+        probe = self.path / ".probe"
+        with writing(f"run folder {self.path}"):
+            make_folder(self.policies)
+            make_folder(self.profiles)
+            probe.unlink(missing_ok=True)
+            with open(probe, "xb", opener=no_follow) as file:
+                file.write(bytes(4096))
             probe.unlink()
-        except OSError as error:
-            raise RunError(f"run folder {self.path} cannot be written: {error.strerror}") from error
 
     def append_trial(self, trial: Mapping[str, Any]) -> None:
         """Add one finished trial; it is on the disk when this returns."""
-        with self.trials.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(trial, allow_nan=False) + "\n")
+        line = json.dumps(trial, allow_nan=False) + "\n"
+        with writing(self.trials), open(self.trials, "ab", opener=no_follow) as file:
+            file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
 
@@ -161,8 +222,8 @@ class RunFolder:
         """Cut off a last line that was torn when the process was killed."""
         if not self.trials.exists():
             return
-        data = self.trials.read_bytes()
-        os.truncate(self.trials, data.rfind(b"\n") + 1)
+        with writing(self.trials), open(self.trials, "r+b", opener=no_follow) as file:
+            file.truncate(file.read().rfind(b"\n") + 1)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
         for number, line in enumerate(self.trials.read_bytes().splitlines(), 1):
@@ -174,6 +235,6 @@ class RunFolder:
 
 def _may_be_begun(path: Path) -> bool:
     """Whether a run leaves this before it writes run.json."""
-    if path.name in FIRST_FOLDERS:
+    if path.name in FOLDERS:
         return path.is_dir() and not any(path.iterdir())
     return any(path.match(name) for name in FIRST_FILES)

@@ -109,6 +109,31 @@ def test_another_failure_is_not_taken_for_one_of_memory(monkeypatch: pytest.Monk
         CliRunner().invoke(main.app, ["show", "here.json"], catch_exceptions=False)
 
 
+def test_an_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, model: str, *, rescale: bool) -> None:
+        error = PolicyError("no answer from postgresql://me:s3cret@host/studies")
+        error.add_note("asked with token=s3cret")
+        raise error
+
+    monkeypatch.setattr(show, "read_policy", fail)
+
+    assert called("show", "here.json").stderr == (
+        "error: no answer from postgresql://me:***@host/studies\n  asked with token=***\n"
+    )
+
+
+def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        raise LookupError("no answer from postgresql://me:s3cret@host/studies")
+    except LookupError as failure:
+        main._print_traceback(type(failure), failure, failure.__traceback__)
+
+    said = capsys.readouterr().err
+    assert "s3cret" not in said
+    assert said.startswith("Traceback (most recent call last):\n")
+    assert said.endswith("LookupError: no answer from postgresql://me:***@host/studies\n")
+
+
 def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(name: str, model: str, *, rescale: bool) -> None:
         os.kill(os.getpid(), signal.SIGINT)

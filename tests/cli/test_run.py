@@ -1,4 +1,9 @@
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,9 +17,16 @@ from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.data.scenes import scenes_digest
 from tokensearch.policy import load, load_set
-from tokensearch.run_folder import RunFolder
+from tokensearch.run_folder import FILES, FOLDERS, RunFolder
 
 FACTORY = "tests.search.tiny:model"
+# A shell may have had the child ignore Ctrl-C.
+INTERRUPTIBLE = """
+import signal
+from tokensearch.cli.main import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main()
+"""
 SHORT = ("--trials", "4", "--minutes", "0.2", "--images", "24,20,20", "--batch-size", "2")
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
@@ -63,6 +75,60 @@ def test_a_folder_and_a_checkpoint_end_in_a_run_folder(
     assert "Target met without reducing anything" in result.stdout
     assert load(where / "policy.json") in load_set(where / "front.json").policies
     assert "# " in (where / "report.md").read_text()
+    # What is not listed there may be a link to elsewhere.
+    assert {path.name for path in where.iterdir()} <= {*FILES, *FOLDERS}
+
+
+def test_a_secret_that_was_typed_is_in_no_file_of_the_run(
+    tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where, secret = tmp_path / "run", "s3cret-W0rd"
+    storage = f"--storage=postgresql://me:{secret}@host/studies"
+    monkeypatch.setattr("sys.argv", ["tokensearch", "run", storage])
+
+    result = called(
+        "run", "--model", FACTORY, "--data-config", config, "--latency-target", "1000s", "--out",
+        str(where), *SHORT,
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    left = {path: path.read_bytes() for path in where.rglob("*") if path.is_file()}
+    assert [path for path, content in left.items() if secret.encode() in content] == []
+    kept = "tokensearch run '--storage=postgresql://me:***@host/studies'"
+    assert RunFolder(where).read_run()["command"] == kept  # type: ignore[index]
+    assert load(where / "policy.json").provenance["command"] == kept
+    assert kept in (where / "report.md").read_text()
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_exits_as_shells_say_it_and_the_same_command_goes_on(
+    tmp_path: Path, config: str, sent: signal.Signals
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    given = (
+        "run", "--model", FACTORY, "--data-config", config, "--latency-target", "0.6x", "--out",
+        str(folder.path), *SHORT[2:], "--trials", "12",
+    )  # fmt: skip
+    child = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, *given],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: a run goes on in its own cell only
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + 300
+    while child.poll() is None and not folder.trials.is_file() and time.monotonic() < until:
+        time.sleep(0.02)
+    child.send_signal(sent)
+    _, said = child.communicate(timeout=60)
+
+    assert child.returncode == 128 + sent, said
+    assert said.endswith("stopped; a search goes on when the same command is given again\n")
+    assert "Traceback" not in said
+    before = folder.trials.read_bytes()
+    result = called(*given)
+    assert result.exit_code in {0, 3, 4}, result.stderr
+    assert folder.trials.read_bytes().startswith(before)
+    assert len(folder.read_trials()) == 12
 
 
 def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(

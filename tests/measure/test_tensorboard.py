@@ -159,6 +159,18 @@ def write_profile(folder: Path, name: str, model: nn.Module) -> None:
             profiler.step()
 
 
+def test_a_trace_takes_the_place_of_earlier_ones_of_its_worker_alone(tmp_path: Path) -> None:
+    (tmp_path / "vit").mkdir()
+    for name in ("vit.1.pt.trace.json.gz", "vit2.1.pt.trace.json.gz", "notes.txt"):
+        (tmp_path / "vit" / name).write_text("earlier")
+
+    write_profile(tmp_path, "vit", nn.Linear(32, 32))
+
+    left = sorted(path.name for path in (tmp_path / "vit").iterdir())
+    assert [name.split(".")[0] for name in left] == ["notes", "vit", "vit2"]
+    assert "vit.1.pt.trace.json.gz" not in left
+
+
 def write_gpu_trace(folder: Path, name: str) -> None:
     """What torch writes of one operator with one kernel, inside one range."""
     host, device = {"ph": "X", "pid": 100, "tid": 100}, {"ph": "X", "pid": 0, "tid": 7}

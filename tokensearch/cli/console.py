@@ -7,6 +7,8 @@ from typing import Any
 
 from rich.console import Console
 
+from tokensearch.redaction import hide_secrets
+
 PIPE_COLUMNS = 120  # a pipe has no width of its own; fixed, so that scripts see the same everywhere
 
 
@@ -33,11 +35,11 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
 
 def error(message: str, notes: Sequence[str] = ()) -> None:
     """Print what went wrong, and where, on stderr."""
-    err.print(f"error: {message}", style="red", soft_wrap=True)
+    err.print(hide_secrets(f"error: {message}"), style="red", soft_wrap=True)
     for note in notes:
-        err.print(f"  {note}", soft_wrap=True)
+        err.print(hide_secrets(f"  {note}"), soft_wrap=True)
 
 
 def caution(message: str) -> None:
     """Print a reason for doubt on stderr, in one line."""
-    err.print(f"caution: {' '.join(message.split())}", style="yellow", soft_wrap=True)
+    err.print(hide_secrets(f"caution: {' '.join(message.split())}"), style="yellow", soft_wrap=True)

@@ -48,11 +48,11 @@ def diff(
     from tokensearch.chrome import ChromeTrace
     from tokensearch.cli.explain import costs_for, explain
     from tokensearch.cli.explain_traces import explain_traces
-    from tokensearch.cli.files import made
     from tokensearch.cli.profiled import profiles_of
     from tokensearch.cli.sides import is_stored, read_side, settled
     from tokensearch.cli.subject import resolve_name
     from tokensearch.errors import MeasurementError
+    from tokensearch.files import make_folder
     from tokensearch.profiles import Profile
 
     names, sides = (a, b), [read_side(a), read_side(b)]
@@ -69,7 +69,7 @@ def diff(
     else:
         asked = asked.beside(wanted)
     if out_folder is not None:
-        made(out_folder)
+        make_folder(out_folder)
     table = None
     if costs is not None:  # what cannot be used is refused before anything is timed
         last = wanted[1]

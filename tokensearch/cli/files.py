@@ -1,4 +1,4 @@
-"""Folders and files that commands leave: whole, or an error in a sentence."""
+"""Files that commands leave: whole, or an error in a sentence."""
 
 import os
 from collections.abc import Mapping
@@ -6,16 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from tokensearch.errors import RunError
-from tokensearch.policy.file import to_text, write_whole
-
-
-def made(folder: Path) -> Path:
-    """Make a folder; RunError where there can be none."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder} cannot be made: {error.strerror}") from error
-    return folder
+from tokensearch.files import make_folder, write_whole
+from tokensearch.policy.file import to_text
 
 
 def check_file(path: Path) -> None:
@@ -34,8 +26,5 @@ def check_file(path: Path) -> None:
 
 def write(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document whole; RunError where it cannot be written."""
-    made(path.parent)
-    try:
-        write_whole(path, to_text(document))
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    make_folder(path.parent)
+    write_whole(path, to_text(document))

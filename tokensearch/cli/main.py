@@ -1,9 +1,13 @@
 """The command `tokensearch`: the verbs, and what happens when one fails."""
 
 import os
+import signal
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from traceback import format_exception
+from types import TracebackType
 from typing import Annotated, Any, TextIO
 
 import typer
@@ -23,12 +27,14 @@ from tokensearch.cli.retarget import retarget
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
 from tokensearch.errors import TokensearchError, TokensearchWarning
+from tokensearch.redaction import hide_secrets
 
 # The profiler's library writes its own log to stderr, between our lines; 6 is above its last level.
 # Read when torch is loaded, which the verbs do later.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
-FAILED, INTERRUPTED = 1, 130  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
+FAILED = 1  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
+INTERRUPTED, TERMINATED = 130, 143  # as shells say it: 128 and the signal's number
 VERBS = (
     run,
     retarget,
@@ -42,6 +48,10 @@ VERBS = (
     export,
     doctor,
 )
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: a batch system or a container wants its machine back."""
 
 
 class Verbs(TyperGroup):
@@ -62,7 +72,8 @@ class Verbs(TyperGroup):
             raise typer.Exit(FAILED) from failure
         except KeyboardInterrupt as failure:
             err.print("stopped; a search goes on when the same command is given again")
-            raise typer.Exit(INTERRUPTED) from failure
+            code = TERMINATED if isinstance(failure, Terminated) else INTERRUPTED
+            raise typer.Exit(code) from failure
 
 
 app = typer.Typer(
@@ -103,7 +114,20 @@ def options(
 
 def main() -> None:
     """Run the command line."""
+    signal.signal(signal.SIGTERM, _terminate)
+    sys.excepthook = _print_traceback
     app(prog_name="tokensearch")
+
+
+def _terminate(*_: object) -> None:
+    raise Terminated
+
+
+def _print_traceback(
+    kind: type[BaseException], failure: BaseException, trace: TracebackType | None
+) -> None:
+    """Print what nobody foresaw; libraries quote addresses in their errors, passwords and all."""
+    sys.stderr.write(hide_secrets("".join(format_exception(kind, failure, trace))))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typer import Option
 
 from tokensearch.cli.asked import Asked
 from tokensearch.cli.console import caution, err, out, print_json
-from tokensearch.cli.files import made, write
+from tokensearch.cli.files import write
 from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption
 from tokensearch.cli.profiled import profiles_of
@@ -17,6 +17,7 @@ from tokensearch.cli.progress import listener
 from tokensearch.cli.remedies import said
 from tokensearch.cli.sides import PROFILE_FILE, Side, read_preset, read_side, settled
 from tokensearch.errors import MeasurementError, PolicyError
+from tokensearch.files import make_folder
 from tokensearch.policy import Policy
 from tokensearch.profiles import Profile, profile_to_json
 from tokensearch.run_folder import RunFolder
@@ -64,7 +65,7 @@ def profile(
     side = _read(policy) if policy is not None else read_preset(preset or "none")
     asked = asked.beside([side])
     if out_folder is not None:
-        made(out_folder)
+        make_folder(out_folder)
     if sweep:
         table = _swept(asked, seconds or SWEEP_SECONDS)
         _hand_out_costs(table, out_folder, as_json=as_json)

@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokensearch.cli.console import caution, err
-from tokensearch.cli.files import made
-from tokensearch.errors import RunError
+from tokensearch.files import make_folder, refuse_link
 from tokensearch.policy import Policy, preset
 from tokensearch.profiles import Profile
 
@@ -56,7 +55,7 @@ def _taken(
 
     ready = asked.timed()
     policies = {name: _policy(side, ready, asked) for name, side in sides.items()}
-    traces = None if folder is None else _cleared(folder / TRACES, policies)
+    traces = None if folder is None else _unlinked(folder / TRACES, policies)
     effort = Effort(WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS, seconds)
     with listener(err) as watcher:
         watcher.stage(f"profiling {' and '.join(policies)}", unit="s")
@@ -96,17 +95,13 @@ class _Telling:
         self._watcher.progress(done=done, total=total, seconds_left=left_s, text=text)
 
 
-def _cleared(traces: Path, names: Iterable[str]) -> Path:
-    """Take the traces of earlier profiles of these names away: a viewer would show them as well."""
+def _unlinked(traces: Path, names: Iterable[str]) -> Path:
+    """Refuse, before anything is timed, a folder of traces that leads elsewhere."""
     from tokensearch.measure.tracer import worker
 
-    for name in names:
-        own = made(traces / worker(name))
-        try:
-            for stale in own.glob("*.pt.trace.json.gz"):
-                stale.unlink()
-        except OSError as error:
-            raise RunError(f"{own} cannot be cleared: {error.strerror}") from error
+    for place in (traces, *(traces / worker(name) for name in names)):
+        refuse_link(place)
+        make_folder(place)
     return traces
 
 

@@ -1,6 +1,5 @@
 """`tokensearch retarget`."""
 
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,6 +11,7 @@ from tokensearch.cli.console import err
 from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption, TargetOption
 from tokensearch.cli.run import hand_out
+from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
     from tokensearch.cli.timed import Timed
@@ -50,7 +50,7 @@ def retarget(
     folder = RunFolder(out_folder or _usual(run, ready.cell, target))
     check_place(source.folder, folder)
     _say(source.settings.model, ready.cell, folder.path)
-    command = shlex.join(["tokensearch", *sys.argv[1:]])
+    command = redact_command(["tokensearch", *sys.argv[1:]])
     with listener(err) as watcher:
         document = Retarget(source, folder, timing, target, watcher, command).run()
     hand_out(folder, document, as_json=as_json)

@@ -1,6 +1,5 @@
 """Search for the schedules worth having: front, policy and report, in one run folder."""
 
-import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption, TargetOption
 from tokensearch.cli.searching import Searching
 from tokensearch.cli.subject import Wanted
+from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
     from tokensearch.cli.subject import Subject
@@ -74,7 +74,7 @@ def run(
             limits,
             folder,
             watcher,
-            shlex.join(["tokensearch", *sys.argv[1:]]),
+            redact_command(["tokensearch", *sys.argv[1:]]),
             searching.store(),
             searching.cache_gb,
             neighbours,

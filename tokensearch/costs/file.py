@@ -29,8 +29,9 @@ from tokensearch.documents import (
     read_object,
 )
 from tokensearch.errors import MeasurementError
+from tokensearch.files import write_whole
 from tokensearch.policy import BOUNDS, ModelSpec, Policy
-from tokensearch.policy.file import to_text, write_whole
+from tokensearch.policy.file import to_text
 from tokensearch.profiles import check_format
 from tokensearch.record_checks import CELL, MODEL
 from tokensearch.records import cell_from_json, to_json
@@ -116,7 +117,7 @@ _COSTS = fields(
 
 
 def save_costs(table: CostTable, path: str | Path) -> None:
-    """Write a cost table; an interrupted write leaves the old file."""
+    """Write a cost table, whole; RunError where it cannot be written, with the old file left."""
     write_whole(Path(path), to_text(costs_to_json(table)))
 
 

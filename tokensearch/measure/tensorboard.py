@@ -20,6 +20,8 @@ from typing import Any
 
 from torch.profiler import profile, tensorboard_trace_handler
 
+from tokensearch.files import make_folder, write_whole, writing
+
 Event = dict[str, Any]  # as the Chrome trace format has it
 
 _LAUNCHES = ("cuda_runtime", "cuda_driver")
@@ -30,19 +32,23 @@ def write_trace(profiler: profile, folder: Path, worker: str) -> Path:
     """Write a finished trace as `<worker>.<ns since 1970>.pt.trace.json.gz`; return its path.
 
     Each folder is a run to the plugin. It compares runs, so every profile wants a folder of its
-    own, beside the others in the folder that TensorBoard is started on.
+    own, beside the others in the folder that TensorBoard is started on. Once the trace is there,
+    earlier ones of the same worker go: the plugin would show them as well.
     """
     with TemporaryDirectory() as scratch:
         tensorboard_trace_handler(scratch, worker, use_gzip=True)(profiler)
         (as_torch_has_it,) = Path(scratch).iterdir()
         trace = json.loads(gzip.decompress(as_torch_has_it.read_bytes()), strict=False)
     trace["traceEvents"] = for_plugin(trace["traceEvents"])
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     written = folder / as_torch_has_it.name
     # The plugin reads a file once, as soon as it has its name: half a file would stay half.
-    unfinished = written.with_name(f"{written.name}.part")
-    unfinished.write_bytes(gzip.compress(json.dumps(trace).encode()))
-    return unfinished.replace(written)
+    write_whole(written, gzip.compress(json.dumps(trace).encode()))
+    with writing(folder):
+        for stale in folder.glob(f"{worker}.*.pt.trace.json.gz"):
+            if stale != written:
+                stale.unlink()
+    return written
 
 
 def for_plugin(events: Iterable[Event]) -> list[Event]:

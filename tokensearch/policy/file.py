@@ -1,7 +1,6 @@
 """Policy files, version 1: small JSON documents without code, read strictly and written whole."""
 
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -24,6 +23,7 @@ from tokensearch.documents import (
     read_object,
 )
 from tokensearch.errors import PolicyError, TokensearchWarning
+from tokensearch.files import write_whole
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import OBJECTIVES
 from tokensearch.policy.policy import Evidence, Policy, step_fields
@@ -138,12 +138,12 @@ def load_set(path: str | Path) -> PolicySet:
 
 
 def save(policy: Policy, path: str | Path) -> None:
-    """Write a policy file; an interrupted write leaves the old file."""
+    """Write a policy file, whole; RunError where it cannot be written, with the old file left."""
     write_whole(Path(path), to_text(policy_to_json(policy)))
 
 
 def save_set(policies: PolicySet, path: str | Path) -> None:
-    """Write a policy set; an interrupted write leaves the old file."""
+    """Write a policy set, whole; RunError where it cannot be written, with the old file left."""
     write_whole(Path(path), to_text(set_to_json(policies)))
 
 
@@ -156,16 +156,6 @@ def is_file(name: str | Path) -> bool:
 def to_text(document: Mapping[str, Any]) -> str:
     """Return JSON as people read it: indented, ended by a newline, no NaN."""
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, so that nobody ever reads half a file."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def policy_to_json(policy: Policy) -> dict[str, Any]:

@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 
-from tokensearch.errors import RunError
+from tokensearch.files import write_whole
 from tokensearch.ledger import Ledger
-from tokensearch.policy.file import write_whole
 from tokensearch.report import text
 from tokensearch.report.frames import Frame, removed, tree
 
@@ -35,10 +34,7 @@ HATCH = (
 
 def draw_flame(ledger: Ledger, path: Path) -> None:
     """Write the graph; RunError where it cannot be written."""
-    try:
-        write_whole(path, flame(ledger))
-    except OSError as error:
-        raise RunError(f"{path} cannot be written: {error.strerror}") from error
+    write_whole(path, flame(ledger))
 
 
 def flame(ledger: Ledger) -> str:

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokensearch.errors import RunError
+from tokensearch.files import write_whole
 from tokensearch.ledger import Ledger, ledger
 from tokensearch.policy import PolicySet, load_set
-from tokensearch.policy.file import write_whole
 from tokensearch.profiles import Profile
 from tokensearch.report import tables, text
 from tokensearch.report.answer import in_words as answer_in_words
@@ -56,10 +56,7 @@ def write_report(folder: RunFolder) -> None:
         if source.ledger is not None and not source.ledger.empty:
             draw_waterfall(source.ledger, folder.path / WATERFALL_PICTURE)
             draw_flame(source.ledger, folder.path / FLAME_PICTURE)
-    try:
-        write_whole(folder.report, page)
-    except OSError as error:
-        raise RunError(f"{folder.report} cannot be written: {error.strerror}") from error
+    write_whole(folder.report, page)
 
 
 def _read(folder: RunFolder) -> _Source:

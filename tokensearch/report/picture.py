@@ -1,6 +1,6 @@
 """Pictures by matplotlib, without pyplot's global state: an empty page, and a file of it."""
 
-import os
+from io import BytesIO
 from pathlib import Path
 
 from matplotlib import rc_context
@@ -9,6 +9,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tokensearch.errors import RunError
+from tokensearch.files import write_whole, writing
 
 WIDTH_IN, HEIGHT_IN, DPI = 8.0, 4.8, 150
 INK, GREY, FAINT = "#222222", "#8a8a8a", "#c9c9c9"
@@ -37,13 +38,7 @@ def save(figure: Figure, path: Path) -> None:
     kind = path.suffix.lower().removeprefix(".")
     if kind not in DATELESS:
         raise RunError(f"a picture ends in .png or .svg, not in {path.suffix!r}")
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        try:
-            with rc_context({"svg.hashsalt": "tokensearch", "svg.fonttype": "none"}):
-                figure.savefig(part, format=kind, metadata=DATELESS[kind])
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-    except OSError as error:  # taking the part away fails where its folder is none
-        raise RunError(f"{path} cannot be written: {error.strerror or error}") from error
+    drawn = BytesIO()
+    with writing(path), rc_context({"svg.hashsalt": "tokensearch", "svg.fonttype": "none"}):
+        figure.savefig(drawn, format=kind, metadata=DATELESS[kind])
+    write_whole(path, drawn.getvalue())

@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from tokensearch.errors import RunError
+from tokensearch.files import no_follow
 from tokensearch.records import Trial, trial_from_json
+from tokensearch.redaction import redact
 from tokensearch.run_folder import RunFolder
 
 
 @contextmanager
 def alone(folder: RunFolder) -> Iterator[None]:
     """Hold the folder against other processes; a killed one lets go of it."""
-    with (folder.path / ".lock").open("w") as file:
+    with open(folder.lock, "ab", opener=no_follow) as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -34,7 +36,7 @@ def read_trials(folder: RunFolder) -> tuple[Trial, ...]:
 def check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
     """Refuse to go on in the folder of another run: its figures would not belong together."""
     for part in ("settings", "model", "cell", "data"):
-        written = json.loads(json.dumps(now[part]))
+        written = json.loads(json.dumps(redact(now[part])))
         for name in written:
             if not isinstance(before.get(part), dict) or name not in before[part]:
                 raise RunError(f"{folder.run} lacks {part}.{name}")

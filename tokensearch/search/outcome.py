@@ -121,7 +121,7 @@ def concluded(
         )
         for f in found.quoted
     }
-    _write(folder, [policies[f.trial.schedule_hash] for f in found.members])
+    write_front(folder, [policies[f.trial.schedule_hash] for f in found.members])
     _write_answer(folder, best, policies)
     unreduced = next(f for f in found.finalists if not f.policy.reduces).comparison
     baseline_ms = unreduced.baseline.median_ms
@@ -209,12 +209,12 @@ def _stamped(finalist: Finalist, document: Json) -> Policy:
     )
 
 
-def _write(folder: RunFolder, members: Sequence[Policy]) -> None:
+def write_front(folder: RunFolder, members: Sequence[Policy]) -> None:
     """Write the front, as a set and one by one."""
-    for old in folder.policies.glob("*.json"):
-        old.unlink()
     for place, policy in enumerate(members):
-        save(policy, folder.policies / f"{place:02d}.json")
+        save(policy, folder.member(place))
+    for old in folder.members()[len(members) :]:
+        old.unlink()
     save_set(PolicySet(tuple(members)), folder.front)
 
 

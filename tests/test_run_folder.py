@@ -1,0 +1,154 @@
+"""A run folder keeps to itself: nothing outside is opened, changed or deleted through it."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tokensearch.cli.main import app
+from tokensearch.errors import RunError
+from tokensearch.policy import Evidence, ModelSpec, Policy, Prune
+from tokensearch.run_folder import FILES, FOLDERS, IN_PLACE, RunFolder
+from tokensearch.search.outcome import write_front
+
+INSIDE = ("policies/00.json", "profiles/answer.json", "profiles/tensorboard", "profiles/a/b.json")
+NAMES = (*FILES, *FOLDERS, *INSIDE)
+MODEL = ModelSpec("tiny", blocks=4, patch_tokens=16, prefix_tokens=1, width=24)
+SEEN = Evidence({"batch": 1}, {"median_ms": 1.0}, {"top1": 0.5}, {"median_ms": 2.0}, confirmed=True)
+
+
+def to_file(place: Path, outside: Path) -> None:
+    place.symlink_to(outside / "precious.json")
+
+
+def to_folder(place: Path, outside: Path) -> None:
+    place.symlink_to(outside, target_is_directory=True)
+
+
+def dangling(place: Path, outside: Path) -> None:
+    place.symlink_to(outside / "nothing")
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    folder = tmp_path / "outside"
+    folder.mkdir()
+    (folder / "precious.json").write_text("precious")
+    return folder
+
+
+def linked(run: Path, name: str, link: Callable[[Path, Path], None], outside: Path) -> Path:
+    place = run / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    link(place, outside)
+    return place
+
+
+def is_untouched(outside: Path) -> bool:
+    return {path.name: path.read_text() for path in outside.iterdir()} == {
+        "precious.json": "precious"
+    }
+
+
+@pytest.mark.parametrize("link", [to_file, to_folder, dangling])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_link_is_refused_by_name_and_what_it_leads_to_stays(
+    tmp_path: Path, outside: Path, name: str, link: Callable[[Path, Path], None]
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    place = linked(folder.path, name, link, outside)
+
+    for use in (folder.check, folder.create, folder.read_run):
+        with pytest.raises(RunError, match="is a link, which may lead out of its folder") as raised:
+            use()
+        assert str(raised.value).startswith(f"{place} is a link")
+
+    assert place.is_symlink()
+    assert is_untouched(outside)
+
+
+@pytest.mark.parametrize("verb", [("run", "--out"), ("report",), ("retarget",)])
+@pytest.mark.parametrize("name", [".lock", ".probe", "trials.jsonl", "study.db", "policies"])
+def test_every_command_refuses_a_run_folder_with_a_link(
+    tmp_path: Path, outside: Path, name: str, verb: tuple[str, ...]
+) -> None:
+    place = linked(tmp_path / "run", name, to_folder, outside)
+    more = ("--latency-target", "0.5x") if verb[0] == "retarget" else ()
+
+    result = CliRunner().invoke(app, [*verb, str(tmp_path / "run"), *more])
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith(f"error: {place} is a link, which may lead out of its folder; ")
+    assert len(result.stderr.splitlines()) == 1
+    assert is_untouched(outside)
+
+
+def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
+    (tmp_path / "large disk").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "large disk")
+    folder = RunFolder(tmp_path / "run")
+
+    folder.create()
+    folder.write_run({"result": None})
+
+    assert (tmp_path / "large disk" / "run.json").is_file()
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_a_second_name_of_what_is_changed_in_place_is_refused(
+    tmp_path: Path, outside: Path, name: str
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.write_run({"result": None})
+    os.link(outside / "precious.json", folder.path / name)
+
+    with pytest.raises(RunError, match=f"{name} is a hard link"):
+        folder.create()
+
+    assert folder.read_run() is not None  # a backup by hard links can be read
+    assert is_untouched(outside)
+
+
+def test_a_second_name_of_what_is_replaced_keeps_what_it_had(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.write_run({"result": "old"})
+    os.link(folder.run, tmp_path / "backup.json")
+
+    folder.write_run({"result": "new"})
+
+    assert '"old"' in (tmp_path / "backup.json").read_text()
+
+
+def test_a_link_that_appears_later_is_not_followed(tmp_path: Path, outside: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    for path in (folder.trials, folder.run, folder.report):
+        path.symlink_to(outside / "precious.json")
+
+    with pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
+        folder.append_trial({"number": 0})
+    with pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
+        folder.mend_trials()
+    folder.write_run({"result": None})
+
+    assert not folder.run.is_symlink()
+    assert is_untouched(outside)
+
+
+def test_a_new_front_deletes_only_members_of_the_old_one(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    folder.create()
+    for name in ("notes.txt", "mine.json", "7.json", "007.json"):
+        (folder.policies / name).write_text("mine")
+    members = [Policy(MODEL, (Prune(1, keep),), evidence=(SEEN,)) for keep in range(3, 15)]
+
+    write_front(folder, members)
+    assert len(folder.members()) == 12
+    write_front(folder, members[:2])
+
+    left = {path.name for path in folder.policies.iterdir()}
+    assert left == {"00.json", "01.json", "notes.txt", "mine.json", "7.json", "007.json"}

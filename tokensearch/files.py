@@ -1,0 +1,89 @@
+"""Files that appear whole or not at all; what is said where the system refuses to write one."""
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from secrets import token_hex
+
+from tokensearch.errors import RunError
+
+FULL = {errno.ENOSPC, errno.EDQUOT}  # a disk, or this user's share of it
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Replace `path` by `content` in one step, so that nobody ever reads half a file.
+
+    It is on the disk when this returns. A link at `path` is replaced, not followed.
+
+    Raises:
+        RunError: It cannot be written; what was there before still is.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}.part")
+    data = content.encode() if isinstance(content, str) else content
+    with writing(path):
+        try:
+            with open(part, "xb", opener=no_follow) as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            with suppress(OSError):  # its folder may be none
+                part.unlink(missing_ok=True)
+        sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a folder, and those around it; RunError where there can be none."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(refusal(folder, error, "made")) from error
+    return folder
+
+
+def no_follow(name: str, flags: int) -> int:
+    """Open a file but not through a link: an `opener` for `open`."""
+    return os.open(name, flags | os.O_NOFOLLOW, 0o666)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk, where its file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def writing(what: Path | str) -> Iterator[None]:
+    """Turn the system's refusal to write `what` into a RunError of one sentence."""
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(refusal(what, error)) from error
+
+
+def refusal(what: Path | str, error: OSError, verb: str = "written") -> str:
+    """Say why `what` cannot be written, and what to do."""
+    if error.errno in FULL:
+        return (
+            f"no space is left on the disk that holds {what}; free some and give the same command "
+            f"again"
+        )
+    return f"{what} cannot be {verb}: {error.strerror or error}"
+
+
+def refuse_link(path: Path) -> None:
+    """Refuse a link where a command keeps a file or folder of its own: it may lead anywhere."""
+    if path.is_symlink():
+        raise RunError(
+            f"{path} is a link, which may lead out of its folder; put what it leads to in its "
+            f"place, or name another folder with --out"
+        )
