@@ -7,7 +7,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from tokensearch.policy.file import write_whole
+from tokensearch.files import write_whole
 
 R = TypeVar("R")
 

@@ -21,7 +21,7 @@ from time import perf_counter
 from tests.bench.gpu.first import FIRST
 from tests.bench.gpu.parts import GRACE_S, End, Part, Setting, run
 from tests.bench.gpu.summary import summary
-from tokensearch.policy.file import write_whole
+from tokensearch.files import write_whole
 
 PLANS: dict[str, tuple[Part, ...]] = {"first": FIRST}
 # Of a plan, all told: nine minutes, less what make and the start of the interpreter take.

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tokensearch.policy.file import write_whole
+from tokensearch.files import write_whole
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from tokensearch.policy.file import write_whole
+from tokensearch.files import write_whole
 
 Measure = Callable[[], Any]
 Section = Callable[[torch.device], Iterator[tuple[str, Measure]]]
