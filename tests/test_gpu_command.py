@@ -109,7 +109,8 @@ def test_a_part_that_hangs_is_cut_off_and_what_it_had_is_kept(tmp_path: Path) ->
     ends, text = ran([part("slow", HANGS.format(out / "found.json"), limit_s=4.0)], out)
 
     assert ends == {"slow": "cut off after 4 s"}
-    assert "cut off after 4 s" in text
+    assert "| slow |  | cut off after 4 s | " in text
+    assert f"{command.machine()}. Until " in text
     held = packed(tmp_path / "out.tgz")
     assert held["out/slow.log"].startswith(b"begun")
     assert held["out/found.json"] == b"[1"

@@ -11,10 +11,15 @@ tried, and nothing is learned of speed.
 import argparse
 import json
 import os
+import platform
 import signal
+import subprocess
 import tarfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from time import perf_counter
 
@@ -27,6 +32,7 @@ PLANS: dict[str, tuple[Part, ...]] = {"first": FIRST}
 # Of a plan, all told: nine minutes, less what make and the start of the interpreter take.
 TOTAL_S = 525.0
 LARGEST_BYTES = 4 * 2**20  # of a file that goes into the archive, which is to stay easy to send
+PACKAGES = ("torch", "timm", "optuna")
 LOG_LINES = 30  # of a part's log that are printed as it ends; the whole is in the archive
 
 
@@ -60,7 +66,26 @@ def gpu_at_hand() -> bool:
     os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"] = "1"
     import torch
 
-    return torch.cuda.is_available()
+    try:
+        return torch.cuda.is_available()
+    finally:
+        del os.environ["PYTORCH_NVML_BASED_CUDA_CHECK"]
+
+
+@cache
+def machine() -> str:
+    """Cards with their drivers, and versions: what every figure belongs to."""
+    asked = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
+        found = [line.strip() for line in done.stdout.splitlines()]
+    except (OSError, subprocess.SubprocessError):
+        found = ["no nvidia-smi"]
+    found.append(f"Python {platform.python_version()}")
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found.append(f"{name} {version(name)}")
+    return ", ".join(found)
 
 
 def stop(number: int, _: object) -> None:
@@ -112,6 +137,7 @@ def keep(
     document = {
         "plan": plan,
         "device": setting.device,
+        "machine": machine(),
         "until": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(seconds, 1),
         "parts": {name: ended(end) for name, end in ends.items()},

@@ -22,7 +22,7 @@ def summary(parts: Sequence[Part], document: Mapping[str, Any], folder: Path) ->
     lines = [
         f"# GPU report, {document['plan']} plan, on {document['device']}",
         "",
-        f"Until {document['until']}, after {document['seconds']:.0f} s.",
+        f"{document['machine']}. Until {document['until']}, after {document['seconds']:.0f} s.",
         "",
         *table(("part", "what it asks", "how it ended", "seconds", "limit"), rows),
     ]
