@@ -106,7 +106,7 @@ class Ledger:
 
     @property
     def split(self) -> bool:
-        """Whether passes were split by block. Compiled and replayed ones cannot be: no terms."""
+        """Whether passes were split by block. Compiled ones cannot be: no terms."""
         return all(_is_split(one) for one in (self.baseline, self.candidate))
 
     @property

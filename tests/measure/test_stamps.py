@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+from torch import Tensor, nn
 
+from tests.measure.gpu import FakeGpu, installed
 from tokensearch.measure import Stamps, columns
 
 CPU = torch.device("cpu")
@@ -103,6 +105,46 @@ def test_parts_become_columns_and_what_a_pass_lacks_took_no_time() -> None:
     passes = [{(0, "mlp"): 1.0}, {(0, "mlp"): 2.0, (0, "norm"): 3.0}]
 
     assert columns(passes) == {(0, "mlp"): (1.0, 2.0), (0, "norm"): (0.0, 3.0)}
+
+
+class Block(nn.Module):
+    """One range, which a policy would put into the model."""
+
+    def __init__(self, stamps: Stamps) -> None:
+        super().__init__()
+        self.stamps = stamps
+
+    def forward(self, x: Tensor) -> Tensor:
+        with self.stamps.around(0, "mlp"):
+            return x @ x
+
+
+def test_every_replay_of_a_graph_stamps_it_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(launch_ms=1.0, border_ms=(0.0, 0.0), node_ms=0.0, kernel_ms=lambda out: 2.0)
+    stamps, x = Stamps(torch.device("cuda")), torch.ones(4, 4)
+    with installed(gpu, monkeypatch):
+        replay = stamps.captured(Block(stamps), x)
+        gpu.host = gpu.device = 1000.0
+        first = stamps.split(replay)
+        second = stamps.split(replay)
+
+    assert first == second == {(None, "stem"): 1.0, (0, "mlp"): 2.0, (None, "head"): 0.0}
+    assert len(stamps.borders) == 2
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_on_a_gpu_replays_are_split_between_events_of_the_graph() -> None:
+    device = torch.device("cuda")
+    stamps, x = Stamps(device), torch.randn(4096, 4096, device=device) / 64
+
+    replay = stamps.captured(Block(stamps), x)
+    first, second = stamps.split(replay), stamps.split(replay)
+
+    assert set(first) == set(second) == {(None, "stem"), (0, "mlp"), (None, "head")}
+    assert first != second  # stamped anew
+    assert first[0, "mlp"] > 0
+    assert second[0, "mlp"] > 0
 
 
 @pytest.mark.gpu

@@ -355,7 +355,7 @@ def test_passes_in_one_piece_are_said_to_have_no_terms() -> None:
     verdict, *rest = in_words(ledger(baseline(stamped=in_one_piece(26.0)), shorter))
 
     assert verdict.endswith(": faster.")
-    assert rest == ["Compiled and replayed passes cannot be split by block, so there are no terms."]
+    assert rest == ["These passes were not split by block, so there are no terms."]
 
 
 def test_equal_passes_in_one_piece_differ_in_nothing() -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from functools import cached_property, partial
+from statistics import median
 from time import perf_counter
 from typing import Protocol
 
@@ -10,16 +11,30 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch import runtime
-from tokensearch.measure import Stamps, clock_for
+from tokensearch.measure import (
+    Run,
+    Stamps,
+    border_ms,
+    clock_for,
+    taken_off_ms,
+    without_borders,
+)
 from tokensearch.policy import Policy
 from tokensearch.profiles import Phase, Place
 from tokensearch.profiling import twin
+from tokensearch.records import Cell
 
 # Norms and projections stay within the half of the block that they belong to.
 _WANTED = frozenset({"bias", "attention", "scoring", "selecting", "gathering", "merging", "mlp"})
 # A GPU's allocator and libraries meet new shapes first; on a CPU a first pass of a schedule took as
 # long as the second (ratio 1.002, DeiT-S, batch 8).
 _FIRST_PASSES = 2
+# A capture takes dozens of passes' time and a replay one's, so each graph is replayed some times:
+# what counts is the middle one.
+_REPLAYS = 5
+_PRICE_PASSES = 5  # split and plain, of the un-reduced model
+
+Parts = Mapping[Place, float]
 
 
 class Passes(Protocol):
@@ -39,42 +54,82 @@ class Passes(Protocol):
 
 
 class ModelPasses:
-    """Passes of one model and one batch, on the device where both are.
+    """Passes of one model and one batch, on the device where both are; eager, or captured anew.
 
     One copy of the model, which shares its weights, changes its policy from pass to pass: applied
     once, its blocks are proven and the rest takes milliseconds.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor) -> None:
-        self._images, self._model = images, twin(model)
-        self._stamps = Stamps(images.device)
-        self._clock = clock_for(images.device)
+    def __init__(self, model: nn.Module, images: Tensor, cell: Cell) -> None:
+        self._images, self._model = images, runtime.remove(twin(model))
+        self._device, self._unreduced = torch.device(cell.device), Policy(runtime.describe(model))
+        self._clock = clock_for(self._device)
         self._start_s = perf_counter()
+        self._graph: runtime.Forward | None = None
+        if cell.backend == "cudagraph":
+            self._graph = self._capture()  # of the un-reduced model; all others use its memory
 
     def whole_ms(self, policy: Policy) -> float:
         """Milliseconds of a plain pass; blocks without a step run the host's own code."""
-        runtime.remove(self._model)
-        if policy.reduces:
-            runtime.apply(self._model, policy)
-        self._meet()
-        return self._clock.time_ms(partial(self._model, self._images))
+        run = self._whole(policy)
+        return median(self._clock.time_ms(run) for _ in range(_REPLAYS if self._graph else 1))
 
     def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
-        """Milliseconds between the borders of what is measured apart."""
-        runtime.apply(self._model, policy)
-        with runtime.ranged(self._model, self._around, floor=floor):
-            self._meet()
-            return self._stamps.split(partial(self._model, self._images))
+        """Milliseconds between the borders of what is measured apart, less the borders' price."""
+        return without_borders(*self._split(policy, floor=floor), self._border_ms)
 
     def elapsed_s(self) -> float:
         """Seconds on the wall."""
         return perf_counter() - self._start_s
 
-    def _around(self, block: int, phase: Phase) -> AbstractContextManager[object]:
-        return self._stamps.around(block, phase) if phase in _WANTED else nullcontext()
+    def _whole(self, policy: Policy) -> Run:
+        """A pass under `policy`, once the device has met it."""
+        runtime.remove(self._model)
+        if policy.reduces:
+            runtime.apply(self._model, policy)
+        if self._graph is None:
+            return self._met()
+        return partial(self._capture() if policy.reduces else self._graph, self._images)
 
-    def _meet(self) -> None:
-        if self._images.device.type != "cpu":
+    def _split(self, policy: Policy, *, floor: bool) -> tuple[Parts, Parts]:
+        """Milliseconds of every part of a pass, and the borders whose price is in it."""
+        stamps = Stamps(self._device)
+
+        def around(block: int, phase: Phase) -> AbstractContextManager[object]:
+            return stamps.around(block, phase) if phase in _WANTED else nullcontext()
+
+        runtime.apply(self._model, policy)
+        with runtime.ranged(self._model, around, floor=floor):
+            return self._middle(stamps), stamps.shares()
+
+    def _middle(self, stamps: Stamps) -> Parts:
+        """The parts of a pass; of replays, those of the middle one."""
+        if self._graph is None:
+            return stamps.split(self._met())
+        replay = stamps.captured(self._model, self._images, sharing=self._graph)
+        replay()
+        passes = [stamps.split(replay) for _ in range(_REPLAYS)]
+        return sorted(passes, key=lambda parts: sum(parts.values()))[_REPLAYS // 2]
+
+    @cached_property
+    def _border_ms(self) -> float:
+        """What a border adds to a pass of the un-reduced model; on a CPU not worth its time."""
+        if self._device.type == "cpu":
+            return 0.0
+        longer_ms, borders = [], 0.0
+        for _ in range(_PRICE_PASSES):
+            parts, shares = self._split(self._unreduced, floor=False)
+            longer_ms.append(sum(parts.values()) - self.whole_ms(self._unreduced))
+            borders = sum(shares.values())
+        most_ms = border_ms(self._device, captured=self._graph is not None)
+        return taken_off_ms(median(longer_ms), borders, most_ms)
+
+    def _capture(self) -> runtime.Forward:
+        return runtime.backed(self._model, "cudagraph", self._images, sharing=self._graph)
+
+    def _met(self) -> Run:
+        """A pass of the model as it is, whose shapes a GPU has met."""
+        if self._device.type != "cpu":
             for _ in range(_FIRST_PASSES):
                 self._model(self._images)
-            torch.cuda.synchronize(self._images.device)
+        return partial(self._model, self._images)

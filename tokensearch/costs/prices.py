@@ -40,6 +40,7 @@ TERMS: dict[str, tuple[str, ...]] = {
 # Residuals beyond so many robust standard deviations are other programs' (Tukey's habit is 3).
 OUTLIER = 3.0
 MAD_TO_SIGMA = 1.4826  # of normal noise
+LOWEST = 10.0  # times less than the median sample
 REFITS = 2  # without outliers; a third changes nothing (measured)
 TINY = 1e-9  # what rounding leaves of samples without noise
 
@@ -75,7 +76,10 @@ def priced(name: str, n_in: Ints, n_out: Ints, ms: Floats) -> Price:
     n_in, n_out, ms  (samples,)
     """
     terms = terms_of(name)
-    rows, measured = _rows(terms, n_in, n_out), ms
+    # A clock's step, or the price of borders taken off, leaves some samples next to nothing: no
+    # residual may be relative to that.
+    least = max(float(np.median(ms)) / LOWEST, TINY)
+    rows, measured = _rows(terms, n_in, n_out), np.maximum(ms, least)
     # First relative to the samples themselves: what other programs slowed then weighs little.
     found = non_negative(rows / measured[:, None], np.ones(len(measured)))
     for _ in range(REFITS):

@@ -20,6 +20,7 @@ from tokensearch.costs.passes import ModelPasses, Passes
 from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import CLASS_SCORES, Policy, Score
+from tokensearch.profiling import SPLIT
 from tokensearch.records import Cell
 from tokensearch.runtime import describe
 from tokensearch.runtime.host import has_class_token, reads_prefix_only
@@ -56,17 +57,17 @@ def sweep(
     images     (B, 3, rows, columns) on the cell's device, in its number type
     operators  names as in `costs.OPERATORS`; None: all but the slow, where the model allows them
 
-    MeasurementError for a cell whose passes cannot be split: compiled, replayed, or with caches
-    emptied in between.
+    MeasurementError for a cell whose passes cannot be split: compiled, or with caches emptied in
+    between.
     """
-    if cell.backend != "eager" or cell.cache != "warm":
+    if cell.backend not in SPLIT or cell.cache != "warm":
         raise MeasurementError(
-            f"a sweep splits passes by block, which takes an eager backend and warm caches; "
+            f"a sweep splits passes by block, which takes {' or '.join(SPLIT)} and warm caches; "
             f"the cell has backend {cell.backend} and cache {cell.cache}"
         )
     design = designed(model, seed=seed, operators=operators)
     with torch.inference_mode():
-        passes = ModelPasses(model, images)
+        passes = ModelPasses(model, images, cell)
         return swept(passes, design, cell=cell, seconds=seconds, seed=seed, listener=listener)
 
 

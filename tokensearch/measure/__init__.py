@@ -6,6 +6,7 @@ from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock
 from tokensearch.measure.doubts import cautions, doubt_itself
 from tokensearch.measure.machine import describe_cell, noise, this_machine
 from tokensearch.measure.paired import Budget, compare, concluded, doubted
+from tokensearch.measure.price import border_ms, taken_off_ms, without_borders
 from tokensearch.measure.rounds import Effort, Sample, Turn, in_turn, plain, stamped
 from tokensearch.measure.stamps import Stamps, columns
 from tokensearch.measure.statistics import ratio_interval
@@ -27,6 +28,7 @@ __all__ = [
     "WallClock",
     "Watch",
     "attention_of",
+    "border_ms",
     "cautions",
     "ceilings",
     "clock_for",
@@ -43,6 +45,8 @@ __all__ = [
     "ratio_interval",
     "sdpa_backend",
     "stamped",
+    "taken_off_ms",
     "this_machine",
     "verdict",
+    "without_borders",
 ]

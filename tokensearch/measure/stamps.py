@@ -6,17 +6,22 @@ pass, without remainder.
 
 A stamp costs a tenth of a microsecond on a CPU, where a range of the PyTorch profiler costs five
 and every operator in it one or two more. On a GPU a stamp is an event on the stream, so that a part
-is the time from one border to the next on the device, launch gaps included.
+is the time from one border to the next on the device, launch gaps included. Inside a CUDA graph it
+is a node of the graph, which every replay records anew: an *external* event (pytorch pull request
+155372).
 """
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from time import perf_counter
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
+from tokensearch import runtime
 from tokensearch.measure.clock import Run
 from tokensearch.measure.memory import keep_freed_memory
 from tokensearch.profiles import OUTSIDE, Phase, Place
@@ -26,7 +31,7 @@ HEAD: Place = (None, "head")
 
 
 class Stamps:
-    """Splits passes on one device. One pass at a time, on one thread."""
+    """Splits passes on one device: one at a time, on one thread, and of one graph if of any."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -34,6 +39,7 @@ class Stamps:
         self._marks: dict[Place, _Mark] = {}
         self._events: list[torch.cuda.Event] = []
         self._used = 0
+        self._kept = 0  # borders within a graph, whose instants its replays renew
         # (range entered or None for one left, instant), in the order of time
         self.borders: list[tuple[Place | None, Any]] = []
         self.now: Callable[[], Any] = self._event if device.type == "cuda" else perf_counter
@@ -48,13 +54,47 @@ class Stamps:
     def split(self, run: Run) -> dict[Place, float]:
         """Call `run` once; return the milliseconds of every part of it. They add up to the pass."""
         self._settle()
-        self.borders.clear()
-        self._used = 0
+        self._rewind()
         start = self.now()
         run()
         end = self.now()
         self._settle()
         return _parts(start, self.borders, end, self._elapsed_ms)
+
+    def captured(
+        self, model: nn.Module, images: Tensor, *, sharing: runtime.Forward | None = None
+    ) -> Run:
+        """Capture a pass of `model`, whose ranges are of these stamps, and return its replay.
+
+        `sharing` is as of `runtime.backed`. ModelError where it cannot be captured.
+        """
+        self._kept = 0
+        begins = model.register_forward_pre_hook(lambda *_: self._rewind())  # warm-up passes too
+        try:
+            replay = runtime.backed(model, "cudagraph", images, sharing=sharing)
+        finally:
+            begins.remove()
+        self._kept = len(self.borders)
+        return partial(replay, images)
+
+    def shares(self) -> dict[Place, float]:
+        """Borders whose price is in each part of the latest pass; they add up to all borders.
+
+        Between two borders are the end of one's and the beginning of the other's price. The first
+        and the last part begin and end as a pass does that is not split.
+        """
+        instants = len(self.borders) + 2  # numbered, with those of the pass itself
+        numbered = [(place, number) for number, (place, _) in enumerate(self.borders, start=1)]
+
+        def share(start: int, end: int) -> float:
+            return ((start > 0) + (end < instants - 1)) / 2
+
+        return _parts(0, numbered, instants - 1, share)
+
+    def _rewind(self) -> None:
+        """Forget the pass before, but for what replays renew."""
+        del self.borders[self._kept :]
+        self._used = self._kept
 
     def _elapsed_ms(self, start: Any, end: Any) -> float:
         if self._device.type == "cuda":
@@ -68,7 +108,7 @@ class Stamps:
     def _event(self) -> torch.cuda.Event:
         """An event on the stream, taken from those of the pass before: making one costs time."""
         if self._used == len(self._events):
-            self._events.append(torch.cuda.Event(enable_timing=True))  # type: ignore[no-untyped-call]  # torch's gap
+            self._events.append(torch.cuda.Event(enable_timing=True, external=True))  # type: ignore[no-untyped-call]  # torch's gap
         event = self._events[self._used]
         self._used += 1
         event.record(torch.cuda.current_stream(self._device))

@@ -13,6 +13,7 @@ from tokensearch.profiles.record import Ceilings, Operator, PhaseTime, Profile, 
 from tokensearch.records import Latency, cell_from_json, conditions_from_json, to_json
 
 FORMAT, VERSION = "tokensearch.profile", 1
+DIGITS, ROUNDED_MS = 6, 1e-6  # of a millisecond in the file
 
 
 def profile_to_json(profile: Profile) -> dict[str, Any]:
@@ -82,13 +83,11 @@ def _checked(profile: Profile) -> Profile:
 
 def _check_figures(profile: Profile) -> None:
     """Refuse what no clock and no count can have been; NaN is in no interval."""
-    parts: tuple[PhaseTime | Operator, ...] = (
-        *profile.stamped,
-        *profile.floor,
-        *profile.operators,
-    )
+    split = (*profile.stamped, *profile.floor)
     least = [
-        *(ms for part in parts for ms in part.passes_ms),
+        profile.border_ms,
+        *(one.borders for one in split),
+        *(ms for one in profile.operators for ms in one.passes_ms),
         *(one.calls for one in profile.operators),
         *(figure for one in profile.work for figure in (one.flop, one.bytes)),
         profile.peak_bytes or 0,
@@ -97,11 +96,19 @@ def _check_figures(profile: Profile) -> None:
     above = [*profile.plain.passes_ms, *profile.traced_ms, *profile.stamped_ms, *tops]
     wrong = [one for one in least if not 0 <= one < inf]
     wrong += [one for one in above if not 0 < one < inf]
+    wrong += [
+        ms for one in split for ms in one.passes_ms if not _least_ms(profile, one) <= ms < inf
+    ]
     if wrong:
         raise MeasurementError(
             f"a profile holds {wrong[0]!r}; times, counts and rates must be finite and not "
             "negative, those of whole passes above 0"
         )
+
+
+def _least_ms(profile: Profile, part: PhaseTime) -> float:
+    """Below 0 only by the price that was taken off: noise may have made it less in one pass."""
+    return -part.borders * profile.border_ms - ROUNDED_MS if part.borders else 0.0
 
 
 def _profile(document: Mapping[str, Any]) -> Profile:
@@ -135,5 +142,5 @@ def _timed(kind: Any, item: Mapping[str, Any]) -> Any:
 def _rounded(item: dict[str, Any]) -> dict[str, Any]:
     """Times to the nanosecond: clocks tell no more, and files stay small."""
     if "passes_ms" in item:
-        item["passes_ms"] = [round(ms, 6) for ms in item["passes_ms"]]
+        item["passes_ms"] = [round(ms, DIGITS) for ms in item["passes_ms"]]
     return item

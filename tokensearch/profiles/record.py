@@ -17,6 +17,7 @@ class PhaseTime:
     block: int | None  # None: outside the blocks
     phase: Phase
     passes_ms: tuple[float, ...]  # in the order taken; of equal length in all phases
+    borders: float = 0.0  # per pass, whose price was taken off
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class Profile:
     peak_bytes: int | None = None  # highest use above what was in use before the pass
     sdpa: str | None = None  # kernel of the attention, with the mask that the policy adds, if any
     conditions: Conditions | None = None  # of the machine, while passes were timed
+    border_ms: float = 0.0  # price of a border, taken off the phases; noise leaves some below 0
 
     @cached_property
     def stamped_ms(self) -> tuple[float, ...]:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from tokensearch import runtime
 from tokensearch.measure import Counting, Run, Stamps, Turn, clock_for, plain, stamped
 from tokensearch.policy import Policy
-from tokensearch.records import Cell
+from tokensearch.records import Backend, Cell
+
+SPLIT: tuple[Backend, ...] = ("eager", "cudagraph")  # whose passes can be told apart by block
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Passes:
 
     plain: Turn  # as the user runs it
     stamped: Turn
+    stamps: Stamps  # of the stamped turn
     floor: Turn | None  # stamped, the same counts at no price; None where nothing is reduced
+    floor_stamps: Stamps
     whole: Run  # what `plain` times
     traced: Run  # inside profiler ranges
     counted: Run  # inside `counting`'s ranges
@@ -42,31 +46,34 @@ def twin(model: nn.Module) -> nn.Module:
 def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iterator[Passes]:
     """Prepare the passes of `policy` on copies of `model`, which stay ready inside the `with`.
 
-    A pass that is compiled or replayed can no longer be told apart by block: its stamps see a
-    whole, and its floor is not run.
+    A compiled pass can no longer be told apart by block: its stamps see a whole, and its floor is
+    not run. A graph has its stamps captured with it; traced, it is a whole.
     """
-    device = torch.device(cell.device)
-    eager, stamps, counting = cell.backend == "eager", Stamps(device), Counting()
+    device, eager = torch.device(cell.device), cell.backend == "eager"
+    stamps, floor_stamps, counting = Stamps(device), Stamps(device), Counting()
     with ExitStack() as stack:
 
-        def backed() -> Run:
+        def ranged(around: runtime.Around, *, floor: bool = False) -> nn.Module:
             copied = runtime.apply(twin(model), policy)
-            return partial(runtime.backed(copied, cell.backend, images), images)
+            return stack.enter_context(runtime.ranged(copied, around, floor=floor))
 
-        def ranged(around: runtime.Around, *, floor: bool = False) -> Run:
-            copied = runtime.apply(twin(model), policy)
-            stack.enter_context(runtime.ranged(copied, around, floor=floor))
-            return partial(copied, images)
+        def split(stamps: Stamps, *, floor: bool = False) -> Turn:
+            copied = ranged(stamps.around, floor=floor)
+            return stamped(
+                partial(copied, images) if eager else stamps.captured(copied, images), stamps
+            )
 
-        whole = backed()
-        split = ranged(stamps.around) if eager else whole
-        floor = ranged(stamps.around, floor=True) if eager and policy.reduces else None
+        backed = runtime.backed(runtime.apply(twin(model), policy), cell.backend, images)
+        whole = partial(backed, images)
+        splits = cell.backend in SPLIT
         yield Passes(
             plain=plain(whole, clock_for(device)),
             whole=whole,
-            stamped=stamped(split, stamps),
-            floor=None if floor is None else stamped(floor, stamps),
-            traced=ranged(runtime.traced_range) if eager else whole,
-            counted=ranged(counting.around),  # eager: what is computed is the same
+            stamped=split(stamps) if splits else stamped(whole, stamps),
+            stamps=stamps,
+            floor=split(floor_stamps, floor=True) if splits and policy.reduces else None,
+            floor_stamps=floor_stamps,
+            traced=partial(ranged(runtime.traced_range), images) if eager else whole,
+            counted=partial(ranged(counting.around), images),  # eager: what is computed is the same
             counting=counting,
         )

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import fmean
 from uuid import uuid4
 
 import torch
@@ -13,20 +14,23 @@ from tokensearch.errors import MeasurementError
 from tokensearch.measure import (
     Effort,
     Sample,
+    Stamps,
     Turn,
     Watch,
     attention_of,
+    border_ms,
     ceilings,
     clock_for,
     columns,
     in_turn,
     peak_bytes,
+    taken_off_ms,
 )
 from tokensearch.measure.tracer import trace
 from tokensearch.policy import Policy, changes_sizes
 from tokensearch.policy.file import policy_to_json
 from tokensearch.profiles import Ceilings, PhaseTime, Profile
-from tokensearch.profiling.passes import Passes, passes
+from tokensearch.profiling.passes import SPLIT, Passes, passes
 from tokensearch.records import Cell, Latency
 
 TRACED_PASSES = 5  # few: traces grow by a megabyte a pass, and viewers choke on large ones
@@ -75,10 +79,11 @@ def profile(
         ready = [
             stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
         ]
+        price_ms = _price_ms(cell)
 
         def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
-            dealt = _dealt(taken, ready)
-            return tuple(_timed(one, own, plan) for one, own in zip(blank, dealt, strict=True))
+            dealt = zip(blank, ready, _dealt(taken, ready), strict=True)
+            return tuple(priced(_timed(*one, plan), price_ms) for one in dealt)
 
         def looked(taken: list[list[Sample]]) -> bool:
             watch.look()
@@ -148,19 +153,43 @@ def _dealt(taken: list[list[Sample]], ready: Sequence[Passes]) -> Iterator[list[
         start = stop
 
 
-def _timed(blank: Profile, taken: list[list[Sample]], plan: Plan) -> Profile:
+def _timed(blank: Profile, of: Passes, taken: list[list[Sample]], plan: Plan) -> Profile:
     plain, stamped, *floor = taken
     return replace(
         blank,
         plain=Latency(tuple(sample.ms for sample in plain), plan.effort.warmup),
-        stamped=_phases(stamped),
-        floor=_phases(floor[0]) if floor else (),
+        stamped=_phases(stamped, of.stamps),
+        floor=_phases(floor[0], of.floor_stamps) if floor else (),
     )
 
 
-def _phases(samples: list[Sample]) -> tuple[PhaseTime, ...]:
-    parts = columns([sample.parts_ms for sample in samples])
-    return tuple(PhaseTime(*place, passes_ms) for place, passes_ms in parts.items())
+def _phases(samples: list[Sample], stamps: Stamps) -> tuple[PhaseTime, ...]:
+    parts, shares = columns([sample.parts_ms for sample in samples]), stamps.shares()
+    return tuple(
+        PhaseTime(*place, passes_ms, shares.get(place, 0.0)) for place, passes_ms in parts.items()
+    )
+
+
+def priced(timed: Profile, most_ms: float) -> Profile:
+    """Take the price of its borders off every phase, though of no phase more than its mean.
+
+    most_ms  price of a border that nothing hides
+    """
+    borders = sum(one.borders for one in timed.stamped)
+    each_ms = taken_off_ms(timed.pass_ms - timed.plain_ms, borders, most_ms)
+    floor = replace(timed, stamped=timed.floor)  # with a middle of its own
+
+    def less(of: Profile) -> tuple[PhaseTime, ...]:
+        return tuple(_less(one, each_ms, of.middle) for one in of.stamped)
+
+    return replace(
+        timed, border_ms=each_ms, stamped=less(timed), floor=less(floor) if timed.floor else ()
+    )
+
+
+def _less(one: PhaseTime, each_ms: float, middle: Sequence[int]) -> PhaseTime:
+    off_ms = min(one.borders * each_ms, fmean(one.passes_ms[number] for number in middle))
+    return replace(one, passes_ms=tuple(ms - off_ms for ms in one.passes_ms))
 
 
 def _counted(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
@@ -187,6 +216,13 @@ def _traced(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Prof
         # A replay allocates nothing: its memory was reserved at the capture.
         peak_bytes=None if replays else peak_bytes(of.whole, device),
     )
+
+
+def _price_ms(cell: Cell) -> float:
+    """Price of a border that nothing hides; 0 where passes have none."""
+    if cell.backend not in SPLIT:
+        return 0.0
+    return border_ms(torch.device(cell.device), captured=cell.backend == "cudagraph")
 
 
 def _ceilings(cell: Cell) -> Ceilings:

@@ -43,7 +43,7 @@ def _terms(ledger: Ledger) -> Iterator[str]:
         yield sums_sentence(ledger)
         yield closing_sentence(ledger)
     else:
-        yield "Compiled and replayed passes cannot be split by block, so there are no terms."
+        yield "These passes were not split by block, so there are no terms."
 
 
 def _cells_apart(ledger: Ledger) -> tuple[str, ...]:

@@ -160,7 +160,7 @@ def _times(source: _Source) -> str:
     backend = source.run["settings"]["backend"]
     eager = f"Profiled passes are eager; every latency is of {backend} passes.\n\n"
     shown = _table_of_one(source.baseline) if source.ledger is None else _ledger(source.ledger)
-    return shown if backend == "eager" else f"{eager}{shown}"
+    return shown if source.baseline.cell.backend == backend else f"{eager}{shown}"
 
 
 def _table_of_one(baseline: Profile) -> str:

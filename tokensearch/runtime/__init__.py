@@ -1,7 +1,7 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
 from tokensearch.runtime.attach import applied, apply, policy_of, ranged, remove, trace
-from tokensearch.runtime.backends import backed, check_backend, choose_backend
+from tokensearch.runtime.backends import Forward, backed, check_backend, choose_backend
 from tokensearch.runtime.fit import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.opened import Around
@@ -10,6 +10,7 @@ from tokensearch.runtime.resume import captured, check_resumes, entering_key, lo
 
 __all__ = [
     "Around",
+    "Forward",
     "applied",
     "apply",
     "backed",

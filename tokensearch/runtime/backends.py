@@ -28,13 +28,15 @@ def backed(
     example: Tensor,
     *,
     compiler: str | Callable[..., Any] = "inductor",
+    sharing: Forward | None = None,
 ) -> Forward:
     """Return what runs `model` by `backend` on batches like `example`, warmed up on it.
 
     eager      the model itself
     compile    one graph for the whole model and the shape of `example`; another shape is compiled
                when it comes. `compiler` is what torch.compile calls a backend
-    cudagraph  captured once and replayed; another shape is refused
+    cudagraph  captured once and replayed; another shape is refused. `sharing` is another replay
+               whose memory this graph may use: for graphs that are never replayed at one time
 
     Call it as it was made, under `torch.inference_mode` or not, with images that were made in the
     same mode as `example`: compiled code is for one of the two. A model that is given another
@@ -48,7 +50,7 @@ def backed(
         case "compile":
             return _compiled(model, example, compiler)
         case "cudagraph":
-            return _captured(model, example)
+            return _captured(model, example, sharing)
 
 
 def check_backend(backend: Backend, device: torch.device) -> None:
@@ -119,20 +121,21 @@ class _Captured:
         return self.out.clone()  # the next replay writes over it
 
 
-def _captured(model: nn.Module, example: Tensor) -> Forward:
+def _captured(model: nn.Module, example: Tensor, sharing: Forward | None) -> Forward:
     if example.device.type != "cuda":
         raise ModelError(
             f"backend cudagraph needs an NVIDIA GPU; the images are on {example.device.type}"
         )
     try:
-        return _capture(model, example)
+        return _capture(model, example, sharing)
     except RuntimeError as error:
         raise ModelError(
             f"a {type(model).__name__} cannot be captured as a CUDA graph: {_line(error)}"
         ) from error
 
 
-def _capture(model: nn.Module, example: Tensor) -> Forward:
+def _capture(model: nn.Module, example: Tensor, sharing: Forward | None) -> Forward:
+    pool = sharing.graph.pool() if isinstance(sharing, _Captured) else None
     # Not as inference tensors, which nothing could be copied into outside that mode.
     with torch.inference_mode(mode=False), torch.no_grad(), torch.cuda.device(example.device):
         images = example.clone()
@@ -143,7 +146,7 @@ def _capture(model: nn.Module, example: Tensor) -> Forward:
                 model(images)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
+        with torch.cuda.graph(graph, pool=pool):
             out = model(images)
     if not isinstance(out, Tensor):
         kind = type(out).__name__

@@ -16,7 +16,7 @@ from tokensearch.evaluate.store import AnswerStore
 from tokensearch.measure import Budget, Effort
 from tokensearch.policy import Policy
 from tokensearch.profiles import Profile
-from tokensearch.profiling import Plan, profile
+from tokensearch.profiling import SPLIT, Plan, profile
 from tokensearch.records import Accuracy, Cell, Comparison, Paired
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.answering import BLOCK, Answering, OnBatch
@@ -94,13 +94,14 @@ class Evaluator:
     def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
         """Where passes under some policies spend their time, in turn; leaves a TensorBoard folder.
 
-        Always eager passes: what is compiled or replayed can no longer be told apart by block.
+        Compiled passes can no longer be told apart by block: eager ones stand in for them.
         """
+        splits = self.cell.backend in SPLIT
         return profile(
             self.model,
             policies,
             images=self.images,
-            cell=replace(self.cell, backend="eager"),
+            cell=self.cell if splits else replace(self.cell, backend="eager"),
             plan=PROFILING,
             folder=folder.profiles / "tensorboard",
         )

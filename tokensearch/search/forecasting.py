@@ -7,6 +7,7 @@ from tokensearch.costs.forecast import MACS_ERROR, Forecast
 from tokensearch.costs.sweep import sweep
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import Policy, mac_share
+from tokensearch.profiling import SPLIT
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.listener import Listener
 from tokensearch.search.timing import Timing
@@ -22,10 +23,10 @@ def forecast_for(
 ) -> Forecast:
     """Return a forecast by the folder's cost table, which is swept if there is none yet.
 
-    Passes of other backends than eager cannot be split: there multiply-accumulates stand in, until
-    the run's own timings correct them.
+    Compiled passes cannot be split: there multiply-accumulates stand in, until the run's own
+    timings correct them.
     """
-    if timing.cell.backend != "eager":
+    if timing.cell.backend not in SPLIT:
         return Forecast(mac_share, MACS_ERROR)
     table = _kept(timing, folder) or _swept(timing, folder, listener, seconds)
     return by_table(table)
