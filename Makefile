@@ -3,7 +3,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTHON ?= $(BIN)/python
 
-.PHONY: help run test check bench soak gpu setup clean
+.PHONY: help run test check bench soak gpu gpu2 setup clean
 
 help:
 	@echo "make run    search the bundled model for a policy of half its latency (about 7 minutes)"
@@ -12,6 +12,7 @@ help:
 	@echo "make bench  benchmarks: they print and never fail"
 	@echo "make soak   the long tests"
 	@echo "make gpu    everything that needs an NVIDIA GPU, in under 9 minutes"
+	@echo "make gpu2   a second time: a model trained there, and its fronts against all presets"
 
 setup: $(VENV)/.ready
 
@@ -49,6 +50,9 @@ PLAN ?= first
 gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 	$(PYTHON) -m tests.bench gpu --plan $(PLAN) --out $(OUT) $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP))
+
+gpu2: PLAN := second
+gpu2: gpu
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -9,6 +9,7 @@ BENCHES = {
     "diff": "tests.bench.diff",
     "presets": "tests.bench.presets",
     "probe": "tests.bench.probe.command",
+    "fronts": "tests.bench.fronts",
     "gpu": "tests.bench.gpu.command",
     "runtime": "tests.bench.runtime",
     "noise": "tests.bench.noise",

@@ -25,10 +25,11 @@ from time import perf_counter
 
 from tests.bench.gpu.first import FIRST
 from tests.bench.gpu.parts import GRACE_S, End, Part, Setting, run
+from tests.bench.gpu.second import SECOND
 from tests.bench.gpu.summary import summary
 from tokensearch.files import write_whole
 
-PLANS: dict[str, tuple[Part, ...]] = {"first": FIRST}
+PLANS: dict[str, tuple[Part, ...]] = {"first": FIRST, "second": SECOND}
 # Of a plan, all told: nine minutes, less what make and the start of the interpreter take.
 TOTAL_S = 525.0
 LARGEST_BYTES = 4 * 2**20  # of a file that goes into the archive, which is to stay easy to send
