@@ -49,8 +49,9 @@ OUT ?= reports/gpu
 PLAN ?= first
 gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 	$(PYTHON) -m tests.bench gpu --plan $(PLAN) --out $(OUT) $(if $(DEVICE),--device $(DEVICE)) \
-		$(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP))
+		$(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP)) $(if $(ALSO),--also $(ALSO))
 
+# `make gpu2 ALSO="noise presets"`: and then what the first plan still owes.
 gpu2: PLAN := second
 gpu2: gpu
 

@@ -42,7 +42,7 @@ class Entry:
 
     @property
     def point(self) -> Point:
-        return Point(self.accuracy.right / self.accuracy.images, self.comparison.ratio)
+        return Point(self.accuracy.top1, self.comparison.ratio)
 
     def beats(self, other: "Entry") -> bool:
         return dominates(self.point, other.point)
@@ -172,7 +172,7 @@ def weighed(entries: Sequence[Entry], whole: Accuracy) -> dict[str, Any]:
     found = [entry for entry in entries if entry.found]
     published = [entry for entry in entries if not entry.found]
     return {
-        "baseline_accuracy": whole.right / whole.images,
+        "baseline_accuracy": whole.top1,
         "images": whole.images,
         "presets": len(published),
         "presets_beaten": sum(any(f.beats(p) for f in found) for p in published),
@@ -186,7 +186,7 @@ def weighed(entries: Sequence[Entry], whole: Accuracy) -> dict[str, Any]:
 
 
 def volume(entries: Sequence[Entry], whole: Accuracy) -> float:
-    floor = whole.right / whole.images - WORST_LOSS
+    floor = whole.top1 - WORST_LOSS
     points = [entry.point for entry in entries]
     return hypervolume(points, reference=Point(floor, 1.0)) / WORST_LOSS
 
@@ -201,7 +201,7 @@ def row(entry: Entry) -> dict[str, Any]:
         "high": comparison.high,
         "median_ms": comparison.candidate.median_ms,
         "cautions": list(comparison.cautions),
-        "accuracy": accuracy.right / accuracy.images,
+        "accuracy": accuracy.top1,
         "accuracy_low": accuracy.low,
         "accuracy_high": accuracy.high,
         "kl": accuracy.kl,

@@ -48,6 +48,7 @@ def main(arguments: list[str]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     parts = chosen(PLANS[options.plan], options.only, options.skip)
+    parts += [one for one in FIRST if one.name in options.also and one not in parts]
     run_plan(parts, Setting(out, options.device), plan=options.plan, start_s=start_s)
 
 
@@ -59,6 +60,10 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda", help="cpu tries all parts, small")
     parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="PART")
     parser.add_argument("--skip", nargs="+", default=[], choices=names, metavar="PART")
+    known = [part.name for part in FIRST]
+    parser.add_argument(
+        "--also", nargs="+", default=[], choices=known, metavar="PART", help="of the first, at last"
+    )
     return parser.parse_args(arguments)
 
 
