@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tests import cells
+from tokensearch.costs.bending import at_latency
 from tokensearch.costs.design import Design
 from tokensearch.costs.sweep import swept
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step, changes_sizes, mac_share
 from tokensearch.policy.steps import SCORES
 from tokensearch.profiles import Phase, Place
-from tokensearch.search.warm import at_latency
 
 SPEC = ModelSpec("deit_small", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)
 HEADS, EXPANSION, BYTES = 6, 4, 2
@@ -59,6 +59,7 @@ class QueueMachine:
     launch_us: float = LAUNCH_US
     flops: float = BF16_FLOPS
     noise: float = 0.01  # log-normal, of a pass; single operators vary three times as much
+    delayed: bool = True  # split passes: whether the host runs ahead of the device
     seed: int = 0
     passes: int = 0
     _now_s: float = 0.0
@@ -72,8 +73,14 @@ class QueueMachine:
         return self._timed(*self._drawn(self._operators(policy)))[-1] / 1000
 
     def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
-        """A pass with an event at every border, from an idle stream."""
+        """A pass with an event at every border, behind a delay if asked for, else as it comes."""
         return self._split(self._operators(policy, "floor" if floor else "split"))
+
+    def enqueue_ms(self, policy: Policy) -> float:
+        """What the host takes for a plain pass."""
+        host, _ = self._drawn(self._operators(policy))
+        self._timed(host, host)
+        return float(host.sum()) / 1000
 
     def elapsed_s(self) -> float:
         return self._now_s
@@ -96,7 +103,9 @@ class QueueMachine:
         """Deal the time at which each operator ends, less the one before, to the phases."""
         parts: dict[Place, float] = defaultdict(float)
         passed = list(_bordered(operators))
-        ends = self._timed(*self._drawn(passed))
+        host, device = self._drawn(passed)
+        ends = self._timed(host, device)
+        ends = np.cumsum(device) if self.delayed else ends
         for one, us in zip(passed, np.diff(ends, prepend=0.0).tolist(), strict=True):
             parts[one.place] += us / 1000
         return dict(parts)
@@ -273,7 +282,8 @@ def design(seed: int = 0) -> Design:
 def table_of(machine: QueueMachine, seconds: float = 20.0, seed: int = 0) -> CostTable:
     """Sweep a machine for as long as a sweep within a run lasts."""
     cell = replace(CELL, batch=machine.batch)
-    return swept(machine, design(seed), cell=cell, seconds=seconds, seed=seed)
+    queue = machine if machine.delayed else None
+    return swept(machine, design(seed), cell=cell, seconds=seconds, seed=seed, queue=queue)
 
 
 def front_like(count: int = 60, seed: int = 77) -> list[Policy]:

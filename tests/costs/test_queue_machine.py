@@ -42,7 +42,7 @@ def test_the_launches_of_a_large_batch_hide() -> None:
 
 
 def test_the_parts_of_a_split_pass_add_up_to_more_than_a_plain_one() -> None:
-    machine = QueueMachine(1, noise=0.0)
+    machine = QueueMachine(1, noise=0.0, delayed=False)
 
     parts = machine.split_ms(NONE, floor=False)
 

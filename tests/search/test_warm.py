@@ -1,8 +1,9 @@
 import pytest
 
+from tokensearch.costs.bending import at_latency, bent
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share, preset
 from tokensearch.search import load_space
-from tokensearch.search.warm import UNDER, at_latency, bent, early, seeds
+from tokensearch.search.warm import UNDER, early, seeds
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 

@@ -6,7 +6,17 @@ from math import isqrt
 from random import Random
 from typing import cast, get_args
 
-from tokensearch.policy import ModelSpec, Policy, Pool, Prune, PruneOrPool, Score, Step
+from tokensearch.costs.bending import at_latency
+from tokensearch.policy import (
+    ModelSpec,
+    Policy,
+    Pool,
+    Prune,
+    PruneOrPool,
+    Score,
+    Step,
+    mac_share,
+)
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
 from tokensearch.policy.steps import MATCHES, RESTS, Match, Rest
@@ -16,6 +26,10 @@ USUAL = ("prune drop", "pool bipartite", "pool ranked")
 USUAL_SHARE = 0.7  # of sites
 GRID = "pool grid"
 GRID_SHARE = 0.05  # of schedules, which begin with it: nowhere else is the grid still whole
+# Of schedules as lie on fronts: sites at most, as many as the default space has; which part of the
+# blocks the first of them is in; and what each leaves before all are bent to a share of the work.
+FRONT_SITES, EARLY, CUT = 4, 3, (0.4, 0.85)
+MILD, DEEP = 0.9, 0.2  # shares of the work, over which fronts are spread
 # Not in a sweep unless asked for: a single site of it takes longer than the rest of the pass.
 SLOW = frozenset({"pool agglomerative"})
 OPERATORS = (
@@ -43,11 +57,11 @@ class Design:
         steps = tuple(Prune(block, keep, "mean_attention") for block, keep in hand)
         return Policy(self.model, steps, last_block=self._last_block())
 
-    def reducing(self, most: int | None = None) -> Policy:
-        """A real schedule: one operator at each of up to `most` blocks."""
+    def reducing(self) -> Policy:
+        """A real schedule: one operator at each of some blocks."""
         steps: list[Step] = []
         left = self.model.patch_tokens
-        for block, keep in self._hand(most or self.model.blocks):
+        for block, keep in self._hand(self.model.blocks):
             name = GRID if not steps and self._on_grid(left) else self._name()
             step = self._fitting(self._built(name, block, keep), left)
             if step.keep < left:
@@ -59,6 +73,34 @@ class Design:
             proportional_attention=self.random.random() < 0.5,
             last_block=self._last_block(),
         )
+
+    def trials(self, count: int) -> list[Policy]:
+        """Schedules as lie on fronts, from mild to deep."""
+        return [self.front_like(MILD + (DEEP - MILD) * n / (count - 1)) for n in range(count)]
+
+    def front_like(self, share: float) -> Policy:
+        """A schedule as lies on fronts: an early cut, few sites, `share` of the work left.
+
+        Or as little as its operators can leave.
+        """
+        blocks, steps = self.model.blocks, list[Step]()
+        first = self.random.randrange(max(1, blocks // EARLY))
+        after = range(first + 1, blocks - 1)
+        more = self.random.sample(after, min(len(after), self.random.randrange(FRONT_SITES)))
+        left = self.model.patch_tokens
+        for block in (first, *sorted(more)):
+            wanted = max(1, round(left * self.random.uniform(*CUT)))
+            name = self.random.choice(self._usual)
+            step = self._fitting(self._built(name, block, wanted), left)
+            steps.append(step)
+            left = step.keep
+        shape = Policy(
+            self.model,
+            tuple(steps),
+            proportional_attention=self.random.random() < 0.5,
+            last_block=self._last_block(),
+        )
+        return at_latency(shape, share, mac_share)
 
     def _hand(self, most: int) -> list[tuple[int, int]]:
         """Some blocks, and for each a count that is not dealt again until all others were."""
@@ -72,10 +114,17 @@ class Design:
         return list(zip(blocks, counts, strict=True))
 
     def _name(self) -> str:
-        free = [name for name in self.operators if name != GRID]
-        usual = [name for name in free if name in USUAL] or free
-        rare = [name for name in free if name not in USUAL] or free
-        return self.random.choice(usual if self.random.random() < USUAL_SHARE else rare)
+        rare = [name for name in self._free if name not in USUAL] or self._free
+        return self.random.choice(self._usual if self.random.random() < USUAL_SHARE else rare)
+
+    @property
+    def _free(self) -> list[str]:
+        """What may stand anywhere."""
+        return [name for name in self.operators if name != GRID]
+
+    @property
+    def _usual(self) -> list[str]:
+        return [name for name in self._free if name in USUAL] or self._free
 
     def _on_grid(self, left: int) -> bool:
         side = isqrt(left)

@@ -11,6 +11,7 @@ import numpy as np
 from tokensearch.costs.curves import DISTINCT, Curve, Halves, curve, spread
 from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
 from tokensearch.costs.prices import Price, priced
+from tokensearch.costs.queue import Launches, Path, launches
 from tokensearch.costs.table import Calibration, Trial
 from tokensearch.policy import Policy
 from tokensearch.profiles import Phase, Place
@@ -19,6 +20,10 @@ from tokensearch.profiles import Phase, Place
 # its own: one pass may be disturbed, five in a row are a machine that has changed its speed.
 SPEED_REACH = 2
 SPEED_FITS = 2  # of passes by curves, and curves by passes; a third changes nothing (measured)
+# Of the slowest way by the scale of the parts, and of that by the way: a third changes nothing on a
+# scripted machine. Plain passes and those behind a delay differ by some hundredths.
+PATH_FITS = 3
+SCALED_SD, SCALED_NOISE = 0.05, 0.01
 DISTURBED = 3.0  # times as wide as usual: a spread within a pass that is not the machine's own
 
 _HALVES: dict[str, frozenset[Phase]] = {
@@ -45,6 +50,7 @@ class Round:
     baseline_ms: float
     splits: tuple[Split, ...]
     trial: tuple[Policy, float]  # a whole pass of a schedule that serves calibration alone
+    launches: tuple[tuple[Policy, float], ...] = ()  # host's time for plain passes, its first
 
 
 Sample = tuple[Part, float]  # part of a pass, milliseconds
@@ -55,16 +61,23 @@ def at_one_speed(rounds: Sequence[Round]) -> list[Round]:
     baselines = [one.baseline_ms for one in rounds]
     usual = median(baselines)
     levelled = []
-    for place, one in enumerate(rounds):
-        near = baselines[max(0, place - SPEED_REACH) : place + SPEED_REACH + 1]
-        factor = usual / median(near)
+    for one, near in zip(rounds, _nearby(baselines), strict=True):
+        factor = usual / near
         splits = tuple(
             Split(it.policy, it.floor, {at: ms * factor for at, ms in it.parts_ms.items()})
             for it in one.splits
         )
         policy, ms = one.trial
-        levelled.append(Round(one.baseline_ms * factor, splits, (policy, ms * factor)))
+        levelled.append(
+            Round(one.baseline_ms * factor, splits, (policy, ms * factor), one.launches)
+        )
     return levelled
+
+
+def _nearby(baselines: Sequence[float]) -> Iterator[float]:
+    """Yield the median of each baseline and of those around it."""
+    for place in range(len(baselines)):
+        yield median(baselines[max(0, place - SPEED_REACH) : place + SPEED_REACH + 1])
 
 
 def samples_of(split: Split) -> Iterator[Sample]:
@@ -154,10 +167,26 @@ def _price(name: str, samples: Sequence[Sample]) -> Price:
     return priced(name, counts[:, 0], counts[:, 1], np.array([ms for _, ms in samples]))
 
 
+def launched(rounds: Sequence[Round]) -> Launches | None:
+    """Fit what the host takes to enqueue parts; None where nothing is enqueued."""
+    if not all(one.launches for one in rounds):
+        return None
+    baselines = [one.launches[0][1] for one in rounds]
+    usual = median(baselines)
+    return launches(
+        [
+            (policy, ms * usual / near)
+            for one, near in zip(rounds, _nearby(baselines), strict=True)
+            for policy, ms in one.launches[1:]
+        ],
+        usual,
+    )
+
+
 def calibrated(
-    sum_ms: Callable[[Policy], float], rounds: Sequence[Round], whole: Policy
+    path: Callable[[Policy, float], Path], rounds: Sequence[Round], whole: Policy
 ) -> Calibration:
-    """Fit plain passes of the trials, and of the un-reduced model, to the sums of their parts.
+    """Fit plain passes of the trials, and of the un-reduced model, to what their parts come to.
 
     The error is of ratios to the un-reduced model, each by the calibration of all other trials:
     what a new schedule has to expect.
@@ -165,20 +194,24 @@ def calibrated(
     timed: dict[Policy, list[float]] = {whole: [one.baseline_ms for one in rounds]}
     for one in rounds:
         timed.setdefault(one.trial[0], []).append(one.trial[1])
-    trials = [
-        Trial(policy.schedule_hash, sum_ms(policy), median(ms), len(ms))
-        for policy, ms in timed.items()
-    ]
-    fixed_ms, scale = _line(trials)
+    fixed_ms, scale = 0.0, 1.0
+    for _ in range(PATH_FITS):
+        trials = [_trial(policy, path(policy, scale), ms) for policy, ms in timed.items()]
+        fixed_ms, scale = _line(trials)
     errors = [_left_out(trials, place) for place in range(1, len(trials))]
     return Calibration(fixed_ms, scale, tuple(trials), fmean(errors), max(errors))
+
+
+def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> Trial:
+    return Trial(policy.schedule_hash, path.device_ms, median(ms), len(ms), path.host_ms)
 
 
 def _left_out(trials: Sequence[Trial], place: int) -> float:
     """Relative error of one trial's ratio, by what the others say."""
     fixed_ms, scale = _line([*trials[:place], *trials[place + 1 :]])
     whole, one = (
-        (fixed_ms + scale * it.parts_ms) / it.measured_ms for it in (trials[0], trials[place])
+        (fixed_ms + it.launches_ms + scale * it.parts_ms) / it.measured_ms
+        for it in (trials[0], trials[place])
     )
     return abs(one / whole - 1)
 
@@ -186,14 +219,19 @@ def _left_out(trials: Sequence[Trial], place: int) -> float:
 def _line(trials: Sequence[Trial]) -> tuple[float, float]:
     """Least squares of relative residuals, each trial as often as its passes are many.
 
-    A fixed cost is believed when noise is not likely to have found it.
+    A fixed cost is believed when noise is not likely to have found it. Where launches take most of
+    every trial, they say nothing of the parts, which are then believed as they were measured.
     """
     weight = np.sqrt([one.passes for one in trials])
     ones = weight / [one.measured_ms for one in trials]
     parts = ones * [one.parts_ms for one in trials]
+    wanted = weight - ones * [one.launches_ms for one in trials]
+    held = (SCALED_NOISE / SCALED_SD) ** 2 if any(one.launches_ms for one in trials) else 0.0
     rows = np.stack([ones, parts], axis=1)
-    found, *_ = np.linalg.lstsq(rows, weight, rcond=None)
-    noise = np.square(weight - rows @ found).sum() / max(1, len(trials) - 2)
-    error = np.sqrt(noise * np.linalg.pinv(rows.T @ rows)[0, 0])
+    square = rows.T @ rows + np.diag([0.0, held])
+    found = np.linalg.pinv(square) @ (rows.T @ wanted + [0.0, held])
+    noise = np.square(wanted - rows @ found).sum() / max(1, len(trials) - 2)
+    error = np.sqrt(noise * np.linalg.pinv(square)[0, 0])
     fixed_ms = float(found[0]) if abs(found[0]) > DISTINCT * error else 0.0
-    return fixed_ms, float(parts @ (weight - fixed_ms * ones) / (parts @ parts))
+    scale = (parts @ (wanted - fixed_ms * ones) + held) / (parts @ parts + held)
+    return fixed_ms, float(scale)

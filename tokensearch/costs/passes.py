@@ -53,6 +53,18 @@ class Passes(Protocol):
         ...
 
 
+class Queue(Protocol):
+    """Passes that the host enqueues and a device executes later, as a GPU's are unless replayed.
+
+    Their `split_ms` is what the device alone takes, launches left out: behind a delay that lets the
+    host run ahead.
+    """
+
+    def enqueue_ms(self, policy: Policy) -> float:
+        """Milliseconds that the host takes to enqueue a plain pass."""
+        ...
+
+
 class ModelPasses:
     """Passes of one model and one batch, on the device where both are; eager, or captured anew.
 

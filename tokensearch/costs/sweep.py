@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.costs.design import OPERATORS, SLOW, Design
-from tokensearch.costs.fit import Round, Split, at_one_speed, calibrated, fitted
-from tokensearch.costs.passes import ModelPasses, Passes
+from tokensearch.costs.fit import Round, Split, at_one_speed, calibrated, fitted, launched
+from tokensearch.costs.passes import ModelPasses, Passes, Queue
 from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import CLASS_SCORES, Policy, Score
@@ -29,8 +29,8 @@ SECONDS = 150.0
 WARMUP = 3  # uncounted passes of the un-reduced model
 FLOORS, REDUCINGS = 2, 2  # per round
 TRIALS = 8  # schedules: enough for a line and its error, few enough to time each often
-TRIAL_SITES = 4  # at most: what most published schedules have, and a search proposes
-LEAST_ROUNDS = TRIALS  # each trial once, even beyond the seconds
+# Where passes take milliseconds there is time for more: of so many schedules the worst says more.
+QUEUED_TRIALS = 24
 PASSES_PER_ROUND = 1 + FLOORS + REDUCINGS + 1
 
 
@@ -96,21 +96,27 @@ def swept(
     seconds: float,
     seed: int,
     listener: Listener | None = None,
+    queue: Queue | None = None,
 ) -> CostTable:
-    """Run rounds until the seconds are over, and fit a table to them."""
+    """Run rounds until the seconds are over, and fit a table to them.
+
+    queue  where a host enqueues what a device executes later
+    """
     whole = Policy(design.model)
     for _ in range(WARMUP):
         passes.whole_ms(whole)
-    trials = [design.reducing(most=TRIAL_SITES) for _ in range(TRIALS)]
+    trials = design.trials(TRIALS if queue is None else QUEUED_TRIALS)
     rounds: list[Round] = []
-    while len(rounds) < LEAST_ROUNDS or passes.elapsed_s() < seconds:
-        rounds.append(_round(passes, design, trials[len(rounds) % TRIALS]))
+    # Each trial once, even beyond the seconds.
+    while len(rounds) < len(trials) or passes.elapsed_s() < seconds:
+        rounds.append(_round(passes, design, trials[len(rounds) % len(trials)], queue))
         if listener is not None:
-            _tell(listener, passes.elapsed_s(), seconds, len(rounds))
+            least_s = passes.elapsed_s() * len(trials) / len(rounds)
+            _tell(listener, passes.elapsed_s(), max(seconds, least_s), len(rounds))
     return _table(rounds, design, cell=cell, seconds=passes.elapsed_s(), seed=seed)
 
 
-def _round(passes: Passes, design: Design, trial: Policy) -> Round:
+def _round(passes: Passes, design: Design, trial: Policy, queue: Queue | None) -> Round:
     """Run one round: the un-reduced model, right after it the trial, then the rest."""
     baseline_ms, trial_ms = passes.whole_ms(Policy(design.model)), passes.whole_ms(trial)
     kinds = [True] * FLOORS + [False] * REDUCINGS
@@ -119,7 +125,9 @@ def _round(passes: Passes, design: Design, trial: Policy) -> Round:
     for floor in kinds:
         policy = design.floor() if floor else design.reducing()
         splits.append(Split(policy, floor, passes.split_ms(policy, floor=floor)))
-    return Round(baseline_ms, tuple(splits), (trial, trial_ms))
+    plain = [Policy(design.model), trial, *(one.policy for one in splits if not one.floor)]
+    enqueued = () if queue is None else tuple((one, queue.enqueue_ms(one)) for one in plain)
+    return Round(baseline_ms, tuple(splits), (trial, trial_ms), enqueued)
 
 
 def _table(
@@ -137,10 +145,11 @@ def _table(
         passes=PASSES_PER_ROUND * len(rounds),
         seconds=seconds,
         seed=seed,
+        launches=launched(level),
     )
     # A short sweep may never have come to an operator that a trial draws: that trial is left out.
     priced = [one for one in level if _predicts(table, one.trial[0])]
-    return replace(table, calibration=calibrated(table.predict, priced, Policy(design.model)))
+    return replace(table, calibration=calibrated(table.path, priced, Policy(design.model)))
 
 
 def _predicts(table: CostTable, policy: Policy) -> bool:
@@ -152,7 +161,6 @@ def _predicts(table: CostTable, policy: Policy) -> bool:
 
 
 def _tell(listener: Listener, elapsed_s: float, seconds: float, rounds: int) -> None:
-    most = max(seconds, elapsed_s * LEAST_ROUNDS / rounds)  # a slow model's rounds go on beyond
-    done, total = min(round(elapsed_s), round(most)), max(1, round(most))
+    done, total = min(round(elapsed_s), round(seconds)), max(1, round(seconds))
     text = f"{PASSES_PER_ROUND * rounds} passes"
-    listener.progress(done=done, total=total, seconds_left=max(0.0, most - elapsed_s), text=text)
+    listener.progress(done=done, total=total, seconds_left=max(0.0, seconds - elapsed_s), text=text)

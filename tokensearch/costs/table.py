@@ -11,6 +11,7 @@ from functools import cached_property
 from tokensearch.costs.curves import Curve
 from tokensearch.costs.parts import CURVES, Part, parts_of
 from tokensearch.costs.prices import Price
+from tokensearch.costs.queue import Launches, Path, paths
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records import Cell
@@ -21,14 +22,17 @@ class Trial:
     """A schedule that was timed whole during the sweep, but given to no fit of its parts."""
 
     schedule_hash: str
-    parts_ms: float  # what its parts add up to
+    parts_ms: float  # what its parts add up to, of those that launches do not hide
     measured_ms: float  # plain passes, in turn with the un-reduced model
     passes: int
+    launches_ms: float = 0.0  # ... and of the launches that show
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
     """From stamped parts to plain passes: milliseconds = fixed_ms + scale x the sum of the parts.
+
+    Of those that launches do not hide, where a host enqueues them; launches are not scaled.
 
     Stamps and open blocks cost a little per part, which plain passes do not pay.
     """
@@ -71,6 +75,7 @@ class CostTable:
     passes: int
     seconds: float  # that the sweep took
     seed: int
+    launches: Launches | None = None  # where a host enqueues what a device executes later
 
     def predict(self, policy: Policy) -> float:
         """Return the milliseconds of a plain pass under `policy`.
@@ -79,8 +84,12 @@ class CostTable:
         has not measured.
         """
         self._check(policy)
-        sum_ms = sum(self._ms(part) for part in parts_of(policy))
-        return self.calibration.fixed_ms + self.calibration.scale * sum_ms
+        path = self.path(policy, self.calibration.scale)
+        return self.calibration.fixed_ms + path.ms(self.calibration.scale)
+
+    def path(self, policy: Policy, scale: float = 1.0) -> Path:
+        """Return the slowest way through a pass whose parts take `scale` times as long."""
+        return list(self._paths(policy, scale))[-1]
 
     def ratio(self, policy: Policy) -> float:
         """Return the share of the un-reduced model's pass that a pass under `policy` takes."""
@@ -90,9 +99,11 @@ class CostTable:
         """Return what each block costs; the rest of `predict` is stem, head and what is fixed."""
         self._check(policy)
         halves = [{"attention": 0.0, "reducing": 0.0, "mlp": 0.0} for _ in range(self.model.blocks)]
-        for part in parts_of(policy):
+        scale, before_ms = self.calibration.scale, 0.0
+        for part, path in zip(parts_of(policy), self._paths(policy, scale), strict=True):
             if part.block is not None:
-                halves[part.block][part.half] += self.calibration.scale * self._ms(part)
+                halves[part.block][part.half] += path.ms(scale) - before_ms
+            before_ms = path.ms(scale)
         return tuple(
             BlockCost(block, half["attention"], half["reducing"], half["mlp"])
             for block, half in enumerate(halves)
@@ -108,13 +119,19 @@ class CostTable:
         kinds = ("score ", "prune", "pool ")
         return tuple(price.name for price in self.prices if price.name.startswith(kinds))
 
-    def _ms(self, part: Part) -> float:
+    def _paths(self, policy: Policy, scale: float) -> Iterator[Path]:
+        return paths((self._ms(part) for part in parts_of(policy)), scale)
+
+    def _ms(self, part: Part) -> tuple[float, float]:
+        """What host and device take."""
         if part not in self._looked_up:
-            self._looked_up[part] = (
+            device_ms = (
                 self._curves[part.name].of(part.n_in, part.block)
                 if part.name in CURVES
                 else self._prices[part.name].of(part.n_in, part.n_out)
             )
+            host_ms = 0.0 if self.launches is None else self.launches.of(part, self.model)
+            self._looked_up[part] = host_ms, device_ms
         return self._looked_up[part]
 
     def _check(self, policy: Policy) -> None:
@@ -135,7 +152,7 @@ class CostTable:
         return (part.name for part in parts_of(policy) if part.name not in known)
 
     @cached_property
-    def _looked_up(self) -> dict[Part, float]:
+    def _looked_up(self) -> dict[Part, tuple[float, float]]:
         """Parts that were asked for before: a search asks for the same again and again."""
         return {}
 
