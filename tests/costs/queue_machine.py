@@ -70,7 +70,7 @@ class QueueMachine:
 
     def whole_ms(self, policy: Policy) -> float:
         """A plain pass from an idle stream, by the events around it."""
-        return self._timed(*self._drawn(self._operators(policy)))[-1] / 1000
+        return float(self._timed(*self._drawn(self._operators(policy)))[-1]) / 1000
 
     def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
         """A pass with an event at every border, behind a delay if asked for, else as it comes."""

@@ -14,7 +14,9 @@ from tokensearch.report.staircase import draw_staircase, sparkline, staircase_te
 
 @pytest.mark.parametrize("noise", [0.0, 0.03])
 def test_counts_worth_stopping_at_are_the_ends_of_the_planted_treads(noise: float) -> None:
-    stairs = staircase(table_of(SyntheticMachine(treads, noise=noise), seconds=600))
+    stairs = staircase(
+        table_of(SyntheticMachine(treads, noise=noise), seconds=600 if noise else 150)
+    )
 
     assert stairs.good_counts == (8, 16, 24, 32, 40, 48)
     assert stairs.sentences[0] == "1 patch tokens cost as much as 8 here"

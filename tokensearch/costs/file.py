@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from tokensearch.costs.curves import Curve
 from tokensearch.costs.parts import CURVES
 from tokensearch.costs.prices import TERMS, Price
+from tokensearch.costs.queue import Launches
 from tokensearch.costs.table import Calibration, CostTable, Trial
 from tokensearch.documents import (
     COUNT,
@@ -26,6 +27,7 @@ from tokensearch.documents import (
     items,
     leaf,
     number,
+    optional,
     read_object,
 )
 from tokensearch.errors import MeasurementError
@@ -72,6 +74,14 @@ _TRIAL = fields(
         "parts_ms": number(0, LONGEST_MS),
         "measured_ms": TIME_MS,
         "passes": COUNT,
+    },
+    {"launches_ms": _MS},
+)
+_LAUNCHES = fields(
+    {
+        "pass_ms": TIME_MS,
+        "names": items(NAME, most=1000),
+        "added_ms": items(number(-LONGEST_MS, LONGEST_MS), most=1000),
     }
 )
 
@@ -84,6 +94,13 @@ def _curve(value: Any) -> None:
         raise MisfitError("has counts, ms and error_ms of different lengths")
     if any(upper <= lower for lower, upper in pairwise(counts)):
         raise MisfitError("does not ascend", "counts")
+
+
+def _launches(value: Any) -> None:
+    """Launches of as many parts as names."""
+    _LAUNCHES(value)
+    if len(value["names"]) != len(value["added_ms"]):
+        raise MisfitError("has names and added_ms of different lengths")
 
 
 def _price(value: Any) -> None:
@@ -112,7 +129,8 @@ _COSTS = fields(
         "passes": COUNT,
         "seconds": number(0),
         "seed": NUMBER,
-    }
+    },
+    {"launches": optional(_launches)},
 )
 
 
@@ -142,7 +160,8 @@ def costs_from_json(document: Mapping[str, Any]) -> CostTable:
     check_format(document, "a cost table", FORMAT, VERSION)
     check(document, _COSTS, "the cost table", MeasurementError)
     calibration = document["calibration"]
-    trials = tuple(_record(Trial, item) for item in calibration["trials"])
+    trials = tuple(_record(Trial, {"launches_ms": 0.0, **it}) for it in calibration["trials"])
+    launches = document.get("launches")
     table = _record(
         CostTable,
         {
@@ -152,6 +171,7 @@ def costs_from_json(document: Mapping[str, Any]) -> CostTable:
             "curves": tuple(_record(Curve, item) for item in document["curves"]),
             "prices": tuple(_record(Price, item) for item in document["prices"]),
             "calibration": _record(Calibration, {**calibration, "trials": trials}),
+            "launches": None if launches is None else _record(Launches, launches),
         },
     )
     _check_fit(table)

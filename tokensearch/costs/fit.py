@@ -203,7 +203,7 @@ def calibrated(
 
 
 def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> Trial:
-    return Trial(policy.schedule_hash, path.device_ms, median(ms), len(ms), path.host_ms)
+    return Trial(policy.schedule_hash, path.device_ms, float(median(ms)), len(ms), path.host_ms)
 
 
 def _left_out(trials: Sequence[Trial], place: int) -> float:
