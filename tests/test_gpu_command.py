@@ -189,7 +189,7 @@ def test_a_part_gets_no_more_than_is_left_of_the_whole(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_ended_from_outside_keeps_what_it_had(tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, archive = tmp_path / "out", tmp_path / "else" / "where.tgz"
     code = f"""
 from pathlib import Path
 from tests.bench.gpu import command
@@ -197,7 +197,7 @@ from tests.test_gpu_command import HANGS, part
 file = {str(out / "found.json")!r}
 quick, slow = part("quick", "print('done')"), part("slow", HANGS.format(file))
 command.PLANS["first"] = (quick, slow)
-command.main(["--device", "cpu", "--out", {str(out)!r}])
+command.main(["--device", "cpu", "--out", {str(out)!r}, "--archive", {str(archive)!r}])
 """
     harness = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL)
     while not (out / "found.json").exists():
@@ -207,11 +207,12 @@ command.main(["--device", "cpu", "--out", {str(out)!r}])
     harness.send_signal(signal.SIGTERM)
 
     assert harness.wait(timeout=30) == 128 + signal.SIGTERM
-    held = packed(tmp_path / "out.tgz")
+    held = packed(archive)
     assert held["out/quick.log"] == b"done\n"
     assert held["out/found.json"] == b"[1"
     ends = json.loads(held["out/summary.json"])["parts"]
     assert [end["ended"] for end in ends.values()] == ["exit code 0", "stopped from outside"]
+    assert b"## slow\n\nIts figures cannot be shown: " in held["out/summary.md"]
 
 
 def test_what_is_too_large_is_named_and_left_out_of_the_archive(

@@ -43,20 +43,23 @@ def main(arguments: list[str]) -> None:
     if options.device != "cpu" and not gpu_at_hand():
         print("no NVIDIA GPU is at hand; --device cpu tries the parts on the CPU")
         return
-    out = Path(options.out).resolve()
-    out.mkdir(parents=True, exist_ok=True)
+    archive = options.archive and options.archive.resolve()
+    setting = Setting(options.out.resolve(), options.device, archive)
+    for folder in (setting.out, setting.packed.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     parts = chosen(PLANS[options.plan], options.only, options.skip)
     parts += [one for one in FIRST if one.name in options.also and one not in parts]
-    run_plan(parts, Setting(out, options.device), plan=options.plan, start_s=start_s)
+    run_plan(parts, setting, plan=options.plan, start_s=start_s)
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench gpu", description=__doc__)
     names = list(dict.fromkeys(part.name for parts in PLANS.values() for part in parts))
     parser.add_argument("--plan", default="first", choices=PLANS)
-    parser.add_argument("--out", default="reports/gpu", help="folder; the archive is OUT.tgz")
+    parser.add_argument("--out", type=Path, default=Path("reports/gpu"), help="folder")
+    parser.add_argument("--archive", type=Path, help="file of everything; OUT.tgz if not given")
     parser.add_argument("--device", default="cuda", help="cpu tries all parts, small")
     parser.add_argument("--only", nargs="+", default=names, choices=names, metavar="PART")
     parser.add_argument("--skip", nargs="+", default=[], choices=names, metavar="PART")
@@ -153,7 +156,7 @@ def keep(
     }
     write_whole(setting.out / "summary.json", json.dumps(document, indent=2) + "\n")
     write_whole(setting.out / "summary.md", summary(parts, document, setting.out))
-    archive(setting.out)
+    pack(setting.out, setting.packed)
 
 
 def ended(end: End | str) -> dict[str, object]:
@@ -167,16 +170,14 @@ def ended(end: End | str) -> dict[str, object]:
     }
 
 
-def archive(folder: Path) -> Path:
-    """Pack the folder into FOLDER.tgz, in one step: at every moment there is a whole one."""
-    path = folder.with_name(f"{folder.name}.tgz")
+def pack(folder: Path, path: Path) -> None:
+    """Pack the folder in one step: at every moment there is a whole archive."""
     part = path.with_name(f".{path.name}.part")
     with tarfile.open(part, "w:gz") as packed:
         for file in files(folder):
             if not too_large(file):
                 packed.add(file, f"{folder.name}/{file.relative_to(folder)}")
     part.replace(path)
-    return path
 
 
 def files(folder: Path) -> list[Path]:

@@ -20,6 +20,11 @@ class Setting:
 
     out: Path
     device: str  # of torch; "cpu" tries every part, small
+    archive: Path | None = None  # everything so far, after each part; OUT.tgz if None
+
+    @property
+    def packed(self) -> Path:
+        return self.archive or self.out.with_name(f"{self.out.name}.tgz")
 
     @property
     def tried(self) -> bool:

@@ -27,7 +27,7 @@ def summary(parts: Sequence[Part], document: Mapping[str, Any], folder: Path) ->
         *table(("part", "what it asks", "how it ended", "seconds", "limit"), rows),
     ]
     for part in parts:
-        if ends[part.name]["seconds"] > 0:
+        if (folder / f"{part.name}.log").is_file():  # it was begun
             lines += ["", f"## {part.name}", "", *shown(part, folder)]
     large = document["left_out_of_the_archive"]
     if large:

@@ -45,6 +45,8 @@ def main(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     notes, device = Notes(options.out), torch.device(options.device)
     torch.manual_seed(0)
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)  # whose streams events are recorded on
     for name in options.sections:
         reserved_s = 0.0 if name == "traces" else RESERVED_S
         with torch.inference_mode():
