@@ -70,20 +70,47 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGpu]:
     one = FakeGpu(border_ms=(0.003, 0.003), node_ms=0.002)
     zeros = torch.zeros
     monkeypatch.setattr(torch, "zeros", lambda *shape, device=None, **own: zeros(*shape, **own))
+    monkeypatch.setattr("tokensearch.costs.passes.perf_counter", lambda: one.host / 1000)
     with torch.inference_mode(), installed(one, monkeypatch):
         yield one
 
 
-@pytest.mark.parametrize("backend", ["eager", "cudagraph"])
-def test_the_parts_of_a_launch_bound_pass_add_up_to_a_plain_one(backend: str, gpu: FakeGpu) -> None:
+def test_the_parts_of_a_replay_add_up_to_a_plain_one(gpu: FakeGpu) -> None:
     model = tiny()
-    passes = ModelPasses(model, IMAGES, replace(CELL, device="cuda", backend=backend))
+    passes = ModelPasses(model, IMAGES, replace(CELL, device="cuda", backend="cudagraph"))
     for policy in (Policy(describe(model)), Policy(describe(model), (Prune(1, 8),))):
         whole_ms = passes.whole_ms(policy)
         parts_ms = passes.split_ms(policy, floor=False)
 
+        assert passes.queue is None
         assert sum(parts_ms.values()) == pytest.approx(whole_ms, rel=0.02)
         assert {0, 1, 2} <= {block for block, _ in parts_ms}
+
+
+def test_the_parts_of_an_eager_pass_hold_no_launches(gpu: FakeGpu) -> None:
+    """Every launch takes 5 us of the host, and its kernel 2 us of the device."""
+    model = tiny()
+    passes = ModelPasses(model, IMAGES, replace(CELL, device="cuda"))
+    for policy in (Policy(describe(model)), Policy(describe(model), (Prune(1, 8),))):
+        enqueued_ms, whole_ms = passes.enqueue_ms(policy), passes.whole_ms(policy)
+        parts_ms = passes.split_ms(policy, floor=False)
+
+        assert enqueued_ms == pytest.approx(whole_ms, rel=0.02)
+        assert sum(parts_ms.values()) == pytest.approx(2 / 5 * whole_ms, rel=0.05)
+        assert {0, 1, 2} <= {block for block, _ in parts_ms}
+
+
+def test_a_launch_bound_model_is_swept_by_what_its_launches_take(
+    gpu: FakeGpu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.costs.sweep.QUEUED_TRIALS", 6)
+    cell = replace(CELL, device="cuda")
+
+    table = sweep(tiny(), images=IMAGES, cell=cell, seconds=0.01, operators=["prune drop"])
+
+    assert table.launches is not None
+    assert table.predict(Policy(table.model)) == pytest.approx(table.baseline_ms, rel=0.03)
+    assert table.ratio(Policy(table.model, (Prune(0, 4),))) > 1  # more operators
 
 
 def test_a_model_is_swept_by_replays(gpu: FakeGpu) -> None:

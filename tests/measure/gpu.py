@@ -46,6 +46,9 @@ class FakeGpu:
         self.host += self.random.uniform(*self.border_ms)
         self.device = event.ms = max(self.device, self.host)
 
+    def sleep(self, cycles: int) -> None:
+        self.launch(cycles / 2e6)
+
     def synchronize(self, *_: object) -> None:
         self.host = self.device = max(self.host, self.device)
 
@@ -113,6 +116,7 @@ def installed(gpu: FakeGpu, patch: pytest.MonkeyPatch) -> AbstractContextManager
     events = type("Event", (FakeEvent,), {"gpu": gpu})
     patch.setattr(torch.cuda, "Event", events)
     patch.setattr(torch.cuda, "synchronize", gpu.synchronize)
+    patch.setattr(torch.cuda, "_sleep", gpu.sleep)
     patch.setattr(torch.cuda, "current_stream", lambda device=None: None)
     patch.setattr(torch.cuda, "device", lambda device: nullcontext())
     patch.setattr(runtime, "backed", backed)

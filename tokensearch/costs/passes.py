@@ -32,6 +32,8 @@ _FIRST_PASSES = 2
 # A capture takes dozens of passes' time and a replay one's, so each graph is replayed some times:
 # what counts is the middle one.
 _REPLAYS = 5
+# Of what the host took just before: how long the device is kept busy for it to run ahead.
+AHEAD = 1.5
 _PRICE_PASSES = 5  # split and plain, of the un-reduced model
 
 Parts = Mapping[Place, float]
@@ -90,6 +92,15 @@ class ModelPasses:
         """Milliseconds between the borders of what is measured apart, less the borders' price."""
         return without_borders(*self._split(policy, floor=floor), self._border_ms)
 
+    @property
+    def queue(self) -> Queue | None:
+        """Itself where the host enqueues operators one by one, else nothing."""
+        return self if self._device.type == "cuda" and self._graph is None else None
+
+    def enqueue_ms(self, policy: Policy) -> float:
+        """Milliseconds on the host, which does not wait for the device."""
+        return self._enqueued_ms(self._whole(policy))
+
     def elapsed_s(self) -> float:
         """Seconds on the wall."""
         return perf_counter() - self._start_s
@@ -116,6 +127,9 @@ class ModelPasses:
 
     def _middle(self, stamps: Stamps) -> Parts:
         """The parts of a pass; of replays, those of the middle one."""
+        if self.queue is not None:
+            run = self._met()
+            return stamps.split(run, ahead_ms=AHEAD * self._enqueued_ms(run))
         if self._graph is None:
             return stamps.split(self._met())
         replay = stamps.captured(self._model, self._images, sharing=self._graph)
@@ -131,10 +145,23 @@ class ModelPasses:
         longer_ms, borders = [], 0.0
         for _ in range(_PRICE_PASSES):
             parts, shares = self._split(self._unreduced, floor=False)
-            longer_ms.append(sum(parts.values()) - self.whole_ms(self._unreduced))
+            longer_ms.append(sum(parts.values()) - self._plain_ms())
             borders = sum(shares.values())
         most_ms = border_ms(self._device, captured=self._graph is not None)
         return taken_off_ms(median(longer_ms), borders, most_ms)
+
+    def _plain_ms(self) -> float:
+        """What split passes of the un-reduced model are held against: a plain one, as they go."""
+        if self.queue is None:
+            return self.whole_ms(self._unreduced)
+        runtime.remove(self._model)
+        return sum(self._middle(Stamps(self._device)).values())
+
+    def _enqueued_ms(self, run: Run) -> float:
+        torch.cuda.synchronize(self._device)
+        start_s = perf_counter()
+        run()
+        return 1000 * (perf_counter() - start_s)
 
     def _capture(self) -> runtime.Forward:
         return runtime.backed(self._model, "cudagraph", self._images, sharing=self._graph)

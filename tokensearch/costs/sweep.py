@@ -68,7 +68,15 @@ def sweep(
     design = designed(model, seed=seed, operators=operators)
     with torch.inference_mode():
         passes = ModelPasses(model, images, cell)
-        return swept(passes, design, cell=cell, seconds=seconds, seed=seed, listener=listener)
+        return swept(
+            passes,
+            design,
+            cell=cell,
+            seconds=seconds,
+            seed=seed,
+            listener=listener,
+            queue=passes.queue,
+        )
 
 
 def designed(
