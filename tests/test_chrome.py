@@ -123,7 +123,7 @@ def test_a_profiles_own_trace_reads_back_as_its_operators(tmp_path: Path) -> Non
 
 
 def test_a_trace_without_a_schedule_is_one_pass(tmp_path: Path) -> None:
-    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+    with profile(activities=[ProfilerActivity.CPU], acc_events=True) as profiler:
         for _ in range(2):
             torch.ones(4).exp()
     profiler.export_chrome_trace(str(tmp_path / "whole.json"))

@@ -24,7 +24,8 @@ def run(dtype: torch.dtype, *, masked: bool) -> set[str]:
     """Operators of one call on the CPU."""
     q = torch.randn(1, 3, 17, 8).to(dtype)
     bias = torch.randn(1, 1, 1, 17).to(dtype) if masked else None
-    with torch.inference_mode(), profile(activities=[ProfilerActivity.CPU]) as seen:
+    activities = [ProfilerActivity.CPU]
+    with torch.inference_mode(), profile(activities=activities, acc_events=True) as seen:
         F.scaled_dot_product_attention(q, q, q, attn_mask=bias)
     return {event.name for event in seen.events()}
 

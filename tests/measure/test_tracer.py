@@ -47,7 +47,7 @@ def test_own_times_agree_with_the_profilers_own_table() -> None:
 
     found = traced(run_of(layer, x))
 
-    with torch.inference_mode(), torch_profile() as reference:
+    with torch.inference_mode(), torch_profile(acc_events=True) as reference:
         for _ in range(3):
             run_of(layer, x)()
     names = {event.key for event in reference.key_averages() if event.key.startswith("aten::")}

@@ -146,7 +146,9 @@ def peak_bytes(run: Run, device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return int(torch.cuda.max_memory_allocated(device) - before)
-    with torch_profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+    with torch_profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiler:
         run()
     in_use = peak = 0
     for event in _allocations(profiler):

@@ -33,7 +33,7 @@ def seen(call: Callable[[], object], device: torch.device) -> dict[str, Any]:
     for _ in range(3):
         call()
     alone_us = span_us(call, device)
-    with profile(activities=activities) as taken:
+    with profile(activities=activities, acc_events=True) as taken:
         span = span_us(call, device)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "trace.json"
