@@ -10,6 +10,7 @@ from tokensearch import measure
 from tokensearch.cli import health
 from tokensearch.cli.health import Check
 from tokensearch.cli.main import app
+from tokensearch.launch_bound import Launching
 from tokensearch.records import Comparison
 
 
@@ -42,6 +43,41 @@ def test_an_able_machine_passes() -> None:
         "demo",
         "noise",
     ]
+
+
+@pytest.mark.usefixtures("quiet")
+def test_a_machine_with_a_gpu_is_asked_about_launches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(health, "_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(health, "attention", lambda: Check("attention", "ok", ""))
+    monkeypatch.setattr(health, "launches", lambda: Check("launches", "ok", "4.0 us"))
+
+    assert [check.name for check in health.examine()][-2:] == ["launches", "noise"]
+
+
+@pytest.mark.parametrize(
+    ("free_from", "found", "words"),
+    [
+        (1, (None, 1), "does not wait for launches even at batch 1"),
+        (8, (1, 8), "is launch-bound at batch 1, and no longer at 8"),
+        (256, (64, 256), "is launch-bound at batch 64, and no longer at 256"),
+        (1000, (256, None), "is launch-bound at batch 256"),
+    ],
+)
+def test_the_batch_at_which_launches_no_longer_count_is_found(
+    free_from: int, found: tuple[int | None, int | None], words: str
+) -> None:
+    def probe(batch: int) -> Launching:
+        return Launching(5.0, 5.0 if batch < free_from else 50.0)
+
+    assert health.bound_up_to(probe) == found
+    assert health.batches_words(*found) == f"an eager pass of deit_s in half precision {words}"
+
+
+@pytest.mark.gpu
+def test_a_gpu_says_what_a_launch_costs() -> None:
+    found = health.launches()
+
+    assert found.finding.startswith("a launch takes the host ")
 
 
 @pytest.mark.usefixtures("quiet")

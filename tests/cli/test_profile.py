@@ -13,7 +13,9 @@ from tests.costs.machine import SyntheticMachine, table_of, treads
 from tokensearch.cli.profiled import LEAST_ROUNDS, _Telling
 from tokensearch.cli.progress import Live
 from tokensearch.cli.remedies import said
+from tokensearch.launch_bound import Launching
 from tokensearch.records import Caution
+from tokensearch.search.timing import Timing
 
 
 def test_a_profile_is_printed_and_left(tmp_path: Path) -> None:
@@ -82,6 +84,21 @@ def test_progress_has_a_unit_and_says_what_comes_after_the_timing() -> None:
 
     assert "1 of 1 s" in told
     assert "counting work and tracing operators" in told.splitlines()
+
+
+@pytest.mark.parametrize("options", [(), ("--sweep",)])
+def test_a_launch_bound_cell_is_said_before_anything_is_profiled_or_swept(
+    monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+) -> None:
+    found = Launching(4.9, 5.0)
+    monkeypatch.setattr(Timing, "launching", found)
+    swept = table_of(SyntheticMachine(treads), seconds=10)
+    monkeypatch.setattr("tokensearch.costs.sweep.sweep", lambda *_, **__: swept)
+
+    told = run("profile", *TINY, *options).stderr.splitlines()
+
+    assert told[0].startswith("model tests.search.tiny:model is ")
+    assert told[1] == f"caution: {found.sentence}"
 
 
 class Heard:

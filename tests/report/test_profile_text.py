@@ -1,4 +1,9 @@
-from tests.report.ledgers import baseline
+from dataclasses import replace
+
+import pytest
+
+from tests.report.ledgers import baseline, operator
+from tokensearch.records import Backend
 from tokensearch.report.profile_text import facts
 
 
@@ -16,3 +21,20 @@ def test_a_price_of_tracing_is_named_only_where_there_is_one() -> None:
 
     assert "Under the PyTorch profiler it takes 1.50x as long" in dear[1]
     assert len(free) == 1
+
+
+@pytest.mark.parametrize(
+    ("backend", "kernels_ms", "times"),
+    [("eager", 12.0, 1), ("eager", 14.0, 0), ("cudagraph", 12.0, 0)],
+)
+def test_a_pass_in_which_the_gpu_mostly_waits_is_launch_bound_unless_it_is_replayed(
+    backend: Backend, kernels_ms: float, times: int
+) -> None:
+    cell = replace(baseline().cell, backend=backend)
+    kernels = (operator((0, "mlp"), "gemm", kernels_ms, kernel=True),)
+    line = (
+        "Launch-bound: fewer tokens cannot make it faster; try --backend cudagraph, or a larger "
+        "batch."
+    )
+
+    assert list(facts(baseline(cell=cell, operators=kernels))).count(line) == times

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -13,10 +14,17 @@ from tokensearch.report.text import Interval
 if TYPE_CHECKING:
     import torch
 
+    from tokensearch.launch_bound import Launching
+
 State = Literal["ok", "caution", "problem"]
 
 PACKAGES = ("torch", "torchvision", "timm", "optuna")
 NVIDIA_DRIVER = Path("/dev/nvidiactl")  # is there when the kernel has NVIDIA's driver
+# Launches in one probe: a stream queues about a thousand before its host has to wait
+# (forums.developer.nvidia.com/t/68937).
+LAUNCHES = 200
+# What is probed: a small model that people deploy, at batches of which an H100 is bound by some.
+LAUNCH_MODEL, LAUNCH_BATCHES = "deit_s", (1, 8, 64, 256)
 FINE_NOISE = 0.02  # a machine that cannot tell 2 % apart cannot tell neighbouring schedules apart
 
 
@@ -36,8 +44,10 @@ def examine() -> tuple[Check, ...]:
     if not _torch_works():
         broken = Check("torch", "problem", "torch cannot be imported", "install torch again")
         return (*packages, broken)
-    questions: tuple[Callable[[], Check], ...] = (vision, device, threads, attention, demo, timing)
-    return (*packages, *(question() for question in questions))
+    questions: list[Callable[[], Check]] = [vision, device, threads, attention, demo]
+    if _device().type == "cuda":
+        questions.append(launches)
+    return (*packages, *(question() for question in (*questions, timing)))
 
 
 def python() -> Check:
@@ -127,6 +137,61 @@ def demo() -> Check:
     return Check("demo", "caution", "the bundled weights are missing", remedy)
 
 
+def launches() -> Check:
+    """What a launch costs the host, and up to which batch an eager pass waits for its launches."""
+    import torch
+
+    from tokensearch.measure import clock_for, launching
+
+    place = _device()
+    number = torch.zeros(1, device=place)
+
+    def many() -> None:
+        for _ in range(LAUNCHES):
+            number.add_(1)
+
+    one_us = launching(many, clock_for(place)).host_ms / LAUNCHES * 1000
+    waits, free = bound_up_to(partial(_eager, place))
+    finding = f"a launch takes the host {one_us:.1f} us; {batches_words(waits, free)}"
+    remedy = "" if waits is None else "there --backend cudagraph, which auto takes, is faster"
+    return Check("launches", "ok", finding, remedy)
+
+
+def bound_up_to(probe: "Callable[[int], Launching]") -> tuple[int | None, int | None]:
+    """Return the largest batch that is launch-bound, and the smallest tried that is not."""
+    waits: int | None = None
+    for batch in LAUNCH_BATCHES:
+        if not probe(batch).bound:
+            return waits, batch
+        waits = batch
+    return waits, None
+
+
+def batches_words(waits: int | None, free: int | None) -> str:
+    """Say at which batches an eager pass waits for its launches."""
+    what = f"an eager pass of {LAUNCH_MODEL} in half precision"
+    if waits is None:
+        return f"{what} does not wait for launches even at batch {free}"
+    no_longer = "" if free is None else f", and no longer at {free}"
+    return f"{what} is launch-bound at batch {waits}{no_longer}"
+
+
+def _eager(place: "torch.device", batch: int) -> "Launching":
+    """Probe an eager pass with random weights."""
+    import torch
+
+    from tokensearch.cli.auto import resolve_dtype
+    from tokensearch.measure import clock_for, launching
+    from tokensearch.models import input_pixels, resolve, untrained
+
+    kind = getattr(torch, resolve_dtype("auto", place))
+    model = untrained(resolve(LAUNCH_MODEL)).to(place, kind)
+    side = input_pixels(model)
+    images = torch.zeros(batch, 3, side, side, device=place, dtype=kind)
+    with torch.inference_mode():
+        return launching(partial(model, images), clock_for(place))
+
+
 def timing() -> Check:
     """How small a difference in time could be proven here, by timing one thing against itself."""
     from tokensearch.measure import noise
@@ -151,9 +216,9 @@ def _torch_works() -> bool:
 
 
 def _device() -> "torch.device":
-    import torch
+    from tokensearch.cli.auto import resolve_device
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return resolve_device("auto")
 
 
 def _line(error: Exception) -> str:

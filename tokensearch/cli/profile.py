@@ -12,7 +12,7 @@ from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.files import write
 from tokensearch.cli.group import grouped
 from tokensearch.cli.options import JsonOption
-from tokensearch.cli.profiled import profiles_of
+from tokensearch.cli.profiled import profiles_of, say_launches
 from tokensearch.cli.progress import listener
 from tokensearch.cli.remedies import said
 from tokensearch.cli.sides import PROFILE_FILE, Side, read_preset, read_side, settled
@@ -119,6 +119,7 @@ def _swept(asked: Asked, seconds: float) -> "CostTable":
     from tokensearch.costs.sweep import sweep
 
     ready = asked.timed()
+    say_launches(ready)
     with listener(err) as watcher:
         watcher.stage("sweeping token counts and operators", unit="s")
         return sweep(

@@ -54,6 +54,7 @@ def _taken(
     from tokensearch.profiling import Plan, profile
 
     ready = asked.timed()
+    say_launches(ready)
     policies = {name: _policy(side, ready, asked) for name, side in sides.items()}
     traces = None if folder is None else _unlinked(folder / TRACES, policies)
     effort = Effort(WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS, seconds)
@@ -71,6 +72,15 @@ def _taken(
             stage=watcher.stage,
         )
     return {one.name: one for one in found}
+
+
+def say_launches(ready: "Timed") -> None:
+    """Say so if a pass of the un-reduced model waits for its launches."""
+    from tokensearch.search.timing import Timing
+
+    found = Timing(ready.model, ready.images, ready.cell, 0).launching
+    if found is not None and found.bound:
+        caution(found.sentence)
 
 
 class _Telling:

@@ -4,6 +4,7 @@ from tokensearch.comparable import verdict
 from tokensearch.measure.attention import attention_of, sdpa_backend
 from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock, clock_for
 from tokensearch.measure.doubts import cautions, doubt_itself
+from tokensearch.measure.launching import launching
 from tokensearch.measure.machine import describe_cell, noise, this_machine
 from tokensearch.measure.paired import Budget, compare, concluded, doubted
 from tokensearch.measure.price import border_ms, taken_off_ms, without_borders
@@ -39,6 +40,7 @@ __all__ = [
     "doubt_itself",
     "doubted",
     "in_turn",
+    "launching",
     "noise",
     "peak_bytes",
     "plain",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError, RunError, TokensearchError
+from tokensearch.launch_bound import Launching
 from tokensearch.policy import CONTROL, PRESETS, RANDOM, Evidence, Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json
 from tokensearch.report.text import Interval, short
@@ -176,9 +177,20 @@ def read_findings(run: Json) -> Findings:
             best_preset=None if preset is None or preset.control else preset,
             lead=None if best is None else _lead(best["lead"]),
             rivals=tuple(_rival(one) for one in result.get("rivals", ())),
-            cautions=tuple(result["cautions"]),
+            cautions=_cautions(run),
             moved=float(result["baseline_moved"]["finalists"]),
         )
+
+
+def _cautions(run: Json) -> tuple[str, ...]:
+    """What is doubtful about the timings, and before it that there was no use in them.
+
+    Files of before launches were looked at say nothing of them.
+    """
+    found = run.get("launching")
+    launching = found and Launching(float(found["host_ms"]), float(found["pass_ms"]))
+    bound = (launching.sentence,) if launching and launching.bound else ()
+    return (*bound, *run["result"]["cautions"])
 
 
 def _lead(paired: Json | None) -> Lead | None:

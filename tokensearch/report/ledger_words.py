@@ -5,17 +5,13 @@ from itertools import chain
 
 from tokensearch.comparable import differences
 from tokensearch.costs import Staircase
+from tokensearch.launch_bound import WAY_OUT, State, launch_state
 from tokensearch.ledger import KINDS, Kind, Ledger
 from tokensearch.profiles import Profile
 from tokensearch.report import text
 from tokensearch.report.policy_words import policy_words, stair_words
 from tokensearch.resampling import Estimate
 
-# Below this share of the pass a GPU waits for its host more than kernels wait for each other:
-# back to back, kernels of a pass leave gaps of a few microseconds, which is far less.
-BUSY = 0.8
-# Of a pass in which the GPU works less than this, fewer tokens shorten the smaller part.
-IDLE = 0.5
 LONGER = "profile for longer (`diff --seconds`)"
 
 
@@ -137,13 +133,14 @@ def closing_sentence(ledger: Ledger) -> str:
 def _launches(ledger: Ledger) -> Iterator[str]:
     """A GPU that waits for its host."""
     before, after = (_busy_share(side) for side in (ledger.baseline, ledger.candidate))
-    if after is None or after >= BUSY or ledger.candidate.cell.backend == "cudagraph":
+    was, state = (launch_state_of(side) for side in (ledger.baseline, ledger.candidate))
+    if after is None or state not in {"gaps", "bound"}:
         return
-    became = before is None or before >= BUSY
+    became = was not in {"gaps", "bound"}
     known = "" if before is None else f" ({text.percent(before)} of the baseline's)"
     works = f"the GPU works only {text.percent(after)} of the candidate's pass{known}"
-    remedy = "try --backend cudagraph" if became else "try --backend cudagraph, or a larger batch"
-    if after >= IDLE or ledger.ratio.high < 1:
+    remedy = "try --backend cudagraph" if became else WAY_OUT
+    if state == "gaps" or ledger.ratio.high < 1:
         yield (
             f"Launches take their time: {works}, and {text.percent(1 - after)} of the pass are "
             f"gaps that fewer tokens do not shorten; {remedy}."
@@ -159,6 +156,13 @@ def _launches(ledger: Ledger) -> Iterator[str]:
 
 def _busy_share(profile: Profile) -> float | None:
     return None if profile.busy_ms is None else profile.busy_ms / profile.plain.median_ms
+
+
+def launch_state_of(profile: Profile) -> State | None:
+    """Whether a profiled pass waits for its launches; None if nobody knows, or it is replayed."""
+    if profile.cell.backend == "cudagraph":
+        return None
+    return launch_state(pass_ms=profile.plain.median_ms, busy_ms=profile.busy_ms)
 
 
 def _doubts(ledger: Ledger) -> Iterator[str]:

@@ -7,10 +7,12 @@ from statistics import fmean
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from tokensearch.launch_bound import WAY_OUT
 from tokensearch.profiles import PHASES, REDUCING, Phase, Profile
 from tokensearch.records import to_json
 from tokensearch.report import text
 from tokensearch.report.grid import Grid, to_rich
+from tokensearch.report.ledger_words import launch_state_of
 from tokensearch.report.operators import operator_table
 from tokensearch.report.phases import PHASE_NAMES
 from tokensearch.report.tables import cell_line
@@ -52,6 +54,8 @@ def facts(profile: Profile) -> Iterator[str]:
             f"Kernels run for {text.ms(profile.busy_ms)} by the profiler, {share} of the pass by "
             "the device's clock; the rest are gaps between launches."
         )
+    if launch_state_of(profile) == "bound":
+        yield f"Launch-bound: fewer tokens cannot make it faster; {WAY_OUT}."
     if profile.peak_bytes is not None:
         yield f"It uses {profile.peak_bytes / MEGABYTE:.1f} MB at most beside weights and images."
     if profile.ceilings is not None:

@@ -35,13 +35,16 @@ class Pairs:
         images  of every pass of the un-reduced model; the same in every call
         theirs  of the candidate, where it takes others
         """
-        own = images if theirs is None else theirs
+        own, baseline = images if theirs is None else theirs, self.baseline(images)
+        self._candidates += 1
+        return baseline, partial(backed(candidate, self.backend, own), own)
+
+    def baseline(self, images: Tensor) -> Run:
+        """Return a pass of the un-reduced model, warmed up."""
         if self._baseline is None or self._worn:
             self._forget()
             self._baseline = backed(self.model, self.backend, images)
-        self._candidates += 1
-        run = backed(candidate, self.backend, own)
-        return partial(self._baseline, images), partial(run, own)
+        return partial(self._baseline, images)
 
     @property
     def _worn(self) -> bool:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from tokensearch.launch_bound import WAY_OUT, Launching
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.search.space import Space
 
@@ -38,6 +39,16 @@ def reach_lines(found: Sequence[Reach]) -> Iterator[str]:
         by = "by any steps" if one.kind == "any" else f"by {one.kind} alone"
         counts = " ".join(map(str, one.policy.patch_tokens_per_block))
         yield f"within reach {by}: {one.ratio:.2f}x (predicted), tokens {counts}"
+
+
+def floor_words(launching: Launching | None, limit: float) -> str:
+    """Name the way out where launching alone takes more than a target allows; else nothing.
+
+    limit  the target, of the un-reduced model's latency
+    """
+    if launching is None or launching.share < limit:
+        return ""
+    return f"; launching the un-reduced model's pass alone takes {launching.share:.2f}x: {WAY_OUT}"
 
 
 def _of_kind(kind: str, policy: Policy) -> bool:

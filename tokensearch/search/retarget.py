@@ -23,7 +23,7 @@ from tokensearch.records import (
 )
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import check
-from tokensearch.search.cautions import moved
+from tokensearch.search.cautions import launching, moved
 from tokensearch.search.evaluator import Scored
 from tokensearch.search.finalists import Finalist, is_published, limit_of
 from tokensearch.search.forecasting import forecast_for
@@ -175,7 +175,7 @@ class Retarget:
         check_place(self.source.folder, self.folder)
         for one in self.source.known:
             check(self.timing.model, one.policy)
-        document = self._document()
+        document = self._document() | {"launching": launching(self.timing, self.listener)}
         self.folder.create()
         self.folder.write_run(document)
         result = self._answered(document)

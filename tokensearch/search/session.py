@@ -21,6 +21,7 @@ from tokensearch.records import Cell, Trial, to_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
+from tokensearch.search.cautions import launching
 from tokensearch.search.earlier import alone, check_same, read_trials
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.finalists import limit_of
@@ -30,7 +31,7 @@ from tokensearch.search.local import LocalSampler
 from tokensearch.search.loss import finest
 from tokensearch.search.outcome import finish
 from tokensearch.search.proposals import Proposals
-from tokensearch.search.reach import reach_lines, reaches
+from tokensearch.search.reach import floor_words, reach_lines, reaches
 from tokensearch.search.rivals import Contender
 from tokensearch.search.samplers import optunas
 from tokensearch.search.seeds import nearest, published
@@ -106,6 +107,7 @@ class Session:
                     f"{self.folder.path} is finished; raise --minutes or --trials to search on"
                 )
                 return before
+        document["launching"] = launching(evaluator.timing, self.listener)
         self.folder.write_run(document)
         search = self.searched(evaluator)
         result = finish(search, evaluator, document, self.smaller)
@@ -238,6 +240,7 @@ class Session:
             f"target {self.settings.target} is out of reach: that is {search.limit:.2f}x of the "
             f"un-reduced model, and the fastest schedule of this space or published is predicted "
             f"to take {least:.2f}x, give or take {100 * search.margin:.0f} %"
+            f"{floor_words(search.evaluator.timing.launching, search.limit)}"
         )
         search.try_fixed((("fastest", one.policy) for one in found[:1]), always=True)
         return False

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch import runtime
+from tokensearch.launch_bound import Launching
 from tokensearch.measure import (
     Budget,
     Effort,
@@ -27,6 +28,7 @@ from tokensearch.measure import (
     doubt_itself,
     doubted,
     in_turn,
+    launching,
     plain,
 )
 from tokensearch.policy import ModelSpec, Policy
@@ -57,6 +59,15 @@ class Timing:
     def spec(self) -> ModelSpec:
         """The model's geometry; its weights do not matter to a clock."""
         return runtime.describe(self.model)
+
+    @cached_property
+    def launching(self) -> Launching | None:
+        """What launching a pass of the un-reduced model takes; None on a CPU, or replayed."""
+        place = torch.device(self.cell.device)
+        if place.type != "cuda" or self.cell.backend == "cudagraph":
+            return None
+        with torch.inference_mode():
+            return launching(self._pairs.baseline(self.images), clock_for(place))
 
     def time(self, policy: Policy, budget: Budget) -> Comparison:
         """Time a policy in turn with the un-reduced model.
