@@ -8,13 +8,17 @@ import torch
 from tokensearch.evaluate import Answers
 from tokensearch.evaluate.store import AnswerStore, Key, usual_store
 
-KEY = Key("sha256:w", "sha256:s", "sha256:i", "float32")
+KEY = Key("sha256:m", "sha256:s", "float32", "cpu")
 
 
 def answers(images: int, seed: int = 0) -> Answers:
     torch.manual_seed(seed)
     whole = [torch.randint(0, 1000, (images,)) for _ in range(3)]
     return Answers(*whole, *(torch.rand(images, dtype=torch.float64) for _ in range(2)))
+
+
+def names(images: int, first: int = 0) -> list[str]:
+    return [f"image {number}" for number in range(first, first + images)]
 
 
 def same(one: Answers | None, other: Answers) -> bool:
@@ -25,35 +29,56 @@ def same(one: Answers | None, other: Answers) -> bool:
 
 def test_answers_come_back_to_the_bit_in_another_process(tmp_path: Path) -> None:
     first, second = answers(32), answers(7, seed=1)
-    AnswerStore(tmp_path / "deep" / "answers.db").put(KEY, 0, first)
-    AnswerStore(tmp_path / "deep" / "answers.db").put(KEY, 32, second)
+    AnswerStore(tmp_path / "deep" / "answers.db").put(KEY, names(32), first)
+    AnswerStore(tmp_path / "deep" / "answers.db").put(KEY, names(7, 32), second)
 
     later = AnswerStore(tmp_path / "deep" / "answers.db")
 
-    assert same(later.get(KEY, 0, 32), first)
-    assert same(later.get(KEY, 32, 7), second)
+    assert same(later.get(KEY, names(32)), first)
+    assert same(later.get(KEY, names(7, 32)), second)
 
 
-@pytest.mark.parametrize("field", ["weights", "schedule", "images", "dtype"])
+@pytest.mark.parametrize("field", ["model", "schedule", "dtype", "device"])
 def test_answers_of_anything_else_are_not_found(tmp_path: Path, field: str) -> None:
     store = AnswerStore(tmp_path / "answers.db")
-    store.put(KEY, 0, answers(4))
+    store.put(KEY, names(4), answers(4))
 
-    assert store.get(replace(KEY, **{field: "other"}), 0, 4) is None
+    assert store.get(replace(KEY, **{field: "other"}), names(4)) is None
 
 
 def test_answers_to_fewer_images_are_not_taken_for_all(tmp_path: Path) -> None:
     store = AnswerStore(tmp_path / "answers.db")
-    store.put(KEY, 0, answers(4))
+    store.put(KEY, names(4), answers(4))
 
-    assert store.get(KEY, 0, 5) is None
+    assert store.get(KEY, names(5)) is None
+
+
+def test_other_splits_of_the_same_images_find_their_answers(tmp_path: Path) -> None:
+    store, whole = AnswerStore(tmp_path / "answers.db"), answers(32)
+    store.put(KEY, names(32), whole)
+
+    found = store.get(KEY, ["image 30", "image 2", "image 30"])
+
+    assert found is not None
+    assert found.answers.tolist() == whole.answers[[30, 2, 30]].tolist()
+
+
+def test_what_is_forgotten_is_asked_again_and_nothing_else_is(tmp_path: Path) -> None:
+    store, other = AnswerStore(tmp_path / "answers.db"), replace(KEY, schedule="sha256:other")
+    for key in (KEY, other):
+        store.put(key, names(4), answers(4))
+
+    store.forget(KEY)
+
+    assert store.get(KEY, names(4)) is None
+    assert store.get(other, names(4)) is not None
 
 
 def test_a_store_without_a_place_keeps_nothing() -> None:
     store = AnswerStore(None)
-    store.put(KEY, 0, answers(4))
+    store.put(KEY, names(4), answers(4))
 
-    assert store.get(KEY, 0, 4) is None
+    assert store.get(KEY, names(4)) is None
     assert not store.keeps
 
 
@@ -62,13 +87,13 @@ def test_of_a_store_that_has_grown_large_the_older_half_is_forgotten(
 ) -> None:
     path = tmp_path / "answers.db"
     for first in range(0, 320, 32):
-        AnswerStore(path).put(KEY, first, answers(32, seed=first))
+        AnswerStore(path).put(KEY, names(32, first), answers(32, seed=first))
     large = path.stat().st_size
     monkeypatch.setattr("tokensearch.evaluate.store.MOST_BYTES", large - 1)
 
     store = AnswerStore(path)
 
-    kept = [store.get(KEY, first, 32) is not None for first in range(0, 320, 32)]
+    kept = [store.get(KEY, names(32, first)) is not None for first in range(0, 320, 32)]
     assert kept == [False] * 5 + [True] * 5
     assert path.stat().st_size < large
 
@@ -78,20 +103,20 @@ def test_a_damaged_store_is_as_good_as_none(tmp_path: Path) -> None:
     path.write_bytes(b"no database at all" * 100)
 
     store = AnswerStore(path)
-    store.put(KEY, 0, answers(4))
+    store.put(KEY, names(4), answers(4))
 
-    assert store.get(KEY, 0, 4) is None
+    assert store.get(KEY, names(4)) is None
     assert path.read_bytes() == b"no database at all" * 100
 
 
 def test_a_store_that_goes_away_is_no_reason_to_fail(tmp_path: Path) -> None:
     store = AnswerStore(tmp_path / "answers.db")
     with sqlite3.connect(tmp_path / "answers.db") as base:
-        base.execute("DROP TABLE answers")
+        base.execute("DROP TABLE answered")
 
-    store.put(KEY, 0, answers(4))
+    store.put(KEY, names(4), answers(4))
 
-    assert store.get(KEY, 0, 4) is None
+    assert store.get(KEY, names(4)) is None
 
 
 def test_the_place_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from tokensearch.report.markdown import write_report
 from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe
 from tokensearch.search import outcome
+from tokensearch.search import rivals as module
+from tokensearch.search.answering import PROBES
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.rivals import (
     Contender,
@@ -153,14 +155,17 @@ def test_a_rival_with_the_same_weights_answers_as_the_unreduced_model() -> None:
 def test_answers_of_rivals_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = AnswerStore(tmp_path / "answers.db")
     before = found(evaluator(store=store), smaller=itself())
-    passes: list[int] = []
-    monkeypatch.setattr(
-        "tokensearch.search.rivals._logits", lambda *_: passes.append(1)
-    )  # would fail if it were asked
+    asked, logits = [], module._logits
+
+    def counted(one: Contender, *how: Any) -> torch.Tensor:
+        asked.append(len(how[-1]))
+        return logits(one, *how)
+
+    monkeypatch.setattr(module, "_logits", counted)
 
     after = found(evaluator(store=store), smaller=itself())
 
-    assert passes == []
+    assert asked == [PROBES, PROBES]
     assert [one.accuracy for one in after] == [one.accuracy for one in before]
 
 

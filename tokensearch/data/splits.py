@@ -1,6 +1,7 @@
 """Three disjoint sets of images, one per purpose, whatever they come from."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import astuple, dataclass
 from typing import Literal, Protocol, get_args
 
@@ -86,6 +87,32 @@ class Split:
         """Return images `first` to `stop`, left out, and their labels, as `batches` does."""
         items = [self.dataset[i] for i in range(first, stop)]
         return torch.stack([image for image, _ in items]), torch.tensor([y for _, y in items])
+
+
+def contents(split: Split, on_image: Callable[[int], None] | None = None) -> tuple[str, ...]:
+    """Name every image of a split by all that a model is given of it, bit by bit, and its label.
+
+    Every image is read. How it was decoded and prepared is in what comes out; where it lies and
+    what it is called are not, so that the same image has one name in every split.
+
+    Args:
+        split: What to read.
+        on_image: Called with the number of images read so far.
+
+    Raises:
+        DataError: An image cannot be read.
+    """
+    found = []
+    for place in range(len(split)):
+        image, label = split.dataset[place]
+        name = hashlib.blake2b(
+            f"{image.dtype} {tuple(image.shape)} {label}".encode(), digest_size=16
+        )
+        name.update(image.contiguous().numpy().data)
+        found.append(name.hexdigest())
+        if on_image is not None:
+            on_image(place + 1)
+    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,13 @@
-"""Answers that are kept between runs: accuracy belongs to weights, schedule and images alone.
+"""Answers that are kept between runs: accuracy belongs to model, schedule and images alone.
 
-One SQLite file per user. What cannot be read or written is asked of the model again: a cache is
-never a reason to fail.
+Kept image by image, so that other splits of the same images find them. One SQLite file per user.
+What cannot be read or written is asked of the model again: a cache is never a reason to fail.
 """
 
 import hashlib
 import os
 import sqlite3
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -14,37 +15,38 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from tokensearch.data.splits import Split
 from tokensearch.evaluate.answers import Answers
 
 # Raised whenever the same key may stand for other answers, after a change of an operator for one.
-VERSION = 1
+VERSION = 2
 _ROW = np.dtype(
     [(item.name, np.float64 if item.name in {"kl", "ce"} else np.int64) for item in fields(Answers)]
 )
-PROBES = 8  # images, evenly spread, the first and the last among them
 _WAIT_S = 5.0  # for another process that writes
-MOST_BYTES = 2**28  # some hundred thousand blocks of images, then the older half goes
+MOST_BYTES = 2**28  # some two million answers, then the older half goes
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What answers depend on."""
+    """What answers depend on, but for the images."""
 
-    weights: str  # digest, and the class that holds them
+    model: str  # digest of its identity
     schedule: str  # hash
-    images: str  # fingerprint of the split
     dtype: str
+    device: str  # "cpu", "cuda"
 
     @property
-    def text(self) -> str:
-        """One line, for the table."""
-        parts = (str(VERSION), torch.__version__, self.weights, self.schedule, self.images)
-        return "/".join((*parts, self.dtype))
+    def digest(self) -> bytes:
+        """All of it, for the table."""
+        parts = (str(VERSION), self.model, self.schedule, self.dtype, self.device)
+        return hashlib.sha256("/".join(parts).encode()).digest()[:16]
 
 
 class AnswerStore:
-    """Answers by key and number of their first image; `AnswerStore(None)` keeps nothing."""
+    """Answers by key and image; `AnswerStore(None)` keeps nothing.
+
+    Images are named by what a model is given of them (`data.splits.contents`).
+    """
 
     def __init__(self, path: Path | None) -> None:
         self._path = path if path is None or _ready(path) else None
@@ -54,50 +56,50 @@ class AnswerStore:
         """Whether anything that is written can be read again."""
         return self._path is not None
 
-    def get(self, key: Key, first: int, count: int) -> Answers | None:
-        """Return the answers to `count` images from number `first` on, if they are known."""
+    def get(self, key: Key, images: Sequence[str]) -> Answers | None:
+        """Return the answers to `images`, in order, if all are known."""
         if self._path is None:
             return None
+        ask = f"SELECT image, answer FROM answered WHERE key = ? AND image IN ({_marks(images)})"
         try:
             with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as base:
-                row = base.execute(
-                    "SELECT answers FROM answers WHERE key = ? AND first = ?", (key.text, first)
-                ).fetchone()
+                rows = dict(base.execute(ask, (key.digest, *images)).fetchall())
         except sqlite3.Error:
             return None
-        if row is None or len(row[0]) != count * _ROW.itemsize:
+        found = [rows.get(image, b"") for image in images]
+        if any(len(row) != _ROW.itemsize for row in found):
             return None
-        table = np.frombuffer(row[0], dtype=_ROW)
+        table = np.frombuffer(b"".join(found), dtype=_ROW)
         return Answers(*(torch.from_numpy(table[name].copy()) for name in _names()))
 
-    def put(self, key: Key, first: int, answers: Answers) -> None:
-        """Keep answers to the images from number `first` on."""
+    def put(self, key: Key, images: Sequence[str], answers: Answers) -> None:
+        """Keep the answers to `images`."""
         if self._path is None:
             return
         table = np.zeros(len(answers), dtype=_ROW)
         for name in _names():
             table[name] = getattr(answers, name).numpy()
+        rows = [
+            (key.digest, image, row.tobytes()) for image, row in zip(images, table, strict=True)
+        ]
+        self._write("INSERT OR REPLACE INTO answered VALUES (?, ?, ?)", rows)
+
+    def forget(self, key: Key) -> None:
+        """Forget all answers under a key."""
+        self._write("DELETE FROM answered WHERE key = ?", [(key.digest,)])
+
+    def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        if self._path is None:
+            return
         try:
             with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as base, base:
-                base.execute(
-                    "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
-                    (key.text, first, table.tobytes()),
-                )
+                base.executemany(statement, rows)
         except sqlite3.Error:
             return
 
 
-def fingerprint(split: Split) -> str:
-    """Name the images of a split by what a model is given: some of them, bit by bit.
-
-    A split's own digest does not say how its images are prepared, in which order they come, or
-    whether files were replaced by others of equal size.
-    """
-    found = hashlib.sha256(f"{split.digest} {len(split)}".encode())
-    for place in sorted({round(share * (len(split) - 1) / PROBES) for share in range(PROBES + 1)}):
-        image, label = split.part(place, place + 1)
-        found.update(image.contiguous().numpy().tobytes() + str(label.tolist()).encode())
-    return "sha256:" + found.hexdigest()
+def _marks(images: Sequence[str]) -> str:
+    return ", ".join("?" * len(images))
 
 
 def usual_store() -> Path:
@@ -116,9 +118,10 @@ def _ready(path: Path) -> bool:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=_WAIT_S)) as base, base:
+            base.execute("DROP TABLE IF EXISTS answers")  # of version 1
             base.execute(
-                "CREATE TABLE IF NOT EXISTS answers "
-                "(key TEXT, first INTEGER, answers BLOB, PRIMARY KEY (key, first))"
+                "CREATE TABLE IF NOT EXISTS answered "
+                "(key BLOB, image TEXT, answer BLOB, PRIMARY KEY (key, image))"
             )
         if path.stat().st_size > MOST_BYTES:
             _forget_older_half(path)
@@ -131,6 +134,7 @@ def _forget_older_half(path: Path) -> None:
     """Rows are numbered as they are written."""
     with closing(sqlite3.connect(path, timeout=_WAIT_S, isolation_level=None)) as base:
         base.execute(
-            "DELETE FROM answers WHERE rowid <= (SELECT (min(rowid) + max(rowid)) / 2 FROM answers)"
+            "DELETE FROM answered "
+            "WHERE rowid <= (SELECT (min(rowid) + max(rowid)) / 2 FROM answered)"
         )
         base.execute("VACUUM")

@@ -1,23 +1,32 @@
 """What policies make of images: asked of the model once, then remembered, in pieces of a pass."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from torch import Tensor
 
-from tokensearch.data.splits import Purpose, Split, Splits
+from tokensearch.data.splits import PURPOSES, Purpose, Splits, contents
+from tokensearch.errors import TokensearchWarning
 from tokensearch.evaluate import Answers, Predictions, held_against, joined, predicted
-from tokensearch.evaluate.store import AnswerStore, Key, fingerprint
+from tokensearch.evaluate.store import AnswerStore, Key
 from tokensearch.policy import Policy
 
 # Images per pass when only answers count. Larger passes were no faster per image on two CPU cores.
 BLOCK = 32
+# Images of a block that is remembered about which the model is asked again, once for every policy.
+PROBES = 4
+# How far what is remembered may be off, in nats: other images in the batch, another kernel.
+ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
+STALE = (
+    "remembered answers were not those of the model, and are forgotten; everything is asked again"
+)
 
 OnBatch = Callable[[int, int], None]  # called with images done, images in all
-# Logits of a policy for a block of images, which are loaded only if they are needed.
-Logits = Callable[[Policy, Purpose, int, Callable[[], Tensor]], Tensor]
-Ask = Callable[[Purpose, int], Answers]  # about one block of images
+# Logits of a policy for a stretch of the images of a split, loaded only if they are needed.
+Logits = Callable[[Policy, Purpose, range, Callable[[], Tensor]], Tensor]
+Ask = Callable[[Purpose, range], Predictions]  # about a stretch of images
 
 
 @dataclass
@@ -26,14 +35,38 @@ class Answering:
 
     splits: Splits
     unreduced: Policy
-    weights: str  # digest
+    model: str  # digest of its identity
     dtype: str
+    device: str  # "cpu", "cuda"
     logits: Logits
     store: AnswerStore
-    images_run: int = 0  # through the model under a policy: 0 where all was remembered
-    _whole: dict[tuple[Purpose, int], Predictions] = field(default_factory=dict)
-    _images: dict[Purpose, str] = field(default_factory=dict)  # what they are called in the store
+    images_run: int = 0  # through the model under a policy, but for probes; 0: all was remembered
+    _whole: dict[tuple[Purpose, range], Predictions] = field(default_factory=dict)
+    _contents: dict[Purpose, tuple[str, ...]] = field(default_factory=dict)
     _known: dict[tuple[str, Purpose, int], Answers] = field(default_factory=dict)
+    _probed: set[str] = field(default_factory=set)  # schedules whose stored answers were tried
+
+    def read(self, on_batch: OnBatch | None = None) -> None:
+        """Read every image once, so that one that cannot be read is found before the search.
+
+        Raises:
+            DataError: There is one.
+        """
+        total = sum(len(self.splits.of(purpose)) for purpose in PURPOSES)
+        done = 0
+        for purpose in PURPOSES:
+            if on_batch is None:
+                self.contents(purpose)
+            elif purpose not in self._contents:
+                told = partial(_tell, on_batch, done, total)
+                self._contents[purpose] = contents(self.splits.of(purpose), told)
+            done += len(self.splits.of(purpose))
+
+    def contents(self, purpose: Purpose) -> tuple[str, ...]:
+        """The images of a split by name (`data.splits.contents`)."""
+        if purpose not in self._contents:
+            self._contents[purpose] = contents(self.splits.of(purpose))
+        return self._contents[purpose]
 
     def blocks(self, purpose: Purpose) -> int:
         """How many blocks a split has."""
@@ -48,8 +81,7 @@ class Answering:
         """Answers to one block of images."""
         place = policy.schedule_hash, purpose, number
         if place not in self._known:
-            ask = partial(self._run, policy)
-            self._known[place] = self._stored(policy.schedule_hash, purpose, number, ask)
+            self._known[place] = self._answered(policy, purpose, number)
         return self._known[place]
 
     def answers(
@@ -73,74 +105,129 @@ class Answering:
     def of_another(self, key: str, purpose: Purpose, logits: Callable[[Tensor], Tensor]) -> Answers:
         """Answers of a model that follows no policy, held against the un-reduced model's.
 
-        key     says which model it is; remembered under the un-reduced model's weights as well
-        logits  of a block of images, which it gets as the un-reduced model takes them
+        key     says which model it is; remembered under the un-reduced model's identity as well
+        logits  of images, which it gets as the un-reduced model takes them
         """
-        return joined(
-            [
-                self._stored(f"rival:{key}", purpose, number, partial(self._ask, logits))
-                for number in range(self.blocks(purpose))
-            ]
-        )
+        ask, parts = partial(self._ask_another, logits), []
+        for number in range(self.blocks(purpose)):
+            found = self._kept(f"rival:{key}", purpose, number, ask)
+            if found is None:
+                found = self._fresh(ask, purpose, number)
+                self._keep(f"rival:{key}", purpose, number, found)
+            parts.append(found)
+        return joined(parts)
 
     def remembered(self, policy: Policy, purpose: Purpose, images: int) -> Answers | None:
         """Answers to the first `images`, if the model need not be asked."""
-        blocks = range(-(-images // BLOCK))
-        found = [self._at_hand(policy.schedule_hash, purpose, number) for number in blocks]
-        known = [one for one in found if one is not None]
-        return joined(known).first(images) if len(known) == len(found) else None
+        found: list[Answers] = []
+        for number in range(-(-images // BLOCK)):
+            one = self._known.get((policy.schedule_hash, purpose, number))
+            if one is None:
+                ask = partial(self._ask, policy)
+                one = self._kept(policy.schedule_hash, purpose, number, ask)
+            if one is None:
+                return None
+            found.append(one)
+        return joined(found).first(images)
 
-    def _stored(self, schedule: str, purpose: Purpose, number: int, ask: Ask) -> Answers:
-        found = self._kept(schedule, purpose, number)
+    def _answered(self, policy: Policy, purpose: Purpose, number: int) -> Answers:
+        """Answers to one block: those of an earlier process, or the model's own."""
+        schedule, ask = policy.schedule_hash, partial(self._ask, policy)
+        found = self._kept(schedule, purpose, number, ask)
         if found is None:
-            found = ask(purpose, number)
-            first, _ = _bounds(self.splits.of(purpose), number)
-            self.store.put(self._key(schedule, purpose), first, found)
+            found = self._fresh(ask, purpose, number)
+            self.images_run += len(found) if policy.reduces else 0
+            self._keep(schedule, purpose, number, found)
         return found
 
-    def _at_hand(self, schedule: str, purpose: Purpose, number: int) -> Answers | None:
-        known = self._known.get((schedule, purpose, number))
-        return self._kept(schedule, purpose, number) if known is None else known
-
-    def _kept(self, schedule: str, purpose: Purpose, number: int) -> Answers | None:
-        """Answers of an earlier process."""
+    def _kept(self, schedule: str, purpose: Purpose, number: int, ask: Ask) -> Answers | None:
+        """Answers of an earlier process, tried on a few images when first used."""
         if not self.store.keeps:
             return None
-        first, stop = _bounds(self.splits.of(purpose), number)
-        return self.store.get(self._key(schedule, purpose), first, stop - first)
+        key = self._key(schedule)
+        found = self.store.get(key, self._names(purpose, number))
+        if found is None or schedule in self._probed:
+            return found
+        if self._holds(found.first(PROBES), ask, purpose, number * BLOCK):
+            self._probed.add(schedule)
+            return found
+        self.store.forget(key)
+        warnings.warn(STALE, TokensearchWarning, stacklevel=2)
+        return None
 
-    def _key(self, schedule: str, purpose: Purpose) -> Key:
-        if purpose not in self._images:
-            self._images[purpose] = fingerprint(self.splits.of(purpose))
-        return Key(self.weights, schedule, self._images[purpose], self.dtype)
+    def _holds(self, stored: Answers, ask: Ask, purpose: Purpose, first: int) -> bool:
+        """Whether a fresh pass answers the same, but for rounding."""
+        images, off = range(first, first + len(stored)), ROUNDING[self.dtype]
+        predictions, whole = ask(purpose, images), self._unreduced(purpose, images)
+        return all(
+            (
+                _close(stored, held_against(predictions, whole), off),
+                _may_answer(predictions, stored.answers, off),
+                _may_answer(whole, stored.baseline, off),
+            )
+        )
 
-    def _ask(self, logits: Callable[[Tensor], Tensor], purpose: Purpose, number: int) -> Answers:
+    def _keep(self, schedule: str, purpose: Purpose, number: int, found: Answers) -> None:
+        if self.store.keeps:
+            self._probed.add(schedule)  # under this key there is now what the model itself said
+            self.store.put(self._key(schedule), self._names(purpose, number), found)
+
+    def _names(self, purpose: Purpose, number: int) -> Sequence[str]:
+        images = self._images(purpose, number)
+        return self.contents(purpose)[images.start : images.stop]
+
+    def _images(self, purpose: Purpose, number: int) -> range:
+        count = len(self.splits.of(purpose))
+        return range(count)[number * BLOCK : (number + 1) * BLOCK]
+
+    def _key(self, schedule: str) -> Key:
+        return Key(self.model, schedule, self.dtype, self.device)
+
+    def _fresh(self, ask: Ask, purpose: Purpose, number: int) -> Answers:
+        images = self._images(purpose, number)
+        return held_against(ask(purpose, images), self._unreduced(purpose, images))
+
+    def _ask_another(
+        self, logits: Callable[[Tensor], Tensor], purpose: Purpose, images: range
+    ) -> Predictions:
         split = self.splits.of(purpose)
-        first, stop = _bounds(split, number)
-        images, labels = split.part(first, stop)
-        found = predicted(logits(images), labels, split, first=first)
-        return held_against(found, self._unreduced(purpose, number))
+        loaded, labels = split.part(images.start, images.stop)
+        return predicted(logits(loaded), labels, split, first=images.start)
 
-    def _run(self, policy: Policy, purpose: Purpose, number: int) -> Answers:
-        whole = self._unreduced(purpose, number)
+    def _ask(self, policy: Policy, purpose: Purpose, images: range) -> Predictions:
+        whole = self._unreduced(purpose, images)
         if not policy.reduces:
-            return held_against(whole, whole)
+            return whole
         split = self.splits.of(purpose)
-        first, stop = _bounds(split, number)
-        logits = self.logits(policy, purpose, number, lambda: split.part(first, stop)[0])
-        self.images_run += stop - first
-        return held_against(predicted(logits, whole.labels, split, first=first), whole)
+        load = partial(split.part, images.start, images.stop)
+        logits = self.logits(policy, purpose, images, lambda: load()[0])
+        return predicted(logits, whole.labels, split, first=images.start)
 
-    def _unreduced(self, purpose: Purpose, number: int) -> Predictions:
+    def _unreduced(self, purpose: Purpose, images: range) -> Predictions:
         """Predictions of the un-reduced model, which every divergence is from."""
-        if (purpose, number) not in self._whole:
+        if (purpose, images) not in self._whole:
             split = self.splits.of(purpose)
-            first, stop = _bounds(split, number)
-            images, labels = split.part(first, stop)
-            logits = self.logits(self.unreduced, purpose, number, lambda: images)
-            self._whole[purpose, number] = predicted(logits, labels, split, first=first)
-        return self._whole[purpose, number]
+            loaded, labels = split.part(images.start, images.stop)
+            logits = self.logits(self.unreduced, purpose, images, lambda: loaded)
+            found = predicted(logits, labels, split, first=images.start)
+            self._whole[purpose, images] = found
+        return self._whole[purpose, images]
 
 
-def _bounds(split: Split, number: int) -> tuple[int, int]:
-    return number * BLOCK, min((number + 1) * BLOCK, len(split))
+def _tell(on_batch: OnBatch, before: int, total: int, read: int) -> None:
+    on_batch(before + read, total)
+
+
+def _close(stored: Answers, fresh: Answers, off: float) -> bool:
+    """Whether divergences and cross-entropies agree, to `off` nats or that share of them."""
+    pairs = (stored.kl, fresh.kl), (stored.ce, fresh.ce)
+    return all(bool(((a - b).abs() <= off * (1 + b)).all()) for a, b in pairs)
+
+
+def _may_answer(predictions: Predictions, answers: Tensor, off: float) -> bool:
+    """Whether each answer is the most probable, or as good as that."""
+    log_probs = predictions.log_probs
+    if len(answers) and int(answers.max()) >= log_probs.shape[1]:
+        return False
+    given = log_probs.gather(1, answers[:, None]).squeeze(1)
+    return bool((given >= log_probs.amax(dim=1) - off).all())

@@ -11,6 +11,7 @@ from tokensearch import runtime
 from tokensearch.data.splits import Purpose, Splits
 from tokensearch.errors import ModelError
 from tokensearch.evaluate import Answers, accuracy, paired
+from tokensearch.evaluate.identity import ModelIdentity, model_identity
 from tokensearch.evaluate.reuse import Reuse
 from tokensearch.evaluate.store import AnswerStore
 from tokensearch.measure import Budget, Effort
@@ -19,7 +20,7 @@ from tokensearch.profiles import Profile
 from tokensearch.profiling import SPLIT, Plan, profile
 from tokensearch.records import Accuracy, Cell, Comparison, Paired
 from tokensearch.run_folder import RunFolder
-from tokensearch.search.answering import BLOCK, Answering, OnBatch
+from tokensearch.search.answering import Answering, OnBatch
 from tokensearch.search.resumed import Batch, logits
 from tokensearch.search.timing import Timing
 
@@ -54,13 +55,19 @@ class Evaluator:
         return Timing(self.model, self.images, self.cell, self.seed)
 
     @cached_property
+    def identity(self) -> ModelIdentity:
+        """Which model it is."""
+        return model_identity(self.model)
+
+    @cached_property
     def answering(self) -> Answering:
         """What policies make of the images, remembered."""
         return Answering(
             self.splits,
             Policy(runtime.describe(self.model)),
-            f"{type(self.model).__name__}:{runtime.weights_digest(self.model)}",
+            self.identity.digest,
             self.cell.dtype,
+            self.cell.device,
             self._logits,
             self.store,
         )
@@ -112,18 +119,20 @@ class Evaluator:
 
     @torch.inference_mode()
     def _logits(
-        self, policy: Policy, purpose: Purpose, number: int, load: Callable[[], Tensor]
+        self,
+        policy: Policy,
+        purpose: Purpose,
+        images: range,
+        load: Callable[[], Tensor],
     ) -> Tensor:
-        """Logits for one block of images, from the deepest block that an earlier pass shares.
+        """Logits for a stretch of images, from the deepest block that an earlier pass shares.
 
         Only while searching: finalists are few, and have no steps in common to speak of.
         """
-        split = self.splits.of(purpose)
-        first = number * BLOCK
         batch = Batch(
-            split.digest,
-            first,
-            min(BLOCK, len(split) - first),
+            self.splits.of(purpose).digest,
+            images.start,
+            len(images),
             (3, *self.images.shape[-2:]),
             lambda: load().to(self.cell.device, self._dtype),
         )

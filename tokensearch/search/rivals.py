@@ -19,6 +19,7 @@ from tokensearch import runtime
 from tokensearch.data.pixels import Preprocessing
 from tokensearch.errors import MeasurementError, ModelError
 from tokensearch.evaluate import Answers, against
+from tokensearch.evaluate.identity import model_identity
 from tokensearch.policy import ModelSpec, Policy, block_macs
 from tokensearch.records import Accuracy, Comparison, Paired, to_json
 from tokensearch.search.evaluator import Evaluator
@@ -40,7 +41,7 @@ class Contender:
     kind: Kind
     module: nn.Module  # on the device of the cell, in its dtype, in eval mode
     pixels: int  # side of the images it takes
-    key: str  # which it is, beside the un-reduced model's weights, for answers that are kept
+    key: str  # which it is, beside the un-reduced model, for answers that are kept
     prepare: Callable[[Tensor], Tensor]  # from images as the un-reduced model takes them, float32
 
     def to_json(self) -> dict[str, str]:
@@ -146,7 +147,7 @@ def smaller_model(
     own    how this model wants them
     """
     prepare = partial(_as_own, given=given, own=own)
-    key = f"{runtime.weights_digest(module)}:{own.size_px}px:{given.mean}{given.std}"
+    key = f"{model_identity(module).digest}:{own.size_px}px:{given.mean}{given.std}"
     key += f":{own.mean}{own.std}"
     return Contender(name, "model", module, own.size_px, key, prepare)
 
