@@ -8,12 +8,14 @@
     policy.json    the answer
     profiles/      where the time goes, as records and as a TensorBoard folder
     report.md      all of it in words
+    earlier-N/     all of this of a run that `--fresh` set aside
 
 Files appear whole or not at all; `trials.jsonl` grows by whole lines, and a torn last line (the
 power went) is cut off. A link among these names is refused: what it leads to is not the run's. So
 is a second name (hard link) of a file that is changed in place.
 """
 
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from tokensearch.errors import RunError
-from tokensearch.files import make_folder, no_follow, refuse_link, write_whole, writing
+from tokensearch.files import make_folder, no_follow, refuse_link, sync_folder, write_whole, writing
 from tokensearch.policy.file import to_text
 from tokensearch.redaction import redact
 
@@ -46,6 +48,7 @@ FILES = (
 FOLDERS = ("policies", "profiles")
 # What a process may have left that was stopped before it wrote run.json; folders while empty.
 FIRST_FILES = (".lock", ".probe", ".run.json.*.part")
+EARLIER = "earlier-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +209,28 @@ class RunFolder:
                 file.write(bytes(4096))
             probe.unlink()
 
+    def set_aside(self) -> Path | None:
+        """Move what an earlier run left to a new folder within, and return that; None without one.
+
+        By names of ours alone, whole folders as they are; nothing is deleted. `run.json` goes last:
+        stopped before that, the folder still says whose it is.
+        """
+        kept = {".lock", ".probe", "run.json"}
+        names = [name for name in (*FOLDERS, *FILES) if name not in kept]
+        if not self.run.exists():
+            return None
+        numbers = (self.path / f"{EARLIER}{number}" for number in itertools.count(1))
+        aside = next(path for path in numbers if not os.path.lexists(path))
+        with writing(aside):
+            aside.mkdir()
+            for name in (*names, "run.json"):
+                if (self.path / name).exists():
+                    (self.path / name).rename(aside / name)
+            for name in FOLDERS:
+                make_folder(self.path / name)
+            sync_folder(self.path)
+        return aside
+
     def append_trial(self, trial: Mapping[str, Any]) -> None:
         """Add one finished trial; it is on the disk when this returns."""
         line = json.dumps(trial, allow_nan=False) + "\n"
@@ -237,4 +262,6 @@ def _may_be_begun(path: Path) -> bool:
     """Whether a run leaves this before it writes run.json."""
     if path.name in FOLDERS:
         return path.is_dir() and not any(path.iterdir())
+    if path.name.startswith(EARLIER):
+        return path.is_dir() and not path.is_symlink()
     return any(path.match(name) for name in FIRST_FILES)

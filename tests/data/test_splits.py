@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tokensearch.data.fair import LEAST_IMAGES, chosen, shrunk
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
-from tokensearch.data.splits import PURPOSES, Sizes, Split
+from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split
 from tokensearch.errors import DataError
 
 CONFIG: dict[str, Any] = {
@@ -185,6 +185,29 @@ def test_balanced_classes_stay_balanced_even_in_a_prefix() -> None:
         for length in range(3, len(part) + 1, 3):
             counts = [sum(labels[i] == label for i in part[:length]) for label in range(3)]
             assert counts == [length // 3] * 3
+
+
+def places(names: list[str], labels: list[int]) -> dict[str, Purpose]:
+    """The split that each image goes to."""
+    parts = chosen(labels, Sizes(60, 60, 120), seed=0, names=names)
+    return {names[index]: purpose for purpose in PURPOSES for index in parts[purpose]}
+
+
+def test_an_image_that_goes_leaves_the_others_where_they_are_but_at_the_ends_of_splits() -> None:
+    names = [f"class{number % 5}/{number}.jpg" for number in range(400)]
+    labels = [number % 5 for number in range(400)]
+    before = places(names, labels)
+
+    for gone in range(0, 400, 37):
+        after = places(names[:gone] + names[gone + 1 :], labels[:gone] + labels[gone + 1 :])
+        others = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+        assert len(others - {names[gone]}) <= 3 * 2  # of its class and another, at three ends
+
+
+def test_the_order_in_which_images_are_listed_does_not_matter() -> None:
+    names, labels = [f"{number}.jpg" for number in range(400)], [n % 3 for n in range(400)]
+
+    assert places(names, labels) == places(names[::-1], labels[::-1])
 
 
 def test_a_seed_decides_the_choice() -> None:

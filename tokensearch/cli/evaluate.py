@@ -36,6 +36,7 @@ def evaluate(
     chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)
     evaluator = Evaluator(subject.model, subject.splits, subject.cell, wanted.seed)
+    evaluator.check_steady(subject.name)
     with listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the un-reduced model")
         scored = evaluator.score(chosen, "report", on_batch=telling(watcher))

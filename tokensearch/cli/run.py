@@ -79,6 +79,7 @@ def run(
             searching.cache_gb,
             neighbours,
             rival,
+            searching.fresh,
         )
         document = session.run()
     hand_out(folder, document, as_json=as_json)

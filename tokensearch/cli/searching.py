@@ -68,6 +68,15 @@ class Searching:
         ),
     ] = True
 
+    fresh: Annotated[
+        bool,
+        Option(
+            "--fresh",
+            help="move what an earlier run left in the run folder to earlier-1, earlier-2 ... "
+            "within, and begin anew",
+        ),
+    ] = False
+
     def limits(self) -> "Limits":
         """When the search ends; BadParameter for minutes or memory that are no number."""
         from tokensearch.search import Limits

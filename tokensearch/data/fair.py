@@ -1,5 +1,6 @@
 """Who goes where: a fair, seeded, disjoint choice of images for three splits."""
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,18 +39,24 @@ def shrunk(sizes: Sizes, found: int, *, where: str) -> Sizes:
     )
 
 
-def chosen(labels: Sequence[int], sizes: Sizes, *, seed: int) -> dict[Purpose, list[int]]:
+def chosen(
+    labels: Sequence[int], sizes: Sizes, *, seed: int, names: Sequence[str] | None = None
+) -> dict[Purpose, list[int]]:
     """Return which images, by index, each split gets: disjoint, stratified by label.
 
     The images of a class are shuffled and spread evenly over one line of all images. Every stretch
     of that line holds each class by about its share, give or take an image; so do its prefixes.
+    Names and seed decide the order, so that an image that changes keeps its place; one that goes
+    has the next of its class move up, which at the end of a split is one from the next split.
 
     Args:
         labels: One per image.
         sizes: Images per split, at most as many as there are labels.
         seed: Equal seeds give equal choices.
+        names: One per image, all different; their numbers if there are none.
     """
-    line = _spread(np.asarray(labels, dtype=np.int64), np.random.default_rng(seed))
+    draws = [_draw(seed, f"image {n}") for n in names or map(str, range(len(labels)))]
+    line = _spread(np.asarray(labels, dtype=np.int64), np.array(draws), seed)
     found: dict[Purpose, list[int]] = {}
     start = 0
     for purpose in PURPOSES:
@@ -58,11 +65,16 @@ def chosen(labels: Sequence[int], sizes: Sizes, *, seed: int) -> dict[Purpose, l
     return found
 
 
-def _spread(labels: NDArray[np.int64], draws: np.random.Generator) -> list[int]:
+def _draw(seed: int, name: str) -> float:
+    """A number from 0 to 1 that is always the same for a seed and a name."""
+    bits = hashlib.blake2b(f"{seed} {name}".encode(), digest_size=8).digest()
+    return int.from_bytes(bits) / 2**64
+
+
+def _spread(labels: NDArray[np.int64], draws: NDArray[np.float64], seed: int) -> list[int]:
     place = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
-        # Ranks of uniform draws: Generator.permutation may change between versions (NEP 19).
-        rank = draws.random(len(members)).argsort().argsort()
-        place[members] = (rank + draws.random()) / len(members)
+        rank = draws[members].argsort(kind="stable").argsort(kind="stable")
+        place[members] = (rank + _draw(seed, f"class {label}")) / len(members)
     return [int(i) for i in place.argsort(kind="stable")]

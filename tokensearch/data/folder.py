@@ -34,7 +34,7 @@ def folder_splits(
         directory: The folder.
         data_config: timm's data config of the model.
         sizes: Images per split.
-        seed: Equal seeds give equal splits of an unchanged folder.
+        seed: With the names of the images it decides who goes where (see `fair.chosen`).
         class_map: timm's class map, a text file with one folder name per line, for a folder that
             holds a part of the model's classes.
 
@@ -44,7 +44,8 @@ def folder_splits(
     root, samples = _scan(directory, class_map)
     sizes = shrunk(sizes, len(samples), where=f"folder {directory}")
     preprocessing = Preprocessing.of(data_config)
-    parts = chosen([label for _, label in samples], sizes, seed=seed)
+    names = [path.relative_to(root).as_posix() for path, _ in samples]
+    parts = chosen([label for _, label in samples], sizes, seed=seed, names=names)
     splits = {p: _split(p, [samples[i] for i in parts[p]], root, preprocessing) for p in PURPOSES}
     return Splits(f"folder {directory.name}", **splits)
 

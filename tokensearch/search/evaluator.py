@@ -13,6 +13,7 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluate import Answers, accuracy, paired
 from tokensearch.evaluate.identity import ModelIdentity, model_identity
 from tokensearch.evaluate.reuse import Reuse
+from tokensearch.evaluate.steady import check_steady
 from tokensearch.evaluate.store import AnswerStore
 from tokensearch.measure import Budget, Effort
 from tokensearch.policy import Policy
@@ -28,6 +29,7 @@ from tokensearch.search.timing import Timing
 PROFILING = Plan(Effort(warmup=2, least=12, most=100, seconds=6.0))
 
 GIGA = 10**9
+STEADY = 8  # images by which a model is seen to answer the same twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,12 @@ class Evaluator:
             self._logits,
             self.store,
         )
+
+    def check_steady(self, name: str) -> None:
+        """Refuse a model that does not answer the same twice: ModelError."""
+        split = self.splits.search
+        images, _ = split.part(0, min(STEADY, len(split)))
+        check_steady(self.model, images.to(self.cell.device, self._dtype), name=name)
 
     def score(
         self,

@@ -22,7 +22,7 @@ from tokensearch.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
 from tokensearch.search.cautions import launching
-from tokensearch.search.earlier import alone, check_same, read_trials
+from tokensearch.search.earlier import alone, check_same, named, read_trials
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.finalists import limit_of
 from tokensearch.search.forecasting import SWEEP_SECONDS, forecast_for
@@ -65,6 +65,7 @@ class Session:
     cache_gb: float = 1.0  # of activations that policies share
     neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
     smaller: Contender | None = None  # a model to compare the answer with
+    fresh: bool = False  # what an earlier run left in the folder is set aside
 
     def run(self) -> Mapping[str, Any]:
         """Search until the limits, and return what run.json then holds.
@@ -73,13 +74,18 @@ class Session:
 
         Raises:
             RunError: The folder cannot be written, or holds another run.
+        DataError: An image cannot be read.
+        ModelError: The model does not answer the same twice.
         """
         began = time.monotonic()
-        document = self._document()
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
         evaluator = self.evaluator()
         _ = evaluator.images  # made now: a batch that does not fit in memory leaves nothing behind
+        evaluator.check_steady(self.settings.model)
+        self.listener.stage("reading every image once", unit="images")
+        evaluator.answering.read(self._on_batch)
+        document = self._document(evaluator)
         self.folder.create()
         with alone(self.folder):
             return self._run(document, began, evaluator)
@@ -98,11 +104,16 @@ class Session:
         self, document: dict[str, Any], began: float, evaluator: Evaluator
     ) -> Mapping[str, Any]:
         """Search and finish, in a folder that is ours."""
+        if self.fresh and (aside := self.folder.set_aside()) is not None:
+            self.listener.note(f"what an earlier run left in {self.folder.path} is in {aside} now")
         before = self.folder.read_run()
         if before is not None:
-            check_same(before, document, self.folder)
+            doubts = check_same(before, document, self.folder)
+            for doubt in doubts:
+                self.listener.caution(doubt)
             asked = [before["budget"], before.get("smaller")]
-            if before["result"] is not None and asked == [document["budget"], document["smaller"]]:
+            same = asked == [document["budget"], document["smaller"]] and not doubts
+            if before["result"] is not None and same:
                 self.listener.caution(
                     f"{self.folder.path} is finished; raise --minutes or --trials to search on"
                 )
@@ -133,7 +144,7 @@ class Session:
             attention=attention_of(self.model),
         )
 
-    def _document(self) -> dict[str, Any]:
+    def _document(self, evaluator: Evaluator) -> dict[str, Any]:
         """Return what run.json holds while there is no result."""
         return {
             "settings": self.settings.to_json(),
@@ -141,6 +152,7 @@ class Session:
             "smaller": None if self.smaller is None else self.smaller.to_json(),
             "command": self.command,
             "model": asdict(replace(self._spec, weights=weights_digest(self.model))),
+            "identity": asdict(evaluator.identity),
             "cell": to_json(self._cell),
             "data": {
                 "name": self.splits.name,
@@ -149,6 +161,7 @@ class Session:
                     purpose: {
                         "images": len(self.splits.of(purpose)),
                         "digest": self.splits.of(purpose).digest,
+                        "contents": named(evaluator.answering.contents(purpose)),
                     }
                     for purpose in PURPOSES
                 },
