@@ -56,12 +56,12 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def draw(folder: Path, blue: int) -> None:
-    """Pictures whose files are as large whatever the blue, for they are not compressed."""
+    """Pictures whose files are as large whatever the blue: they are not compressed."""
     for kind in range(5):
         (folder / f"class{kind}").mkdir(parents=True, exist_ok=True)
         for number in range(20):
             picture = Image.new("RGB", (40, 36), (40 * kind, 10 * number, blue))
-            picture.save(folder / f"class{kind}" / f"{number}.bmp")
+            picture.save(folder / f"class{kind}" / f"{number}.png", compress_level=0)
 
 
 def run(here: Path, factory: str, *more: str) -> Result:
@@ -80,6 +80,10 @@ def run(here: Path, factory: str, *more: str) -> Result:
     )  # fmt: skip
 
 
+def done(result: Result) -> None:
+    assert result.exit_code == 0, result.output
+
+
 def said(result: Result) -> str:
     assert (result.exit_code, result.stdout) == (1, ""), result.output
     return " ".join(result.stderr.split())
@@ -92,20 +96,20 @@ def cross_entropy(here: Path) -> float:
 
 
 def test_code_that_was_edited_is_noticed_and_a_fresh_start_goes_by_it(here: Path) -> None:
-    assert run(here, FACTORY).exit_code == 0
+    done(run(here, FACTORY))
     before, edited = cross_entropy(here), FACTORY.replace("2.0", "3.0")
 
     assert "error: run folder run holds a run of a model whose code was another; --fresh" in said(
         run(here, edited)
     )
-    assert run(here, edited, "--fresh").exit_code == 0
+    done(run(here, edited, "--fresh"))
 
     assert cross_entropy(here) != before
     assert (here / "run" / "earlier-1" / "run.json").is_file()
 
 
 def test_images_that_were_replaced_by_others_of_equal_size_are_noticed(here: Path) -> None:
-    assert run(here, FACTORY).exit_code == 0
+    done(run(here, FACTORY))
     draw(here / "images", 200)
 
     assert (
