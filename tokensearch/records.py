@@ -32,6 +32,7 @@ class Caution(StrEnum):
     BUSY = "other programs worked on the machine while timing: stop them, and repeat"
     COARSE_CLOCK = "a pass is too short for the clock: time a larger batch"
     PROFILER_DISAGREES = "the profiler and the clock disagree: trust the clock"
+    NO_KERNELS = "the profiler saw no kernels of the GPU: end other profilers of it, and repeat"
     MOVED_BASELINE = (
         "the un-reduced model's speed changed between timings: compare ratios, not milliseconds"
     )

@@ -10,8 +10,10 @@ from torch.profiler import profile as torch_profile
 from torch.profiler import record_function
 
 from tokensearch.errors import MeasurementError
+from tokensearch.measure import tracer
 from tokensearch.measure.tracer import Trace, _summed, peak_bytes, trace
 from tokensearch.profiles import range_name
+from tokensearch.runtime import backed
 
 CPU = torch.device("cpu")
 
@@ -116,7 +118,7 @@ def test_a_kernel_belongs_to_the_range_that_launched_it() -> None:
         event(shadow, 30, 40, sort, **{shadow: 9000.0}),  # the range's own shadow is no kernel
     )
 
-    found = dict(_summed(whole))
+    found = _summed(whole, [])
 
     kernels = {(place, name): ms for (place, name, kernel), (_, ms) in found.items() if kernel}
     assert kernels == {
@@ -127,6 +129,84 @@ def test_a_kernel_belongs_to_the_range_that_launched_it() -> None:
     }
     assert found[(0, "mlp"), "linear", False] == (1, pytest.approx(0.002))
     assert found[(0, "mlp"), "addmm", False] == (1, pytest.approx(0.006))
+
+
+def on_device(name: str, start_us: float, end_us: float, *, shadow: bool = False) -> object:
+    return SimpleNamespace(
+        name=name,
+        time_range=SimpleNamespace(start=start_us, end=end_us),
+        device_type=SimpleNamespace(name="CUDA"),
+        is_user_annotation=shadow,
+    )
+
+
+def on_host(name: str, start_us: float, end_us: float, **kernels_us: float) -> SimpleNamespace:
+    one = event(name, start_us, end_us, **kernels_us)
+    one.device_type = SimpleNamespace(name="CPU")
+    return one
+
+
+def seen_in(events: list[object], monkeypatch: pytest.MonkeyPatch, passes: int = 2) -> Trace:
+    monkeypatch.setattr(tracer, "_events", lambda *_, **__: events)
+    return trace(lambda: None, name="replay", device=torch.device("cuda"), passes=passes)
+
+
+def test_kernels_of_a_replay_are_found_though_no_operator_holds_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A copy in, 0.2 ms of kernels that nothing launched but the graph, a copy out."""
+    events: list[object] = []
+    for start in (0, 1000):
+        whole = on_host("tokensearch.pass", start, start + 50)
+        whole.cpu_children = [on_host("aten::copy_", start + 1, start + 5, memcpy=2.0)]
+        events += [
+            whole,
+            on_device("tokensearch.pass", start + 10, start + 260, shadow=True),
+            on_device("memcpy", start + 10, start + 12),  # the one that is linked
+            on_device("gemm", start + 20, start + 120),
+            on_device("gemm", start + 120, start + 200),
+            on_device("softmax", start + 200, start + 220),  # long after the host went on
+        ]
+
+    found = seen_in(events, monkeypatch)
+
+    kernels = {one.name: (one.block, one.phase, one.calls) for one in found.operators if one.kernel}
+    assert kernels == {
+        "memcpy": (None, "other", 1),
+        "gemm": (None, "other", 2),
+        "softmax": (None, "other", 1),
+    }
+    busy_ms = sum(one.ms for one in found.operators if one.kernel)
+    assert busy_ms == pytest.approx(0.202)
+
+
+def test_a_kernel_that_is_linked_counts_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = range_name(0, "mlp")
+    whole = on_host("tokensearch.pass", 0, 50)
+    inside = on_host(mlp, 1, 40)
+    inside.cpu_children = [on_host("aten::mm", 2, 30, gemm=10.0)]
+    whole.cpu_children = [inside]
+    shadow = on_device(mlp, 20, 30, shadow=True)
+
+    found = seen_in([whole, shadow, on_device("gemm", 20, 30)], monkeypatch, passes=1)
+
+    kernels = [one for one in found.operators if one.kernel]
+    assert [(one.name, one.block, one.phase, one.ms) for one in kernels] == [
+        ("gemm", 0, "mlp", 0.01)
+    ]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
+def test_kernels_of_a_replay_on_a_gpu_are_found() -> None:
+    device = torch.device("cuda")
+    layer, x = nn.Linear(4096, 4096).to(device), torch.ones(8192, 4096, device=device)
+    replay = backed(layer, "cudagraph", x)
+
+    found = trace(lambda: replay(x), name="gpu", device=device, passes=3)
+
+    busy_ms = sum(one.ms for one in found.operators if one.kernel)
+    assert busy_ms > 0.1  # 275 GFLOP: at 2 PFLOP/s still 0.13 ms
 
 
 @pytest.mark.gpu

@@ -1,6 +1,7 @@
 """What happens beside a timing is read from the system's own counters."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -88,19 +89,21 @@ def test_the_wall_clock_has_a_small_step_and_events_a_known_one() -> None:
 
 
 class FakeNvml:
-    """An NVML with one GPU; `moments` are its clock, throttling bits, temperature and guests."""
+    """An NVML with one GPU; `moments` are its clock, throttling bits, temperature and processes."""
 
     NVML_CLOCK_SM = NVML_TEMPERATURE_GPU = 0
 
     class NVMLError(Exception):
         pass
 
-    def __init__(self, *moments: tuple[int, int, int, int], broken: str = "") -> None:
-        self.moments, self.broken, self.opened = list(moments), broken, 0
+    def __init__(self, *moments: tuple[int, int, int, tuple[int, ...]], broken: str = "") -> None:
+        self.moments, self.broken = list(moments), broken
+        self.opened = self.openings = 0
 
     def nvmlInit(self) -> None:
         self._fail("init")
         self.opened += 1
+        self.openings += 1
 
     def nvmlShutdown(self) -> None:
         self.opened -= 1
@@ -131,8 +134,9 @@ class FakeNvml:
         return self.moments[0][2]
 
     def nvmlDeviceGetComputeRunningProcesses(self, handle: str) -> list[SimpleNamespace]:
-        ours, others = SimpleNamespace(pid=os.getpid()), self.moments.pop(0)[3]
-        return [ours, *(SimpleNamespace(pid=-1) for _ in range(others))]
+        seen = self.moments.pop(0)[3]
+        self._fail("processes")
+        return [SimpleNamespace(pid=pid) for pid in seen]
 
     def _fail(self, call: str) -> None:
         if call == self.broken:
@@ -153,39 +157,112 @@ def test_a_gpu_has_its_limits_from_nvml() -> None:
     assert library.opened == 0
 
 
+OURS = os.getpid()
+HOSTS = 4_000_001  # above what Linux numbers processes with
+
+
+def state(library: FakeNvml) -> nvml.State | None:
+    return nvml.Gpu(GPU, nvml=library).state()
+
+
 @pytest.mark.usefixtures("one_gpu")
 def test_a_gpu_has_its_state_from_nvml() -> None:
-    library = FakeNvml((1400, 0x1 | 0x4 | 0x20 | 0x40, 81, 2))
+    library = FakeNvml((1400, 0x4 | 0x20 | 0x40, 81, (OURS, 7, 8)))
 
-    assert nvml.state(GPU, nvml=library) == nvml.State(0.7, ("power", "temperature"), 81, 2)
+    assert state(library) == nvml.State(0.7, ("power", "temperature"), 81, 2)
 
 
 @pytest.mark.usefixtures("one_gpu")
-@pytest.mark.parametrize("broken", ["init", "handle", "driver", "clock"])
-def test_what_nvml_refuses_is_unknown(broken: str) -> None:
-    library = FakeNvml((2000, 0, 40, 0), broken=broken)
+@pytest.mark.parametrize("broken", ["init", "handle"])
+def test_without_a_driver_or_a_whole_gpu_nothing_is_known(broken: str) -> None:
+    library = FakeNvml(broken=broken)
+    gpu = nvml.Gpu(GPU, nvml=library)
 
-    assert (nvml.limits(GPU, nvml=library) is None) == (broken != "clock")
-    assert (nvml.state(GPU, nvml=library) is None) == (broken != "driver")
+    assert gpu.limits() is None
+    assert gpu.state() is None
+    gpu.close()
     assert library.opened == 0
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_what_nvml_refuses_is_unknown_and_no_more_than_that() -> None:
+    assert nvml.limits(GPU, nvml=FakeNvml(broken="driver")) is None
+    clockless = FakeNvml((2000, 0x8, 40, (OURS,)), broken="clock")
+    assert state(clockless) == nvml.State(None, ("hardware slowdown",), 40, 0)
+    lonely = FakeNvml((2000, 0, 40, (OURS,)), broken="processes")
+    assert state(lonely) == nvml.State(1.0, (), 40, None)
 
 
 def test_without_nvml_or_a_gpu_nothing_is_known() -> None:
     assert nvml.limits(GPU, nvml=None) is None
-    assert nvml.state(CPU, nvml=FakeNvml()) is None
+    assert nvml.Gpu(CPU, nvml=FakeNvml()).state() is None
 
 
 @pytest.mark.usefixtures("one_gpu")
-def test_the_worst_that_was_seen_of_a_gpu_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    library = FakeNvml((2000, 0, 60, 0), (1300, 0x4, 70, 1), (1900, 0x8, 65, 0))
-    monkeypatch.setattr(watch, "nvml", SimpleNamespace(state=lambda d: nvml.state(d, nvml=library)))
-    seen = Watch(GPU)
+@pytest.mark.parametrize(
+    ("pids", "others"),
+    [
+        ((OURS,), 0),
+        ((OURS, HOSTS), 1),
+        ((HOSTS,), 0),  # it is us, by the number that the host knows us by
+        ((HOSTS, HOSTS + 1), 1),  # one of them is
+        ((HOSTS, HOSTS), 0),
+        ((), None),  # we are on the GPU, and not even we are shown
+    ],
+)
+def test_processes_of_another_namespace_hold_us_among_them(
+    pids: tuple[int, ...], others: int | None
+) -> None:
+    seen = state(FakeNvml((2000, 0, 40, pids)))
+
+    assert seen is not None
+    assert seen.processes == others
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeNvml], Watch]:
+    """A watch over a GPU that a library knows, on a system that counts nothing else."""
+    real = nvml.Gpu
+
+    def one(library: FakeNvml) -> Watch:
+        monkeypatch.setattr(watch.nvml, "Gpu", lambda device: real(device, nvml=library))
+        return Watch(GPU, stat=tmp_path / "stat")
+
+    return one
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_the_worst_that_was_seen_of_a_gpu_is_kept(watched: Callable[[FakeNvml], Watch]) -> None:
+    library = FakeNvml(
+        (2000, 0, 60, (OURS,)), (1300, 0x4, 70, (OURS, 1)), (1900, 0x8, 65, (OURS,))
+    )
+    seen = watched(library)
 
     seen.start()
+    seen.look()
     seen.look()
     found = seen.stop()
 
     assert found == Conditions(0.0005, None, 0.65, ("hardware slowdown", "power"), 70, 1)
+    assert (library.openings, library.opened) == (1, 0)
+
+
+@pytest.mark.usefixtures("one_gpu")
+def test_a_gpu_that_idles_at_first_raises_no_doubt(
+    watched: Callable[[FakeNvml], Watch],
+) -> None:
+    """345 MHz before the first pass and between two; 1980 under load. Its pids are the host's."""
+    idle, loaded = (345, nvml.IDLE, 30, (HOSTS,)), (1980, 0, 60, (HOSTS,))
+    library = FakeNvml(idle, loaded)
+    clock = FakeClock(baseline=steady(), candidate=steady())
+    budget = Budget(warmup=0, min_pairs=30, max_pairs=30, seconds=60)
+
+    found = compare(baseline, candidate, clock=clock, budget=budget, watch=watched(library))
+
+    assert not library.moments
+    assert found.conditions is not None
+    assert (found.conditions.gpu_clock, found.conditions.gpu_processes) == (0.99, 0)
+    assert found.cautions == ()
 
 
 class Crowded(Watch):

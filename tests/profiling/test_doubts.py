@@ -39,3 +39,16 @@ def test_other_programs_are_named_when_both_ran_beside_them() -> None:
 
     assert doubts(one, one) == (Caution.BUSY,)
     assert doubts(one, replace(one, session="another")) == ()
+
+
+def test_a_gpu_whose_kernels_the_profiler_missed_is_a_doubt() -> None:
+    launches = (operator((0, "mlp"), "aten::mm", 20.0),)
+    one = baseline(plain=PLAIN, operators=launches, traced_ms=(30.0,))
+    on_gpu = replace(one, cell=replace(one.cell, device="cuda"))
+    seen = (*launches, operator((0, "mlp"), "gemm", 20.0, kernel=True))
+
+    assert doubts(on_gpu, on_gpu) == (Caution.NO_KERNELS,)
+    assert doubts(replace(on_gpu, operators=seen), replace(on_gpu, operators=seen)) == ()
+    assert doubts(replace(on_gpu, traced_ms=()), replace(on_gpu, traced_ms=())) == ()
+    on_cpu = replace(one, cell=replace(one.cell, device="cpu"))
+    assert doubts(on_cpu, on_cpu) == ()

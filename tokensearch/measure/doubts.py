@@ -29,7 +29,6 @@ STEP_AGREEMENT = 0.95  # as `AGREEMENT`, but of the best of many runs
 # Two speeds must explain the passes so much better than a line, which with noise is near a step.
 STEP_SCATTER = 0.9
 
-THROTTLED_CLOCK = 0.75  # of the highest: below it nvbench throws a sample away
 BUSY = 0.10  # share of the usable cores' time: on two of them, a fifth of one
 COARSE_TICKS = 100  # a pass of fewer ticks of the clock cannot show one percent
 
@@ -48,7 +47,8 @@ def cautions(
         Caution.WIDE_SPREAD: not (stepped or drifted)
         and any(one.spread_ms > WIDE_SPREAD * one.median_ms for one in both),
         Caution.DRIFT: drifted,
-        Caution.THROTTLED: stepped or (conditions is not None and _throttled(conditions)),
+        Caution.THROTTLED: stepped
+        or (conditions is not None and bool(conditions.gpu_throttled)),
         Caution.FEW_PASSES: any(len(one.passes_ms) < ENOUGH_PASSES for one in both),
         Caution.BUSY: conditions is not None and _busy(conditions),
         Caution.COARSE_CLOCK: conditions is not None
@@ -110,12 +110,6 @@ def _most_apart(passes: Passes) -> tuple[slice, float]:
 def _scatter(passes: Passes) -> float:
     """Sum of distances from the median."""
     return float(np.abs(passes - np.median(passes)).sum())
-
-
-def _throttled(conditions: Conditions) -> bool:
-    """Whether the GPU says that it was slowed down."""
-    clock = conditions.gpu_clock
-    return bool(conditions.gpu_throttled) or (clock is not None and clock < THROTTLED_CLOCK)
 
 
 def _busy(conditions: Conditions) -> bool:

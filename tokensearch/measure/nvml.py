@@ -5,10 +5,9 @@ those that torch sees.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -17,8 +16,11 @@ try:
 except ImportError:  # optional: without it the fields of a GPU stay None
     pynvml = None
 
+Answer = TypeVar("Answer")
+
 # Bits of nvmlClocksEventReasons that lower clocks below what was asked for. An idle GPU, clocks
 # set by an application and those of a display are no throttling. Source: NVML's nvml.h.
+IDLE = 0x01
 THROTTLING = {
     0x04: "power",
     0x08: "hardware slowdown",
@@ -39,74 +41,102 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What changes while a GPU works."""
+    """What changes while a GPU works; None where it does not say."""
 
-    clock: float  # of the multiprocessors, as a share of the highest
+    clock: float | None  # of the multiprocessors, as a share of the highest; None while it idles
     throttled: tuple[str, ...]
-    temperature_c: int
-    processes: int  # besides this one
+    temperature_c: int | None
+    processes: int | None  # besides this one
+
+
+class Gpu:
+    """A GPU as NVML sees it, from its making until it is closed; it answers nothing without NVML."""
+
+    def __init__(self, device: torch.device, *, nvml: Any = pynvml) -> None:
+        self._nvml, self._opened, self._handle = nvml, False, None
+        if nvml is None or device.type != "cuda":
+            return
+        try:
+            nvml.nvmlInit()
+            self._opened = True
+            uuid = torch.cuda.get_device_properties(device).uuid
+            self._handle = nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+        except nvml.NVMLError:
+            return  # no driver; or a slice of a GPU, which has a UUID of another kind
+
+    def close(self) -> None:
+        """Let go of NVML, which counts its openings and closings; then nothing is answered."""
+        self._handle = None
+        if self._opened:
+            self._nvml.nvmlShutdown()
+            self._opened = False
+
+    def limits(self) -> Limits | None:
+        """Return a GPU's limits; virtual GPUs keep some of them to themselves."""
+        if self._handle is None:
+            return None
+        nvml = self._nvml
+        driver = self._asked(lambda _: str(nvml.nvmlSystemGetDriverVersion()))
+        highest, limit_mw = self._highest(), self._asked(nvml.nvmlDeviceGetEnforcedPowerLimit)
+        if driver is None or highest is None or limit_mw is None:
+            return None
+        return Limits(driver, highest, limit_mw / 1000)
+
+    def state(self) -> State | None:
+        """Return a GPU's state at this moment; what it refuses to say is None."""
+        if self._handle is None:
+            return None
+        nvml = self._nvml
+        bits = self._asked(nvml.nvmlDeviceGetCurrentClocksThrottleReasons) or 0
+        return State(
+            clock=None if bits & IDLE else self._clock(),
+            throttled=_reasons(bits),
+            temperature_c=self._asked(
+                lambda gpu: int(nvml.nvmlDeviceGetTemperature(gpu, nvml.NVML_TEMPERATURE_GPU))
+            ),
+            processes=_others(self._asked(nvml.nvmlDeviceGetComputeRunningProcesses)),
+        )
+
+    def _clock(self) -> float | None:
+        nvml, highest = self._nvml, self._highest()
+        now = self._asked(lambda gpu: int(nvml.nvmlDeviceGetClockInfo(gpu, nvml.NVML_CLOCK_SM)))
+        return now / highest if now is not None and highest else None
+
+    def _highest(self) -> int | None:
+        nvml = self._nvml
+        return self._asked(
+            lambda gpu: int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM))
+        )
+
+    def _asked(self, question: Callable[[Any], Answer]) -> Answer | None:
+        if self._handle is None:
+            return None
+        try:
+            return question(self._handle)
+        except self._nvml.NVMLError:
+            return None  # containers and virtual GPUs do not answer everything
 
 
 def limits(device: torch.device, *, nvml: Any = pynvml) -> Limits | None:
     """Return a GPU's limits; None without NVML or on another device."""
-    with _opened(device, nvml) as handle:
-        if handle is None:
-            return None
-        try:
-            return Limits(
-                driver=str(nvml.nvmlSystemGetDriverVersion()),
-                max_clock_mhz=int(nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)),
-                power_limit_w=nvml.nvmlDeviceGetEnforcedPowerLimit(handle) / 1000,  # mW
-            )
-        except nvml.NVMLError:
-            return None  # virtual GPUs keep some of it to themselves
-
-
-def state(device: torch.device, *, nvml: Any = pynvml) -> State | None:
-    """Return a GPU's state at this moment; None without NVML or on another device."""
-    with _opened(device, nvml) as handle:
-        if handle is None:
-            return None
-        try:
-            highest = nvml.nvmlDeviceGetMaxClockInfo(handle, nvml.NVML_CLOCK_SM)
-            return State(
-                clock=nvml.nvmlDeviceGetClockInfo(handle, nvml.NVML_CLOCK_SM) / highest,
-                throttled=_reasons(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(handle)),
-                temperature_c=nvml.nvmlDeviceGetTemperature(handle, nvml.NVML_TEMPERATURE_GPU),
-                processes=_others(nvml.nvmlDeviceGetComputeRunningProcesses(handle)),
-            )
-        except nvml.NVMLError:
-            return None
-
-
-@contextmanager
-def _opened(device: torch.device, nvml: Any) -> Iterator[Any]:
-    """Give NVML's handle of a GPU, or None; NVML counts its openings and closings."""
-    if nvml is None or device.type != "cuda":
-        yield None
-        return
+    gpu = Gpu(device, nvml=nvml)
     try:
-        nvml.nvmlInit()
-    except nvml.NVMLError:
-        yield None
-        return
-    try:
-        yield _handle(device, nvml)
+        return gpu.limits()
     finally:
-        nvml.nvmlShutdown()
-
-
-def _handle(device: torch.device, nvml: Any) -> Any:
-    try:
-        uuid = torch.cuda.get_device_properties(device).uuid
-        return nvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
-    except nvml.NVMLError:
-        return None  # a slice of a GPU has a UUID of another kind
+        gpu.close()
 
 
 def _reasons(bits: int) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for bit, name in THROTTLING.items() if bits & bit))
 
 
-def _others(processes: list[Any]) -> int:
-    return sum(process.pid != os.getpid() for process in processes)
+def _others(processes: list[Any] | None) -> int | None:
+    """How many processes on a GPU are others'; None where nobody can say.
+
+    In a container the list may hold the host's numbers, among which ours is not to be found: then
+    one of them is ours, since we are on the GPU. An empty list hides even us.
+    """
+    if not processes:
+        return None
+    pids = {process.pid for process in processes}
+    return len(pids - {os.getpid()}) if os.getpid() in pids else len(pids) - 1

@@ -6,9 +6,10 @@ down what runs after it (pytorch issue 146604), so clocks run first. Stacks are 
 """
 
 import re
-from collections import defaultdict
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ WARMUP_PASSES = 1
 US_PER_MS = 1000.0
 
 _Key = tuple[Place, str, bool]  # where, its name, whether it is a kernel
+_Sums = dict[_Key, tuple[int, float]]  # calls and milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,14 +55,20 @@ def trace(
     wholes = [event for event in events if _is_host(event) and event.name == PASS_RANGE]
     if len(wholes) != passes:
         raise MeasurementError(f"the profiler kept {len(wholes)} of {passes} passes of {name}")
-    walked = [dict(_summed(whole)) for whole in wholes]
+    kernels = [event for event in events if _is_kernel(event)]
+    starts = [whole.time_range.start for whole in wholes]
+    walked = [
+        # Passes are awaited: a kernel is of the pass before whose successor it began.
+        _summed(whole, [one for one in kernels if start <= one.time_range.start < end])
+        for whole, start, end in zip(wholes, starts, [*starts[1:], inf], strict=True)
+    ]
     keys = dict.fromkeys(key for one in walked for key in one)
     return Trace(
         tuple(_operator(key, walked) for key in keys), tuple(_wall_ms(whole) for whole in wholes)
     )
 
 
-def _operator(key: _Key, walked: list[dict[_Key, tuple[int, float]]]) -> Operator:
+def _operator(key: _Key, walked: list[_Sums]) -> Operator:
     (block, phase), name, kernel = key
     found = [one.get(key, (0, 0.0)) for one in walked]
     calls = sum(count for count, _ in found) / len(found)
@@ -99,14 +107,32 @@ def worker(name: str) -> str:
     return re.sub(r"[^\w.-]+", "_", name)
 
 
-def _summed(whole: FunctionEvent) -> Iterator[tuple[_Key, tuple[int, float]]]:
+def _summed(whole: FunctionEvent, kernels: Iterable[FunctionEvent]) -> _Sums:
     """Calls and milliseconds of everything in one pass, by where it ran."""
-    sums: dict[_Key, list[float]] = defaultdict(lambda: [0, 0.0])
-    for key, self_ms in _walk(whole, OUTSIDE):
-        sums[key][0] += 1
-        sums[key][1] += self_ms
-    for key, (calls, ms) in sums.items():
-        yield key, (int(calls), ms)
+    sums: _Sums = defaultdict(lambda: (0, 0.0))
+    for key, ms in (*_walk(whole, OUTSIDE), *_unlinked(whole, kernels)):
+        calls, so_far_ms = sums[key]
+        sums[key] = calls + 1, so_far_ms + ms
+    return dict(sums)
+
+
+def _unlinked(
+    whole: FunctionEvent, kernels: Iterable[FunctionEvent]
+) -> Iterator[tuple[_Key, float]]:
+    """Kernels of a pass that hang on none of its operators, with their times.
+
+    The profiler links a kernel to the operator that launched it, and a replayed graph has none.
+    """
+    linked = Counter((one.name, one.duration) for event in _below(whole) for one in event.kernels)
+    seen = Counter((one.name, one.time_range.end - one.time_range.start) for one in kernels)
+    for name, us in (seen - linked).elements():
+        yield (OUTSIDE, name, True), us / US_PER_MS
+
+
+def _below(event: FunctionEvent) -> Iterator[FunctionEvent]:
+    yield event
+    for child in event.cpu_children:
+        yield from _below(child)
 
 
 def _walk(event: FunctionEvent, place: Place) -> Iterator[tuple[_Key, float]]:
@@ -129,6 +155,11 @@ def _walk(event: FunctionEvent, place: Place) -> Iterator[tuple[_Key, float]]:
 
 def _is_host(event: FunctionEvent) -> bool:
     return event.device_type.name == "CPU"
+
+
+def _is_kernel(event: FunctionEvent) -> bool:
+    """Whether something ran on the device, and is not merely a range's shadow there."""
+    return not (_is_host(event) or event.is_user_annotation or place_of(event.name))
 
 
 def _wall_ms(event: FunctionEvent) -> float:

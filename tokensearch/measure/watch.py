@@ -2,7 +2,9 @@
 
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -14,41 +16,55 @@ STAT = Path("/proc/stat")
 SHORTEST_S = 0.5
 # Of elapsed times between events: around half a microsecond, by cudaEventElapsedTime's manual.
 EVENT_TICK_MS = 0.0005
+Number = TypeVar("Number", int, float)
 TICKS = 1000  # of the wall clock looked at; the smallest is its step. Takes a millisecond
 
 
 class Watch:
-    """Looks at the machine from `start` to `stop`, and at its GPU whenever told to `look`."""
+    """Looks at the machine from `start` to `stop`, and at its GPU whenever told to `look`.
+
+    Nobody looks at the start: before its first passes a GPU idles at a low clock, of which no
+    timing has to be doubted.
+    """
 
     def __init__(self, device: torch.device, *, stat: Path = STAT) -> None:
         self._device, self._stat = device, stat
+        self._gpu: nvml.Gpu | None = None
         self._states: list[nvml.State] = []
         self._began = _Moment.now(stat)
 
     def start(self) -> None:
         """Forget what was seen: the timed window begins here."""
         self._states.clear()
+        if self._gpu is None:
+            self._gpu = nvml.Gpu(self._device)
         self._began = _Moment.now(self._stat)
-        self.look()
 
     def look(self) -> None:
-        """Read the GPU's clocks and temperature; call between passes, since it takes a while."""
-        seen = nvml.state(self._device)
+        """Read the GPU's clocks and temperature; call right after a pass, since it takes a while."""
+        seen = None if self._gpu is None else self._gpu.state()
         if seen is not None:
             self._states.append(seen)
 
     def stop(self) -> Conditions:
         """Return what was seen since `start`."""
         self.look()
+        if self._gpu is not None:
+            self._gpu.close()
+            self._gpu = None
         seen = self._states
         return Conditions(
             tick_ms=tick_ms(self._device),
             others=_Moment.now(self._stat).others_since(self._began),
-            gpu_clock=min((one.clock for one in seen), default=None),
+            gpu_clock=min(_known(one.clock for one in seen), default=None),
             gpu_throttled=tuple(sorted({why for one in seen for why in one.throttled})),
-            gpu_temperature_c=max((one.temperature_c for one in seen), default=None),
-            gpu_processes=max((one.processes for one in seen), default=None),
+            gpu_temperature_c=max(_known(one.temperature_c for one in seen), default=None),
+            gpu_processes=max(_known(one.processes for one in seen), default=None),
         )
+
+
+def _known(values: Iterable[Number | None]) -> list[Number]:
+    return [value for value in values if value is not None]
 
 
 class _Moment:

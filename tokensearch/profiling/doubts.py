@@ -20,8 +20,12 @@ def doubts(baseline: Profile, candidate: Profile) -> tuple[Caution, ...]:
     """
     conditions = baseline.conditions if baseline.session == candidate.session else None
     found = cautions(baseline.plain, candidate.plain, conditions)
-    wrong = any(contradicted(one) for one in (baseline, candidate))
-    return (*found, Caution.PROFILER_DISAGREES) if wrong else found
+    both = (baseline, candidate)
+    checks = {
+        Caution.PROFILER_DISAGREES: any(map(contradicted, both)),
+        Caution.NO_KERNELS: any(map(blind, both)),
+    }
+    return (*found, *(caution for caution, holds in checks.items() if holds))
 
 
 def contradicted(profile: Profile) -> bool:
@@ -30,6 +34,11 @@ def contradicted(profile: Profile) -> bool:
     low, high = clock
     apart = disagrees((low * (1 - STAMPING), high * (1 + STAMPING)), _middle(profile.stamped_ms))
     return apart or (profile.busy_ms is not None and profile.busy_ms > high * (1 + STAMPING))
+
+
+def blind(profile: Profile) -> bool:
+    """Whether passes on a GPU were traced without a kernel: another tool may hold the tracer."""
+    return profile.cell.device != "cpu" and bool(profile.traced_ms) and profile.busy_ms is None
 
 
 def _middle(passes_ms: Sequence[float]) -> Interval:
