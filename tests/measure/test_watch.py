@@ -233,9 +233,7 @@ def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[FakeNv
 
 @pytest.mark.usefixtures("one_gpu")
 def test_the_worst_that_was_seen_of_a_gpu_is_kept(watched: Callable[[FakeNvml], Watch]) -> None:
-    library = FakeNvml(
-        (2000, 0, 60, (OURS,)), (1300, 0x4, 70, (OURS, 1)), (1900, 0x8, 65, (OURS,))
-    )
+    library = FakeNvml((2000, 0, 60, (OURS,)), (1300, 0x4, 70, (OURS, 1)), (1900, 0x8, 65, (OURS,)))
     seen = watched(library)
 
     seen.start()

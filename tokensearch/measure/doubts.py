@@ -47,8 +47,7 @@ def cautions(
         Caution.WIDE_SPREAD: not (stepped or drifted)
         and any(one.spread_ms > WIDE_SPREAD * one.median_ms for one in both),
         Caution.DRIFT: drifted,
-        Caution.THROTTLED: stepped
-        or (conditions is not None and bool(conditions.gpu_throttled)),
+        Caution.THROTTLED: stepped or (conditions is not None and bool(conditions.gpu_throttled)),
         Caution.FEW_PASSES: any(len(one.passes_ms) < ENOUGH_PASSES for one in both),
         Caution.BUSY: conditions is not None and _busy(conditions),
         Caution.COARSE_CLOCK: conditions is not None

@@ -104,9 +104,7 @@ class Gpu:
 
     def _highest(self) -> int | None:
         nvml = self._nvml
-        return self._asked(
-            lambda gpu: int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM))
-        )
+        return self._asked(lambda gpu: int(nvml.nvmlDeviceGetMaxClockInfo(gpu, nvml.NVML_CLOCK_SM)))
 
     def _asked(self, question: Callable[[Any], Answer]) -> Answer | None:
         if self._handle is None:
