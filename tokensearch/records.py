@@ -73,6 +73,7 @@ class Cell:
     memory: Memory = "system"  # between passes: "kept" by the process, or by the system's habit
     cache: Cache = "warm"  # "flushed": the device's L2 was emptied before each pass
     attention: str | None = None  # kernel of the un-reduced model's attention; None: not asked
+    matmul: str | None = None  # of float32 on a GPU: products in "tf32" or in full, "ieee"
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +256,7 @@ def trial_from_json(written: Mapping[str, Any]) -> Trial:
 
 def cell_from_json(written: Mapping[str, Any]) -> Cell:
     """Return the Cell that `to_json` wrote; KeyError names what is missing."""
+    written = {"matmul": None, **written}  # which older cells do not say
     fields = {item.name: written[item.name] for item in dataclass_fields(Cell)}
     return Cell(**{**fields, "machine": machine_from_json(written["machine"])})
 

@@ -13,6 +13,8 @@ class FakeClock:
     `machine` says how slow the machine is at each turn, whoever's it is; 1 is its usual speed.
     """
 
+    warm = True
+
     def __init__(
         self, *, machine: Callable[[int], float] = lambda _: 1.0, **scripts_ms: Iterator[float]
     ) -> None:

@@ -1,6 +1,7 @@
 """Cells come back from files as they were written; percentiles need passes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +29,14 @@ def test_a_machine_comes_back_from_its_file() -> None:
 
 def test_a_cell_comes_back_from_its_file() -> None:
     assert cell_from_json(through_a_file(ON_GPU)) == ON_GPU
+
+
+def test_an_older_cell_does_not_say_how_products_were_computed() -> None:
+    written = through_a_file(replace(ON_GPU, matmul="tf32"))
+    assert cell_from_json(written).matmul == "tf32"
+    del written["matmul"]
+
+    assert cell_from_json(written).matmul is None
 
 
 def test_a_cell_that_lacks_something_is_not_filled_up() -> None:

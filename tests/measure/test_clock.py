@@ -7,8 +7,17 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tokensearch.measure import CudaEvents, Flushed, Run, WallClock, clock_for
-from tokensearch.measure.clock import cache_bytes
+from tokensearch.measure import (
+    Budget,
+    CudaEvents,
+    Flushed,
+    Run,
+    WallClock,
+    clock_for,
+    compare,
+    heat,
+)
+from tokensearch.measure.clock import Warmth, cache_bytes
 
 CPU = torch.device("cpu")
 
@@ -44,6 +53,8 @@ def test_events_and_the_wall_agree_on_a_long_kernel() -> None:
 
 class Remembering:
     """A clock that writes down what it was given, and when."""
+
+    warm = True
 
     def __init__(self, flushed: list[str]) -> None:
         self.flushed = flushed
@@ -95,3 +106,54 @@ def test_a_clock_flushes_when_the_cell_says_so(monkeypatch: pytest.MonkeyPatch) 
 
     assert isinstance(clock_for(CPU, "flushed"), Flushed)
     assert isinstance(clock_for(CPU, "warm"), WallClock)
+
+
+def test_a_device_is_warm_after_half_a_second_of_passes() -> None:
+    now = 100.0
+    one = Warmth(lambda: now)
+    for _ in range(5):
+        assert not one.warm
+        one.worked(100.0)
+
+    assert one.warm
+
+
+def test_a_device_that_rested_must_be_warmed_again() -> None:
+    now = 100.0
+    one = Warmth(lambda: now)
+    one.worked(600.0)
+    assert one.warm
+
+    now += 6.0
+    assert not one.warm
+    one.worked(100.0)
+    assert not one.warm
+
+
+class Heating:
+    """A clock of passes of 200 ms, on a device that is cold at first."""
+
+    def __init__(self) -> None:
+        self.warmth = Warmth(lambda: 0.0)
+
+    @property
+    def warm(self) -> bool:
+        return self.warmth.warm
+
+    def time_ms(self, run: Run) -> float:
+        run()
+        self.warmth.worked(200.0)
+        return 200.0
+
+
+def test_passes_before_the_device_is_warm_are_not_counted() -> None:
+    budget = Budget(warmup=0, min_pairs=12, max_pairs=12, seconds=60)
+
+    found = compare(lambda: None, lambda: None, clock=Heating(), budget=budget)
+
+    assert found.baseline.warmup == 3
+    assert len(found.baseline.passes_ms) == 12
+
+
+def test_on_a_cpu_there_is_nothing_to_heat() -> None:
+    assert heat(lambda: pytest.fail("a pass"), clock_for(torch.device("cpu"))) == 0

@@ -21,6 +21,7 @@ OTHERS: dict[str, Any] = {
     "cache": "warm",
     "memory": "kept",
     "attention": "math",
+    "matmul": "tf32",
     "processor": "Another CPU",
     "cores": 8,
     "accelerator": None,

@@ -3,10 +3,12 @@
 import os
 from pathlib import Path
 
+import pytest
 import torch
 
+from tests.cells import GPU
 from tests.measure.fakes import noisy
-from tokensearch.measure import Budget, Run, describe_cell, noise, this_machine
+from tokensearch.measure import Budget, Run, describe_cell, machine, noise, this_machine
 from tokensearch.measure.machine import governor
 from tokensearch.measure.watch import usable_cores
 
@@ -14,12 +16,12 @@ CPU = torch.device("cpu")
 
 
 def test_a_machine_names_its_hardware_and_software() -> None:
-    machine = this_machine(CPU)
+    found = this_machine(CPU)
 
-    assert machine.processor
-    assert 1 <= machine.cores <= (os.cpu_count() or 1)
-    assert machine.accelerator is None
-    assert {"python", "torch"} <= dict(machine.versions).keys()
+    assert found.processor
+    assert 1 <= found.cores <= (os.cpu_count() or 1)
+    assert found.accelerator is None
+    assert {"python", "torch"} <= dict(found.versions).keys()
 
 
 def test_one_machine_has_one_fingerprint() -> None:
@@ -42,6 +44,22 @@ def test_a_cell_names_cache_and_attention() -> None:
     assert (special.cache, special.attention) == ("flushed", "flash")
 
 
+def test_a_cell_of_float32_on_a_gpu_names_the_precision_of_products(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu, before = torch.device("cuda"), torch.get_float32_matmul_precision()
+    monkeypatch.setattr(machine, "this_machine", lambda device: GPU)
+    try:
+        torch.set_float32_matmul_precision("high")
+        assert describe_cell(gpu, torch.float32, 8, 224).matmul == "tf32"
+        assert describe_cell(gpu, torch.bfloat16, 8, 224).matmul is None
+        assert describe_cell(CPU, torch.float32, 8, 224).matmul is None
+        torch.set_float32_matmul_precision("highest")
+        assert describe_cell(gpu, torch.float32, 8, 224).matmul == "ieee"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def test_a_machine_names_the_governor_of_its_clocks_where_the_system_says_it(
     tmp_path: Path,
 ) -> None:
@@ -55,6 +73,8 @@ def test_a_machine_names_the_governor_of_its_clocks_where_the_system_says_it(
 
 class RunningClock:
     """Really runs the work, and reports scripted times."""
+
+    warm = True
 
     def __init__(self) -> None:
         self.times_ms = noisy(4.0, seed=0, spread=0.001)

@@ -5,9 +5,9 @@ from importlib import import_module
 
 import pytest
 import torch
+from timm.models.vision_transformer import VisionTransformer
 
 from tests.measure.gpu import FakeGpu, installed
-from tests.search import tiny
 from tokensearch.ledger import ledger
 from tokensearch.measure import Effort, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
@@ -15,7 +15,13 @@ from tokensearch.profiles import PhaseTime, Profile, profile_from_json, profile_
 from tokensearch.profiling import Plan, profile
 from tokensearch.runtime import describe
 
-SPEC: ModelSpec = describe(tiny.model())
+
+def tiny() -> VisionTransformer:
+    torch.manual_seed(0)
+    return VisionTransformer(img_size=32, patch_size=8, embed_dim=24, num_heads=3, depth=6).eval()
+
+
+SPEC: ModelSpec = describe(tiny())
 POLICIES = {
     "none": Policy(SPEC),
     "reduced": Policy(SPEC, (Prune(1, 12), Pool(3, 8)), proportional_attention=True),
@@ -30,7 +36,7 @@ def profiled(gpu: FakeGpu, backend: str, patch: pytest.MonkeyPatch) -> tuple[Pro
     patch.setattr(torch, "zeros", lambda *shape, device=None, **kw: zeros(*shape, **kw))
     with installed(gpu, patch):
         return profile(
-            tiny.model(), POLICIES, images=images, cell=replace(CELL, backend=backend), plan=PLAN
+            tiny(), POLICIES, images=images, cell=replace(CELL, backend=backend), plan=PLAN
         )
 
 

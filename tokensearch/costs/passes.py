@@ -16,6 +16,7 @@ from tokensearch.measure import (
     Stamps,
     border_ms,
     clock_for,
+    heat,
     taken_off_ms,
     without_borders,
 )
@@ -82,6 +83,7 @@ class ModelPasses:
         self._graph: runtime.Forward | None = None
         if cell.backend == "cudagraph":
             self._graph = self._capture()  # of the un-reduced model; all others use its memory
+        heat(self._whole(self._unreduced), self._clock)
 
     def whole_ms(self, policy: Policy) -> float:
         """Milliseconds of a plain pass; blocks without a step run the host's own code."""

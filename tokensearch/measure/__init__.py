@@ -2,7 +2,7 @@
 
 from tokensearch.comparable import verdict
 from tokensearch.measure.attention import attention_of, sdpa_backend
-from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock, clock_for
+from tokensearch.measure.clock import Clock, CudaEvents, Flushed, Run, WallClock, clock_for, heat
 from tokensearch.measure.doubts import cautions, doubt_itself
 from tokensearch.measure.launching import launching
 from tokensearch.measure.machine import describe_cell, noise, this_machine
@@ -39,6 +39,7 @@ __all__ = [
     "describe_cell",
     "doubt_itself",
     "doubted",
+    "heat",
     "in_turn",
     "launching",
     "noise",

@@ -1,6 +1,7 @@
 """Clocks: how long one call takes, in milliseconds. Durations come from here and nowhere else."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from time import perf_counter
 from typing import Protocol
@@ -13,8 +14,19 @@ from tokensearch.records import Cache
 Run = Callable[[], object]  # one pass; what it returns is thrown away
 
 
+# Work that brings a GPU from its idle clock to its own, and how long it keeps it: of the latter
+# nothing is known but that seconds do no harm.
+WARM_MS = 500.0
+STAYS_WARM_S = 5.0
+
+
 class Clock(Protocol):
     """Times one call. `CudaEvents` and `WallClock` are real; tests script their own."""
+
+    @property
+    def warm(self) -> bool:
+        """Whether the device has worked as long as its clocks take to rise."""
+        ...
 
     def time_ms(self, run: Run) -> float:
         """Call `run` once; return the milliseconds from its start to the end of its work."""
@@ -26,6 +38,8 @@ class WallClock:
 
     Source: `time.perf_counter`, the standard library's monotonic clock of highest resolution.
     """
+
+    warm = True  # of a CPU's clocks nothing is known that a pass or two would not tell
 
     def __init__(self, device: torch.device | None = None) -> None:
         self._device = device if device is not None and device.type == "cuda" else None
@@ -52,7 +66,12 @@ class CudaEvents:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
+        self._device, self._warmth = device, warmth_of(device)
+
+    @property
+    def warm(self) -> bool:
+        """Whether timed passes have lately kept the device at work for half a second."""
+        return self._warmth.warm
 
     def time_ms(self, run: Run) -> float:
         """Milliseconds between the event before `run` and the event after its last kernel."""
@@ -64,7 +83,45 @@ class CudaEvents:
             run()
             end.record()
         end.synchronize()
-        return float(start.elapsed_time(end))
+        elapsed_ms = float(start.elapsed_time(end))
+        self._warmth.worked(elapsed_ms)
+        return elapsed_ms
+
+
+class Warmth:
+    """How long a device has been at work without a long break, by the passes that were timed."""
+
+    def __init__(self, now: Callable[[], float] = perf_counter) -> None:
+        self._now, self._ms, self._last_s = now, 0.0, 0.0
+
+    def worked(self, ms: float) -> None:
+        """Note that a pass of so many milliseconds has just ended."""
+        self._ms = ms + (self._ms if self._lately else 0.0)
+        self._last_s = self._now()
+
+    @property
+    def warm(self) -> bool:
+        """Whether its clocks can be expected to have risen."""
+        return self._lately and self._ms >= WARM_MS
+
+    @property
+    def _lately(self) -> bool:
+        return self._now() - self._last_s < STAYS_WARM_S
+
+
+@cache
+def warmth_of(device: torch.device) -> Warmth:
+    """Return what all clocks of a device know of it together."""
+    return Warmth()
+
+
+def heat(run: Run, clock: Clock) -> int:
+    """Call `run` until the device is warm; return how often."""
+    passes = 0
+    while not clock.warm:
+        clock.time_ms(run)
+        passes += 1
+    return passes
 
 
 def _timing_event() -> torch.cuda.Event:
@@ -98,6 +155,11 @@ class Flushed:
         self._clock = clock
         size = FLUSH_FACTOR * cache_bytes(device)
         self._buffer = torch.zeros(size // 4, dtype=torch.int32, device=device)
+
+    @property
+    def warm(self) -> bool:
+        """As of the clock that is used."""
+        return self._clock.warm
 
     def time_ms(self, run: Run) -> float:
         """Overwrite the caches, then time `run`."""

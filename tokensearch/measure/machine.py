@@ -73,7 +73,15 @@ def describe_cell(
         memory="kept" if keep_freed_memory() else "system",
         cache=cache,
         attention=attention,
+        matmul=_matmul(device, dtype),
     )
+
+
+def _matmul(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return how products of float32 are computed on a GPU; in full where nothing is set."""
+    if device.type != "cuda" or dtype != torch.float32:
+        return None
+    return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def noise(

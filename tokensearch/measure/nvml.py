@@ -50,7 +50,7 @@ class State:
 
 
 class Gpu:
-    """A GPU as NVML sees it, from its making until it is closed; it answers nothing without NVML."""
+    """A GPU as NVML sees it, from its making until it is closed; without NVML it says nothing."""
 
     def __init__(self, device: torch.device, *, nvml: Any = pynvml) -> None:
         self._nvml, self._opened, self._handle = nvml, False, None

@@ -13,7 +13,7 @@ from statistics import median
 
 from tokensearch.comparable import verdict
 from tokensearch.errors import MeasurementError
-from tokensearch.measure.clock import Clock, Run
+from tokensearch.measure.clock import Clock, Run, heat
 from tokensearch.measure.doubts import cautions
 from tokensearch.measure.statistics import VERDICT_PAIRS, ratio_interval
 from tokensearch.measure.watch import Watch
@@ -71,7 +71,7 @@ def compare(
     `watch` sees what else happens on the machine; without it such doubts are not raised.
     """
     session = _Session(baseline, candidate, clock, Random(seed))
-    warmup = session.warm_up(budget)
+    warmup = heat(baseline, clock) + session.warm_up(budget)
     if watch is not None:
         watch.start()
     session.time_pairs(budget, partial(_precise, budget=budget, seed=seed, watch=watch))

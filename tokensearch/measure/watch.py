@@ -41,7 +41,7 @@ class Watch:
         self._began = _Moment.now(self._stat)
 
     def look(self) -> None:
-        """Read the GPU's clocks and temperature; call right after a pass, since it takes a while."""
+        """Read the GPU's clocks and temperature; call right after a pass; takes a while."""
         seen = None if self._gpu is None else self._gpu.state()
         if seen is not None:
             self._states.append(seen)

@@ -22,6 +22,7 @@ from tokensearch.measure import (
     ceilings,
     clock_for,
     columns,
+    heat,
     in_turn,
     peak_bytes,
     taken_off_ms,
@@ -79,11 +80,12 @@ def profile(
         ready = [
             stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
         ]
-        price_ms = _price_ms(cell)
+        heated = heat(ready[0].whole, clock_for(torch.device(cell.device)))
+        price_ms, warmup = _price_ms(cell), heated + plan.effort.warmup
 
         def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
             dealt = zip(blank, ready, _dealt(taken, ready), strict=True)
-            return tuple(priced(_timed(*one, plan), price_ms) for one in dealt)
+            return tuple(priced(_timed(*one, warmup), price_ms) for one in dealt)
 
         def looked(taken: list[list[Sample]]) -> bool:
             watch.look()
@@ -153,11 +155,11 @@ def _dealt(taken: list[list[Sample]], ready: Sequence[Passes]) -> Iterator[list[
         start = stop
 
 
-def _timed(blank: Profile, of: Passes, taken: list[list[Sample]], plan: Plan) -> Profile:
+def _timed(blank: Profile, of: Passes, taken: list[list[Sample]], warmup: int) -> Profile:
     plain, stamped, *floor = taken
     return replace(
         blank,
-        plain=Latency(tuple(sample.ms for sample in plain), plan.effort.warmup),
+        plain=Latency(tuple(sample.ms for sample in plain), warmup),
         stamped=_phases(stamped, of.stamps),
         floor=_phases(floor[0], of.floor_stamps) if floor else (),
     )

@@ -27,6 +27,7 @@ from tokensearch.measure import (
     concluded,
     doubt_itself,
     doubted,
+    heat,
     in_turn,
     launching,
     plain,
@@ -99,10 +100,11 @@ class Timing:
 
         with torch.inference_mode(), ExitStack() as stack:
             runs = self._runs(policies, stack)
+            warmup = heat(runs[0], clock) + effort.warmup
             watch.start()
             taken = in_turn([plain(run, clock) for run in runs], effort, seed=self.seed, tell=look)
             conditions = watch.stop()
-        passes = [Latency(tuple(one.ms for one in each), effort.warmup) for each in taken]
+        passes = [Latency(tuple(one.ms for one in each), warmup) for each in taken]
         found = [concluded(passes[0], each, seed=self.seed) for each in passes[1:]]
         return tuple(
             doubted(one, conditions) if policy.reduces else doubt_itself(doubted(one, conditions))
