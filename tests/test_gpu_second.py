@@ -8,10 +8,10 @@ import timm
 from safetensors.torch import save_file
 
 from tests.bench import fronts
-from tests.bench.fronts import Entry, parsed, presets, results, timed, weighed
+from tests.bench.fronts import Entry, front, parsed, presets, results, timed, weighed
 from tests.bench.gpu.parts import Setting
-from tests.bench.gpu.second import SECOND, show_fronts, show_training
-from tokensearch.policy import ModelSpec, Policy, preset
+from tests.bench.gpu.second import SECOND, show_costs, show_fronts, show_training
+from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, preset, save_set
 from tokensearch.records import Accuracy, Comparison, Latency
 
 SPEC = ModelSpec("deit_s", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)
@@ -79,6 +79,20 @@ def test_what_cannot_be_captured_is_named_and_the_others_are_timed() -> None:
     assert untimed == {policies[4]: "operation not permitted when stream is capturing"}
 
 
+def test_the_policies_of_a_front_have_names_of_their_own(tmp_path: Path) -> None:
+    cell = {"device": "cpu", "dtype": "float32", "batch": 8, "resolution": 224, "backend": "eager"}
+    ms, right = {"median_ms": 1.0}, {"top1": 0.5, "kind": "top1"}
+    seen = Evidence(cell, ms, right, ms, confirmed=True)
+    schedules = [Policy(SPEC), *(preset(f"tome-r{r}", SPEC) for r in range(1, 13))]
+    policies = [one.with_evidence(seen) for one in schedules]
+    save_set(PolicySet(tuple(policies)), tmp_path / "front.json")
+
+    found, where = front(tmp_path / "front.json")
+
+    assert list(found.values()) == policies[1:]
+    assert where == str(tmp_path / "front.json")
+
+
 def test_presets_are_those_that_fit_and_reduce() -> None:
     assert list(presets(["none", "tome-l-r8", "tome-r13"], SPEC)) == ["tome-r13"]
 
@@ -116,6 +130,17 @@ def test_a_training_that_was_cut_off_shows_its_stages_so_far(tmp_path: Path) -> 
     assert show_training(tmp_path)[2:] == [
         "| flat | 12 | 80 | 2.1 | 50.0% | 8.0% of 500 |",
         "| mixed | 20 | 50 | 1.9 | 60.0% |  |",
+    ]
+
+
+def test_a_sweep_says_how_far_it_is_off(tmp_path: Path) -> None:
+    fit = {"fixed_ms": 0.2, "scale": 0.98, "error": 0.031, "worst": 0.072, "trials": []}
+    costs = {"passes": 900, "seconds": 20.4, "baseline_ms": 9.5, "calibration": fit}
+    (tmp_path / "costs.json").write_text(json.dumps(costs))
+
+    assert show_costs(tmp_path) == [
+        "900 passes in 20 s; baseline 9.500 ms; calibration +0.200 ms + 0.980 x parts; "
+        "stated error 3.1%, worst 7.2%."
     ]
 
 

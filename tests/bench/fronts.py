@@ -21,6 +21,7 @@ from tokensearch.front import Point, dominates, hypervolume
 from tokensearch.measure import Effort
 from tokensearch.policy import PRESETS, ModelSpec, Policy, load_set, preset
 from tokensearch.records import Accuracy, Backend, Comparison, to_json
+from tokensearch.report.text import short
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.timing import TOGETHER, Timing
 
@@ -141,7 +142,8 @@ def front(file: Path) -> tuple[dict[str, Policy], str]:
         policies = load_set(file).policies
     except (TokensearchError, OSError) as error:
         return {}, f"no front in {file}: {error}"
-    return {f"found {p.schedule_hash[:8]}": p for p in policies if p.reduces}, str(file)
+    found = {f"found {short(p.schedule_hash)}": p for p in policies if p.reduces}
+    return found, str(file)
 
 
 def timed(

@@ -116,8 +116,13 @@ def show_fronts(path: Path) -> list[str]:
 def show_costs(folder: Path) -> list[str]:
     """How good the table says it is."""
     found = read_json(folder / "costs.json")
-    rows = [(key, found[key]) for key in ("baseline_ms", "seconds", "passes") if key in found]
-    return table(("cost table", ""), [*rows, *found.get("calibration", {}).items()])
+    fit = found["calibration"]
+    return [
+        f"{found['passes']} passes in {found['seconds']:.0f} s; "
+        f"baseline {found['baseline_ms']:.3f} ms; "
+        f"calibration {fit['fixed_ms']:+.3f} ms + {fit['scale']:.3f} x parts; "
+        f"stated error {fit['error']:.1%}, worst {fit['worst']:.1%}."
+    ]
 
 
 SECOND = (
