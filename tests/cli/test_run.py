@@ -3,7 +3,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -12,18 +11,31 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
-from tests.search.tiny import CONFIG
+from tests.search.tiny import CONFIG, ByMacs, by_macs
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.data.scenes import scenes_digest
 from tokensearch.policy import load, load_set
 from tokensearch.run_folder import FILES, FOLDERS, RunFolder
+from tokensearch.search.evaluator import Evaluator
 
 FACTORY = "tests.search.tiny:model"
-# A shell may have had the child ignore Ctrl-C.
-INTERRUPTIBLE = """
-import signal
+# Stopped as its third trial is on the disk. A shell may have had it ignore Ctrl-C.
+STOPPED = """
+import os, signal, sys
+import tests.conftest  # as many threads as here: a run goes on in the same cell only
+import tokensearch.search
+from tests.search.tiny import ByMacs, by_macs
 from tokensearch.cli.main import main
+from tokensearch.run_folder import RunFolder
+from tokensearch.search.evaluator import Evaluator
+tokensearch.search.Session, Evaluator.time, Evaluator.profile = ByMacs, by_macs, lambda *_: ()
+append = RunFolder.append_trial
+def stop(folder, trial):
+    append(folder, trial)
+    if trial["number"] == 2:
+        os.kill(os.getpid(), int(os.environ["SENT"]))
+RunFolder.append_trial = stop
 signal.signal(signal.SIGINT, signal.default_int_handler)
 main()
 """
@@ -49,6 +61,13 @@ def checkpoint(tmp_path: Path) -> str:
     path = tmp_path / "tiny.safetensors"
     save_file(tiny().state_dict(), path)
     return str(path)
+
+
+def without_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no command time anything, which takes longer than all the rest."""
+    monkeypatch.setattr("tokensearch.search.Session", ByMacs)
+    monkeypatch.setattr(Evaluator, "time", by_macs)
+    monkeypatch.setattr(Evaluator, "profile", lambda *_: ())
 
 
 def pictures(folder: Path, *, classes: int = 5, each: int = 20) -> str:
@@ -85,6 +104,7 @@ def test_a_secret_that_was_typed_is_in_no_file_of_the_run(
     where, secret = tmp_path / "run", "s3cret-W0rd"
     storage = f"--storage=postgresql://me:{secret}@host/studies"
     monkeypatch.setattr("sys.argv", ["tokensearch", "run", storage])
+    without_clock(monkeypatch)
 
     result = called(
         "run", "--model", FACTORY, "--data-config", config, "--latency-target", "1000s", "--out",
@@ -102,33 +122,33 @@ def test_a_secret_that_was_typed_is_in_no_file_of_the_run(
 
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_run_exits_as_shells_say_it_and_the_same_command_goes_on(
-    tmp_path: Path, config: str, sent: signal.Signals
+    tmp_path: Path, config: str, sent: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     given = (
         "run", "--model", FACTORY, "--data-config", config, "--latency-target", "0.6x", "--out",
-        str(folder.path), *SHORT[2:], "--trials", "12",
+        str(folder.path), "--trials", "6", "--images", "24,20,20", "--batch-size", "2",
     )  # fmt: skip
-    child = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, *given],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as here: a run goes on in its own cell only
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    until = time.monotonic() + 300
-    while child.poll() is None and not folder.trials.is_file() and time.monotonic() < until:
-        time.sleep(0.02)
-    child.send_signal(sent)
-    _, said = child.communicate(timeout=60)
 
-    assert child.returncode == 128 + sent, said
-    assert said.endswith("stopped; a search goes on when the same command is given again\n")
-    assert "Traceback" not in said
+    stopped = subprocess.run(
+        [sys.executable, "-c", STOPPED, *given],
+        env=os.environ | {"SENT": str(int(sent))},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+    assert (stopped.returncode, stopped.stdout) == (128 + sent, ""), stopped.stderr
+    assert stopped.stderr.splitlines()[-1] == (
+        "stopped; a search goes on when the same command is given again"
+    )
+    assert "Traceback" not in stopped.stderr
     before = folder.trials.read_bytes()
-    result = called(*given)
-    assert result.exit_code in {0, 3, 4}, result.stderr
+    assert len(folder.read_trials()) == 3
+    without_clock(monkeypatch)
+    assert called(*given).exit_code in {0, 3, 4}
     assert folder.trials.read_bytes().startswith(before)
-    assert len(folder.read_trials()) == 12
+    assert [trial["number"] for trial in folder.read_trials()] == list(range(6))
 
 
 def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(
