@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tokensearch.errors import TokensearchWarning
 from tokensearch.evaluate import Answers
 from tokensearch.evaluate.store import AnswerStore, Key, usual_store
 
@@ -102,7 +103,8 @@ def test_a_damaged_store_is_as_good_as_none(tmp_path: Path) -> None:
     path = tmp_path / "answers.db"
     path.write_bytes(b"no database at all" * 100)
 
-    store = AnswerStore(path)
+    with pytest.warns(TokensearchWarning, match="answers are not remembered for later runs"):
+        store = AnswerStore(path)
     store.put(KEY, names(4), answers(4))
 
     assert store.get(KEY, names(4)) is None
@@ -114,9 +116,33 @@ def test_a_store_that_goes_away_is_no_reason_to_fail(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "answers.db") as base:
         base.execute("DROP TABLE answered")
 
+    with pytest.warns(TokensearchWarning, match="no such table: answered; free space on its disk"):
+        store.put(KEY, names(4), answers(4))
+
+    for _ in range(2):  # said once, and let alone
+        store.put(KEY, names(4), answers(4))
+        assert store.get(KEY, names(4)) is None
+
+
+def test_a_full_disk_is_said_once_and_what_is_kept_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, connect = tmp_path / "answers.db", sqlite3.connect
+    store = AnswerStore(path)
     store.put(KEY, names(4), answers(4))
 
-    assert store.get(KEY, names(4)) is None
+    def full(*args: object, **options: object) -> sqlite3.Connection:
+        base = connect(*args, **options)  # type: ignore[call-overload]
+        base.execute("PRAGMA max_page_count = 1")  # as many as there are
+        return base  # type: ignore[no-any-return]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sqlite3, "connect", full)
+        with pytest.warns(TokensearchWarning, match="database or disk is full"):
+            store.put(KEY, names(999, 32), answers(999))
+        store.put(KEY, names(999, 32), answers(999))  # warns no more, which would be an error here
+
+    assert same(AnswerStore(path).get(KEY, names(4)), answers(4))
 
 
 def test_the_place_can_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from tokensearch.cli.retarget import retarget
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
 from tokensearch.errors import TokensearchError, TokensearchWarning
+from tokensearch.files import FULL, refusal
 from tokensearch.redaction import hide_secrets
 
 # The profiler's library writes its own log to stderr, between our lines; 6 is above its last level.
@@ -64,6 +65,11 @@ class Verbs(TyperGroup):
                 return super().invoke(ctx)
         except TokensearchError as failure:
             error(str(failure), getattr(failure, "__notes__", ()))
+            raise typer.Exit(FAILED) from failure
+        except OSError as failure:
+            if failure.errno not in FULL:
+                raise
+            error(refusal(failure.filename or "what was to be written", failure))
             raise typer.Exit(FAILED) from failure
         except (MemoryError, RuntimeError) as failure:
             if not _out_of_memory(failure):

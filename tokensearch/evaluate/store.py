@@ -1,12 +1,14 @@
 """Answers that are kept between runs: accuracy belongs to model, schedule and images alone.
 
 Kept image by image, so that other splits of the same images find them. One SQLite file per user.
-What cannot be read or written is asked of the model again: a cache is never a reason to fail.
+What cannot be read or written is asked of the model again: a cache is never a reason to fail. That
+is said once, and the file is let alone from then on.
 """
 
 import hashlib
 import os
 import sqlite3
+import warnings
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -15,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from tokensearch.errors import TokensearchWarning
 from tokensearch.evaluate.answers import Answers
 
 # Raised whenever the same key may stand for other answers, after a change of an operator for one.
@@ -49,7 +52,12 @@ class AnswerStore:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path if path is None or _ready(path) else None
+        self._path = path
+        if path is not None:
+            try:
+                _make_ready(path)
+            except (OSError, sqlite3.Error) as error:
+                self._give_up(error)
 
     @property
     def keeps(self) -> bool:
@@ -64,7 +72,8 @@ class AnswerStore:
         try:
             with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as base:
                 rows = dict(base.execute(ask, (key.digest, *images)).fetchall())
-        except sqlite3.Error:
+        except sqlite3.Error as error:
+            self._give_up(error)
             return None
         found = [rows.get(image, b"") for image in images]
         if any(len(row) != _ROW.itemsize for row in found):
@@ -94,8 +103,18 @@ class AnswerStore:
         try:
             with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as base, base:
                 base.executemany(statement, rows)
-        except sqlite3.Error:
-            return
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        """Go on without the file, and say so."""
+        warnings.warn(
+            f"answers are not remembered for later runs, since {self._path} cannot be used: "
+            f"{error}; free space on its disk, or delete it",
+            TokensearchWarning,
+            stacklevel=3,
+        )
+        self._path = None
 
 
 def _marks(images: Sequence[str]) -> str:
@@ -113,21 +132,17 @@ def _names() -> tuple[str, ...]:
     return tuple(item.name for item in fields(Answers))
 
 
-def _ready(path: Path) -> bool:
-    """Make the table; False where that cannot be done."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with closing(sqlite3.connect(path, timeout=_WAIT_S)) as base, base:
-            base.execute("DROP TABLE IF EXISTS answers")  # of version 1
-            base.execute(
-                "CREATE TABLE IF NOT EXISTS answered "
-                "(key BLOB, image TEXT, answer BLOB, PRIMARY KEY (key, image))"
-            )
-        if path.stat().st_size > MOST_BYTES:
-            _forget_older_half(path)
-    except (OSError, sqlite3.Error):
-        return False
-    return True
+def _make_ready(path: Path) -> None:
+    """Make the table, and room in it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(path, timeout=_WAIT_S)) as base, base:
+        base.execute("DROP TABLE IF EXISTS answers")  # of version 1
+        base.execute(
+            "CREATE TABLE IF NOT EXISTS answered "
+            "(key BLOB, image TEXT, answer BLOB, PRIMARY KEY (key, image))"
+        )
+    if path.stat().st_size > MOST_BYTES:
+        _forget_older_half(path)
 
 
 def _forget_older_half(path: Path) -> None:

@@ -1,8 +1,10 @@
 """Write a file, run what was written, and keep it only if it computes what the model computes."""
 
+import errno
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from shutil import disk_usage
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
@@ -13,8 +15,10 @@ from tokensearch.errors import ExportError, TokensearchError
 from tokensearch.export import onnx, pt2
 from tokensearch.export.check import Check, Format, answers, difference, name_of, tolerance
 from tokensearch.export.quiet import quiet
+from tokensearch.files import refusal
 
 SEED = 0
+FULL_BYTES = 2**20  # free space below which a failure to write is put down to the disk
 
 
 class Traced(nn.Module):
@@ -116,7 +120,7 @@ def _folder_beside(path: Path) -> Iterator[str]:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield folder
     except OSError as error:
-        raise ExportError(f"{path} cannot be written: {error.strerror or error}") from error
+        raise ExportError(refusal(path, error)) from error
 
 
 def _written_and_run(file: _File, module: nn.Module, batches: list[Tensor]) -> list[Tensor]:
@@ -131,6 +135,8 @@ def _written_and_run(file: _File, module: nn.Module, batches: list[Tensor]) -> l
     except (TokensearchError, OSError):
         raise
     except Exception as error:
+        if disk_usage(file.path.parent).free < FULL_BYTES:  # torch's writer does not say why
+            raise OSError(errno.ENOSPC, str(error)) from error
         raise ExportError(f"the model cannot be {tried} {file.format}: {_cause(error)}") from error
 
 

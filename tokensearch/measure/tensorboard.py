@@ -15,11 +15,12 @@ import gzip
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from tempfile import TemporaryDirectory, gettempdir
 from typing import Any
 
 from torch.profiler import profile, tensorboard_trace_handler
 
+from tokensearch.errors import MeasurementError
 from tokensearch.files import make_folder, write_whole, writing
 
 Event = dict[str, Any]  # as the Chrome trace format has it
@@ -35,13 +36,10 @@ def write_trace(profiler: profile, folder: Path, worker: str) -> Path:
     own, beside the others in the folder that TensorBoard is started on. Once the trace is there,
     earlier ones of the same worker go: the plugin would show them as well.
     """
-    with TemporaryDirectory() as scratch:
-        tensorboard_trace_handler(scratch, worker, use_gzip=True)(profiler)
-        (as_torch_has_it,) = Path(scratch).iterdir()
-        trace = json.loads(gzip.decompress(as_torch_has_it.read_bytes()), strict=False)
+    name, trace = _taken(profiler, worker)
     trace["traceEvents"] = for_plugin(trace["traceEvents"])
     make_folder(folder)
-    written = folder / as_torch_has_it.name
+    written = folder / name
     # The plugin reads a file once, as soon as it has its name: half a file would stay half.
     write_whole(written, gzip.compress(json.dumps(trace).encode()))
     with writing(folder):
@@ -49,6 +47,21 @@ def write_trace(profiler: profile, folder: Path, worker: str) -> Path:
             if stale != written:
                 stale.unlink()
     return written
+
+
+def _taken(profiler: profile, worker: str) -> tuple[str, dict[str, Any]]:
+    """Return a trace as torch has it, and the name that it gives it."""
+    try:
+        with TemporaryDirectory() as scratch:
+            tensorboard_trace_handler(scratch, worker, use_gzip=True)(profiler)
+            (written,) = Path(scratch).iterdir()
+            trace = json.loads(gzip.decompress(written.read_bytes()), strict=False)
+    except (OSError, ValueError, EOFError) as error:  # half a file is no JSON
+        raise MeasurementError(
+            f"the trace cannot be kept in {gettempdir()} for a moment: {error}; free some of its "
+            f"disk, or set TMPDIR to another"
+        ) from error
+    return written.name, trace
 
 
 def for_plugin(events: Iterable[Event]) -> list[Event]:

@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from typing import Any
 
 from tokensearch.data.splits import PURPOSES, Purpose
 from tokensearch.errors import RunError
-from tokensearch.files import no_follow
+from tokensearch.files import no_follow, writing
 from tokensearch.records import Trial, trial_from_json
 from tokensearch.redaction import redact
 from tokensearch.run_folder import RunFolder
@@ -18,12 +19,16 @@ from tokensearch.run_folder import RunFolder
 @contextmanager
 def alone(folder: RunFolder) -> Iterator[None]:
     """Hold the folder against other processes; a killed one lets go of it."""
-    with open(folder.lock, "ab", opener=no_follow) as file:
+    with writing(folder.lock):
+        lock = no_follow(str(folder.lock), os.O_WRONLY | os.O_CREAT)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise RunError(f"run folder {folder.path} is in use by another process") from error
         yield
+    finally:
+        os.close(lock)
 
 
 def read_trials(folder: RunFolder) -> tuple[Trial, ...]:

@@ -4,8 +4,12 @@ Trials are appended to `trials.jsonl` before Optuna is told, so that line is wha
 that was killed in between is told on resuming, and a proposal that was under way is made again.
 """
 
-from collections.abc import Iterable, Mapping
+import errno
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import optuna
 from optuna.distributions import CategoricalDistribution
@@ -13,6 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
+from tokensearch.files import refusal
 from tokensearch.policy import ModelSpec, Objective, Policy, most, worth
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import Trial, to_json
@@ -26,6 +31,15 @@ _REPEAT = "repeated"  # user attribute: tried before
 _REFUSAL = "refused"  # user attribute: never run
 _SEEDED = "seeded"  # study attribute: every seed was enqueued
 _FIXED = "fixed_params"  # where Optuna keeps what was enqueued
+# SQLite's codes for a file that is sound and yet cannot be written now.
+_DISK = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
 # Told as the worth of a policy that was never run, below what nothing can exceed: nats or shares,
 # worse than any policy that a sampler should come back to.
 _REFUSED = 10.0
@@ -56,7 +70,7 @@ class Proposals:
                 load_if_exists=True,
             )
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
-            raise RunError(f"{folder.study} cannot be opened as an Optuna study") from error
+            raise study_failure(folder.study, error) from error
 
     def follow(self, sampler: BaseSampler) -> None:
         """Have a sampler propose from now on."""
@@ -154,6 +168,39 @@ class Proposals:
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(state,))
+
+
+@contextmanager
+def using_study(study: Path) -> Iterator[None]:
+    """Turn what SQLite says of the study, inside the errors of others, into a RunError."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        if _from_sqlite(error) is None:
+            raise
+        raise study_failure(study, error) from error
+
+
+def study_failure(study: Path, error: Exception) -> RunError:
+    """Say whether the disk or the file is to blame, and what to do: trials are elsewhere."""
+    cause = _from_sqlite(error)
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
+    if code == sqlite3.SQLITE_FULL:
+        return RunError(refusal(study, OSError(errno.ENOSPC, str(cause))))
+    if code in _DISK:
+        return RunError(f"{study} cannot be written: {cause}")
+    return RunError(
+        f"{study} cannot be read as an Optuna study ({cause or error}); delete it and give the "
+        f"same command again: it is made anew from trials.jsonl, which holds every trial"
+    )
+
+
+def _from_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _origin(trial: optuna.Trial | FrozenTrial) -> str:

@@ -30,7 +30,7 @@ from tokensearch.search.listener import Listener
 from tokensearch.search.local import LocalSampler
 from tokensearch.search.loss import finest
 from tokensearch.search.outcome import finish
-from tokensearch.search.proposals import Proposals
+from tokensearch.search.proposals import Proposals, using_study
 from tokensearch.search.reach import floor_words, reach_lines, reaches
 from tokensearch.search.rivals import Contender
 from tokensearch.search.samplers import optunas
@@ -118,10 +118,16 @@ class Session:
                     f"{self.folder.path} is finished; raise --minutes or --trials to search on"
                 )
                 return before
+            if before["result"] is not None:
+                self.listener.note(
+                    f"until this search has ended, front, policy and report in {self.folder.path} "
+                    f"are those of the search before"
+                )
         document["launching"] = launching(evaluator.timing, self.listener)
         self.folder.write_run(document)
-        search = self.searched(evaluator)
-        result = finish(search, evaluator, document, self.smaller)
+        with using_study(self.folder.study):
+            search = self.searched(evaluator)
+            result = finish(search, evaluator, document, self.smaller)
         seconds = search.earlier_seconds + time.monotonic() - began
         document = {**document, "result": {**result, "seconds": seconds}}
         self.folder.write_run(document)
