@@ -18,7 +18,7 @@ def run(*args: str | Path) -> Result:
 
 def trace_of(path: Path, *, width: int) -> Path:
     layer, x = torch.nn.Linear(width, width), torch.ones(64, width)
-    with torch.inference_mode(), torch.profiler.profile() as profiler:
+    with torch.inference_mode(), torch.profiler.profile(acc_events=True) as profiler:
         layer(x)
     profiler.export_chrome_trace(str(path))
     return path
