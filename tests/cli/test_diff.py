@@ -176,7 +176,10 @@ def test_costs_that_cannot_be_used_are_refused_before_timing(
     path = tmp_path / "costs.json"
     if costs != "missing":
         save_costs(table_of(SyntheticMachine(treads), seconds=10), path)
-    said = {"missing": "a cost table cannot be read", "of another model": "holds the costs of toy"}
+    said = {
+        "missing": "the file cannot be read: No such file",
+        "of another model": "holds the costs of toy",
+    }
 
     assert said[costs] in refused("none", "none", *TINY, "--costs", path)
 

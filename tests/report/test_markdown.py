@@ -123,9 +123,7 @@ def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
     with pytest.raises(RunError) as caught:
         write_report(folder)
 
-    assert str(caught.value) == (
-        f"{damaged} cannot be read as a profile: not a whole profile: 'ceilings'"
-    )
+    assert str(caught.value) == (f"{damaged} cannot be read as a profile: name is missing")
 
 
 def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> None:

@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensearch.chrome import ChromeTrace, read_trace
+from tokensearch.documents import bytes_of, parse_object
 from tokensearch.errors import MeasurementError, PolicyError, RunError
 from tokensearch.policy import RANDOM, Policy, find, is_file
 from tokensearch.policy.file import FORMAT as POLICY_FORMAT
 from tokensearch.policy.file import policy_from_json
 from tokensearch.profiles import FORMAT as PROFILE_FORMAT
-from tokensearch.profiles import Profile, profile_from_json
+from tokensearch.profiles import MAX_PROFILE_BYTES, Profile, profile_from_json
 from tokensearch.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tokensearch.models import ModelName
 
-# Ours are a few megabytes at most; what is larger can only be a trace, which has its own limit.
-LARGEST_OWN = 64 * 2**20
 OURS = "tokensearch."  # begins the name of every format of ours
 
 ACCEPTED = (
@@ -105,18 +104,21 @@ def _folder(path: Path) -> Profile | RunFolder:
 
 
 def _file(path: Path) -> Policy | Profile | ChromeTrace:
-    document = _own(path)
-    if document is None:
-        return _trace(path)
     try:
-        if document["format"] == PROFILE_FORMAT:
-            return profile_from_json(document)
-        if document["format"] == POLICY_FORMAT:
-            return policy_from_json(document)
-        raise MeasurementError(f"the file has format {document['format']!r}; {ACCEPTED}")
+        document = _own(path)
+        ours = None if document is None else _of(document)
     except ValueError as error:
         error.add_note(f"in {path}")
         raise
+    return _trace(path) if ours is None else ours
+
+
+def _of(document: dict[str, Any]) -> Policy | Profile:
+    if document["format"] == PROFILE_FORMAT:
+        return profile_from_json(document)
+    if document["format"] == POLICY_FORMAT:
+        return policy_from_json(document)
+    raise MeasurementError(f"the file has format {document['format']!r:.60}; {ACCEPTED}")
 
 
 def _trace(path: Path) -> ChromeTrace:
@@ -128,17 +130,24 @@ def _trace(path: Path) -> ChromeTrace:
 
 
 def _own(path: Path) -> dict[str, Any] | None:
-    """Return the document of a file in a format of ours, None where it is in another's."""
+    """Return the document of a file in a format of ours, None where it is in another's.
+
+    What is larger than any of ours can only be a trace, which has its own limit.
+    """
     try:
-        if path.stat().st_size > LARGEST_OWN:
-            return None
-        document = json.loads(path.read_bytes())
+        large = path.stat().st_size > MAX_PROFILE_BYTES
     except OSError as error:
-        raise MeasurementError(f"{path} cannot be read: {error.strerror}") from error
+        raise MeasurementError(f"the file cannot be read: {error.strerror}") from error
+    if large:
+        return None
+    data = bytes_of(path, what="what is compared", error=MeasurementError, most=MAX_PROFILE_BYTES)
+    try:
+        document = json.loads(data)
     except (ValueError, RecursionError):
         return None
-    own = isinstance(document, dict) and str(document.get("format")).startswith(OURS)
-    return document if own else None
+    if not isinstance(document, dict) or not str(document.get("format")).startswith(OURS):
+        return None
+    return parse_object(data, error=MeasurementError)
 
 
 def _profile(path: Path) -> Profile:

@@ -69,7 +69,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Check:
     """An integer or a float within its bounds; NaN is within none."""
     return leaf(
         f"a number from {least:g} to {most:g}",
-        lambda value: type(value) in {int, float} and least <= value <= most,
+        lambda value: (type(value) is int or isinstance(value, float)) and least <= value <= most,
     )
 
 
@@ -101,7 +101,7 @@ def items(wanted: Check, *, least: int = 0, most: int = MAX_ITEMS) -> Check:
     """A list of so many items, all of which are as wanted."""
 
     def check_items(value: Any) -> None:
-        if type(value) is not list:
+        if not isinstance(value, list | tuple):  # JSON's, or a record's own
             raise MisfitError(f"is {value!r:.60}; it must be a list")
         if not least <= len(value) <= most:
             raise MisfitError(f"has {len(value)} items; it must have from {least} to {most}")

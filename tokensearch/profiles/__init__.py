@@ -13,6 +13,7 @@ Times are milliseconds.
 
 from tokensearch.profiles.file import (
     FORMAT,
+    MAX_PROFILE_BYTES,
     VERSION,
     check_format,
     profile_from_json,
@@ -33,6 +34,7 @@ from tokensearch.profiles.record import Ceilings, Operator, PhaseTime, Profile, 
 
 __all__ = [
     "FORMAT",
+    "MAX_PROFILE_BYTES",
     "OUTSIDE",
     "PASS_RANGE",
     "PHASES",

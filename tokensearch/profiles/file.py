@@ -1,33 +1,93 @@
 """`profile.json`: a profile as a document, read strictly."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, astuple
+from dataclasses import asdict
 from dataclasses import fields as dataclass_fields
-from math import inf
 from typing import Any
 
+from tokensearch.documents import (
+    COUNT,
+    FLAG,
+    LONGEST_MS,
+    NAME,
+    TIME_MS,
+    check,
+    choice,
+    fields,
+    integer,
+    items,
+    number,
+    optional,
+    text,
+)
+from tokensearch.documents.reading import MAX_TEXT
 from tokensearch.errors import MeasurementError
+from tokensearch.policy import BOUNDS
 from tokensearch.policy.file import policy_from_json
 from tokensearch.profiles.places import PHASES
 from tokensearch.profiles.record import Ceilings, Operator, PhaseTime, Profile, Work
-from tokensearch.records import Latency, cell_from_json, conditions_from_json, to_json
+from tokensearch.record_checks import CELL, CONDITIONS, LATENCY, POLICY
+from tokensearch.records import cell_from_json, conditions_from_json, latency_from_json, to_json
 
 FORMAT, VERSION = "tokensearch.profile", 1
 DIGITS, ROUNDED_MS = 6, 1e-6  # of a millisecond in the file
+MAX_PROFILE_BYTES = 16 * 2**20  # one of ViT-L is 2 MB: operators by phase, block and pass
+
+_PART_MS = number(0, LONGEST_MS)
+_PLACE = {
+    "block": optional(integer(0, BOUNDS["blocks"][1] - 1)),
+    "phase": choice(*PHASES),
+}
+_PHASE_TIME = fields(
+    {**_PLACE, "passes_ms": items(number(-LONGEST_MS, LONGEST_MS))}, {"borders": number(0, 1e9)}
+)
+_PROFILE = fields(
+    {
+        "name": NAME,
+        "model": NAME,
+        "schedule_hash": NAME,
+        "patch_tokens": items(integer(0, BOUNDS["patch_tokens"][1])),
+        "prefix_tokens": integer(*BOUNDS["prefix_tokens"]),
+        "policy": POLICY,
+        "cell": CELL,
+        "session": NAME,
+        "plain": LATENCY,
+        "stamped": items(_PHASE_TIME, least=1),
+        "floor": items(_PHASE_TIME),
+        "operators": items(
+            fields(
+                {
+                    **_PLACE,
+                    "name": text(MAX_TEXT),
+                    "kernel": FLAG,
+                    "calls": number(0),
+                    "passes_ms": items(_PART_MS),
+                }
+            )
+        ),
+        "traced_ms": items(TIME_MS),
+        "work": items(fields({**_PLACE, "flop": number(0), "bytes": number(0)})),
+        "ceilings": optional(
+            fields({"gflop_s": number(1e-9), "gbyte_s": number(1e-9)}),
+        ),
+        "conditions": optional(CONDITIONS),
+    },
+    {"peak_bytes": optional(COUNT), "sdpa": optional(NAME), "border_ms": _PART_MS},
+)
 
 
 def profile_to_json(profile: Profile) -> dict[str, Any]:
     """Return a profile as `profile.json` holds it, with the figures readers look for first."""
-    fields = {item.name: getattr(profile, item.name) for item in dataclass_fields(profile)}
+    written = {item.name: getattr(profile, item.name) for item in dataclass_fields(profile)}
     parts = {
-        name: [_rounded(asdict(item)) for item in fields[name]]
+        name: [_rounded(asdict(item)) for item in written[name]]
         for name in ("stamped", "floor", "operators", "work")
     }
     sums = {phase: profile.phase_ms(phase) for phase in PHASES}
     return {
         "format": FORMAT,
         "version": VERSION,
-        **fields,
+        **written,
         "pass_ms": profile.pass_ms,
         "phases_ms": {phase: ms for phase, ms in sums.items() if ms},
         "cell": to_json(profile.cell),
@@ -41,12 +101,8 @@ def profile_to_json(profile: Profile) -> dict[str, Any]:
 def profile_from_json(document: Mapping[str, Any]) -> Profile:
     """Return the profile that `profile_to_json` wrote; MeasurementError where it cannot be."""
     check_format(document, "a profile", FORMAT, VERSION)
-    try:
-        return _checked(_profile(document))
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        if isinstance(error, MeasurementError):
-            raise
-        raise MeasurementError(f"not a whole profile: {error}") from error
+    check(document, _PROFILE, "the profile", MeasurementError)
+    return _checked(_profile(document))
 
 
 def check_format(document: Mapping[str, Any], what: str, name: str, version: int) -> None:
@@ -59,7 +115,7 @@ def check_format(document: Mapping[str, Any], what: str, name: str, version: int
 
 
 def _checked(profile: Profile) -> Profile:
-    """Return a profile on whose figures everything can be computed that is computed of one."""
+    """Return a profile whose parts belong together; MeasurementError where they do not."""
     blocks = policy_from_json(profile.policy).model.blocks
     if len(profile.patch_tokens) != blocks:
         raise MeasurementError(
@@ -67,43 +123,20 @@ def _checked(profile: Profile) -> Profile:
             f"{blocks} blocks"
         )
     split = (*profile.stamped, *profile.floor)
-    known = {None, *range(blocks)}
     places: list[PhaseTime | Operator | Work] = [*split, *profile.operators, *profile.work]
     for place in places:
-        if place.block not in known:
+        if place.block is not None and place.block >= blocks:
             raise MeasurementError(f"block {place.block!r} is none of {blocks}")
     passes, traced = len(profile.plain.passes_ms), len(profile.traced_ms)
-    if not passes or not profile.stamped or any(len(one.passes_ms) != passes for one in split):
+    if any(len(one.passes_ms) != passes for one in split):
         raise MeasurementError("a profile must have passes, as many for every phase")
     if any(not traced or len(one.passes_ms) != traced for one in profile.operators):
         raise MeasurementError("operators must have passes, as many as were traced")
-    _check_figures(profile)
+    if wrong := [ms for one in split for ms in one.passes_ms if ms < _least_ms(profile, one)]:
+        raise MeasurementError(f"a profile holds {wrong[0]!r} ms; a phase takes no time below 0")
+    if not all(ms > 0 for ms in profile.stamped_ms):
+        raise MeasurementError("a profile has a pass whose phases take no time")
     return profile
-
-
-def _check_figures(profile: Profile) -> None:
-    """Refuse what no clock and no count can have been; NaN is in no interval."""
-    split = (*profile.stamped, *profile.floor)
-    least = [
-        profile.border_ms,
-        *(one.borders for one in split),
-        *(ms for one in profile.operators for ms in one.passes_ms),
-        *(one.calls for one in profile.operators),
-        *(figure for one in profile.work for figure in (one.flop, one.bytes)),
-        profile.peak_bytes or 0,
-    ]
-    tops = () if profile.ceilings is None else astuple(profile.ceilings)
-    above = [*profile.plain.passes_ms, *profile.traced_ms, *profile.stamped_ms, *tops]
-    wrong = [one for one in least if not 0 <= one < inf]
-    wrong += [one for one in above if not 0 < one < inf]
-    wrong += [
-        ms for one in split for ms in one.passes_ms if not _least_ms(profile, one) <= ms < inf
-    ]
-    if wrong:
-        raise MeasurementError(
-            f"a profile holds {wrong[0]!r}; times, counts and rates must be finite and not "
-            "negative, those of whole passes above 0"
-        )
 
 
 def _least_ms(profile: Profile, part: PhaseTime) -> float:
@@ -113,30 +146,32 @@ def _least_ms(profile: Profile, part: PhaseTime) -> float:
 
 def _profile(document: Mapping[str, Any]) -> Profile:
     known = {item.name for item in dataclass_fields(Profile)}
-    ceilings = document["ceilings"]
-    plain = document["plain"]
-    fields = {name: value for name, value in document.items() if name in known}
+    ceilings, plain = document["ceilings"], document["plain"]
     return Profile(
         **{
-            **fields,
-            "patch_tokens": tuple(map(int, document["patch_tokens"])),
+            **{name: value for name, value in document.items() if name in known},
+            "patch_tokens": tuple(document["patch_tokens"]),
             "cell": cell_from_json(document["cell"]),
-            "plain": Latency(tuple(map(float, plain["passes_ms"])), plain["warmup"]),
+            "plain": latency_from_json(plain),
             "stamped": tuple(_timed(PhaseTime, item) for item in document["stamped"]),
             "floor": tuple(_timed(PhaseTime, item) for item in document["floor"]),
             "operators": tuple(_timed(Operator, item) for item in document["operators"]),
             "traced_ms": tuple(map(float, document["traced_ms"])),
-            "work": tuple(Work(**item) for item in document["work"]),
-            "ceilings": None if ceilings is None else Ceilings(**ceilings),
+            "work": tuple(_known(Work, item) for item in document["work"]),
+            "ceilings": None if ceilings is None else _known(Ceilings, ceilings),
             "conditions": conditions_from_json(document["conditions"]),
         }
     )
 
 
-def _timed(kind: Any, item: Mapping[str, Any]) -> Any:
-    if item["phase"] not in PHASES:
-        raise MeasurementError(f"phase {item['phase']!r} is none of {', '.join(PHASES)}")
-    return kind(**{**item, "passes_ms": tuple(map(float, item["passes_ms"]))})
+def _timed(kind: type[Any], item: Mapping[str, Any]) -> Any:
+    return _known(kind, {**item, "passes_ms": tuple(map(float, item["passes_ms"]))})
+
+
+def _known(kind: type[Any], item: Mapping[str, Any]) -> Any:
+    """Build a record of its own fields; others are those of a newer version."""
+    known = {one.name for one in dataclass_fields(kind)}
+    return kind(**{name: value for name, value in item.items() if name in known})
 
 
 def _rounded(item: dict[str, Any]) -> dict[str, Any]:

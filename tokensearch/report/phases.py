@@ -1,12 +1,12 @@
 """What reports call phases, the groups of blocks that they show, and profiles read from files."""
 
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tokensearch.errors import RunError
-from tokensearch.profiles import PHASES, Phase, Profile, profile_from_json
+from tokensearch.documents import read_object
+from tokensearch.errors import MeasurementError, RunError
+from tokensearch.profiles import MAX_PROFILE_BYTES, PHASES, Phase, Profile, profile_from_json
 
 PARTS = 3  # groups of blocks: early, middle, late
 PHASE_NAMES: Mapping[Phase, str] = {
@@ -47,6 +47,8 @@ def read_profile(path: Path) -> Profile | None:
     if not path.exists():
         return None
     try:
-        return profile_from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, AttributeError) as error:
+        return profile_from_json(
+            read_object(path, what="a profile", error=MeasurementError, most=MAX_PROFILE_BYTES)
+        )
+    except MeasurementError as error:
         raise RunError(f"{path} cannot be read as a profile: {error}") from error
