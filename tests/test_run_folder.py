@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from tests.report.fixtures import run_document
 from tokensearch.cli.main import app
 from tokensearch.errors import RunError
 from tokensearch.policy import Evidence, ModelSpec, Policy, Prune
@@ -15,6 +16,7 @@ from tokensearch.search.outcome import write_front
 
 INSIDE = ("policies/00.json", "profiles/answer.json", "profiles/tensorboard", "profiles/a/b.json")
 NAMES = (*FILES, *FOLDERS, *INSIDE)
+UNFINISHED = {**run_document(), "result": None}
 MODEL = ModelSpec("tiny", blocks=4, patch_tokens=16, prefix_tokens=1, width=24)
 SEEN = Evidence({"batch": 1}, {"median_ms": 1.0}, {"top1": 0.5}, {"median_ms": 2.0}, confirmed=True)
 
@@ -91,7 +93,7 @@ def test_the_folder_itself_may_be_a_link(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
 
     folder.create()
-    folder.write_run({"result": None})
+    folder.write_run(UNFINISHED)
 
     assert (tmp_path / "large disk" / "run.json").is_file()
 
@@ -102,7 +104,7 @@ def test_a_second_name_of_what_is_changed_in_place_is_refused(
 ) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    folder.write_run({"result": None})
+    folder.write_run(UNFINISHED)
     os.link(outside / "precious.json", folder.path / name)
 
     with pytest.raises(RunError, match=f"{name} is a hard link"):
@@ -115,10 +117,10 @@ def test_a_second_name_of_what_is_changed_in_place_is_refused(
 def test_a_second_name_of_what_is_replaced_keeps_what_it_had(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    folder.write_run({"result": "old"})
+    folder.write_run(UNFINISHED | {"command": "old"})
     os.link(folder.run, tmp_path / "backup.json")
 
-    folder.write_run({"result": "new"})
+    folder.write_run(UNFINISHED | {"command": "new"})
 
     assert '"old"' in (tmp_path / "backup.json").read_text()
 
@@ -133,7 +135,7 @@ def test_a_link_that_appears_later_is_not_followed(tmp_path: Path, outside: Path
         folder.append_trial({"number": 0})
     with pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
         folder.mend_trials()
-    folder.write_run({"result": None})
+    folder.write_run(UNFINISHED)
 
     assert not folder.run.is_symlink()
     assert is_untouched(outside)

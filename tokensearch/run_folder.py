@@ -19,16 +19,20 @@ import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tokensearch.documents import bytes_of, check, parse_object, read_object
 from tokensearch.errors import RunError
 from tokensearch.files import make_folder, no_follow, refuse_link, sync_folder, write_whole, writing
 from tokensearch.policy.file import to_text
+from tokensearch.record_checks import RUN, TRIAL
 from tokensearch.redaction import redact
 
 FORMAT, VERSION = "tokensearch.run", 1
+MAX_TRIALS_BYTES = 64 * 2**20  # twelve thousand trials; a search makes some hundred
 # All that a run and its report keep beside folders; a test holds this against what they leave.
 # SQLite adds endings of its own to the name of the study.
 IN_PLACE = ("trials.jsonl", "study.db", "study.db-journal", "study.db-wal", "study.db-shm")
@@ -122,16 +126,16 @@ class RunFolder:
         self.refuse_links()
         if not self.run.exists():
             return None
-        try:
-            document = json.loads(self.run.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise RunError(f"{self.run} cannot be read as JSON: {error}") from error
-        if not isinstance(document, dict) or document.get("format") != FORMAT:
+        with _naming(self.run):
+            document = read_object(self.run, what="a run", error=RunError)
+        if document.get("format") != FORMAT:
             raise RunError(f"{self.run} is not of a tokensearch run")
         if document.get("version") != VERSION:
             raise RunError(
-                f"{self.run} has version {document.get('version')!r}; known is {VERSION}"
+                f"{self.run} has version {document.get('version')!r:.60}; known is {VERSION}"
             )
+        with _naming(self.run):
+            check(document, RUN, "the run", RunError)
         return document
 
     def write_run(self, document: Mapping[str, Any]) -> None:
@@ -251,11 +255,25 @@ class RunFolder:
             file.truncate(file.read().rfind(b"\n") + 1)
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        for number, line in enumerate(self.trials.read_bytes().splitlines(), 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise RunError(f"{self.trials} line {number} is not JSON: {error}") from error
+        with _naming(self.trials):
+            data = bytes_of(
+                self.trials, what="a list of trials", error=RunError, most=MAX_TRIALS_BYTES
+            )
+        for number, line in enumerate(data.splitlines(), 1):
+            with _naming(f"{self.trials}, line {number}"):
+                trial = parse_object(line, error=RunError)
+                check(trial, TRIAL, "the trial", RunError)
+            yield trial
+
+
+@contextmanager
+def _naming(place: Path | str) -> Iterator[None]:
+    """Add the file, which only we know, to what its reader finds."""
+    try:
+        yield
+    except RunError as error:
+        error.add_note(f"in {place}")
+        raise
 
 
 def _may_be_begun(path: Path) -> bool:

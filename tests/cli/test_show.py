@@ -98,12 +98,12 @@ def test_a_file_that_is_no_policy_is_named(tmp_path: Path) -> None:
         (
             "latency",
             {"median_ms": "fast"},
-            "evidence has latency.median_ms 'fast'; it must be above 0",
+            "evidence[0].latency.median_ms is 'fast'; it must be a number from 1e-09 to 1e+09",
         ),
         (
             "cell",
             {"batch": 8, "machine": "mine"},
-            "evidence has a field of another type: 'str' object has no attribute 'get'",
+            "evidence[0].cell.machine is 'mine'; it must be an object",
         ),
     ],
 )

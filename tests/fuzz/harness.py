@@ -37,7 +37,7 @@ def watched() -> Iterator[None]:
 
 def outcomes(kind: Kind, count: int, seed: int) -> Iterator[tuple[bytes, str]]:
     """Yield every damaged file with "read", "refused", or what went wrong."""
-    for data in mutants(kind.valid(), count, seed):
+    for data in mutants(kind.valid(), count, seed, kind.write):
         try:
             with watched(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")

@@ -2,28 +2,72 @@
 
 import json
 import math
+import tomllib
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
+from statistics import fmean
 from typing import Any
 
 from tests.costs.machine import SPEC as COSTS_SPEC
 from tests.costs.machine import SyntheticMachine, slope, table_of
 from tests.report import fixtures
+from tests.report.profiles import profile
+from tokensearch.chrome import ChromeTrace
+from tokensearch.chrome.events import parse_events
+from tokensearch.chrome.trace import trace_of
 from tokensearch.costs import costs_from_json, costs_to_json, staircase
+from tokensearch.costs.forecast import Forecast
 from tokensearch.costs.table import CostTable
-from tokensearch.documents import parse_object
-from tokensearch.errors import MeasurementError, NoPolicyError, PolicyError
-from tokensearch.policy import Policy, PolicySet, Pool, Prune, mac_share
+from tokensearch.documents import check, parse_object
+from tokensearch.errors import MeasurementError, NoPolicyError, PolicyError, RunError, SpaceError
+from tokensearch.ledger import ledger
+from tokensearch.operator_changes import operator_changes
+from tokensearch.policy import (
+    OBJECTIVES,
+    ModelSpec,
+    Policy,
+    PolicySet,
+    Pool,
+    Prune,
+    mac_share,
+    parse_target,
+    worth,
+)
 from tokensearch.policy.file import (
     policy_from_json,
     policy_to_json,
     set_from_json,
     set_to_json,
 )
-from tokensearch.report import tables
+from tokensearch.profiles import (
+    Ceilings,
+    Operator,
+    Profile,
+    Work,
+    profile_from_json,
+    profile_to_json,
+)
+from tokensearch.record_checks import RUN, TRIAL
+from tokensearch.records import (
+    Conditions,
+    cell_from_json,
+    paired_from_json,
+    to_json,
+    trial_from_json,
+)
+from tokensearch.report import markdown, tables
+from tokensearch.report.findings import read_findings
 from tokensearch.report.grid import to_markdown
+from tokensearch.report.ledger_json import ledger_to_json
+from tokensearch.report.ledger_words import in_words
+from tokensearch.report.operators import change_document, change_table, operator_table
+from tokensearch.report.profile_text import block_table, facts, phase_table
+from tokensearch.report.trace_words import trace_words
+from tokensearch.run_folder import FORMAT as RUN_FORMAT
+from tokensearch.search.space import Space
+from tokensearch.search.space_file import parse_space, shipped
 
 Document = dict[str, Any]
 
@@ -36,10 +80,11 @@ class Kind:
     valid: Callable[[], Document]
     read: Callable[[bytes], Any]
     use: Callable[[Any], None]
+    write: Callable[[Document], str] = json.dumps
 
     def written(self) -> bytes:
         """The valid document as a file has it."""
-        return json.dumps(self.valid()).encode()
+        return self.write(self.valid()).encode()
 
 
 def policy_document() -> Document:
@@ -87,6 +132,174 @@ def use_costs(table: CostTable) -> None:
     staircase(table)
 
 
+def profile_document() -> Document:
+    small = replace(fixtures.SPEC, blocks=3)
+    policy = Policy(small, (Prune(1, 120),))
+    made = profile(
+        policy,
+        fixtures.host_ms(policy),
+        name="answer",
+        plain_ms=10.0,
+        floor=fixtures.host_ms(policy),
+        operators=(
+            Operator(0, "mlp", "aten::linear", kernel=False, calls=2.0, passes_ms=(1.0, 1.1)),
+        ),
+        traced_ms=(11.0, 11.2),
+        work=(Work(0, "mlp", 1e9, 1e6),),
+        ceilings=Ceilings(100.0, 20.0),
+        conditions=Conditions(tick_ms=1e-4, others=0.1),
+        peak_bytes=10**6,
+    )
+    document: Document = json.loads(json.dumps(profile_to_json(made)))
+    return document
+
+
+@cache
+def other_profile() -> Profile:
+    return profile_from_json(profile_document())
+
+
+def use_profile(found: Profile) -> None:
+    """As `profile` and `diff` do: tables, and the ledger to another."""
+    list(facts(found))
+    for grid in (phase_table(found), block_table(found)):
+        to_markdown(grid)
+    if found.operators:
+        to_markdown(operator_table(found.operators, whole_ms=fmean(found.traced_ms)))
+    explained = ledger(other_profile(), found)
+    assert all(math.isfinite(term.ms.value) for term in explained.terms)
+    in_words(explained)
+    json.dumps(ledger_to_json(explained), allow_nan=False)
+    json.dumps(profile_to_json(found), allow_nan=False)
+
+
+def trial_document() -> Document:
+    document: Document = json.loads(json.dumps(to_json(fixtures.trials()[0])))
+    return document
+
+
+def read_trial(data: bytes) -> Document:
+    """As a run folder reads its lines."""
+    trial = parse_object(data, error=RunError)
+    check(trial, TRIAL, "the trial", RunError)
+    return trial
+
+
+def use_trial(written: Document) -> None:
+    """As a resumed search does: a record, its schedule, and what forecasts learn of it."""
+    trial = trial_from_json(written)
+    policy = policy_from_json(trial.policy)
+    assert 0 < trial.ratio < math.inf
+    if trial.comparison is not None:
+        learned = Forecast(mac_share, 0.1).learned(policy, trial.comparison)
+        assert math.isfinite(learned.ratio(policy))
+        assert math.isfinite(learned.weighed(policy, trial.comparison))
+    for objective in OBJECTIVES:
+        assert math.isfinite(worth(written["accuracy"], objective))
+    json.dumps(to_json(trial), allow_nan=False)
+
+
+@cache
+def run_document() -> Document:
+    made = fixtures.run_document()
+    made["result"]["finalists"] = made["result"]["finalists"][:1] + made["result"]["finalists"][-1:]
+    document: Document = json.loads(json.dumps({"format": RUN_FORMAT, "version": 1, **made}))
+    return document
+
+
+def read_run(data: bytes) -> Document:
+    run = parse_object(data, error=RunError)
+    check(run, RUN, "the run", RunError)
+    return run
+
+
+def use_run(run: Document) -> None:
+    """As `report`, `run` and `retarget` do."""
+    findings = read_findings(run)
+    source = markdown._Source(findings, fixtures.front(), (), None, None)
+    markdown._page(source)
+    for finalist in findings.finalists:
+        assert 0 < finalist.ratio.value < math.inf
+    cell_from_json(run["cell"])
+    parse_target(run["settings"]["target"])
+    for finalist in run["result"]["finalists"]:
+        paired_from_json(finalist["paired"])
+
+
+def space_document() -> Document:
+    return tomllib.loads(shipped("default").read_text())
+
+
+def to_toml(document: Document) -> str:
+    """Spell a document as TOML, as far as it can be."""
+    lines = [_entry(*one) for one in _flat(document, tables=False)]
+    for section, table in _flat(document, tables=True):
+        lines += [f"[{json.dumps(section)}]", *(_entry(*one) for one in table.items())]
+    return "\n".join(lines)
+
+
+def _entry(name: str, value: Any) -> str:
+    return f"{json.dumps(name)} = {_toml(value)}"
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{', '.join(_entry(*one) for one in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml, value))}]"
+    return json.dumps(value)
+
+
+def _flat(found: Document, *, tables: bool) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in found.items() if isinstance(value, dict) is tables]
+
+
+def use_space(space: Space) -> None:
+    """As a search does: dimensions, size, the schedule that is nearest to one, and one drawn."""
+    for model in (fixtures.SPEC, ModelSpec("deep", 64, 1024, 0, 8)):
+        with suppress(SpaceError):  # none of its blocks may be of this model
+            dimensions = space.fitting(model, scored=True, prefix_read=True).dimensions(model)
+            assert all(len(values) > 1 for values in dimensions.values())
+            space.build({name: values[-1] for name, values in dimensions.items()}, model)
+            space.nearest(Policy(model, (Prune(0, 50), Pool(3, 30))), model)
+            assert space.size(model) > 0
+
+
+def trace_document() -> Document:
+    def event(name: str, kind: str, start: float, us: float, **more: Any) -> Document:
+        times = {"ts": 1e12 + start, "dur": us}
+        return {"ph": "X", "cat": kind, "name": name, "pid": 7, "tid": 7, **times, **more}
+
+    return {
+        "schemaVersion": 1,
+        "deviceProperties": [{"id": 0, "name": "Example GPU"}],
+        "traceEvents": [
+            event("ProfilerStep#1", "user_annotation", 0, 100),
+            event("tokensearch.block.0.mlp", "user_annotation", 5, 60),
+            event("aten::linear", "cpu_op", 10, 40, args={"External id": 1}),
+            event("aten::addmm", "cpu_op", 12, 30, args={"External id": 2, "Dims": [[8, 64]]}),
+            event("cudaLaunchKernel", "cuda_runtime", 20, 5, args={"correlation": 3}),
+            event("gemm", "kernel", 30, 20, pid=0, args={"correlation": 3, "External id": 2}),
+            event("ProfilerStep#2", "user_annotation", 110, 90),
+            event("aten::linear", "cpu_op", 120, 40, args={"External id": 4}),
+            {"ph": "f", "id": 3, "ts": 1e12 + 30, "pid": 0, "tid": 7},
+        ],
+    }
+
+
+def read_trace(data: bytes) -> ChromeTrace:
+    return trace_of("trace.json", *parse_events(data))
+
+
+def use_trace(found: ChromeTrace) -> None:
+    """As `diff` does: operators, changes to another trace, and sentences."""
+    other = read_trace(json.dumps(trace_document()).encode())
+    changes = operator_changes(other.operators, found.operators)
+    to_markdown(change_table(changes))
+    trace_words((other, found), ("one", "other"), changes)
+    json.dumps(change_document(changes, ("one", "other")), allow_nan=False)
+
+
 def _json(error: type[Exception], build: Callable[[Document], Any]) -> Callable[[bytes], Any]:
     return lambda data: build(parse_object(data, error=error))
 
@@ -97,5 +310,10 @@ KINDS = {
         Kind("policy", policy_document, _json(PolicyError, policy_from_json), use_policy),
         Kind("front", front_document, _json(PolicyError, set_from_json), use_front),
         Kind("costs", costs_document, _json(MeasurementError, costs_from_json), use_costs),
+        Kind("profile", profile_document, _json(MeasurementError, profile_from_json), use_profile),
+        Kind("trial", trial_document, read_trial, use_trial),
+        Kind("run", run_document, read_run, use_run),
+        Kind("space", space_document, parse_space, use_space, to_toml),
+        Kind("trace", trace_document, read_trace, use_trace),
     )
 }

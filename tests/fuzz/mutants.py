@@ -71,11 +71,13 @@ HOSTILE: tuple[Any, ...] = (
 ENDS = (b"", b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"}", b"]", b",", b'"', b"{}", b"\n")
 
 
-def mutants(document: Document, count: int, seed: int) -> Iterator[bytes]:
-    """Yield `count` damaged copies as bytes; equal seeds give equal ones."""
+def mutants(
+    document: Document, count: int, seed: int, write: Callable[[Document], str] = json.dumps
+) -> Iterator[bytes]:
+    """Yield `count` damaged copies as `write` spells them; equal seeds give equal ones."""
     random, text, paths = Random(seed), json.dumps(document), list(_paths(document))
     for _ in range(count):
-        data = _written(_changed(json.loads(text), paths, random), random)
+        data = _written(_changed(json.loads(text), paths, random), write, random)
         yield _torn(data, random) if random.random() < 0.15 else data
 
 
@@ -159,14 +161,14 @@ _CHANGES: tuple[Callable[[Any, Any, Random], None], ...] = (
 )
 
 
-def _written(document: Document, random: Random) -> bytes:
+def _written(document: Document, write: Callable[[Document], str], random: Random) -> bytes:
     """Write the tree; raw places as they are, now and then a key twice."""
-    text = json.dumps(document)
+    text = write(document)
     if '"@@' in text:
         text = re.sub(r'"@@(\d+)@@"', lambda found: RAW[int(found[1])], text)
     if random.random() < 0.03 and document:
-        name = random.choice(list(document))
-        text = f"{text[:-1]}, {json.dumps(name)}: 1}}"
+        twice = json.dumps(random.choice(list(document)))
+        text = f"{text[:-1]}, {twice}: 1}}" if text.endswith("}") else f"{twice} = 1\n{text}"
     return text.encode()
 
 

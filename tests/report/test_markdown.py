@@ -135,4 +135,5 @@ def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> Non
     with pytest.raises(RunError) as caught:
         write_report(folder)
 
-    assert str(caught.value) == f"{tmp_path} lacks the field 'budget'"
+    assert str(caught.value) == "budget is missing"
+    assert caught.value.__notes__ == [f"in {folder.run}"]

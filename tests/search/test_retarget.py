@@ -259,14 +259,18 @@ def test_a_run_that_has_not_ended_is_refused(damaged: RunFolder) -> None:
 @pytest.mark.parametrize(
     ("part", "value", "message"),
     [
-        ("settings", {"target": "0.5x"}, "has a field of another type: "),
-        ("settings", [], "has a field of another type: "),
-        ("settings.target", "fast", "latency target 'fast' cannot be read"),
-        ("result.baseline_ms", 0, "has a field of another type: "),
-        ("result", {}, "lacks the field 'finalists'"),
+        ("settings", {"target": "0.5x"}, "settings.model is missing"),
+        ("settings", [], r"settings is \[\]; it must be an object"),
+        (
+            "settings.target",
+            "fast",
+            "settings.target is no target: latency target 'fast'",
+        ),
+        ("result.baseline_ms", 0, "result.baseline_ms is 0; it must be a number from 1e-09"),
+        ("result", {}, "result.outcome is missing"),
         ("result.finalists", [], "lacks the un-reduced model among its finalists"),
-        ("result.finalists", [{}], "lacks the field 'schedule_hash'"),
-        ("result.finalists", 7, "has a field of another type: "),
+        ("result.finalists", [{}], r"result.finalists\[0\].schedule_hash is missing"),
+        ("result.finalists", 7, "result.finalists is 7; it must be a list"),
     ],
 )
 def test_a_damaged_run_is_refused(
@@ -284,9 +288,9 @@ def test_a_damaged_run_is_refused(
     ("text", "message"),
     [
         ("", "lacks the trial sha256:"),
-        ("{torn", "line 1 is not JSON"),
-        ("[1, 2]\n", "holds something else than trials"),
-        ('{"number": 0}\n', "holds something else than trials"),
+        ("{torn", "the file is not JSON"),
+        ("[1, 2]\n", "the file holds a list, not an object"),
+        ('{"number": 0}\n', "origin is missing"),
     ],
 )
 def test_damaged_trials_are_refused(damaged: RunFolder, text: str, message: str) -> None:

@@ -115,8 +115,10 @@ def test_damaged_trials_are_refused(tmp_path: Path) -> None:
     session(tmp_path, trials=2).run()
     (tmp_path / "trials.jsonl").write_text('{"number": 0}\n')
 
-    with pytest.raises(RunError, match=r"trials\.jsonl holds something else than trials"):
+    with pytest.raises(RunError, match="origin is missing") as raised:
         session(tmp_path, trials=3).run()
+
+    assert raised.value.__notes__ == [f"in {tmp_path / 'trials.jsonl'}, line 1"]
 
 
 def test_evidence_quotes_the_report_split(finished: RunFolder) -> None:

@@ -49,14 +49,14 @@ def read_trace(path: str | Path) -> ChromeTrace:
     """Read a trace, gzipped or not; MeasurementError names the file when it cannot be one."""
     path = Path(path)
     try:
-        events, fields = read_events(path)
-        return _trace(path.name, events, fields)
+        return trace_of(path.name, *read_events(path))
     except MeasurementError as error:
         error.add_note(f"in {path}")
         raise
 
 
-def _trace(name: str, events: list[Event], fields: Mapping[str, Any]) -> ChromeTrace:
+def trace_of(name: str, events: list[Event], fields: Mapping[str, Any]) -> ChromeTrace:
+    """Sum up the events of a file; MeasurementError where they are those of no trace."""
     kernels = [event for event in events if event.role == "kernel"]
     hosts = nested(event for event in events if event.role != "kernel")
     steps = Steps(hosts, kernels)

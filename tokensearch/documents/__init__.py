@@ -13,6 +13,7 @@ from tokensearch.documents.checks import (
     MisfitError,
     check,
     choice,
+    every,
     fields,
     integer,
     items,
@@ -22,13 +23,21 @@ from tokensearch.documents.checks import (
     optional,
     text,
 )
-from tokensearch.documents.reading import MAX_BYTES, bytes_of, parse_object, read_object
+from tokensearch.documents.reading import (
+    MAX_BYTES,
+    MAX_TEXT,
+    bytes_of,
+    opened,
+    parse_object,
+    read_object,
+)
 
 __all__ = [
     "COUNT",
     "FLAG",
     "LONGEST_MS",
     "MAX_BYTES",
+    "MAX_TEXT",
     "NAME",
     "NUMBER",
     "PLAIN",
@@ -39,12 +48,14 @@ __all__ = [
     "bytes_of",
     "check",
     "choice",
+    "every",
     "fields",
     "integer",
     "items",
     "leaf",
     "mapping",
     "number",
+    "opened",
     "optional",
     "parse_object",
     "read_object",

@@ -87,6 +87,16 @@ def choice(*known: str) -> Check:
     return leaf(f"one of {', '.join(known)}", lambda value: type(value) is str and value in allowed)
 
 
+def every(*wanted: Check) -> Check:
+    """All of these at once, in this order."""
+
+    def check_every(value: Any) -> None:
+        for one in wanted:
+            one(value)
+
+    return check_every
+
+
 def optional(wanted: Check) -> Check:
     """Null, or what is wanted."""
 

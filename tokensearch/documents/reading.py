@@ -6,7 +6,7 @@ import stat
 from collections.abc import Iterable
 from math import isfinite
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 MAX_BYTES = 8 * 2**20  # a policy is a few kB, a front of hundreds with evidence under 1 MB
 MAX_DEPTH = 32  # ours nest nine deep: a front's policy's evidence's cell's machine's versions
@@ -26,18 +26,29 @@ def bytes_of(path: Path, *, what: str, error: type[Exception], most: int = MAX_B
     what  what the file should be, with its article: "a policy"
     """
     try:
-        # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            regular = stat.S_ISREG(os.fstat(file.fileno()).st_mode)
-            data = file.read(most + 1) if regular else b""
-    except (OSError, ValueError) as failure:  # a path with a null byte is a ValueError
-        reason = getattr(failure, "strerror", None) or failure
-        raise error(f"the file cannot be read: {reason}") from failure
-    if not regular:
-        raise error(f"the file cannot be read: {what} is a regular file")
+        with opened(path, what=what, error=error) as file:
+            data = file.read(most + 1)
+    except OSError as failure:
+        if isinstance(failure, error):
+            raise
+        raise error(f"the file cannot be read: {failure.strerror or failure}") from failure
     if len(data) > most:
         raise error(f"the file is larger than {most // 2**20} MiB; {what} is not")
     return data
+
+
+def opened(path: Path, *, what: str, error: type[Exception]) -> BinaryIO:
+    """Open a regular file for reading; `error` where there is none."""
+    try:
+        # Without O_NONBLOCK the opening of a pipe waits for somebody to write.
+        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
+    except (OSError, ValueError) as failure:  # a path with a null byte is a ValueError
+        reason = getattr(failure, "strerror", None) or failure
+        raise error(f"the file cannot be read: {reason}") from failure
+    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        file.close()
+        raise error(f"the file cannot be read: {what} is a regular file")
+    return file
 
 
 def parse_object(data: bytes, *, error: type[Exception]) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 from tokensearch.costs import load_costs, save_costs
 from tokensearch.costs.forecast import Forecast
-from tokensearch.errors import MeasurementError, RunError, TokensearchError
+from tokensearch.errors import MeasurementError, RunError
 from tokensearch.front import Point, spread
 from tokensearch.measure import Budget
-from tokensearch.policy import Objective, Policy, Target, parse_target
+from tokensearch.policy import Objective, Policy, Target
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import (
     Accuracy,
@@ -88,14 +88,7 @@ def finished(folder: RunFolder) -> Finished:
         raise RunError(
             f"{folder.path} was itself retargeted from {document['retargeted']}; name that folder"
         )
-    try:
-        found = _finished(folder, document)
-    except KeyError as error:
-        raise RunError(f"{folder.run} lacks the field {error}") from error
-    except (TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        if isinstance(error, TokensearchError):  # some are ValueErrors too, and say it better
-            raise
-        raise RunError(f"{folder.run} has a field of another type: {error}") from error
+    found = _finished(folder, document)
     if all(one.policy.reduces for one in found.known):
         raise RunError(f"{folder.run} lacks the un-reduced model among its finalists")
     return found
@@ -261,7 +254,7 @@ def _finished(folder: RunFolder, document: Mapping[str, Any]) -> Finished:
     return Finished(
         folder,
         document,
-        Settings(**{**settings, "target": parse_target(settings["target"])}),
+        Settings.from_json(settings),
         tuple(known),
         result["limit_ms"] / result["baseline_ms"],
     )
@@ -269,10 +262,7 @@ def _finished(folder: RunFolder, document: Mapping[str, Any]) -> Finished:
 
 def _trials(folder: RunFolder) -> dict[str, Trial]:
     """Every trial by its schedule; RunError where a line is none."""
-    try:
-        trials = [trial_from_json(line) for line in folder.read_trials()]
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder.trials} holds something else than trials: {error}") from error
+    trials = [trial_from_json(line) for line in folder.read_trials()]
     return {trial.schedule_hash: trial for trial in trials}
 
 

@@ -1,9 +1,10 @@
 """What a search was asked to do. A run folder goes on only with equal settings."""
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from tokensearch.policy import Objective, Target
+from tokensearch.policy import Objective, Target, parse_target
 from tokensearch.records import Backend
 from tokensearch.search.samplers import SamplerName
 
@@ -30,6 +31,12 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """Return the fields as run.json holds them."""
         return {**asdict(self), "target": self.target.text}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "Settings":
+        """Return the settings that a checked run.json holds, without those of a newer version."""
+        known = {item.name: written[item.name] for item in fields(cls) if item.name in written}
+        return cls(**{**known, "target": parse_target(written["target"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,33 @@
 
 import hashlib
 import tomllib
-from collections.abc import Callable, Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from tokensearch.documents import (
+    FLAG,
+    NAME,
+    Check,
+    bytes_of,
+    check,
+    choice,
+    fields,
+    integer,
+    items,
+    leaf,
+)
 from tokensearch.errors import SpaceError
+from tokensearch.policy import BOUNDS
 from tokensearch.policy.steps import MATCHES, RESTS, SCORES
 from tokensearch.search.encoding import Encoding
 from tokensearch.search.knots import Knots
 from tokensearch.search.per_block import PerBlock
 from tokensearch.search.slots import Sites
 from tokensearch.search.space import Space
+
+MAX_BYTES = 2**20  # ours have 2 kB, most of it comments
+MAX_CHOICES = 1000  # of one list; a share for every token of most models
 
 
 def load_space(source: str | Path) -> Space:
@@ -26,14 +41,20 @@ def load_space(source: str | Path) -> Space:
     if not path.suffix and not path.is_file():
         path = shipped(str(source))
     try:
-        text = path.read_text(encoding="utf-8")
-        return _space(tomllib.loads(text), digest=_digest(text))
-    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpaceError(f"search space {path} cannot be read: {reason}") from error
+        return parse_space(bytes_of(path, what="a search space", error=SpaceError, most=MAX_BYTES))
     except SpaceError as error:
         error.add_note(f"in {path}")
         raise
+
+
+def parse_space(data: bytes) -> Space:
+    """Return the search space of a file's bytes; SpaceError if they say what is not allowed."""
+    try:
+        text = data.decode("utf-8")
+        document = tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise SpaceError(f"the search space is not TOML: {error}") from error
+    return _space(document, digest=_digest(text))
 
 
 def shipped(name: str) -> Path:
@@ -60,80 +81,51 @@ _OWN = {"per_block": None, "sites": "slots", "knots": "knots"}  # what else stan
 # A grid leaves a quarter of a whole grid or nothing, so there is no share to search.
 _FREE_MATCHES = tuple(match for match in MATCHES if match != "grid")
 
-_Check = Callable[[Any], bool]
-_Field = tuple[str, _Check]  # what a value must be, in words and as a check
+_BLOCK = integer(-BOUNDS["blocks"][1], BOUNDS["blocks"][1])
+_COUNT = integer(1, BOUNDS["blocks"][1])
+_TOKENS = integer(1, BOUNDS["patch_tokens"][1])
+_SHARE = leaf("a share above 0 and below 1", lambda value: type(value) is float and 0 < value < 1)
 
 
-def _list_of(*allowed: object) -> _Field:
-    shown = ", ".join(str(item).lower() if item in {True, False} else str(item) for item in allowed)
-    return f"a list of {shown}", lambda value: _each(value, lambda item: _is_one_of(item, allowed))
+def _choices(wanted: Check) -> Check:
+    return items(wanted, least=1, most=MAX_CHOICES)
 
 
-def _each(value: Any, allowed: _Check) -> bool:
-    return isinstance(value, list) and len(value) > 0 and all(allowed(item) for item in value)
-
-
-def _is_one_of(item: object, allowed: Collection[object]) -> bool:
-    return any(type(item) is type(one) and item == one for one in allowed)
-
-
-_INTEGER: _Field = ("an integer", lambda value: type(value) is int)
-_COUNT: _Field = ("an integer above 0", lambda value: type(value) is int and value > 0)
-_SHARES: _Field = (
-    "a list of shares above 0 and below 1",
-    lambda value: _each(value, lambda item: isinstance(item, float) and 0 < item < 1),
-)
-
-
-def _fields(encoding: str) -> dict[str, dict[str, _Field]]:
+def _described(encoding: str) -> dict[str, dict[str, Check]]:
     """What stands in a file of this encoding, section by section."""
     own = _OWN[encoding]
     return {
-        "blocks": {"first": _INTEGER, "last": _INTEGER, "every": _COUNT},
+        "blocks": {"first": _BLOCK, "last": _BLOCK, "every": _COUNT},
         "steps": {
             **({} if own is None else {own: _COUNT}),
-            "ops": _list_of(*_OPS[encoding]),
-            "left": _SHARES,
-            "by": _COUNT,
-            "score": _list_of(*SCORES),
-            "match": _list_of(*_FREE_MATCHES),
-            "rest": _list_of(*RESTS),
+            "ops": _choices(choice(*_OPS[encoding])),
+            "left": _choices(_SHARE),
+            "by": _TOKENS,
+            "score": _choices(choice(*SCORES)),
+            "match": _choices(choice(*_FREE_MATCHES)),
+            "rest": _choices(choice(*RESTS)),
         },
         "whole": {
-            "proportional_attention": _list_of(True, False),
-            "last_block": _list_of("full", "prefix_only"),
+            "proportional_attention": _choices(FLAG),
+            "last_block": _choices(choice("full", "prefix_only")),
         },
     }
 
 
-def _space(document: Mapping[str, Any], *, digest: str) -> Space:
-    _check_whole(document)
-    values: dict[str, Any] = {}
-    for section, fields in _fields(document["encoding"]).items():
-        table = document.get(section)
-        if not isinstance(table, dict) or table.keys() != fields.keys():
-            raise SpaceError(f"section {section!r} must hold exactly {', '.join(fields)}")
-        for name, (wanted, allowed) in fields.items():
-            if not allowed(table[name]):
-                raise SpaceError(f"{section}.{name} is {table[name]!r}; it must be {wanted}")
-            values[name] = table[name]
-    values = {name: _without_repeats(value) for name, value in values.items()}
+def _space(document: dict[str, Any], *, digest: str) -> Space:
+    check(document, fields({"encoding": choice(*_OPS)}), "the search space", SpaceError)
+    sections = _described(document["encoding"])
+    wanted = {name: fields(section, closed=True) for name, section in sections.items()}
+    whole = fields({"name": NAME, "encoding": NAME, **wanted}, closed=True)
+    check(document, whole, "the search space", SpaceError)
+    values = {
+        name: _without_repeats(document[section][name])
+        for section, names in sections.items()
+        for name in names
+    }
     encoding = _encoding(document["encoding"], values)
     stride = values.pop("every")
     return Space(name=document["name"], encoding=encoding, stride=stride, digest=digest, **values)
-
-
-def _check_whole(document: Mapping[str, Any]) -> None:
-    """SpaceError if the file lacks a name or an encoding, or has what no space has."""
-    known = ("name", "encoding", *_fields("per_block"))
-    unknown = document.keys() - {*known}
-    if unknown or not isinstance(document.get("name"), str):
-        what = f"has the unknown entry {min(unknown)!r}" if unknown else "has no name"
-        raise SpaceError(f"the search space {what}; it holds {', '.join(known)}")
-    if not _is_one_of(document.get("encoding"), _OPS):
-        raise SpaceError(
-            f"encoding is {document.get('encoding')!r}; it must be one of {', '.join(_OPS)}"
-        )
 
 
 def _without_repeats(value: Any) -> Any:
