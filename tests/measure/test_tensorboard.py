@@ -25,6 +25,8 @@ from torch.profiler import profile as torch_profile
 
 from tokensearch.measure.tensorboard import for_plugin, write_trace
 
+pytest.importorskip("torch_tb_profiler", reason="TensorBoard's profiler plugin is not installed")
+
 PATIENCE_S = 180  # it takes about 8 s on two idle cores
 PASSES = 2
 BLOCKS = ["tokensearch.block.0", "tokensearch.block.1"]
