@@ -1,11 +1,13 @@
 """How well a cost table predicts policies that its sweep has not seen, on DeiT-S.
 
     python -m tests.bench costs [--policies 40] [--seconds 150] [--json]
+    python -m tests.bench costs --machine queue [--seconds 20]
 
 Sweeps once, then times random policies end to end in turn with the un-reduced model, and holds
 the measured ratios against the predicted ones. Targets: a mean absolute error of 4 %, a rank
 correlation (Spearman) of 0.98, a sweep of at most 180 s. Weights are random: they do not change how
-long a pass takes.
+long a pass takes. With --machine queue a scripted GPU (tests/costs/queue_machine.py) takes the
+model's place, at batch 1, 8 and 64: nothing is timed, and the same is printed everywhere.
 """
 
 import argparse
@@ -23,6 +25,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from tests.costs.queue_machine import (
+    BF16_FLOPS,
+    FLOAT32_FLOPS,
+    QueueMachine,
+    front_like,
+    table_of,
+)
 from tokensearch import applied
 from tokensearch.costs import CostTable
 from tokensearch.costs.sweep import sweep
@@ -44,6 +53,9 @@ RETRIES = 2
 def main(arguments: list[str]) -> None:
     """Print one line per policy and the errors; with --json, one JSON document."""
     options = parsed(arguments)
+    if options.machine == "queue":
+        print("\n".join(on_queue(options.seconds)))
+        return
     model = timm.create_model(options.model).eval()
     size = model.pretrained_cfg["input_size"]
     images = torch.randn(options.batch, *size)
@@ -65,12 +77,29 @@ def main(arguments: list[str]) -> None:
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench costs", description=__doc__)
     parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--machine", choices=("this", "queue"), default="this")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--policies", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=150.0, help="of the sweep")
     parser.add_argument("--seconds-each", type=float, default=10.0, help="per policy")
     parser.add_argument("--json", action="store_true")
     return parser.parse_args(arguments)
+
+
+def on_queue(seconds: float) -> Iterator[str]:
+    """Yield errors on schedules as lie on fronts, and those that tables state, a line per cell."""
+    for kind, flops in (("bf16", BF16_FLOPS), ("float32", FLOAT32_FLOPS)):
+        for batch in (1, 8, 64):
+            machine = QueueMachine(batch, flops=flops)
+            table = table_of(machine, seconds)
+            ratios = [(table.ratio(one), machine.ratio(one)) for one in front_like()]
+            errors = [abs(predicted / true - 1) for predicted, true in ratios]
+            stated, order = table.calibration, spearman(*zip(*ratios, strict=True))
+            yield (
+                f"{kind} batch {batch}: mean {100 * fmean(errors):.1f} % (stated "
+                f"{100 * stated.error:.1f}), worst {100 * max(errors):.1f} % (stated "
+                f"{100 * stated.worst:.1f}), rank correlation {order:.3f}"
+            )
 
 
 def random_policies(model: ModelSpec, count: int) -> list[Policy]:

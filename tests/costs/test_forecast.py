@@ -112,3 +112,32 @@ def test_a_timing_is_believed_as_much_as_it_is_surer_than_the_prediction() -> No
         (ratio * predicted) ** 0.5
     )
     assert forecast.weighed(policy, timed(ratio, 0.5)) == pytest.approx(predicted, rel=2e-3)
+
+
+def test_the_margin_is_the_worst_that_a_table_states_until_timings_tell() -> None:
+    forecast = Forecast(mac_share, known_error=0.01, known_worst=0.2)
+
+    assert forecast.margin == 0.2
+    for keep in range(20, 180, 16):
+        forecast = forecast.learned(pruned(keep), timed(mac_share(pruned(keep))))
+    assert forecast.margin < 0.02
+
+
+def test_a_bias_at_one_end_widens_the_margin_beyond_twice_the_mean_error() -> None:
+    forecast = Forecast(mac_share, known_error=0.01)
+    for keep in range(20, 180, 8):
+        ratio = mac_share(pruned(keep)) * (1.3 if keep < 40 else 1.0)
+        forecast = forecast.learned(pruned(keep), timed(ratio))
+
+    assert forecast.margin > 2 * forecast.error
+
+
+def test_a_table_whose_worst_is_large_does_not_stand_in_for_timings() -> None:
+    poor = Forecast(mac_share, known_error=0.01, known_worst=0.2)
+    good = Forecast(mac_share, known_error=0.01)
+    for keep in (97, 98):
+        found = timed(mac_share(pruned(keep)))
+        poor, good = poor.learned(pruned(keep), found), good.learned(pruned(keep), found)
+
+    assert good.knows(pruned(98))
+    assert not poor.knows(pruned(98))

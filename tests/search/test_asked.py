@@ -9,6 +9,7 @@ import pytest
 
 from tests.search.clockless import listening, no_clock
 from tests.search.tiny import session
+from tokensearch.costs.forecast import MARGIN
 from tokensearch.evaluate.store import AnswerStore
 from tokensearch.policy import Objective, Policy, load_set
 from tokensearch.policy.file import policy_from_json
@@ -16,7 +17,6 @@ from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.samplers import SamplerName
 from tokensearch.search.session import Session
-from tokensearch.search.trials import MARGIN
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

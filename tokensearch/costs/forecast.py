@@ -23,6 +23,11 @@ ROUNDS = 4  # of line by noise, and noise by line
 # Timings of the same operators within so much of a prediction, from which one more there would
 # learn little, as long as the line through all is about as sure as a trial's own timing (2 %).
 ENOUGH, NEARBY, SURE = 2, 0.05, 0.04
+# Mean errors that a prediction may be off by and still be believed: of normal errors, nine in ten
+# are within two. Errors that lie on one side, or at one end of the front, are not normal: there the
+# one that nine in ten are within counts.
+MARGIN, NINE_IN_TEN = 2.0, 0.9
+TRUSTED = 0.1  # of the worst that a table states: beyond it nothing is known until it is timed
 NORMAL = 1.96  # half-widths of 95 % intervals in standard errors
 MEAN_OF_NORMAL = sqrt(2 / pi)  # mean size of normal errors, in standard errors
 # What of an error is the predictions' own at least, however noisy the timings that it was held to:
@@ -41,6 +46,7 @@ class Forecast:
     noise: tuple[float, ...] = ()  # relative standard error of each timing
     kinds: tuple[frozenset[str], ...] = ()  # the operators of each
     line: tuple[float, float] = field(default=(0.0, 0.0))
+    known_worst: float = 0.0  # the largest of the errors that `known_error` is the mean of
 
     def ratio(self, policy: Policy) -> float:
         """Return the share of the un-reduced model's latency that `policy` is expected to take."""
@@ -72,7 +78,7 @@ class Forecast:
 
     def knows(self, policy: Policy) -> bool:
         """Whether predictions are good, and enough policies like this were timed."""
-        if self.own_error > SURE:
+        if self.own_error > SURE or not self.trusted:
             return False
         at, kinds = self.predict(policy), _kinds(policy)
         alike = [
@@ -80,18 +86,34 @@ class Forecast:
         ]
         return sum(abs(log(one / at)) < NEARBY for one in alike) >= ENOUGH
 
+    @property
+    def trusted(self) -> bool:
+        """Whether predictions may stand in for timings: not before a poor table is corrected."""
+        return len(self.timed) >= LEAST_TIMED or self.known_worst <= TRUSTED
+
     @cached_property
     def error(self) -> float:
         """Mean relative error: of each timed policy by what the others say, once they are a few."""
+        return float(np.mean(self._errors)) if self._errors else self.known_error
+
+    @cached_property
+    def margin(self) -> float:
+        """Relative error that a prediction is allowed."""
+        worst = float(np.quantile(self._errors, NINE_IN_TEN)) if self._errors else self.known_worst
+        return max(MARGIN * self.error, worst)
+
+    @cached_property
+    def _errors(self) -> list[float]:
+        """Of each timed policy by what the others say; none before they are a few."""
         if len(self.timed) < LEAST_TIMED:
-            return self.known_error
+            return []
         x, y = np.log(self.predicted), np.log(self.timed)
         others = ~np.eye(len(x), dtype=bool)
         off = []
         for place, rest in enumerate(others):
             offset, slope = _line(x[rest], (y - x)[rest], self.known_error)
-            off.append(abs(np.expm1(offset + (1 + slope) * x[place] - y[place])))
-        return float(np.mean(off))
+            off.append(float(abs(np.expm1(offset + (1 + slope) * x[place] - y[place]))))
+        return off
 
     @property
     def own_error(self) -> float:

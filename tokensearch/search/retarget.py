@@ -26,14 +26,13 @@ from tokensearch.runtime import check
 from tokensearch.search.cautions import launching, moved
 from tokensearch.search.evaluator import Scored
 from tokensearch.search.finalists import Finalist, is_published, limit_of
-from tokensearch.search.forecasting import forecast_for
+from tokensearch.search.forecasting import forecast_for, from_mild_to_deep
 from tokensearch.search.heat import worth_of
 from tokensearch.search.listener import Listener
 from tokensearch.search.outcome import concluded, judged
 from tokensearch.search.searched import Moved, searched
 from tokensearch.search.settings import Settings
 from tokensearch.search.timing import Timing
-from tokensearch.search.trials import MARGIN
 
 # As surely as a run confirms, in half its time: a minute is to hold a sweep and all of them.
 BUDGET = Budget(warmup=3, min_pairs=30, max_pairs=100, seconds=3.0, precision=0.01)
@@ -111,7 +110,7 @@ def worth_timing(
 
     limit  the target as a share of the un-reduced model's latency
     """
-    off = MARGIN * forecast.error
+    off = forecast.margin
     values = [worth_of(one.select, objective) for one in known]
     ratios = [forecast.ratio(one.policy) for one in known]
     best = sorted(range(len(known)), key=lambda place: -values[place])
@@ -180,7 +179,8 @@ class Retarget:
         """Time what is worth it, and write front and answer."""
         timing, objective = self.timing, self.source.settings.objective
         self._hand_on_costs()
-        forecast = forecast_for(timing, self.folder, self.listener)
+        reduced = [one.policy for one in self.source.known if one.policy.reduces]
+        forecast = forecast_for(timing, self.folder, self.listener, from_mild_to_deep(reduced))
         self.listener.stage("timing the un-reduced model")
         first = timing.time(self.source.unreduced, BUDGET)
         limit = limit_of(first, self.target, batch=timing.cell.batch)
@@ -211,7 +211,7 @@ class Retarget:
             Moved(one.ratio, one.ratio if same else forecast.ratio(one.policy)) for one in reduced
         ]
         return searched(ratios, source.share).doubt(
-            limit, off=MARGIN * forecast.error, front=source.folder.front
+            limit, off=forecast.margin, front=source.folder.front
         )
 
     def _document(self) -> dict[str, Any]:

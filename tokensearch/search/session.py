@@ -25,7 +25,7 @@ from tokensearch.search.cautions import launching
 from tokensearch.search.earlier import alone, check_same, named, read_trials
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.finalists import limit_of
-from tokensearch.search.forecasting import SWEEP_SECONDS, forecast_for
+from tokensearch.search.forecasting import SWEEP_SECONDS, drawn, forecast_for
 from tokensearch.search.listener import Listener
 from tokensearch.search.local import LocalSampler
 from tokensearch.search.loss import finest
@@ -185,7 +185,9 @@ class Session:
         """Return what predicts latencies."""
         limit = self.limits.seconds
         seconds = SWEEP_SECONDS if limit is None else min(SWEEP_SECONDS, SWEEP_SHARE * limit)
-        return forecast_for(evaluator.timing, self.folder, self.listener, seconds=seconds)
+        space = self.space.fitting(self._spec, **_abilities(self.model))
+        first = drawn(space, self._spec, self.settings.seed)
+        return forecast_for(evaluator.timing, self.folder, self.listener, first, seconds=seconds)
 
     def searched(self, evaluator: Evaluator) -> Search:
         """Search until the limits, from where the folder stands."""

@@ -18,10 +18,6 @@ from tokensearch.search.loss import log_loss_of, worth_from
 from tokensearch.search.proposals import Proposals
 from tokensearch.search.settings import Limits
 
-# Mean errors that a prediction may be off by and still be believed: of normal errors, nine in ten
-# are within two.
-MARGIN = 2.0
-
 RANDOM_ORIGIN = "random"
 RANDOMS = 8  # enough for the best of them to mean something, few enough for a short run
 
@@ -121,7 +117,7 @@ class Search:
     @property
     def margin(self) -> float:
         """Relative error that a prediction is allowed."""
-        return MARGIN * self.forecast.error
+        return self.forecast.margin
 
     @property
     def out_of_reach(self) -> int:
