@@ -74,8 +74,8 @@ class Session:
 
         Raises:
             RunError: The folder cannot be written, or holds another run.
-        DataError: An image cannot be read.
-        ModelError: The model does not answer the same twice.
+            DataError: An image cannot be read.
+            ModelError: The model does not answer the same twice.
         """
         began = time.monotonic()
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
