@@ -1,4 +1,5 @@
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -339,3 +340,27 @@ def test_a_data_config_that_says_something_else_is_refused(
     file.write_text(text)
 
     assert refusal("vit_t", data_config=file) == sentence.format(file)
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    plain, packed = tmp_path / "plain.pth", tmp_path / "packed.pth"
+    torch.save({"weight": torch.zeros(1000, 1000)}, plain)
+    with (
+        zipfile.ZipFile(plain) as source,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target,
+    ):
+        for member in source.infolist():
+            target.writestr(member.filename, source.read(member))
+
+    assert refusal(NAME, checkpoint=packed) == (
+        f"checkpoint {packed} is compressed, which torch.save never does; save it again"
+    )
+
+
+def test_a_safetensors_file_with_a_huge_header_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "huge.safetensors"
+    file.write_bytes((10**12).to_bytes(8, "little") + b"{}")
+
+    assert refusal(NAME, checkpoint=file) == (
+        f"checkpoint {file} has a header of 1,000,000,000,000 bytes; at most 16,777,216 are read"
+    )

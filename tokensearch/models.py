@@ -13,6 +13,7 @@ import importlib
 import json
 import re
 import sys
+import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,6 +50,8 @@ _FACTORY = re.compile(r"[\w.]+:\w+")
 # huggingface_hub tries a dead connection for 47 s (two files, six tries each) before it gives up.
 # One question first, about the file we are after, answers in this time at most.
 HUB_TIMEOUT_S = 10.0
+# A ViT of ten thousand tensors has a header of 1 MB.
+MAX_HEADER_BYTES = 16 * 2**20
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 _LONGEST_NAME = 200  # of what is compared with all known names
 
@@ -286,6 +289,7 @@ def _with_checkpoint(name: str, file: Path) -> nn.Module:
 def _read_state(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise ModelError(f"checkpoint {file} does not exist")
+    _check_container(file)
     try:
         state: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
     except Exception as error:
@@ -296,6 +300,33 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     if not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ModelError(f"checkpoint {file} holds no table of named tensors")
     return state
+
+
+def _check_container(file: Path) -> None:
+    """Refuse a file that unpacks to more than it is, before anything is unpacked.
+
+    torch.save stores its members as they are, and safetensors begins with the length of its header
+    (8 bytes, little-endian).
+    """
+    try:
+        if file.suffix == ".safetensors":
+            with file.open("rb") as opened:
+                header = int.from_bytes(opened.read(8), "little")
+            if header > MAX_HEADER_BYTES:
+                raise ModelError(
+                    f"checkpoint {file} has a header of {header:,} bytes; at most "
+                    f"{MAX_HEADER_BYTES:,} are read"
+                )
+        elif zipfile.is_zipfile(file):
+            with zipfile.ZipFile(file) as archive:
+                members = archive.infolist()
+            packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
+            if packed or sum(member.file_size for member in members) > file.stat().st_size:
+                raise ModelError(
+                    f"checkpoint {file} is compressed, which torch.save never does; save it again"
+                )
+    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ModelError(f"checkpoint {file} cannot be read: {_first_line(error)}") from error
 
 
 def _with_head_of(state: Mapping[str, Tensor], module: nn.Module) -> nn.Module:

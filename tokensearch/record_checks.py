@@ -205,8 +205,9 @@ _SETTINGS = fields(
         "space_digest": NAME,
         "sampler": NAME,
         "seed": integer(-(2**63), 2**64),
-    },
-    {"objective": choice(*OBJECTIVES), "backend": choice(*get_args(Backend))},
+        "objective": choice(*OBJECTIVES),
+        "backend": choice(*get_args(Backend)),
+    }
 )
 _FINALIST = fields(
     {

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
 from timm.data import create_dataset, create_transform
 from torch import Tensor
 
 from tokensearch.data.fair import chosen, shrunk
+from tokensearch.data.images import read_image, refuse_loops, size_of
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, UNLABELLED, Purpose, Sizes, Split, Splits
 from tokensearch.errors import DataError
@@ -58,6 +58,7 @@ def _scan(directory: Path, class_map: Path | None) -> tuple[Path, list[Sample]]:
         raise DataError(f"{directory} is not a folder of images")
     if class_map is not None and not class_map.is_file():
         raise DataError(f"class map {class_map} does not exist")
+    refuse_loops(directory)
     try:
         mapped = None if class_map is None else str(class_map)
         dataset = create_dataset("", root=str(directory), class_map=mapped)
@@ -93,14 +94,10 @@ def _split(
 
     def read(index: int) -> tuple[Tensor, int]:
         path, label = samples[index]
-        try:
-            with Image.open(path) as image:
-                return transform(image.convert("RGB")), label
-        except (OSError, Image.DecompressionBombError) as error:
-            raise DataError(f"image {path} cannot be read") from error
+        return transform(read_image(path)), label
 
     # With its label: a class map changes what an answer is held against.
-    files = [(str(path.relative_to(root)), path.stat().st_size, label) for path, label in samples]
+    files = [(str(path.relative_to(root)), size_of(path), label) for path, label in samples]
     return Split(
         purpose,
         Pixels(read, len(samples), preprocessing),
