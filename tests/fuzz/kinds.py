@@ -119,7 +119,10 @@ def use_front(policies: PolicySet) -> None:
 def costs_document() -> Document:
     made = table_of(SyntheticMachine(slope, noise=0.03), seconds=5)
     document: Document = json.loads(json.dumps(costs_to_json(made)))
-    return document
+    for curve in document["curves"]:  # counts as far apart as on a large model: short files
+        curve |= {name: curve[name][::6] for name in ("counts", "ms", "error_ms")}
+    launches = {"pass_ms": 20.0, "names": ["prune drop"], "added_ms": [1.0]}
+    return document | {"launches": launches}
 
 
 def use_costs(table: CostTable) -> None:

@@ -43,7 +43,7 @@ def size_of(path: Path) -> int:
 
 def refuse_loops(directory: Path) -> None:
     """Refuse a folder that holds itself by a link: whoever follows links never ends in it."""
-    chains = [(directory, (directory.resolve(),))]
+    chains: list[tuple[Path, tuple[Path, ...]]] = [(directory, (directory.resolve(),))]
     while chains:
         folder, around = chains.pop()
         for inside in folder.iterdir():
