@@ -6,7 +6,7 @@ from sklearn.isotonic import isotonic_regression
 from sklearn.linear_model import LinearRegression
 
 from tests.costs.machine import SPEC, SyntheticMachine, slope
-from tokensearch.costs.curves import isotonic, shrunk
+from tokensearch.costs.curves import Halves, curve, isotonic, shrunk
 from tokensearch.costs.fit import Split, samples_of
 from tokensearch.costs.prices import non_negative, priced
 from tokensearch.policy import Policy, Pool, Prune
@@ -55,6 +55,12 @@ def test_outliers_do_not_move_a_price() -> None:
     price = priced("prune drop", n_in, n_out, ms)
 
     assert price.of(100, 20) == pytest.approx(1 + 10 + 4)
+
+
+def test_two_counts_that_were_met_once_make_a_curve() -> None:
+    found = curve("attention", Halves([0, 1], [10, 11], [1.0, 1.5]), blocks=2)
+
+    assert found.counts == (10, 11)
 
 
 def test_samples_of_a_pass_add_up_to_it() -> None:

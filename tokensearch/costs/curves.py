@@ -86,6 +86,8 @@ def _stepped(name: str, at: Ints, ms: Floats) -> _Stepped:
     medians = np.array([np.median(ratios[where == place]) for place in range(len(counts))])
     error = MEDIAN_WIDTH * _noise(ratios, medians, where, size) / np.sqrt(size)
     sure = (size >= ENOUGH) | _like_neighbours(medians)
+    if not sure.any():  # of two counts that are far apart, each is the other's outlier
+        sure[:] = True
     smooth, medians, error = trend[sure], medians[sure], error[sure]
     return _Stepped(counts[sure], smooth * shrunk(medians, error), smooth * error)
 
