@@ -5,6 +5,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_map_only
 
 import tokensearch
 from tests.runtime.operators import POLICIES, host
@@ -126,3 +128,39 @@ def test_features_far_apart_are_clustered_as_in_double_precision(dtype: torch.dt
         labels = cluster(features, clusters=20)
         exact = cluster(features.double(), clusters=20)
         assert (labels == exact).float().mean() > 0.9
+
+
+class LikeOnCuda(TorchFunctionMode):
+    """What autocast does on CUDA and not on a CPU: sums, norms and logarithms in single precision.
+
+    Source: the lists `AT_FORALL_FP32` and `AT_FORALL_FP32_SET_OPT_DTYPE` of autocast_mode.h.
+    """
+
+    RAISED = frozenset(
+        "cdist cumsum exp layer_norm linalg_vector_norm log pow reciprocal softmax sum".split()
+    )
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.__name__ in self.RAISED and torch.is_autocast_enabled("cpu"):
+            args, kwargs = tree_map_only(Tensor, _raised, (args, kwargs))
+        return func(*args, **(kwargs or {}))
+
+
+def _raised(one: Tensor) -> Tensor:
+    return one.float() if one.dtype in HALVES else one
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_model_in_half_precision_stays_so_inside_the_autocast_of_cuda(
+    name: str, dtype: torch.dtype
+) -> None:
+    plain, model = host().to(dtype), tokensearch.apply(host().to(dtype), POLICIES[name])
+    before, seen = float_types(plain), float_types(model)
+
+    with torch.inference_mode(), torch.autocast("cpu", dtype=dtype), LikeOnCuda():
+        plain(IMAGES.to(dtype))
+        logits = model(IMAGES.to(dtype))
+
+    assert seen == before == {dtype}
+    assert logits.isfinite().all()

@@ -6,14 +6,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokensearch.ops.pool import exact, one_hot, unit
-from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
+from tokensearch.ops.pool import one_hot, unit
+from tokensearch.ops.tokens import Moves, Tokens, in_own_type, moved, take, tracked
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
 ROUNDS = 5
 Linkage = Literal["single", "complete", "average"]
 
 
+@in_own_type
 def merge_clusters(tokens: Tokens, label: Tensor, *, clusters: int, prefix: int) -> Tokens:
     """Replace every cluster by the mean of its members, weighted by size.
 
@@ -27,8 +28,8 @@ def merge_clusters(tokens: Tokens, label: Tensor, *, clusters: int, prefix: int)
         member = member * size[:, prefix:].transpose(1, 2)
     counts = member.sum(2, keepdim=True)
     first = counts.new_ones(x.shape[0], prefix, 1) if size is None else size[:, :prefix]
-    with exact(x):  # shares before sums: in half precision a sum of many would overflow
-        merged = (member / counts) @ x[:, prefix:]
+    # Shares before sums: in half precision a sum of many would overflow.
+    merged = (member / counts) @ x[:, prefix:]
     after = Tokens(torch.cat([x[:, :prefix], merged], 1), torch.cat([first, counts], 1))
     if not tracked(tokens):
         return after
@@ -40,6 +41,7 @@ def merge_clusters(tokens: Tokens, label: Tensor, *, clusters: int, prefix: int)
     return moved(tokens, after, moves, prefix=prefix)
 
 
+@in_own_type
 def kmeans(features: Tensor, *, clusters: int) -> Tensor:
     """Cluster around means, by Euclidean distance, from evenly spaced tokens.
 
@@ -58,6 +60,7 @@ def kmeans(features: Tensor, *, clusters: int) -> Tensor:
     return label
 
 
+@in_own_type
 def kmedoids(features: Tensor, *, clusters: int) -> Tensor:
     """Cluster around tokens that lie nearest to all others of their cluster.
 

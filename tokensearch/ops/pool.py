@@ -4,14 +4,13 @@ Sums run through one-hot matrix products, so that they do not depend on the orde
 adds (scatter-add does).
 """
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from tokensearch.ops.prune import Ranking
-from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
+from tokensearch.ops.tokens import Moves, Tokens, in_own_type, moved, take, tracked
 
 
 class Matching(NamedTuple):
@@ -47,6 +46,7 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     return Matching(stay, leave, partner.gather(1, leave))
 
 
+@in_own_type
 def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
     """Fold the leaving tokens of A into their partners in B, weighted by size.
 
@@ -74,8 +74,8 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
         kept = weights.index_select(0, stay).view(images, -1, 1)
         sizes = [size[:, :prefix], kept, size_b]
         own = size[:, place_b] / size_b
-    with exact(x):  # shares before sums: in half precision a sum of many would overflow
-        merged = torch.baddbmm(x[:, place_b] * own, joins / size_b, moving)
+    # Shares before sums: in half precision a sum of many would overflow.
+    merged = torch.baddbmm(x[:, place_b] * own, joins / size_b, moving)
     after = Tokens(torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat(sizes, dim=1))
     if not tracked(tokens):
         return after
@@ -91,6 +91,7 @@ def _joins(partner: Tensor, x: Tensor, place_b: slice, weight: Tensor | None = N
     return joins.scatter_(1, column, weight.view(column.shape))
 
 
+@in_own_type
 def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     """Fold the lowest-ranked tokens into the survivors that they resemble most.
 
@@ -110,9 +111,8 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     similarity, partner = (unit_leave @ unit_stay.transpose(1, 2)).max(dim=2)
     joins = one_hot(partner + prefix, rows=kept.shape[1], dtype=x.dtype)  # (B, P + K, r)
     share = 1 / (1 + joins.sum(2, keepdim=True))
-    with exact(x):
-        x = torch.baddbmm(stay * share, joins * share, leave)
-        size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
+    x = torch.baddbmm(stay * share, joins * share, leave)
+    size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
     after = Tokens(x, size.clamp(min=torch.finfo(size.dtype).tiny))
     if not tracked(tokens):
         return after
@@ -122,6 +122,7 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     return moved(tokens, after, Moves(kept, row), prefix=prefix)
 
 
+@in_own_type
 def size_bias(size: Tensor) -> Tensor:
     """Proportional attention: a token of size s counts as s equal keys (ToMe).
 
@@ -143,12 +144,6 @@ def unit(x: Tensor) -> Tensor:
     """
     length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x / length.clamp(min=max(1e-12, torch.finfo(x.dtype).tiny))
-
-
-def exact(x: Tensor) -> AbstractContextManager[object]:
-    """Keep the precision of `x` in products, which autocast would lower, block after block."""
-    lowered = torch.is_autocast_enabled(x.device.type)
-    return torch.autocast(x.device.type, enabled=False) if lowered else nullcontext()
 
 
 def one_hot(index: Tensor, *, rows: int, dtype: torch.dtype) -> Tensor:

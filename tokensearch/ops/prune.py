@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokensearch.ops.tokens import Moves, Tokens, moved, take, tracked
+from tokensearch.ops.tokens import Moves, Tokens, in_own_type, moved, take, tracked
 
 
 class Ranking(NamedTuple):
@@ -50,6 +50,7 @@ def pick(tokens: Tokens, index: Tensor, *, prefix: int) -> Tokens:
     return moved(tokens, after, moves, prefix=prefix)
 
 
+@in_own_type
 def pick_and_add(
     tokens: Tokens,
     ranking: Ranking,

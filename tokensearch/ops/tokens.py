@@ -4,10 +4,15 @@ House letters, here and everywhere: B images, P prefix tokens, N patch tokens, C
 D features per head, T = P + N, K tokens kept, G patches of the whole image.
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Tokens(NamedTuple):
@@ -29,6 +34,26 @@ class Moves(NamedTuple):
     first: Tensor  # (B, P + K) the old row whose position each new token takes
     row: Tensor  # (B, P + N) the new row that holds each old token, -1 where it was discarded
     discards: bool = False  # whether any row is -1
+
+
+def in_own_type(operator: Callable[P, R]) -> Callable[P, R]:
+    """Let an operator compute in the number type of what it is given first, Tokens or a tensor.
+
+    Autocast lowers products and, on CUDA, raises sums and logarithms: a model in half precision
+    would be handed another type, or the two would meet in one product.
+    """
+
+    @wraps(operator)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        first = args[0]
+        x = first.x if isinstance(first, Tokens) else first
+        assert isinstance(x, Tensor)
+        if not torch.is_autocast_enabled(x.device.type):
+            return operator(*args, **kwargs)
+        with torch.autocast(x.device.type, enabled=False):
+            return operator(*args, **kwargs)
+
+    return run
 
 
 def take(values: Tensor, index: Tensor) -> Tensor:
