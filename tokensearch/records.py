@@ -14,7 +14,9 @@ from typing import Any, Literal
 
 from tokensearch.errors import MeasurementError
 
-Backend = Literal["eager", "compile", "cudagraph"]
+Backend = Literal["eager", "compile", "cudagraph", "compile-cudagraph"]
+COMPILED: tuple[Backend, ...] = ("compile", "compile-cudagraph")
+REPLAYED: tuple[Backend, ...] = ("cudagraph", "compile-cudagraph")
 Cache = Literal["warm", "flushed"]
 Memory = Literal["kept", "system"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]

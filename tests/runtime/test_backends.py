@@ -1,6 +1,8 @@
 """Backends on a tiny model. Only one test runs torch's own compiler, which takes its time."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,7 +14,7 @@ from tests.runtime.operators import POLICIES, host, proportional
 from tests.runtime.test_apply import mixed, pictures, vit
 from tokensearch.errors import ModelError
 from tokensearch.policy import Prune
-from tokensearch.runtime import backed, check_backend
+from tokensearch.runtime import backed, backends, check_backend
 from tokensearch.runtime.backends import _Captured
 
 
@@ -105,6 +107,55 @@ def test_a_graph_without_a_gpu_is_refused() -> None:
         check_backend("cudagraph", torch.device("cpu"))
 
     assert str(raised.value) == ("backend cudagraph needs an NVIDIA GPU; the images are on cpu")
+
+
+class OnCpu:
+    """What torch.cuda is to a capture, on the CPU; remembers memories and what ran within."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.pools: list[object] = []
+        self.streams: list[object] = []
+        cuda, stream = torch.cuda, SimpleNamespace(wait_stream=lambda _: None)
+        patch.setattr(cuda, "Stream", lambda device: stream)
+        patch.setattr(cuda, "current_stream", lambda: stream)
+        patch.setattr(cuda, "current_device", lambda: 7)
+        patch.setattr(cuda, "device", lambda device: nullcontext())
+        patch.setattr(cuda, "stream", lambda stream: nullcontext())
+        patch.setattr(cuda, "CUDAGraph", lambda: SimpleNamespace(pool=lambda: "the first's"))
+        patch.setattr(cuda, "graph", self.graph)
+        backends._side_stream.cache_clear()
+
+    @contextmanager
+    def graph(self, graph: object, *, pool: object, stream: object) -> Iterator[None]:
+        self.pools.append(pool)
+        self.streams.append(stream)
+        yield
+
+
+def test_graphs_use_memory_of_their_own_unless_they_are_given_a_replay_to_share_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine, images = OnCpu(monkeypatch), torch.zeros(2, 3)
+
+    first = backends._capture(nn.GELU(), images, None, None)
+    backends._capture(nn.GELU(), images, first, None)
+    backends._capture(nn.GELU(), images, nn.GELU(), None)  # an eager baseline has none
+
+    assert machine.pools == [None, "the first's", None]
+    assert machine.streams[0] is machine.streams[1]
+    backends._side_stream.cache_clear()
+
+
+def test_a_compiled_model_is_captured_as_it_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine, compiler = OnCpu(monkeypatch), Counting()
+    model, images = vit(), pictures(vit())
+
+    replay = backends._capture(model, images, None, compiler)
+
+    assert isinstance(replay, _Captured)
+    assert (compiler.graphs, len(machine.pools)) == (1, 1)
+    torch.testing.assert_close(replay.out, model(images))
+    backends._side_stream.cache_clear()
 
 
 class Replayed:

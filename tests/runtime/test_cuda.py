@@ -130,3 +130,38 @@ def test_compiled_models_give_the_answers_of_eager_on_the_gpu(
 
         similarity = torch.cosine_similarity(run(images), model(images), dim=1)
     assert (similarity > 0.999).all()  # near-ties may fall otherwise
+
+
+def test_graphs_that_share_memory_give_their_own_answers(
+    model: torch.nn.Module, images: torch.Tensor
+) -> None:
+    with torch.inference_mode():
+        whole = backed(model, "cudagraph", images)
+        expected = model(images)
+        with tokensearch.applied(model, "tome-r13"):
+            reduced, theirs = backed(model, "cudagraph", images, sharing=whole), model(images)
+
+        for _ in range(2):  # in turn, as a timing does
+            torch.testing.assert_close(whole(images), expected, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(reduced(images), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_captured_on_the_gpu(
+    model: torch.nn.Module, images: torch.Tensor
+) -> None:
+    with torch.inference_mode(), tokensearch.applied(model, "tome-r13"):
+        replay = backed(model, "compile-cudagraph", images)
+
+        similarity = torch.cosine_similarity(replay(images), model(images), dim=1)
+    assert (similarity > 0.999).all()  # near-ties may fall otherwise
+
+
+@pytest.mark.parametrize("name", POLICIES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_a_model_in_half_precision_runs_inside_autocast(name: str, dtype: torch.dtype) -> None:
+    model = tokensearch.apply(host(), POLICIES[name]).to("cuda", dtype)
+    batch = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
+
+    with torch.inference_mode(), torch.autocast("cuda", dtype=dtype):
+        assert model(batch.to(dtype)).isfinite().all()

@@ -137,7 +137,8 @@ class LikeOnCuda(TorchFunctionMode):
     """
 
     RAISED = frozenset(
-        "cdist cumsum exp layer_norm linalg_vector_norm log pow reciprocal softmax sum".split()
+        ("cdist", "cumsum", "exp", "layer_norm", "linalg_vector_norm", "log", "pow")
+        + ("reciprocal", "softmax", "sum")
     )
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

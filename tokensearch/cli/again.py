@@ -34,8 +34,8 @@ class Again:
         Option("--batch-size", min=1, metavar="N", help="default: as it was timed before"),
     ] = None
     backend: Annotated[
-        Literal["auto", "eager", "compile", "cudagraph"] | None,
-        Option("--backend", help="default: as it was timed before; on a CPU, eager for cudagraph"),
+        Literal["auto", "eager", "compile", "cudagraph", "compile-cudagraph"] | None,
+        Option("--backend", help="default: as it was timed before; on a CPU, eager for graphs"),
     ] = None
 
     def named(self, stored: str, *, what: str) -> "ModelName":
@@ -64,9 +64,10 @@ class Again:
         """
         from tokensearch.cli.auto import resolve_device
         from tokensearch.cli.timed import timed
+        from tokensearch.records import REPLAYED
 
         on_gpu = resolve_device(self.device or device).type == "cuda"
-        before = "eager" if backend == "cudagraph" and not on_gpu else backend
+        before = "eager" if backend in REPLAYED and not on_gpu else backend
         return timed(
             name,
             device=self.device or device,

@@ -57,7 +57,7 @@ DtypeOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    Literal["auto", "eager", "compile", "cudagraph"],
+    Literal["auto", "eager", "compile", "cudagraph", "compile-cudagraph"],
     Option(
         "--backend",
         help="how the model is run when it is timed; auto: cudagraph on a GPU if the model can be "

@@ -60,7 +60,10 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
         def split(stamps: Stamps, *, floor: bool = False) -> Turn:
             copied = ranged(stamps.around, floor=floor)
             return stamped(
-                partial(copied, images) if eager else stamps.captured(copied, images), stamps
+                partial(copied, images)
+                if eager
+                else stamps.captured(copied, images, sharing=backed),
+                stamps,
             )
 
         backed = runtime.backed(runtime.apply(twin(model), policy), cell.backend, images)

@@ -32,7 +32,7 @@ from tokensearch.policy import Policy, changes_sizes
 from tokensearch.policy.file import policy_to_json
 from tokensearch.profiles import Ceilings, PhaseTime, Profile
 from tokensearch.profiling.passes import SPLIT, Passes, passes
-from tokensearch.records import Cell, Latency
+from tokensearch.records import REPLAYED, Cell, Latency
 
 TRACED_PASSES = 5  # few: traces grow by a megabyte a pass, and viewers choke on large ones
 EFFORT = Effort(warmup=3, least=30, most=400, seconds=20.0)  # 30 prove something without a caution
@@ -207,7 +207,7 @@ def _traced(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Prof
     """Add operators, kernels and memory. Tracing slows down what follows, so it comes last."""
     if not plan.traced_passes:
         return timed
-    device, replays = torch.device(timed.cell.device), timed.cell.backend == "cudagraph"
+    device, replays = torch.device(timed.cell.device), timed.cell.backend in REPLAYED
     seen = trace(
         of.traced, name=timed.name, device=device, passes=plan.traced_passes, folder=folder
     )

@@ -8,6 +8,7 @@ from tokensearch.costs import Staircase
 from tokensearch.launch_bound import WAY_OUT, State, launch_state
 from tokensearch.ledger import KINDS, Kind, Ledger
 from tokensearch.profiles import Profile
+from tokensearch.records import REPLAYED
 from tokensearch.report import text
 from tokensearch.report.policy_words import policy_words, stair_words
 from tokensearch.resampling import Estimate
@@ -160,7 +161,7 @@ def _busy_share(profile: Profile) -> float | None:
 
 def launch_state_of(profile: Profile) -> State | None:
     """Whether a profiled pass waits for its launches; None if nobody knows, or it is replayed."""
-    if profile.cell.backend == "cudagraph":
+    if profile.cell.backend in REPLAYED:
         return None
     return launch_state(pass_ms=profile.plain.median_ms, busy_ms=profile.busy_ms)
 

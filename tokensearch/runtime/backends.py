@@ -6,6 +6,7 @@ compiled programs and graphs need.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -16,6 +17,7 @@ from tokensearch.errors import ModelError
 from tokensearch.records import Backend
 
 Forward = Callable[[Tensor], Tensor]
+_Compiler = str | Callable[..., Any]  # what torch.compile calls a backend
 
 # Passes before a capture, on a stream of its own: libraries set themselves up in the first ones,
 # which may not happen inside a capture. As many as PyTorch's notes on CUDA graphs run.
@@ -27,7 +29,7 @@ def backed(
     backend: Backend,
     example: Tensor,
     *,
-    compiler: str | Callable[..., Any] = "inductor",
+    compiler: _Compiler = "inductor",
     sharing: Forward | None = None,
 ) -> Forward:
     """Return what runs `model` by `backend` on batches like `example`, warmed up on it.
@@ -37,6 +39,8 @@ def backed(
                when it comes. `compiler` is what torch.compile calls a backend
     cudagraph  captured once and replayed; another shape is refused. `sharing` is another replay
                whose memory this graph may use: for graphs that are never replayed at one time
+    compile-cudagraph
+               compiled, then captured
 
     Call it as it was made, under `torch.inference_mode` or not, with images that were made in the
     same mode as `example`: compiled code is for one of the two. A model that is given another
@@ -50,7 +54,9 @@ def backed(
         case "compile":
             return _compiled(model, example, compiler)
         case "cudagraph":
-            return _captured(model, example, sharing)
+            return _captured(model, example, sharing, None)
+        case "compile-cudagraph":
+            return _captured(model, example, sharing, compiler)
 
 
 def check_backend(backend: Backend, device: torch.device) -> None:
@@ -75,7 +81,7 @@ def choose_backend(model: nn.Module, example: Tensor) -> tuple[Backend, str | No
     return "cudagraph", None
 
 
-def _compiled(model: nn.Module, example: Tensor, compiler: str | Callable[..., Any]) -> Forward:
+def _compiled(model: nn.Module, example: Tensor, compiler: _Compiler) -> Forward:
     run = torch.compile(_own_code(model), fullgraph=True, dynamic=False, backend=compiler)
     try:
         run(example)
@@ -121,37 +127,50 @@ class _Captured:
         return self.out.clone()  # the next replay writes over it
 
 
-def _captured(model: nn.Module, example: Tensor, sharing: Forward | None) -> Forward:
+def _captured(
+    model: nn.Module, example: Tensor, sharing: Forward | None, compiler: _Compiler | None
+) -> Forward:
     if example.device.type != "cuda":
         raise ModelError(
             f"backend cudagraph needs an NVIDIA GPU; the images are on {example.device.type}"
         )
     try:
-        return _capture(model, example, sharing)
+        return _capture(model, example, sharing, compiler)
     except RuntimeError as error:
         raise ModelError(
             f"a {type(model).__name__} cannot be captured as a CUDA graph: {_line(error)}"
         ) from error
 
 
-def _capture(model: nn.Module, example: Tensor, sharing: Forward | None) -> Forward:
+def _capture(
+    model: nn.Module, example: Tensor, sharing: Forward | None, compiler: _Compiler | None
+) -> Forward:
     pool = sharing.graph.pool() if isinstance(sharing, _Captured) else None
     # Not as inference tensors, which nothing could be copied into outside that mode.
     with torch.inference_mode(mode=False), torch.no_grad(), torch.cuda.device(example.device):
-        images = example.clone()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's gap
+        images, aside = example.clone(), _side_stream(torch.cuda.current_device())
+        run = model if compiler is None else _compiled(model, images, compiler)
         aside.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(aside):
             for _ in range(PASSES_BEFORE_CAPTURE):
-                model(images)
+                run(images)
         torch.cuda.current_stream().wait_stream(aside)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool):
-            out = model(images)
+        with torch.cuda.graph(graph, pool=pool, stream=aside):
+            out = run(images)
     if not isinstance(out, Tensor):
         kind = type(out).__name__
         raise ModelError(f"a {type(model).__name__} returns {kind}; a CUDA graph needs one tensor")
     return _Captured(model, graph, images, out)
+
+
+@cache
+def _side_stream(device: int) -> torch.cuda.Stream:
+    """Where everything is captured on a device: graphs that share memory must have one stream.
+
+    The default of torch.cuda.graph is a stream of whichever device was captured on first.
+    """
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # torch's gap
 
 
 def _kind(images: Tensor) -> str:

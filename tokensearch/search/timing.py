@@ -33,7 +33,7 @@ from tokensearch.measure import (
     plain,
 )
 from tokensearch.policy import ModelSpec, Policy
-from tokensearch.records import Cell, Comparison, Latency
+from tokensearch.records import REPLAYED, Cell, Comparison, Latency
 from tokensearch.search.pairs import FORGET_AFTER, Pairs
 
 TOGETHER = FORGET_AFTER  # policies to a round: each has a compiled model of its own meanwhile
@@ -65,7 +65,7 @@ class Timing:
     def launching(self) -> Launching | None:
         """What launching a pass of the un-reduced model takes; None on a CPU, or replayed."""
         place = torch.device(self.cell.device)
-        if place.type != "cuda" or self.cell.backend == "cudagraph":
+        if place.type != "cuda" or self.cell.backend in REPLAYED:
             return None
         with torch.inference_mode():
             return launching(self._pairs.baseline(self.images), clock_for(place))
