@@ -56,14 +56,15 @@ def middle_means(passes_ms: Values, drawn: Draws) -> Values:
     """
     resamples, rounds = drawn.shape
     cut = rounds // 4
-    order = np.argsort(passes_ms.sum(axis=1), kind="stable")
-    place = np.empty_like(order)
-    place[order] = np.arange(rounds)
-    # How often a resample holds each round, fastest first; and how often between its quartiles.
-    table = place[drawn] + np.arange(resamples)[:, None] * rounds
-    often = np.bincount(table.ravel(), minlength=resamples * rounds).reshape(resamples, rounds)
-    kept = np.diff(often.cumsum(axis=1).clip(cut, rounds - cut), axis=1, prepend=cut)
-    means: Values = kept.astype(np.float64) @ passes_ms[order] / (rounds - 2 * cut)
+    # Places instead of times: whole numbers of 16 bits are sorted by their digits, in a third of
+    # the time that floats take.
+    levels, place = np.unique(passes_ms.sum(axis=1), return_inverse=True)
+    places = place.astype(np.uint16 if len(levels) <= 2**16 else np.int64)
+    order = np.argsort(places[drawn], axis=1, kind="stable")[:, cut : rounds - cut]
+    kept = np.take_along_axis(drawn, order, axis=1)
+    cells = kept + np.arange(resamples)[:, None] * rounds
+    often = np.bincount(cells.ravel(), minlength=resamples * rounds).reshape(resamples, rounds)
+    means: Values = (often / kept.shape[1]) @ passes_ms
     return means
 
 
