@@ -136,10 +136,10 @@ class LikeOnCuda(TorchFunctionMode):
     Source: the lists `AT_FORALL_FP32` and `AT_FORALL_FP32_SET_OPT_DTYPE` of autocast_mode.h.
     """
 
-    RAISED = frozenset(
-        ("cdist", "cumsum", "exp", "layer_norm", "linalg_vector_norm", "log", "pow")
-        + ("reciprocal", "softmax", "sum")
-    )
+    RAISED = {
+        *("cdist", "cumsum", "exp", "layer_norm", "linalg_vector_norm", "log", "pow"),
+        *("reciprocal", "softmax", "sum"),
+    }
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func.__name__ in self.RAISED and torch.is_autocast_enabled("cpu"):

@@ -94,7 +94,7 @@ def test_a_profile_says_that_its_passes_are_eager(tmp_path: Path) -> None:
 
 
 def test_a_gpu_meets_the_token_counts_of_a_candidate_before_it_is_timed() -> None:
-    met: list[Tensor] = []
+    met: list[torch.Tensor] = []
     elsewhere, here = torch.empty(2, 3, device="meta"), torch.empty(2, 3)
 
     Pairs(model(), "eager").pair(met.append, elsewhere)  # type: ignore[arg-type]
