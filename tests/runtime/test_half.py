@@ -130,19 +130,20 @@ def test_features_far_apart_are_clustered_as_in_double_precision(dtype: torch.dt
         assert (labels == exact).float().mean() > 0.9
 
 
+RAISED = (
+    *("cdist", "cumsum", "exp", "layer_norm", "linalg_vector_norm", "log", "pow"),
+    *("reciprocal", "softmax", "sum"),
+)
+
+
 class LikeOnCuda(TorchFunctionMode):
     """What autocast does on CUDA and not on a CPU: sums, norms and logarithms in single precision.
 
     Source: the lists `AT_FORALL_FP32` and `AT_FORALL_FP32_SET_OPT_DTYPE` of autocast_mode.h.
     """
 
-    RAISED = {
-        *("cdist", "cumsum", "exp", "layer_norm", "linalg_vector_norm", "log", "pow"),
-        *("reciprocal", "softmax", "sum"),
-    }
-
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func.__name__ in self.RAISED and torch.is_autocast_enabled("cpu"):
+        if func.__name__ in RAISED and torch.is_autocast_enabled("cpu"):
             args, kwargs = tree_map_only(Tensor, _raised, (args, kwargs))
         return func(*args, **(kwargs or {}))
 
