@@ -10,6 +10,7 @@ from typing import Any, get_args
 from tokensearch.documents import (
     COUNT,
     FLAG,
+    LONGEST_MS,
     MAX_TEXT,
     NAME,
     NUMBER,
@@ -132,6 +133,8 @@ def _as_answers_say(value: Any) -> None:
     for name in ("right", "agreed"):
         if value[name] > value["images"]:
             raise MisfitError(f"is {value[name]}, of {value['images']} images", name)
+    if not value["low"] - ROUNDING <= value["top1"] <= value["high"] + ROUNDING:
+        raise MisfitError("is outside its own interval", "top1")
     said, found = value["top1"], value["right"] / value["images"]
     if not isclose(said, found, rel_tol=ROUNDING, abs_tol=ROUNDING):
         raise MisfitError(f"is {said!r:.60}, where the answers have {found!r}", "top1")
@@ -269,5 +272,8 @@ RUN = fields(
         ),
         "result": optional(_RESULT),
     },
-    {"retargeted": NAME},
+    {
+        "retargeted": NAME,
+        "launching": optional(fields({"host_ms": number(0, LONGEST_MS), "pass_ms": TIME_MS})),
+    },
 )

@@ -1,11 +1,15 @@
 """Whatever a file holds, its reader takes it or says in one sentence why not."""
 
+import subprocess
+import sys
+
 import pytest
 
 from tests.fuzz.harness import outcomes, summary
 from tests.fuzz.kinds import KINDS
 
-FILES = 2000
+FILES = 2000  # of each kind
+MANY = 50_000  # of all kinds together
 SEED = 20_261_127
 
 
@@ -23,3 +27,15 @@ def test_a_damaged_file_is_read_or_refused_in_one_sentence(name: str) -> None:
     assert counts.total() == FILES
     assert not faults, "\n\n".join(faults[:3])
     assert counts["read"] > 0 < counts["refused"]  # damage of both kinds was seen
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KINDS)
+def test_many_damaged_files_are_read_or_refused_within_a_gigabyte(name: str) -> None:
+    each = MANY // len(KINDS)
+    command = [sys.executable, "-m", "tests.fuzz", name, str(each), str(SEED + 1)]
+
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert done.returncode == 0, done.stdout + done.stderr[-2000:]
+    assert f"{name}: {each // 1000 * 1000} of {each}" in done.stderr

@@ -2,20 +2,46 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 
 from tokensearch.redaction import hide_secrets
+from tokensearch.report.text import plain
 
 PIPE_COLUMNS = 120  # a pipe has no width of its own; fixed, so that scripts see the same everywhere
+
+
+class PlainConsole(Console):
+    """Shows text that comes from files as text: whatever else it would do to a terminal, it says.
+
+    A line that is printed stays one line; what is drawn (tables, several lines) keeps its own.
+    """
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print, with controls in plain strings spelled out."""
+        super().print(*(plain(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Render, with controls in drawn text spelled out; those of bars that move are rich's."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else Segment(_shown(segment.text), segment.style)
+
+
+def _shown(drawn: str) -> str:
+    if drawn.isprintable():
+        return drawn
+    return "\n".join(map(plain, drawn.split("\n")))
 
 
 def _console(*, stderr: bool) -> Console:
     # File names and model names hold brackets and colons: nothing is markup, emoji or highlighted.
     stream = sys.stderr if stderr else sys.stdout
-    return Console(
+    return PlainConsole(
         stderr=stderr,
         width=None if stream.isatty() else PIPE_COLUMNS,
         markup=False,

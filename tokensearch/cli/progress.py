@@ -68,11 +68,11 @@ class Live:
         self._task: TaskID | None = None
         self._unit = ""
         self._bars = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.fields[count]}"),
+            TextColumn("{task.fields[count]}", markup=False),
             TimeElapsedColumn(),
-            TextColumn("{task.fields[left]} {task.fields[text]}"),
+            TextColumn("{task.fields[left]} {task.fields[text]}", markup=False),
             console=console,
         )
 

@@ -47,7 +47,7 @@ def bars(ledger: Ledger) -> tuple[Bar, ...]:
 
 
 def _pass(name: str, ms: float) -> Bar:
-    return Bar("pass", name, Estimate(ms, ms, ms), 0.0)
+    return Bar("pass", text.plain(name), Estimate(ms, ms, ms), 0.0)
 
 
 def _changes(ledger: Ledger) -> Iterator[tuple[Part, str, Estimate]]:

@@ -18,7 +18,7 @@ def evaluation(document: Mapping[str, Any]) -> RenderableType:
     comparison = document["comparison"]
     cautions = [Caution[name.upper()].value for name in comparison["cautions"]]
     parts: list[RenderableType] = [
-        Text(f"{document['policy']} on {cell_line(document['cell'])}"),
+        Text(f"{text.plain(document['policy'])} on {cell_line(document['cell'])}"),
         to_rich(_figures(document)),
     ]
     if cautions:

@@ -108,11 +108,16 @@ def _scatter(
         axes.scatter(*zip(*sunk, strict=True), linewidths=0, **below)
 
 
+def _reach(lengths: Iterable[float]) -> list[float]:
+    """Lengths of intervals; an edited figure may lie outside its own."""
+    return [max(0.0, length) for length in lengths]
+
+
 def _draw_members(axes: Axes, findings: Findings, members: Sequence[_Dot]) -> None:
     axes.errorbar(
         [dot.ms for dot in members],
         [dot.share for dot in members],
-        yerr=[[d.share - d.low for d in members], [d.high - d.share for d in members]],
+        yerr=[_reach(d.share - d.low for d in members), _reach(d.high - d.share for d in members)],
         color=FOUND,
         ecolor="#9ec9e2",
         marker="o",
@@ -155,5 +160,6 @@ def _name(axes: Axes, name: str, x_ms: float, share: float, *, colour: str) -> N
         color=colour,
         fontsize=8,
         zorder=5,
+        parse_math=False,  # a name may hold dollars
         path_effects=[withStroke(linewidth=2.5, foreground="white")],
     )

@@ -9,7 +9,7 @@ from tokensearch.errors import PolicyError, RunError, TokensearchError
 from tokensearch.launch_bound import Launching
 from tokensearch.policy import CONTROL, PRESETS, RANDOM, Evidence, Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json
-from tokensearch.report.text import Interval, short
+from tokensearch.report.text import Interval, plain, short
 
 Json = Mapping[str, Any]
 Outcome = Literal["met", "missed", "ambiguous", "unreduced"]
@@ -190,7 +190,7 @@ def _cautions(run: Json) -> tuple[str, ...]:
     found = run.get("launching")
     launching = found and Launching(float(found["host_ms"]), float(found["pass_ms"]))
     bound = (launching.sentence,) if launching and launching.bound else ()
-    return (*bound, *run["result"]["cautions"])
+    return (*bound, *map(plain, run["result"]["cautions"]))
 
 
 def _lead(paired: Json | None) -> Lead | None:
@@ -202,7 +202,7 @@ def _lead(paired: Json | None) -> Lead | None:
 def _rival(item: Json) -> Rival:
     comparison = item["comparison"]
     return Rival(
-        name=str(item["name"]),
+        name=plain(item["name"]),
         kind=str(item["kind"]),
         pixels=int(item["pixels"]),
         report=interval(item["report"], "top1"),
@@ -233,7 +233,7 @@ def _finalist(item: Json) -> Finalist:
     comparison, paired = item["comparison"], item["paired"]
     return Finalist(
         policy=policy_from_json(item["policy"]),
-        origin=str(item["origin"]),
+        origin=plain(item["origin"]),
         search=interval(item["search"], "top1"),
         select=interval(item["select"], "top1"),
         report=interval(item["report"], "top1"),

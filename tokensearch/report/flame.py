@@ -118,7 +118,7 @@ def _hex(colour: tuple[int, int, int], strength: float = 1.0) -> str:
 def _box(name: str, tip: str, *, left: float, row: int, width: float, fill: str) -> str:
     top = ROW * row
     return (
-        f'<g><title>{escape(tip)}</title><rect x="{left:.1f}" y="{top}" width="{width:.1f}" '
+        f'<g><title>{_escaped(tip)}</title><rect x="{left:.1f}" y="{top}" width="{width:.1f}" '
         f'height="{ROW - 1}" fill="{fill}" stroke="#ffffff" stroke-width="0.5"/>'
         f"{_label(left, top, width, name)}</g>"
     )
@@ -132,11 +132,15 @@ def _label(left: float, top: float, width: float, name: str) -> str:
         shown = f"{shown[: room - 1]}…" if room > 2 else ""
     if not shown:
         return ""
-    return f'<text x="{left + 2:.1f}" y="{top + 14}" fill="#222222">{escape(shown)}</text>'
+    return f'<text x="{left + 2:.1f}" y="{top + 14}" fill="#222222">{_escaped(shown)}</text>'
+
+
+def _escaped(words: str) -> str:
+    return escape(text.plain(words))
 
 
 def _words(row: int, said: str) -> str:
-    return f'<text x="3" y="{ROW * row + 14}" fill="#222222">{escape(said)}</text>'
+    return f'<text x="3" y="{ROW * row + 14}" fill="#222222">{_escaped(said)}</text>'
 
 
 def _outlined(row: int, said: str, width: float) -> str:

@@ -7,6 +7,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from tokensearch.report.text import plain
+
 
 @dataclass(frozen=True, slots=True)
 class Grid:
@@ -21,12 +23,13 @@ class Grid:
 
 def to_rich(grid: Grid) -> Table:
     """Draw the grid for a console."""
-    table = Table(box=box.SIMPLE_HEAD, title=grid.title, title_justify="left", pad_edge=False)
+    title = None if grid.title is None else Text(plain(grid.title))
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in grid.columns:
         table.add_column(name, justify="right" if name in grid.numbers else "left")
     for place, row in enumerate(grid.rows):
         style = "bold" if place in grid.marked else None
-        table.add_row(*(Text(cell) for cell in row), style=style)
+        table.add_row(*(Text(plain(cell)) for cell in row), style=style)
     return table
 
 
@@ -35,10 +38,27 @@ def to_markdown(grid: Grid) -> str:
     rules = ["---:" if name in grid.numbers else "---" for name in grid.columns]
     lines = [_line(grid.columns), _line(rules)]
     for place, row in enumerate(grid.rows):
-        cells = [cell.replace("|", "\\|") for cell in row]
+        cells = [markdown_text(cell) for cell in row]
         bold = place in grid.marked
         lines.append(_line([f"**{cell}**" if bold and cell else cell for cell in cells]))
     return "\n".join(lines)
+
+
+def markdown_text(words: str) -> str:
+    r"""Return text that a page shows as it is: no cell ends, nothing is code, HTML or a link.
+
+    >>> print(markdown_text("a|b <script> `x` [y](z)"))
+    a\|b &lt;script> \`x\` [y]\(z)
+    """
+    return sentence(words).replace("|", "\\|").replace("`", "\\`")
+
+
+def sentence(words: str) -> str:
+    """Return a sentence of ours, in which a file's text may stand, for a page.
+
+    Code and bars are ours there; HTML and links are not.
+    """
+    return plain(words).replace("<", "&lt;").replace("](", "]\\(")
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -1,10 +1,11 @@
 """The hardware tuning report of a run folder, as a page of Markdown with its pictures."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tokensearch.errors import RunError
+from tokensearch.errors import RunError, TokensearchWarning
 from tokensearch.files import write_whole
 from tokensearch.ledger import Ledger, ledger
 from tokensearch.policy import PolicySet, load_set
@@ -12,10 +13,11 @@ from tokensearch.profiles import Profile
 from tokensearch.report import tables, text
 from tokensearch.report.answer import in_words as answer_in_words
 from tokensearch.report.blocks import block_table
+from tokensearch.report.contradictions import contradiction
 from tokensearch.report.figures import draw_front
 from tokensearch.report.findings import Findings, read_findings, reading
 from tokensearch.report.flame import draw_flame
-from tokensearch.report.grid import Grid, to_markdown
+from tokensearch.report.grid import Grid, markdown_text, sentence, to_markdown
 from tokensearch.report.ledger_words import in_words
 from tokensearch.report.phases import read_profile
 from tokensearch.report.rivals import rival_table
@@ -50,6 +52,8 @@ def write_report(folder: RunFolder) -> None:
         PolicyError: front.json cannot be read.
     """
     source = _read(folder)
+    if (changed := contradiction(source.front, source.findings)) is not None:
+        warnings.warn(changed, TokensearchWarning, stacklevel=2)
     with reading(RunError, str(folder.path)):
         page = _page(source)
         draw_front(source.findings, source.front, source.trials, folder.path / FRONT_PICTURE)
@@ -90,17 +94,18 @@ def _page(source: _Source) -> str:
         ("Finalists and controls", _finalists(source)),
         ("Other ways to be as fast", _rivals(source.findings)),
         ("Where the time goes", _times(source)),
-        ("Cautions", _bullets(source.findings.cautions) or "None was raised."),
+        ("Cautions", _bullets(_cautions(source)) or "None was raised."),
         ("How the numbers came about", _origin(source)),
         ("How far to trust them", _bullets(trust_lines(source.findings))),
-        ("To repeat it", f"```\n{source.run['command']}\n```"),
+        ("To repeat it", f"```\n{text.plain(source.run['command'])}\n```"),
     )
     body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections)
-    return f"# {model} on {cell['machine']['name']}\n\n{body}\n"
+    title = markdown_text(f"{model} on {cell['machine']['name']}")
+    return f"# {title}\n\n{body}\n"
 
 
 def _answer(source: _Source) -> str:
-    first, *rest = answer_in_words(source.findings)
+    first, *rest = map(sentence, answer_in_words(source.findings))
     return "\n\n".join([f"**{first}**", " ".join(rest)])
 
 
@@ -176,7 +181,8 @@ def _ledger(found: Ledger) -> str:
         f"{words}\n\n{to_markdown(term_table(found))}\n\n"
         f"![from the un-reduced model's pass to the answer's]({WATERFALL_PICTURE})\n\n"
         f"{to_markdown(block_table(found))}\n\n"
-        f"{legend(found)} Down to operators: [a differential flame graph]({FLAME_PICTURE})."
+        f"{sentence(legend(found))} "
+        f"Down to operators: [a differential flame graph]({FLAME_PICTURE})."
     )
 
 
@@ -186,7 +192,7 @@ def _origin(source: _Source) -> str:
     lines = (
         *searched,
         f"Chosen by {settings['objective']}. Sampler {settings['sampler']} with seed "
-        f"{settings['seed']}; space `{settings['space']}` "
+        f"{settings['seed']}; space {_code(settings['space'])} "
         f"({text.short(settings['space_digest'])}).",
         f"Weights {text.short(run['model']['weights'] or 'unknown')}; "
         f"images: {_images(run['data'])}.",
@@ -213,6 +219,17 @@ def _searched(run: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _cautions(source: _Source) -> tuple[str, ...]:
+    """What the run raised, and whether its front has been changed since."""
+    changed = contradiction(source.front, source.findings)
+    return (*source.findings.cautions, *([] if changed is None else [changed]))
+
+
+def _code(words: str) -> str:
+    """Return a name as code, which has no way to escape its own mark."""
+    return f"`{text.plain(words).replace('`', chr(39))}`"
+
+
 def _images(data: Mapping[str, Any]) -> str:
     return f"{data['name']}, {'with' if data['labelled'] else 'without'} labels"
 
@@ -227,4 +244,4 @@ def _splits(data: Mapping[str, Any]) -> Grid:
 
 
 def _bullets(lines: tuple[str, ...]) -> str:
-    return "\n".join(f"- {line}" for line in lines)
+    return "\n".join(f"- {sentence(line)}" for line in lines)

@@ -23,7 +23,7 @@ MEGABYTE = 1e6
 def profile_text(profile: Profile) -> RenderableType:
     """Return a profile as a console shows it."""
     parts: list[RenderableType] = [
-        Text(f"{profile.name} on {cell_line(to_json(profile.cell))}"),
+        Text(f"{text.plain(profile.name)} on {cell_line(to_json(profile.cell))}"),
         *(Text(line) for line in facts(profile)),
         to_rich(phase_table(profile)),
         to_rich(block_table(profile)),

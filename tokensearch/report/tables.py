@@ -169,7 +169,7 @@ def cell_line(cell: Mapping[str, Any]) -> str:
         None if "resolution" not in cell else f"{cell['resolution']} px",
         cell.get("backend"),
     )
-    return ", ".join(str(part) for part in parts if part is not None)
+    return ", ".join(text.plain(str(part)) for part in parts if part is not None)
 
 
 def cell_table(cell: Mapping[str, Any]) -> Grid:
@@ -209,7 +209,7 @@ def phase_table(profile: Profile) -> Grid:
 def model_line(model: ModelSpec) -> str:
     """A model's geometry in one line."""
     return (
-        f"{model.name}: {text.count(model.blocks, 'block')}, "
+        f"{text.plain(model.name)}: {text.count(model.blocks, 'block')}, "
         f"{text.count(model.patch_tokens, 'patch token')}, "
         f"{text.count(model.prefix_tokens, 'prefix token')}, width {model.width}"
     )

@@ -12,6 +12,20 @@ NONE = "-"  # what a table shows where there is nothing
 _NARROW_RATIO = 0.01
 
 
+def plain(words: str) -> str:
+    r"""Text of a file as it may be shown: what moves a cursor, colours or turns it is spelled out.
+
+    That is all that is not printable in Unicode: controls, new lines, marks that turn the direction
+    of writing, halves of characters.
+
+    >>> print(plain("demo"), plain("a\x1b[31mb\r\n"), plain("\u202eevil"))
+    demo a\x1b[31mb\r\n \u202eevil
+    """
+    if words.isprintable():
+        return words
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in words)
+
+
 class Ranged(Protocol):
     """A figure with an interval, whoever measured it."""
 

@@ -44,7 +44,8 @@ def draw_waterfall(ledger: Ledger, path: Path) -> None:
         reached_ms.append(max(bar.start_ms, bar.end_ms, ends[1][0]))
         beyond = (reached_ms[row], row)
         axes.annotate(f"  {_change_of(bar)}", beyond, va="center", color=INK, fontsize=8)
-    axes.set_yticks(range(len(lines)), [bar.label for bar in lines])
+    labels = [bar.label for bar in lines]
+    axes.set_yticks(range(len(lines)), labels, parse_math=False)  # a name may hold dollars
     axes.invert_yaxis()
     axes.set_xlim(0, ROOM * max(reached_ms))
     axes.set_xlabel("a pass (ms); intervals hold for all terms at once at 95 %, arrows go on")
