@@ -46,7 +46,7 @@ bench: setup
 # `make gpu PYTHON=python3` uses an environment that is there already, its torch for one. OUT names the
 # folder of the report, ARCHIVE another file for all of it than OUT.tgz, ONLY and SKIP parts; DEVICE=cpu
 # tries all parts.
-OUT ?= reports/gpu
+OUT ?= reports/$(if $(filter gpu2,$(MAKECMDGOALS)),gpu2,gpu)
 PLAN ?= first
 gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 	$(PYTHON) -m tests.bench gpu --plan $(PLAN) --out $(OUT) $(if $(DEVICE),--device $(DEVICE)) \
@@ -56,7 +56,6 @@ gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 # In a second slice of time: a model trained there, its fronts, a larger one. `make gpu2 ALSO="noise
 # presets"`: and then what the first plan still owes.
 gpu2: PLAN := second
-gpu2: OUT := reports/gpu2
 gpu2: gpu
 
 clean:

@@ -26,7 +26,7 @@ from tokensearch.cli.run import _folder
 from tokensearch.errors import MeasurementError, ModelError
 from tokensearch.measure.machine import device_name
 from tokensearch.policy import parse_target
-from tokensearch.runtime import backends, choose_backend
+from tokensearch.runtime import backends
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -174,22 +174,6 @@ def test_on_a_cpu_auto_is_eager_without_a_word() -> None:
 
 def test_a_backend_that_was_named_stays() -> None:
     assert resolve_backend("compile", nn.Identity(), IMAGES) == ("compile", "")
-
-
-@pytest.mark.gpu
-def test_a_plain_model_is_captured_and_one_that_reads_its_numbers_is_not() -> None:
-    class Reading(nn.Module):
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x if x.sum().item() > 0 else -x
-
-    images = torch.ones(1, 3, 32, 32, device="cuda")
-
-    assert choose_backend(tiny().cuda(), images) == ("cudagraph", None)
-    chosen, obstacle = choose_backend(Reading(), images)
-    assert chosen == "eager"
-    assert obstacle is not None
-    assert obstacle.startswith("a Reading cannot be captured as a CUDA graph: ")
-    assert choose_backend(tiny().cuda(), images) == ("cudagraph", None)  # the GPU works on
 
 
 def test_a_cell_is_named_with_its_gpu() -> None:

@@ -158,6 +158,37 @@ def test_a_compiled_model_is_captured_as_it_was_compiled(monkeypatch: pytest.Mon
     backends._side_stream.cache_clear()
 
 
+def test_a_failed_capture_gives_the_stream_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torch's own leaves its stream only once a capture has ended well (2.11)."""
+    OnCpu(monkeypatch)
+    before = torch.cuda.current_stream()
+    current: list[object] = [before]
+
+    @contextmanager
+    def stream(wanted: object) -> Iterator[None]:
+        left = current[-1]
+        current.append(wanted)
+        try:
+            yield
+        finally:
+            current.append(left)
+
+    @contextmanager
+    def graph(*_: object, stream: object, **__: object) -> Iterator[None]:
+        current.append("the capture's")
+        yield
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(torch.cuda, "stream", stream)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        backends._capture(nn.GELU(), torch.zeros(2, 3), None, None)
+
+    assert current[-1] is before
+    backends._side_stream.cache_clear()
+
+
 class Replayed:
     """Stands in for a CUDA graph: it adds 1 to what lies in its memory."""
 

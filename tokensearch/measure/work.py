@@ -110,7 +110,11 @@ def ceilings(device: torch.device, dtype: torch.dtype, clock: Clock) -> Ceilings
     Of random numbers: ones take a GPU less power, and so let it run at higher clocks.
     """
     rows, numbers = _sizes(device, dtype)
-    left, right = (torch.randn(rows, rows, device=device, dtype=dtype) for _ in "ab")
+    # Not from the default generator: on a GPU a failed capture leaves that one unusable.
+    dice = torch.Generator(device).manual_seed(0)
+    left, right = (
+        torch.randn(rows, rows, device=device, dtype=dtype, generator=dice) for _ in "ab"
+    )
     source = left.flatten().repeat(-(-numbers // left.numel()))[:numbers]
     target = torch.empty_like(source)
     product_ms = _best_ms(lambda: left @ right, clock)

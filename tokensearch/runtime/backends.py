@@ -4,7 +4,8 @@ A policy fixes every count, so no batch takes another path than the one before. 
 compiled programs and graphs need.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType, FunctionType
@@ -147,7 +148,7 @@ def _capture(
 ) -> Forward:
     pool = sharing.graph.pool() if isinstance(sharing, _Captured) else None
     # Not as inference tensors, which nothing could be copied into outside that mode.
-    with torch.inference_mode(mode=False), torch.no_grad(), torch.cuda.device(example.device):
+    with torch.inference_mode(mode=False), torch.no_grad(), _own_stream(example.device):
         images, aside = example.clone(), _side_stream(torch.cuda.current_device())
         run = model if compiler is None else _compiled(model, images, compiler)
         aside.wait_stream(torch.cuda.current_stream())
@@ -162,6 +163,13 @@ def _capture(
         kind = type(out).__name__
         raise ModelError(f"a {type(model).__name__} returns {kind}; a CUDA graph needs one tensor")
     return _Captured(model, graph, images, out)
+
+
+@contextmanager
+def _own_stream(device: torch.device) -> Iterator[None]:
+    """Use a device, and its current stream again afterwards: a failed capture leaves its own."""
+    with torch.cuda.device(device), torch.cuda.stream(torch.cuda.current_stream()):
+        yield
 
 
 @cache
