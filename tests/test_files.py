@@ -9,8 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.report.fixtures import trials
 from tokensearch.errors import RunError
 from tokensearch.files import write_whole
+from tokensearch.records import to_json
 from tokensearch.run_folder import RunFolder
 
 FULL = "no space is left on the disk that holds {}; free some and give the same command again"
@@ -39,16 +41,17 @@ def test_a_file_that_the_system_cuts_short_leaves_the_old_one_and_no_part(tmp_pa
 
 
 def test_a_trial_that_the_system_cuts_short_is_cut_off_and_written_again(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.append_trial({"number": 0})
+    folder, (first, second, *_) = RunFolder(tmp_path), map(to_json, trials())
+    folder.append_trial(first)
+    limit = folder.trials.stat().st_size + 40
 
-    with largest_file(40), pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
-        folder.append_trial({"number": 1, "policy": "x" * 100})
-    assert folder.trials.stat().st_size == 40  # it is torn
+    with largest_file(limit), pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
+        folder.append_trial(second)
+    assert folder.trials.stat().st_size == limit  # it is torn
     folder.mend_trials()
-    folder.append_trial({"number": 1})
+    folder.append_trial(second)
 
-    assert folder.read_trials() == ({"number": 0}, {"number": 1})
+    assert [one["number"] for one in folder.read_trials()] == [0, 1]
 
 
 @pytest.mark.parametrize(

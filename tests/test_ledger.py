@@ -21,7 +21,7 @@ from tokensearch.profiles import (
     profile_from_json,
     profile_to_json,
 )
-from tokensearch.records import Latency
+from tokensearch.records import Latency, to_json
 
 SPEC = ModelSpec("toy", blocks=12, patch_tokens=196, prefix_tokens=1, width=64)
 Parts = dict[Place, float]
@@ -274,7 +274,7 @@ def written(passes: int, ms: float = 1.0) -> dict[str, object]:
         ({"policy": {}}, "policy is no policy: format is None"),
         ({"patch_tokens": [196] * 11}, "11 counts; the policy's model has 12 blocks"),
         ({"plain": {"passes_ms": [], "warmup": 3}}, "plain.passes_ms has 0 items"),
-        ({"plain": {"passes_ms": [1.0], "warmup": 3}}, "as many for every phase"),
+        ({"plain": to_json(Latency((1.0,), warmup=3))}, "as many for every phase"),
         ({"plain": {"passes_ms": [0.0] * 60, "warmup": 3}}, r"plain.passes_ms\[0\] is 0.0"),
         ({"plain": {"passes_ms": [float("nan")] * 60, "warmup": 3}}, r"passes_ms\[0\] is nan"),
         ({"stamped": [phase(1e999)]}, r"stamped\[0\].passes_ms\[0\] is inf"),

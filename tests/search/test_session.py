@@ -13,10 +13,11 @@ import optuna
 import pytest
 from optuna.search_space import intersection_search_space
 
+from tests.report.fixtures import trials
 from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
 from tokensearch.policy import load, load_set
-from tokensearch.records import trial_from_json
+from tokensearch.records import to_json, trial_from_json
 from tokensearch.run_folder import RunFolder
 from tokensearch.search.evaluator import Evaluator
 from tokensearch.search.proposals import Proposals
@@ -211,14 +212,14 @@ def _lines(folder: RunFolder) -> list[str]:
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
-    folder = RunFolder(tmp_path)
-    folder.append_trial({"number": 0})
+    folder, trial = RunFolder(tmp_path), to_json(trials()[0])
+    folder.append_trial(trial)
     with folder.trials.open("a") as file:
         file.write('{"number": 1, "orig')
 
     folder.mend_trials()
 
-    assert folder.read_trials() == ({"number": 0},)
+    assert [one["number"] for one in folder.read_trials()] == [0]
 
 
 def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: RunFolder) -> None:
