@@ -113,12 +113,12 @@ def test_more_threads_than_cores_are_a_caution(monkeypatch: pytest.MonkeyPatch) 
         (
             comparison(1.0, reach=0.004, verdict="same"),
             "ok",
-            "differences of 0.4 % can be told from noise",
+            "differences above 0.4 % can be told from noise",
         ),
         (
             comparison(1.0, reach=0.05, verdict="ambiguous"),
             "caution",
-            "differences of 5.0 % can be told from noise",
+            "differences above 5.0 % can be told from noise",
         ),
         (
             comparison(0.9, reach=0.01),

@@ -117,7 +117,7 @@ def test_another_batch_is_another_cell_and_json_is_what_run_json_holds(
         (["--latency-target", "1x", "--device", "tpu"], "device 'tpu' is not on this machine"),
         (
             ["--latency-target", "1x", "--backend", "cudagraph", "--device", "cpu"],
-            "backend cudagraph needs an NVIDIA GPU; ",
+            "backend cudagraph needs an NVIDIA GPU and runs on cpu",
         ),
     ],
 )

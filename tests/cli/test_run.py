@@ -208,7 +208,7 @@ TARGETS = "write 5ms, 800us, 0.6x (of the baseline) or 2000/s (images)"
         (["--device", "tpu"], "device 'tpu' is not on this machine; it has cpu"),
         (
             ["--backend", "cudagraph", "--device", "cpu"],
-            "backend cudagraph needs an NVIDIA GPU; the images are on cpu",
+            "backend cudagraph needs an NVIDIA GPU and runs on cpu; take eager or compile",
         ),
         (["--checkpoint", "nothing.pth"], "checkpoint nothing.pth does not exist"),
     ],

@@ -106,7 +106,9 @@ def test_a_graph_without_a_gpu_is_refused() -> None:
     with pytest.raises(ModelError) as raised:
         check_backend("cudagraph", torch.device("cpu"))
 
-    assert str(raised.value) == ("backend cudagraph needs an NVIDIA GPU; the images are on cpu")
+    assert str(raised.value) == (
+        "backend cudagraph needs an NVIDIA GPU and runs on cpu; take eager or compile"
+    )
 
 
 class OnCpu:

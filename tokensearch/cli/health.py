@@ -198,7 +198,7 @@ def timing() -> Check:
 
     found = noise(_device())
     reach = Interval(found.ratio, found.low, found.high).reach
-    finding = f"differences of {text.percent(reach)} can be told from noise"
+    finding = f"differences above {text.percent(reach)} can be told from noise"
     advice = "; ".join(dict.fromkeys(found.cautions))
     if found.verdict in {"faster", "slower"}:
         finding = f"one piece of work timed twice differed: {text.ratio(found.ratio)}"

@@ -77,7 +77,9 @@ class Verbs(TyperGroup):
             error("the memory does not suffice; a smaller --batch-size or model may fit")
             raise typer.Exit(FAILED) from failure
         except KeyboardInterrupt as failure:
-            err.print("stopped; a search goes on when the same command is given again")
+            searching = ctx.invoked_subcommand == "run"
+            goes_on = "; a search goes on when the same command is given again"
+            err.print(f"stopped{goes_on if searching else ''}")
             code = TERMINATED if isinstance(failure, Terminated) else INTERRUPTED
             raise typer.Exit(code) from failure
 

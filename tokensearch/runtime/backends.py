@@ -133,7 +133,8 @@ def _captured(
 ) -> Forward:
     if example.device.type != "cuda":
         raise ModelError(
-            f"backend cudagraph needs an NVIDIA GPU; the images are on {example.device.type}"
+            f"backend cudagraph needs an NVIDIA GPU and runs on {example.device.type}; take eager "
+            "or compile"
         )
     try:
         return _capture(model, example, sharing, compiler)
