@@ -74,7 +74,7 @@ def noise(setting: Setting) -> list[str]:
 
 def run(setting: Setting) -> list[str]:
     # The demo's passes are short: below some hundreds of images the host sets the pace.
-    asked = ["--batch-size", "512", "--minutes", "0.75"]
+    asked = ["--batch-size", "512", "--minutes", "0.6"]
     if setting.tried:
         asked = ["--batch-size", "2", "--minutes", "0.05", "--images", "32,32,64"]
     return [
@@ -114,14 +114,14 @@ FIRST = (
     ),
     Part(
         "diff-eager",
-        28,
+        38,
         "whether the ledger of tome-r13 closes at batch 64, run as it is",
         partial(diff, backend="eager"),
         lambda out: show_ledger(out / "diff-eager"),
     ),
     Part(
         "diff-cudagraph",
-        28,
+        38,
         "and captured",
         partial(diff, backend="cudagraph"),
         lambda out: show_ledger(out / "diff-cudagraph"),
@@ -135,7 +135,7 @@ FIRST = (
     ),
     Part(
         "run",
-        120,
+        100,
         "whether a search of the demo model meets half its latency",
         run,
         lambda out: show_run(out / "run"),
