@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -620,3 +621,28 @@ def read_or_refused(path: Path) -> None:
     assert all(ms >= 0 for one in read.operators for ms in one.passes_ms)
     assert {len(one.passes_ms) for one in read.operators} == {len(read.passes_ms)}
     json.dumps(read.metadata, allow_nan=False).encode()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (b"[]," * 6_000_000, "the trace has 6000002 objects and lists of 6000000 values"),
+        (b"0," * 11_000_000, "the trace has 2 objects and lists of 11000000 values"),
+    ],
+)
+def test_a_trace_that_takes_far_more_memory_than_its_text_is_refused_before_it_is_parsed(
+    tmp_path: Path, text: bytes, what: str
+) -> None:
+    path = tmp_path / "parts.json.gz"
+    with gzip.open(path, "wb", compresslevel=1) as file:
+        file.write(b'{"traceEvents":[' + text + b"0]}")
+
+    with pytest.raises(MeasurementError, match=what):
+        read_trace(path)
+
+
+def test_a_pipe_is_no_trace_and_nobody_waits_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.json")
+
+    with pytest.raises(MeasurementError, match="a trace is a regular file"):
+        read_trace(tmp_path / "pipe.json")

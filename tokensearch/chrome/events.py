@@ -27,8 +27,8 @@ from tokensearch.profiles import RANGE
 
 MAX_BYTES = 200 * 10**6  # of the file, and of its text; as objects it takes a few times as much
 # Objects and lists, and values in them: a traced event with its shapes has ten and 25 in 600 bytes,
-# so that a whole file of events has 3.3 and 8.3 million; these take 0.9 GB at most.
-MAX_PARTS, MAX_VALUES = 5 * 10**6, 20 * 10**6
+# so that a whole file of events has 3.3 and 8.3 million; so many lists or numbers take 0.5 GB.
+MAX_PARTS, MAX_VALUES = 5 * 10**6, 10 * 10**6
 _FEWER = "record fewer steps, by a smaller `active` in the profiler's schedule, and no stacks"
 
 STEP = re.compile(r"ProfilerStep#\d+")

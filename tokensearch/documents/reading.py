@@ -10,6 +10,9 @@ from typing import Any, BinaryIO
 
 MAX_BYTES = 8 * 2**20  # a policy is a few kB, a front of hundreds with evidence under 1 MB
 MAX_DEPTH = 32  # ours nest nine deep: a front's policy's evidence's cell's machine's versions
+# Objects and lists, as their marks are counted: each takes thirty times its text. The largest of
+# ours, a profile, has one in 75 bytes.
+MAX_PARTS = 500_000
 MAX_TEXT = 2**17  # the longest word of a command line on Linux (MAX_ARG_STRLEN)
 
 
@@ -56,6 +59,8 @@ def parse_object(data: bytes, *, error: type[Exception]) -> dict[str, Any]:
 
     Strict where JSON's readers differ: UTF-8, no mark before it, no key twice, no NaN.
     """
+    if (parts := data.count(b"[") + data.count(b"{")) > MAX_PARTS:
+        raise error(f"the file holds {parts} objects and lists; at most {MAX_PARTS} are read")
     try:
         document = json.loads(
             data.decode("utf-8"), parse_constant=_refuse_constant, object_pairs_hook=_unique
