@@ -2,12 +2,14 @@
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 PYTHON ?= $(BIN)/python
+LOWEST := $(VENV)-lowest
 
-.PHONY: help run test check bench soak gpu gpu2 setup clean
+.PHONY: help run test test-lowest check bench soak gpu gpu2 setup clean
 
 help:
 	@echo "make run    search the bundled model for a policy of half its latency (about 7 minutes)"
 	@echo "make test   lint, types, import rules and the fast tests"
+	@echo "make test-lowest  the fast tests with the oldest packages that pyproject.toml allows"
 	@echo "make check  the same without the tests"
 	@echo "make bench  benchmarks: they print and never fail"
 	@echo "make soak   the long tests"
@@ -36,6 +38,16 @@ check: setup
 test: check
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+# The lower bounds are a promise: Python 3.11, and of every direct dependency the oldest one allowed.
+test-lowest: $(LOWEST)/.ready
+	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+
+$(LOWEST)/.ready: pyproject.toml | setup
+	$(BIN)/uv venv --quiet --clear --python 3.11 $(LOWEST)
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct \
+		--editable . --group dev
+	@touch $@
+
 soak: setup
 	$(PYTHON) -m pytest -m slow
 
@@ -59,4 +71,4 @@ gpu2: PLAN := second
 gpu2: gpu
 
 clean:
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
