@@ -321,7 +321,9 @@ def test_a_data_config_file_overrides_what_it_names(factory: str, tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[1]", "data config {} holds a list, not an object"),
+        ("[1]", "data config {}: the file holds a list, not an object"),
+        ("[" * 100_000, "data config {}: the file is not JSON: maximum recursion depth exceeded"),
+        ('{"mean": [NaN, 0, 0]}', "data config {}: the file is not JSON: NaN is no number there"),
         (
             '{"size": 3}',
             "data config {} has 'size'; it may have input_size, mean, std, interpolation, "
@@ -339,7 +341,7 @@ def test_a_data_config_that_says_something_else_is_refused(
     file = tmp_path / "data.json"
     file.write_text(text)
 
-    assert refusal("vit_t", data_config=file) == sentence.format(file)
+    assert refusal("vit_t", data_config=file).startswith(sentence.format(file))
 
 
 def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:

@@ -21,6 +21,9 @@ SECRET = "s3cret-W0rd"
         "https://host/blob?sv=2024&sig={}",
         "hfds/me/pictures?token={}&split=test",
         "HF_TOKEN={}",
+        "--password=ab,{}",
+        "DefaultEndpointsProtocol=https;AccountKey={}==;EndpointSuffix=here",
+        "postgresql://me:a@{}@host/studies",
         "PGPASSWORD='{}'",
         "--password={}",
         "--api-key {}=",
@@ -52,6 +55,18 @@ def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
 def test_what_is_no_secret_stays(text: str) -> None:
     assert hide_secrets(text) == text
     assert redact_command(text.split(" ")) == shlex.join(text.split(" "))
+
+
+@pytest.mark.parametrize("joint", [["--password", "a {}"], ["--password=a {}"]])
+def test_a_secret_with_a_space_is_hidden_to_its_end(joint: list[str]) -> None:
+    assert SECRET not in redact_command([one.format(SECRET) for one in joint])
+
+
+def test_a_text_full_of_beginnings_is_read_once() -> None:
+    endless = "://:" * 100_000  # the square of this would take half an hour
+
+    assert hide_secrets(endless) == endless
+    assert hide_secrets(f"{endless}@host") == "://:***@host"
 
 
 def test_the_value_of_an_option_is_hidden_in_a_command_that_can_still_be_split() -> None:

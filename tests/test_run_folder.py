@@ -12,6 +12,7 @@ from tokensearch.cli.main import app
 from tokensearch.errors import RunError
 from tokensearch.policy import Evidence, ModelSpec, Policy, Prune
 from tokensearch.run_folder import FILES, FOLDERS, IN_PLACE, RunFolder
+from tokensearch.search.earlier import alone
 from tokensearch.search.outcome import write_front
 
 INSIDE = ("policies/00.json", "profiles/answer.json", "profiles/tensorboard", "profiles/a/b.json")
@@ -154,3 +155,24 @@ def test_a_new_front_deletes_only_members_of_the_old_one(tmp_path: Path) -> None
 
     left = {path.name for path in folder.policies.iterdir()}
     assert left == {"00.json", "01.json", "notes.txt", "mine.json", "7.json", "007.json"}
+
+
+def test_nobody_waits_for_a_pipe_in_place_of_the_lock(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    os.mkfifo(folder.lock)
+
+    with pytest.raises(RunError, match="lock cannot be written: No such device"), alone(folder):
+        pass
+
+
+def test_a_list_of_trials_of_gigabytes_is_refused_and_stays(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    with folder.trials.open("wb") as file:
+        file.truncate(2**33)  # takes no room on the disk
+
+    with pytest.raises(RunError, match="larger than 64 MiB; a list of trials is not"):
+        folder.mend_trials()
+
+    assert folder.trials.stat().st_size == 2**33

@@ -10,7 +10,6 @@ nothing pass but `demo` and what timm itself builds. A `ModelName` comes from on
 
 import difflib
 import importlib
-import json
 import re
 import sys
 import zipfile
@@ -30,6 +29,7 @@ from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from tokensearch.demo.model import demo_model
+from tokensearch.documents import read_object
 from tokensearch.errors import ModelError
 
 ModelName = NewType("ModelName", str)  # full, and found fit to be loaded
@@ -352,13 +352,9 @@ def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> I
 
 def _read_data_config(file: Path) -> dict[str, Any]:
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"data config {file} cannot be read as JSON: {_first_line(error)}"
-        ) from error
-    if not isinstance(config, dict):
-        raise ModelError(f"data config {file} holds a {type(config).__name__}, not an object")
+        config = read_object(file, what="a data config", error=ModelError)
+    except ModelError as error:
+        raise ModelError(f"data config {file}: {error}") from error
     for key, value in config.items():
         if key not in _SETTINGS:
             raise ModelError(f"data config {file} has {key!r}; it may have {', '.join(_SETTINGS)}")

@@ -14,20 +14,20 @@ STARS = "***"
 # `token` alone or with one of these before it: `patch_tokens` and `class_token` are no secrets.
 _NAME = (
     r"(?:[\w-]*(?:passw(?:or)?d|passphrase|pwd|secret|credentials?|signature|"
-    r"api[_-]?key|access[_-]?key|private[_-]?key)|"
+    r"(?:access|account|api|private)[_-]?key)|"
     r"(?:[\w-]*(?:access|api|auth|hf|hub|id|refresh|secret|security|session|github)[_-])?token|"
     r"sig)"
 )
 _HIDDEN = tuple(
     (re.compile(pattern, re.IGNORECASE), rf"\1{STARS}\2")
     for pattern in (
-        r"(://[^\s:/@]*:)\S*(@)",  # user:SECRET@host, and the secret may hold a colon or a slash
-        rf"(?<![\w-])(-{{0,2}}{_NAME}(?:\s?=|['\"]\s?:)\s?['\"]?)[^\s&;,'\"]+()",  # name=SECRET
+        rf"(?<![\w-])(-{{0,2}}{_NAME}(?:\s?=|['\"]\s?:)\s?['\"]?)[^\s&'\"]+()",  # name=SECRET
         r"(\bBearer\s+)\S+()",
         r"(\b(?:hf|gh[opsu]|glpat|sk)[_-])\w{16,}()",  # as hubs begin theirs
     )
 )
 _OPTION = re.compile(rf"--?{_NAME}", re.IGNORECASE)
+_USER = re.compile(r"://[^\s:/@]*:")
 
 
 def hide_secrets(text: str) -> str:
@@ -36,9 +36,17 @@ def hide_secrets(text: str) -> str:
     >>> hide_secrets("cannot reach postgresql://me:s3cret@host/studies?sslpassword=abc")
     'cannot reach postgresql://me:***@host/studies?sslpassword=***'
     """
+    text = re.sub(r"\S+", _hide_password, text)
     for pattern, instead in _HIDDEN:
         text = pattern.sub(instead, text)
     return text
+
+
+def _hide_password(word: re.Match[str]) -> str:
+    """Hide that of user:SECRET@host, which may hold a colon, a slash or an @ itself."""
+    before, at, host = word[0].rpartition("@")
+    user = _USER.search(before) if at else None
+    return word[0] if user is None else f"{before[: user.end()]}{STARS}{at}{host}"
 
 
 def redact_command(arguments: Sequence[str]) -> str:
@@ -49,9 +57,16 @@ def redact_command(arguments: Sequence[str]) -> str:
     """
     before = ("", *arguments)
     return shlex.join(
-        STARS if _OPTION.fullmatch(option) else hide_secrets(argument)
+        STARS if _OPTION.fullmatch(option) else _redact_argument(argument)
         for option, argument in zip(before, arguments, strict=False)
     )
+
+
+def _redact_argument(argument: str) -> str:
+    option, joint, _ = argument.partition("=")
+    if joint and _OPTION.fullmatch(option):  # the shell ended the secret, not its first space
+        return f"{option}={STARS}"
+    return hide_secrets(argument)
 
 
 def redact(document: Any) -> Any:

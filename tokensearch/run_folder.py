@@ -251,15 +251,18 @@ class RunFolder:
         """Cut off a last line that was torn when the process was killed."""
         if not self.trials.exists():
             return
+        data = self._trials()
         with writing(self.trials), open(self.trials, "r+b", opener=no_follow) as file:
-            file.truncate(file.read().rfind(b"\n") + 1)
+            file.truncate(data.rfind(b"\n") + 1)
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def _trials(self) -> bytes:
         with _naming(self.trials):
-            data = bytes_of(
+            return bytes_of(
                 self.trials, what="a list of trials", error=RunError, most=MAX_TRIALS_BYTES
             )
-        for number, line in enumerate(data.splitlines(), 1):
+
+    def _lines(self) -> Iterator[dict[str, Any]]:
+        for number, line in enumerate(self._trials().splitlines(), 1):
             with _naming(f"{self.trials}, line {number}"):
                 trial = parse_object(line, error=RunError)
                 check(trial, TRIAL, "the trial", RunError)

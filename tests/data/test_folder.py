@@ -1,3 +1,4 @@
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -188,6 +189,15 @@ def test_a_missing_class_map_is_refused(tmp_path: Path) -> None:
     names = tmp_path / "gone.txt"
 
     assert refusal(fill(tmp_path / "a"), class_map=names) == f"class map {names} does not exist"
+
+
+def test_a_class_map_that_would_be_unpickled_is_refused(tmp_path: Path) -> None:
+    folder, names = fill(tmp_path / "a"), tmp_path / "classes.pkl"
+    names.write_bytes(pickle.dumps({"n2": 0}))
+
+    assert refusal(folder, class_map=names) == (
+        f"class map {names} is no .txt file, with one folder name per line"
+    )
 
 
 def test_loose_images_beside_class_folders_are_refused(tmp_path: Path) -> None:

@@ -17,6 +17,11 @@ def said(data: bytes) -> str:
     return str(caught.value)
 
 
+def many(count: int) -> bytes:
+    """An object of as many keys, of which the last stands twice."""
+    return b"{" + b",".join(b'"%d":0' % key for key in range(count)) + b',"z":0,"z":0}'
+
+
 def nested(depth: int) -> bytes:
     return b'{"a":' * depth + b"1" + b"}" * depth
 
@@ -29,6 +34,8 @@ def nested(depth: int) -> bytes:
         (b'{"a": -Infinity}', "the file is not JSON: -Infinity is no number there"),
         (b'{"a": 1e999}', "the file holds a number that is too large"),
         (b'{"a": 1, "a": 2}', "the file is not JSON: the key 'a' stands twice in an object"),
+        (many(300_000), "the file is not JSON: the key 'z' stands twice in an object"),
+        (b'{"a": ' + b"9" * 400 + b"}", "the file holds a number that is too large"),
         (b'{"a": "\\ud800"}', "the file holds half of a character (a lone surrogate)"),
         (b'{"\\udc00": 1}', "the file holds half of a character (a lone surrogate)"),
         (b"[1]", "the file holds a list, not an object"),

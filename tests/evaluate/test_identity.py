@@ -1,8 +1,10 @@
 """What makes a model another one, and what does not."""
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,6 +80,18 @@ def scaled_head(model: Any, scale: float) -> None:
 
 def test_two_models_made_alike_are_one() -> None:
     assert changed(lambda model: None) == set()
+
+
+@dataclass(frozen=True, slots=True)
+class Twist:
+    times: float
+
+
+def test_a_field_in_a_slot_counts() -> None:
+    one, other = tiny.model(), tiny.model()
+    one.twist, other.twist = Twist(1.0), Twist(2.0)
+
+    assert differing(model_identity(one), model_identity(other)) == {"architecture"}
 
 
 @pytest.mark.parametrize(
@@ -186,3 +200,21 @@ def test_every_process_finds_the_same_and_an_edit_is_seen(
         word for word in first.split() if word.startswith("code")
     ]
     assert edited.split()[0] == first.split()[0]  # the weights are the same
+
+
+@pytest.mark.parametrize("cached", ["", "@functools.cache\n"])
+def test_an_edit_is_seen_behind_two_imports(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cached: str
+) -> None:
+    deep = tmp_path / "deep_of_two.py"
+    deep.write_text(f"import functools\n{cached}def doubled(x):\n    return 2.0 * x\n")
+    (tmp_path / "first_of_two.py").write_text("from deep_of_two import doubled\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("deep_of_two", "first_of_two"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    model = tiny.model()
+    model.helpers = importlib.import_module("first_of_two")
+    first = model_identity(model)
+    deep.write_text(deep.read_text().replace("2.0", "2.5"))
+
+    assert differing(first, model_identity(model)) == {"code"}

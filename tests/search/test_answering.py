@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +103,19 @@ def test_answers_that_a_fresh_pass_does_not_give_are_forgotten_and_said(
         warnings.simplefilter("error")  # what is kept now holds
         assert equal(asked(again), found)
     assert STALE.endswith("everything is asked again")
+
+
+@pytest.mark.parametrize("answer", [-1, 10**6])
+def test_an_answer_that_no_class_has_is_forgotten(tmp_path: Path, answer: int) -> None:
+    store = AnswerStore(tmp_path / "answers.db")
+    first = asked(evaluator(store))
+    one = evaluator(store)
+    for policy in policies():
+        key = one.answering._key(policy.schedule_hash)
+        names = one.answering._names("report", 0)
+        kept = store.get(key, names)
+        assert kept is not None
+        store.put(key, names, replace(kept, answers=torch.full_like(kept.answers, answer)))
+
+    with pytest.warns(TokensearchWarning, match="remembered answers were not those of the model"):
+        assert equal(asked(one), first)

@@ -423,3 +423,20 @@ def test_a_ranked_pool_goes_by_the_score_of_the_space(tmp_path: Path) -> None:
 def test_a_grid_is_nothing_to_search(tmp_path: Path) -> None:
     with pytest.raises(SpaceError, match=r"steps\.match\[0\] is 'grid'"):
         changed(tmp_path, "default", ('["bipartite", "ranked"]', '["grid"]'))
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("name" + ".a" * 1500 + " = 1", "the search space nests deeper than 32 levels"),
+        ("name = 0x" + "f" * 6000, "the search space holds a number that is too large"),
+        ("name = '" + "a" * 20_000 + "'", "the file is larger than 16 KiB; a search space is not"),
+    ],
+)
+def test_a_space_beyond_all_bounds_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
+    (tmp_path / "own.toml").write_text(f'{name}\nencoding = "knots"\n')
+
+    with pytest.raises(SpaceError) as raised:
+        load_space(tmp_path / "own.toml")
+
+    assert str(raised.value) == sentence

@@ -58,6 +58,8 @@ def _scan(directory: Path, class_map: Path | None) -> tuple[Path, list[Sample]]:
         raise DataError(f"{directory} is not a folder of images")
     if class_map is not None and not class_map.is_file():
         raise DataError(f"class map {class_map} does not exist")
+    if class_map is not None and class_map.suffix != ".txt":  # timm would unpickle others
+        raise DataError(f"class map {class_map} is no .txt file, with one folder name per line")
     refuse_loops(directory)
     try:
         mapped = None if class_map is None else str(class_map)

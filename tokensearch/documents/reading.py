@@ -3,8 +3,9 @@
 import json
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable
-from math import isfinite
+from math import isinf
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,7 +37,8 @@ def bytes_of(path: Path, *, what: str, error: type[Exception], most: int = MAX_B
             raise
         raise error(f"the file cannot be read: {failure.strerror or failure}") from failure
     if len(data) > most:
-        raise error(f"the file is larger than {most // 2**20} MiB; {what} is not")
+        bound = f"{most // 2**20} MiB" if most >= 2**20 else f"{most // 2**10} KiB"
+        raise error(f"the file is larger than {bound}; {what} is not")
     return data
 
 
@@ -70,7 +72,7 @@ def parse_object(data: bytes, *, error: type[Exception]) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise error(f"the file holds a {type(document).__name__}, not an object")
     try:
-        _check_bounds(document)
+        check_bounds(document)
     except ValueError as failure:
         raise error(f"the file {failure}") from failure
     return document
@@ -83,13 +85,12 @@ def _refuse_constant(name: str) -> None:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
+        twice = next(key for key, times in Counter(key for key, _ in pairs).items() if times > 1)
         raise ValueError(f"the key {twice!r:.60} stands twice in an object")
     return found
 
 
-def _check_bounds(document: dict[str, Any]) -> None:
+def check_bounds(document: dict[str, Any]) -> None:
     """ValueError if anything is too deep, too long, not finite, or no text; level by level."""
     level: list[Any] = [document]
     for _ in range(MAX_DEPTH):
@@ -114,7 +115,7 @@ def _check_items(items: Iterable[Any], deeper: list[Any]) -> None:
             deeper.append(item)
         elif kind is str:
             _check_text(item)
-        elif kind is float and not isfinite(item):
+        elif (kind is float and isinf(item)) or (kind is int and item.bit_length() > 1024):
             raise ValueError("holds a number that is too large")
 
 

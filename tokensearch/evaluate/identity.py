@@ -139,7 +139,7 @@ class _Reader:
             return f"{kind}{[self.value(one, depth) for one in value]}"
         if type(value).__module__.partition(".")[0] in _OUTER:
             return kind
-        fields = sorted(getattr(value, "__dict__", {}).items())
+        fields = sorted({**getattr(value, "__dict__", {}), **_slots(value)}.items())
         return f"{self._class(type(value))}{[(n, self.value(v, depth)) for n, v in fields]}"
 
     def _callable(self, value: Any, depth: int) -> str | None:
@@ -210,9 +210,13 @@ class _Reader:
         """Name of a Python module, whose source is noted when it is first met."""
         if not _is_released(module) and module not in self._files:
             self._files.add(module)
-            file = getattr(sys.modules.get(module), "__file__", None)
+            loaded = sys.modules.get(module)
+            file = getattr(loaded, "__file__", None)
             with suppress(OSError, TypeError):
                 self.code.append(f"{module} {_sha(Path(file).read_bytes())}")  # type: ignore[arg-type]
+                if not _is_installed(file):  # type: ignore[arg-type]
+                    for one in _imported(loaded):
+                        self._file_of(one)
         return module
 
     def _again(self, value: object) -> str | None:
@@ -239,6 +243,23 @@ def _flat(value: object) -> str | None:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} " + _sha(value.tobytes())
     return _ADDRESS.sub("", repr(value)) if isinstance(value, _SHOWN) else None
+
+
+def _slots(value: object) -> dict[str, object]:
+    """Return the fields that an object holds outside its dictionary."""
+    named = [getattr(kind, "__slots__", ()) for kind in type(value).__mro__]
+    slots = [one for names in named for one in ((names,) if isinstance(names, str) else names)]
+    hidden = {"__dict__", "__weakref__"}
+    return {one: getattr(value, one) for one in slots if one not in hidden and hasattr(value, one)}
+
+
+def _imported(module: object) -> list[str]:
+    """Names of the modules that a module took something from, whole or by name."""
+    held = [
+        value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+        for value in vars(module).values()
+    ]
+    return sorted({name for name in held if isinstance(name, str)})
 
 
 def _cell(cell: Any) -> object:

@@ -227,7 +227,7 @@ def _close(stored: Answers, fresh: Answers, off: float) -> bool:
 def _may_answer(predictions: Predictions, answers: Tensor, off: float) -> bool:
     """Whether each answer is the most probable, or as good as that."""
     log_probs = predictions.log_probs
-    if len(answers) and int(answers.max()) >= log_probs.shape[1]:
+    if not bool(((answers >= 0) & (answers < log_probs.shape[1])).all()):
         return False
     given = log_probs.gather(1, answers[:, None]).squeeze(1)
     return bool((given >= log_probs.amax(dim=1) - off).all())

@@ -20,7 +20,7 @@ from tokensearch.run_folder import RunFolder
 def alone(folder: RunFolder) -> Iterator[None]:
     """Hold the folder against other processes; a killed one lets go of it."""
     with writing(folder.lock):
-        lock = no_follow(str(folder.lock), os.O_WRONLY | os.O_CREAT)
+        lock = no_follow(str(folder.lock), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -12,6 +12,7 @@ from tokensearch.documents import (
     Check,
     bytes_of,
     check,
+    check_bounds,
     choice,
     fields,
     integer,
@@ -27,7 +28,8 @@ from tokensearch.search.per_block import PerBlock
 from tokensearch.search.slots import Sites
 from tokensearch.search.space import Space
 
-MAX_BYTES = 2**20  # ours have 2 kB, most of it comments
+# Ours have 2 kB, most of it comments. tomllib takes the square of the length of a dotted key.
+MAX_BYTES = 2**14
 MAX_CHOICES = 1000  # of one list; a share for every token of most models
 
 
@@ -54,6 +56,10 @@ def parse_space(data: bytes) -> Space:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise SpaceError(f"the search space is not TOML: {error}") from error
+    try:
+        check_bounds(document)
+    except ValueError as error:
+        raise SpaceError(f"the search space {error}") from error
     return _space(document, digest=_digest(text))
 
 
