@@ -20,14 +20,24 @@ def write_whole(path: Path, content: str | bytes) -> None:
     Raises:
         RunError: It cannot be written; what was there before still is.
     """
-    part = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}.part")
     data = content.encode() if isinstance(content, str) else content
+    with in_place_of(path) as part, open(part, "xb", opener=no_follow) as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def in_place_of(path: Path) -> Iterator[Path]:
+    """Hand out a new name beside `path`: what is written there takes its place at the end.
+
+    Where that fails, the part is deleted and `path` is as it was: RunError for the system's
+    reasons, and any other error as it is.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}-{token_hex(4)}.part")
     with writing(path):
         try:
-            with open(part, "xb", opener=no_follow) as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
+            yield part
             part.replace(path)
         finally:
             with suppress(OSError):  # its folder may be none

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -100,6 +101,20 @@ def test_too_little_memory_is_one_sentence(
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
         "error: the memory does not suffice; a smaller --batch-size or model may fit\n"
+    )
+
+
+def test_a_full_disk_is_one_sentence_whoever_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, model: str, *, rescale: bool) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "cache/weights.bin")
+
+    monkeypatch.setattr(show, "read_policy", fail)
+    result = called("show", "here.json")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == (
+        "error: no space is left on the disk that holds cache/weights.bin; free some and give the "
+        "same command again\n"
     )
 
 

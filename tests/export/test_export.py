@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import tokensearch
 from tests.runtime.operators import POLICIES, host
 from tests.runtime.test_apply import vit
+from tests.test_files import largest_file
 from tokensearch import ops
 from tokensearch.errors import ExportError
 from tokensearch.export import Check, Format, check_target, export, file, onnx, pt2
@@ -188,6 +189,22 @@ def test_a_file_that_computes_something_else_is_not_kept(
     assert str(raised.value).startswith(
         "the pt2 file gives other outputs than the model: they differ by up to 1, allowed is 0.0"
     )
+    assert path.read_bytes() == b"of before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_file_that_finds_no_room_is_one_sentence_and_the_one_of_before_stays(
+    format: Format, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a.{format}"
+    path.write_bytes(b"of before")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(192, 100)).eval()
+
+    with largest_file(10_000), pytest.raises(ExportError) as raised:
+        export(model, (2, 3, 8, 8), path, format=format)
+
+    assert str(raised.value) == f"{path} cannot be written: File too large"
     assert path.read_bytes() == b"of before"
     assert list(tmp_path.iterdir()) == [path]
 

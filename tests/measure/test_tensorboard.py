@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, record_function, schedule
 from torch.profiler import profile as torch_profile
 
+from tokensearch.errors import MeasurementError
 from tokensearch.measure.tensorboard import for_plugin, write_trace
 
 pytest.importorskip("torch_tb_profiler", reason="TensorBoard's profiler plugin is not installed")
@@ -171,6 +172,22 @@ def test_a_trace_takes_the_place_of_earlier_ones_of_its_worker_alone(tmp_path: P
     left = sorted(path.name for path in (tmp_path / "vit").iterdir())
     assert [name.split(".")[0] for name in left] == ["notes", "vit", "vit2"]
     assert "vit.1.pt.trace.json.gz" not in left
+
+
+def test_a_trace_that_is_cut_short_on_its_way_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half(folder: str, worker: str, *, use_gzip: bool) -> Callable[[torch_profile], None]:
+        trace = gzip.compress(b'{"traceEvents": [')
+        return lambda _: (Path(folder) / f"{worker}.1.pt.trace.json.gz").write_bytes(trace)  # type: ignore[return-value]
+
+    monkeypatch.setattr("tokensearch.measure.tensorboard.tensorboard_trace_handler", half)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    with pytest.raises(MeasurementError, match=f"cannot be kept in {tmp_path} for a moment"):
+        write_profile(tmp_path / "traces", "vit", nn.Linear(32, 32))
+
+    assert list(tmp_path.iterdir()) == []
 
 
 def write_gpu_trace(folder: Path, name: str) -> None:

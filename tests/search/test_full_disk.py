@@ -111,24 +111,46 @@ def test_a_disk_that_is_full_at_any_write_of_a_run_loses_nothing(tmp_path: Path)
     assert writes > 50
 
 
+@contextmanager
+def room_for(pages: int) -> Iterator[None]:
+    """Have a study grow to `pages` and no further, but not less than it has."""
+
+    def full(connection: sqlite3.Connection, _: object) -> None:
+        connection.execute(f"PRAGMA max_page_count = {pages}")
+
+    event.listen(Engine, "connect", full)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "connect", full)
+
+
+def full(study: Path) -> str:
+    return (
+        f"no space is left on the disk that holds {study}; free some and give the same command "
+        f"again"
+    )
+
+
+@pytest.mark.parametrize("pages", [3, 12, 21])
+def test_a_study_that_cannot_be_made_whole_is_not_there(tmp_path: Path, pages: int) -> None:
+    folder = RunFolder(tmp_path / "run")
+
+    with room_for(pages), pytest.raises(RunError) as raised:
+        session(folder.path, trials=2, target="0.6x").run()
+
+    assert str(raised.value) == full(folder.study)
+    assert [path.name for path in folder.path.iterdir() if "study" in path.name] == []
+
+
 def test_a_study_that_cannot_grow_is_a_full_disk_and_the_run_goes_on(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     session(folder.path, trials=2, target="0.6x").run()
 
-    def full(connection: sqlite3.Connection, _: object) -> None:
-        connection.execute("PRAGMA max_page_count = 1")  # as many as there are
+    with room_for(1), pytest.raises(RunError) as raised:
+        session(folder.path, trials=60, target="0.6x").run()
 
-    event.listen(Engine, "connect", full)
-    try:
-        with pytest.raises(RunError) as raised:
-            session(folder.path, trials=60, target="0.6x").run()
-    finally:
-        event.remove(Engine, "connect", full)
-
-    assert str(raised.value) == (
-        f"no space is left on the disk that holds {folder.study}; free some and give the same "
-        f"command again"
-    )
+    assert str(raised.value) == full(folder.study)
     before = folder.read_trials()
     session(folder.path, trials=len(before) + 2, target="0.6x").run()
     assert folder.read_trials()[: len(before)] == before

@@ -1,6 +1,7 @@
 """PyTorch's own file: loading and running it takes torch alone."""
 
 from collections.abc import Callable, Mapping
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -22,8 +23,13 @@ def shapes(*, dynamic: bool) -> tuple[dict[int, Dim]] | None:
 
 
 def save(program: ExportedProgram, path: Path, notes: Mapping[str, str]) -> None:
-    """Write the file, with `notes` as files inside it."""
-    torch.export.save(program, path, extra_files=dict(notes))
+    """Write the file, with `notes` as files inside it.
+
+    By way of memory: torch's own writer ends the process where the disk is full.
+    """
+    whole = BytesIO()
+    torch.export.save(program, whole, extra_files=dict(notes))
+    path.write_bytes(whole.getbuffer())
 
 
 def load(path: Path) -> Callable[[Tensor], Tensor]:

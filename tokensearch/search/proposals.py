@@ -17,7 +17,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
-from tokensearch.files import refusal
+from tokensearch.files import in_place_of, refusal
 from tokensearch.policy import ModelSpec, Objective, Policy, most, worth
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records import Trial, to_json
@@ -63,12 +63,11 @@ class Proposals:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.model, self.objective = space, model, objective
         try:
-            self.study = optuna.create_study(
-                study_name=_STUDY,
-                storage=f"sqlite:///{folder.study}",
-                directions=["maximize", "minimize"],
-                load_if_exists=True,
-            )
+            if not folder.study.exists():
+                _make_study(folder.study)
+            self.study = optuna.load_study(study_name=_STUDY, storage=f"sqlite:///{folder.study}")
+        except RunError:
+            raise
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
             raise study_failure(folder.study, error) from error
 
@@ -168,6 +167,21 @@ class Proposals:
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
         return self.study.get_trials(deepcopy=False, states=(state,))
+
+
+def _make_study(study: Path) -> None:
+    """Make the file whole: a disk that was full in between would leave tables without their rules.
+
+    Then a study is made a second time beside the first, and neither can be opened.
+    """
+    with in_place_of(study) as part:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{part}")
+        try:
+            optuna.create_study(
+                study_name=_STUDY, storage=storage, directions=["maximize", "minimize"]
+            )
+        finally:
+            storage.engine.dispose()
 
 
 @contextmanager
