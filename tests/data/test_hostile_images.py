@@ -54,6 +54,38 @@ def test_an_image_of_too_many_pixels_is_refused_before_they_are_decoded(
     assert said(path).startswith(f"image {path} cannot be read: ")
 
 
+def test_a_picture_of_a_thousand_scans_is_refused_before_they_are_decoded(tmp_path: Path) -> None:
+    plain, many = tmp_path / "plain.jpg", tmp_path / "many.jpg"
+    Image.new("RGB", (2000, 1000)).save(plain, progressive=True)
+    data = plain.read_bytes()
+    last = data.rindex(b"\xff\xda")
+    many.write_bytes(data[:last] + data[last:-2] * 600 + data[-2:])
+
+    assert read_image(plain).size == (2000, 1000)
+    assert said(many) == (
+        f"image {many} cannot be read: it has 2000 x 1000 pixels in 609 scans, together over "
+        f"1,000,000,000; save it anew"
+    )
+
+
+def test_a_bmp_of_many_coded_runs_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, rows = tmp_path / "runs.bmp", b"\x08\x01\0\0" * 8 + b"\0\1"
+    header = struct.pack("<IiiHHIIiiII", 40, 8, 8, 1, 8, 1, len(rows), 0, 0, 256, 0)
+    start = 14 + len(header) + 1024
+    path.write_bytes(
+        struct.pack("<2sIHHI", b"BM", start + len(rows), 0, 0, start)
+        + (header + b"".join(bytes((i, i, i, 0)) for i in range(256)) + rows)
+    )
+    assert read_image(path).getpixel((3, 3)) == (1, 1, 1)
+
+    monkeypatch.setattr(images, "MAX_RUN_BYTES", 1000)
+    assert said(path).endswith(
+        "it is a BMP of coded runs with more than 1,000 bytes; save it as PNG"
+    )
+
+
 @pytest.mark.parametrize("kind", BOMBS)
 def test_metadata_that_unpacks_to_far_more_is_refused(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "bomb.png"
@@ -111,7 +143,20 @@ def test_a_folder_that_holds_itself_is_refused(tmp_path: Path) -> None:
     for name in ("n2", "n3"):
         (folder / name / "again").symlink_to(folder)
 
-    assert "which holds it" in refusal(folder)
+    assert "leads to the same images as" in refusal(folder)
+
+
+def test_folders_that_hold_one_another_many_times_over_are_refused_at_once(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a")
+    around = folder / "n2"
+    for depth in range(40):  # 4 ** 40 ways to the last
+        held = around / f"{depth}"
+        held.mkdir()
+        for number in range(3):
+            (around / f"link{number}").symlink_to(held)
+        around = held
+
+    assert refusal(folder).endswith("which would count twice; remove one of the two links")
 
 
 def test_links_to_images_and_to_folders_are_followed(tmp_path: Path) -> None:

@@ -6,12 +6,19 @@ from pathlib import Path
 from typing import BinaryIO
 
 from PIL import Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.JpegImagePlugin import JpegImageFile
 
 from tokensearch.documents import opened
 from tokensearch.errors import DataError
 
-# Decoded and converted, so many take 0.7 GB; the largest cameras have as many.
-MAX_PIXELS = 100 * 10**6
+# Decoded and converted, so many take 3 s and 0.8 GB as PNG. Cameras of full frame have 61 million.
+MAX_PIXELS = 64 * 10**6
+# Pixels times the scans of a JPEG, each of which visits them all (1 ns); progressive ones have 10.
+MAX_VISITS = 10**9
+# Pillow decodes runs of a BMP in Python, 0.3 us for each two bytes.
+MAX_RUN_BYTES = 4 * 2**20
+BMP_RUNS = {BmpImageFile.COMPRESSIONS[name] for name in ("RLE4", "RLE8")}
 # As a file: texts within an image count, which are read whole and copied.
 MAX_IMAGE_BYTES = 256 * 2**20
 # What models are trained on. Others are not guessed by their first bytes: some run programs.
@@ -42,15 +49,24 @@ def size_of(path: Path) -> int:
 
 
 def refuse_loops(directory: Path) -> None:
-    """Refuse a folder that holds itself by a link: whoever follows links never ends in it."""
-    chains: list[tuple[Path, tuple[Path, ...]]] = [(directory, (directory.resolve(),))]
-    while chains:
-        folder, around = chains.pop()
-        for inside in folder.iterdir():
+    """Refuse a folder that is reached in two ways: its images would count twice, or without end.
+
+    Whoever follows links never ends in a folder that holds itself, and hardly where folders hold
+    one another many times over.
+    """
+    seen = {directory.resolve(): directory}
+    waiting = [directory]
+    while waiting:
+        for inside in waiting.pop().iterdir():
             if inside.is_dir():
-                if (real := inside.resolve()) in around:
-                    raise DataError(f"folder {inside} is a link to {real}, which holds it")
-                chains.append((inside, (*around, real)))
+                real = inside.resolve()
+                if real in seen:
+                    raise DataError(
+                        f"folder {inside} leads to the same images as {seen[real]}, which would "
+                        f"count twice; remove one of the two links"
+                    )
+                seen[real] = inside
+                waiting.append(inside)
 
 
 def _opened(path: Path) -> BinaryIO:
@@ -64,6 +80,29 @@ def _decoded(file: BinaryIO) -> Image.Image:
     with warnings.catch_warnings():  # Pillow warns from 89 megapixels on
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file, formats=FORMATS)
-    if image.width * image.height > MAX_PIXELS:
-        raise ValueError(f"it has {image.width} x {image.height} pixels, over {MAX_PIXELS:,}")
+    _check_work(image, file)
     return image.convert("RGB")
+
+
+def _check_work(image: Image.Image, file: BinaryIO) -> None:
+    """ValueError if it would take more than seconds to decode."""
+    pixels = image.width * image.height
+    if pixels > MAX_PIXELS:
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels, over {MAX_PIXELS:,}; make it smaller"
+        )
+    if isinstance(image, JpegImageFile):
+        file.seek(0)
+        scans = file.read().count(
+            b"\xff\xda"
+        )  # the mark of a scan; within one 0xff is followed by 0
+        if pixels * scans > MAX_VISITS:
+            raise ValueError(
+                f"it has {image.width} x {image.height} pixels in {scans} scans, together over "
+                f"{MAX_VISITS:,}; save it anew"
+            )
+    runs = isinstance(image, BmpImageFile) and image.info["compression"] in BMP_RUNS
+    if runs and os.fstat(file.fileno()).st_size > MAX_RUN_BYTES:
+        raise ValueError(
+            f"it is a BMP of coded runs with more than {MAX_RUN_BYTES:,} bytes; save it as PNG"
+        )
