@@ -502,9 +502,9 @@ def test_a_file_or_folder_that_cannot_be_opened_is_refused(tmp_path: Path) -> No
 
 def test_a_file_above_the_limit_is_refused_unread(tmp_path: Path) -> None:
     with (tmp_path / "large.json").open("wb") as file:
-        file.truncate(200 * 10**6 + 1)
+        file.truncate(tokensearch.chrome.events.MAX_BYTES + 1)
 
-    refused(tmp_path / "large.json", "larger than 200 MB; record fewer steps")
+    refused(tmp_path / "large.json", "larger than 64 MB; record fewer steps")
 
 
 def test_a_small_file_with_a_large_text_is_refused(
@@ -514,6 +514,15 @@ def test_a_small_file_with_a_large_text_is_refused(
     (tmp_path / "bomb.json.gz").write_bytes(gzip.compress(b" " * (10**6 + 1)))
 
     refused(tmp_path / "bomb.json.gz", "larger than 1 MB; record fewer steps")
+
+
+def test_more_events_than_are_read_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tokensearch.chrome.events, "MAX_EVENTS", 3)
+    write(tmp_path / "many.json", {"traceEvents": ON_GPU})
+
+    refused(tmp_path / "many.json", "more than 3 events; record fewer steps")
 
 
 def test_more_figures_than_fit_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -333,6 +333,12 @@ def test_a_data_config_file_overrides_what_it_names(factory: str, tmp_path: Path
             '{"std": [0, 1, 1]}',
             "std in data config {} is [0, 1, 1]; it must be three numbers above 0",
         ),
+        (
+            '{"input_size": [3, 2049, 224]}',
+            "input_size in data config {} is [3, 2049, 224]; it must be [channels, rows, columns], "
+            "of at most 2048 each",
+        ),
+        ('{"crop_pct": 0.4}', "crop_pct in data config {} is 0.4; it must be a number from 0.5 to"),
     ],
 )
 def test_a_data_config_that_says_something_else_is_refused(

@@ -53,6 +53,9 @@ HUB_TIMEOUT_S = 10.0
 # A ViT of ten thousand tensors has a header of 1 MB.
 MAX_HEADER_BYTES = 16 * 2**20
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+# An image's shorter side is resized to that of the input over `crop_pct`, here to 4,096 pixels at
+# most. timm's models take up to 1,024 pixels, by 0.875 to 1.15.
+MAX_SIDE, CROPS = 2048, (0.5, 2.0)
 _LONGEST_NAME = 200  # of what is compared with all known names
 
 
@@ -371,10 +374,16 @@ def _three(value: object, kind: type | tuple[type, ...]) -> bool:
 _NUMBER = (int, float)
 _INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 _SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "input_size": ("[channels, rows, columns]", lambda v: _three(v, int) and min(v) > 0),
+    "input_size": (
+        f"[channels, rows, columns], of at most {MAX_SIDE} each",
+        lambda v: _three(v, int) and min(v) > 0 and max(v) <= MAX_SIDE,
+    ),
     "mean": ("three numbers", lambda v: _three(v, _NUMBER)),
     "std": ("three numbers above 0", lambda v: _three(v, _NUMBER) and min(v) > 0),
     "interpolation": (f"one of {', '.join(_INTERPOLATIONS)}", lambda v: v in _INTERPOLATIONS),
-    "crop_pct": ("a number above 0", lambda v: isinstance(v, _NUMBER) and v > 0),
+    "crop_pct": (
+        "a number from {} to {}".format(*CROPS),
+        lambda v: isinstance(v, _NUMBER) and CROPS[0] <= v <= CROPS[1],
+    ),
     "crop_mode": ("center, squash or border", lambda v: v in ("center", "squash", "border")),
 }

@@ -55,7 +55,7 @@ def test_a_trace_that_is_too_large_is_refused_unread(
     with path.open("wb") as file:
         file.truncate(MAX_BYTES + 1)  # a hole: nothing is written
 
-    assert "200 MB" in refused(stored[0], path)
+    assert "64 MB" in refused(stored[0], path)
 
 
 def test_a_trace_cannot_be_compared_with_a_preset(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_a_picture_of_a_thousand_scans_is_refused_before_they_are_decoded(tmp_pa
     )
 
 
+def test_a_line_of_pixels_which_would_be_resized_to_billions_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "line.png"
+    Image.new("RGB", (33, 1)).save(path)
+
+    assert said(path) == (
+        f"image {path} cannot be read: it has 33 x 1 pixels; one side may be at most 32 times the "
+        f"other"
+    )
+
+
 def test_a_bmp_of_many_coded_runs_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

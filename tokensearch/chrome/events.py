@@ -13,11 +13,12 @@ and the arrows between events are not.
 """
 
 import gzip
+import itertools
 import json
 import os
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -25,10 +26,12 @@ from tokensearch.documents import opened
 from tokensearch.errors import MeasurementError
 from tokensearch.profiles import RANGE
 
-MAX_BYTES = 200 * 10**6  # of the file, and of its text; as objects it takes a few times as much
-# Objects and lists, and values in them: a traced event with its shapes has ten and 25 in 600 bytes,
-# so that a whole file of events has 3.3 and 8.3 million; so many lists or numbers take 0.5 GB.
-MAX_PARTS, MAX_VALUES = 5 * 10**6, 10 * 10**6
+# Reading and summing up an event takes 20 us, so that a trace takes 3 s at most. Ours have 10,000.
+MAX_EVENTS = 150_000
+MAX_BYTES = 64 * 10**6  # of the file, and of its text: an event with its shapes has 600 bytes
+# Objects and lists, and values in them: an event with its shapes has ten and 25, so that a file
+# has up to 1.1 and 2.7 million.
+MAX_PARTS, MAX_VALUES = 1_600_000, 4 * 10**6
 _FEWER = "record fewer steps, by a smaller `active` in the profiler's schedule, and no stacks"
 
 STEP = re.compile(r"ProfilerStep#\d+")
@@ -108,7 +111,7 @@ def _bytes(path: Path) -> bytes:
 
 def _document(data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data, object_hook=_event_or_fields)
+        document = json.loads(data, object_hook=_counted(_event_or_fields))
     except MeasurementError:
         raise
     except (ValueError, RecursionError) as error:
@@ -116,6 +119,19 @@ def _document(data: bytes) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("traceEvents"), list):
         raise MeasurementError("the file has no traceEvents, which every torch.profiler trace has")
     return document
+
+
+def _counted(hook: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
+    """Have a hook end the parsing at more events than are read."""
+    numbers = itertools.count(1)
+
+    def counting(fields: dict[str, Any]) -> object:
+        found = hook(fields)
+        if isinstance(found, Event) and next(numbers) > MAX_EVENTS:
+            raise MeasurementError(f"the trace has more than {MAX_EVENTS:,} events; {_FEWER}")
+        return found
+
+    return counting
 
 
 def _event_or_fields(fields: dict[str, Any]) -> object:

@@ -14,6 +14,8 @@ from tokensearch.errors import DataError
 
 # Decoded and converted, so many take 3 s and 0.8 GB as PNG. Cameras of full frame have 61 million.
 MAX_PIXELS = 64 * 10**6
+# An image is resized by its shorter side, so that a line of pixels would fill the memory.
+MAX_ASPECT = 32
 # Pixels times the scans of a JPEG, each of which visits them all (1 ns); progressive ones have 10.
 MAX_VISITS = 10**9
 # Pillow decodes runs of a BMP in Python, 0.3 us for each two bytes.
@@ -90,6 +92,11 @@ def _check_work(image: Image.Image, file: BinaryIO) -> None:
     if pixels > MAX_PIXELS:
         raise ValueError(
             f"it has {image.width} x {image.height} pixels, over {MAX_PIXELS:,}; make it smaller"
+        )
+    if max(image.size) > MAX_ASPECT * min(image.size):
+        raise ValueError(
+            f"it has {image.width} x {image.height} pixels; one side may be at most {MAX_ASPECT} "
+            f"times the other"
         )
     if isinstance(image, JpegImageFile):
         file.seek(0)
