@@ -9,6 +9,7 @@ from time import perf_counter
 import pytest
 import torch
 
+from tests.bench import costs, noise
 from tests.bench.gpu.command import run_plan
 from tests.bench.gpu.first import FIRST
 from tests.bench.gpu.parts import Setting
@@ -70,31 +71,27 @@ def test_without_a_gpu_the_gpu_bench_says_so_and_succeeds(tmp_path: Path) -> Non
     assert not (tmp_path / "out").exists()
 
 
-def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found() -> None:
-    command = [sys.executable, "-m", "tests.bench", "noise", "--model", "vit_tiny_patch16_224"]
+def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quick = ["--repeats", "1", "--seconds", "0.1", "--threads", "1", "--json"]
 
-    done = subprocess.run(
-        [*command, "--repeats", "1", "--seconds", "0.1", "--threads", "1", "--json"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    noise.main(["--model", "vit_tiny_patch16_224", *quick])
 
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(capsys.readouterr().out)
     assert found["a_a"]["comparisons"] == found["planted"]["comparisons"] == 1
     assert found["planted"]["share"] > 0
     assert [one["planted"] > 0 for one in found["results"]] == [False, True]
 
 
-def test_the_costs_bench_predicts_policies_and_says_how_well() -> None:
-    command = [sys.executable, "-m", "tests.bench", "costs", "--json", "--model", "test_vit"]
-    quick = ["--batch", "2", "--policies", "3", "--seconds", "6", "--seconds-each", "0.1"]
+def test_the_costs_bench_predicts_policies_and_says_how_well(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    quick = ["--batch", "2", "--policies", "3", "--seconds", "3", "--seconds-each", "0.1"]
 
-    done = subprocess.run([*command, *quick], cwd=ROOT, capture_output=True, text=True)
+    costs.main(["--json", "--model", "test_vit", *quick])
 
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(capsys.readouterr().out)
     assert [pair["predicted"] > 0 for pair in found["policies"]] == [True] * 3
     assert found["mean_absolute_error"] <= found["worst_error"]
     assert -1 <= found["spearman"] <= 1

@@ -9,14 +9,24 @@ import pytest
 from tests.cli.profiled import TINY, refused, run, unused_clock
 from tests.costs.machine import SyntheticMachine, table_of, treads
 from tests.report.fixtures import run_folder
+from tests.search import tiny
 from tokensearch.costs import save_costs
+from tokensearch.policy import Policy, Pool, save
+from tokensearch.runtime import describe
 
 
-def test_a_preset_and_a_policy_are_profiled_on_the_spot(policy: Path, tmp_path: Path) -> None:
-    found = run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
-
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a diff of a preset and a policy leaves."""
+    folder = tmp_path_factory.mktemp("diff")
+    save(Policy(describe(tiny.model()), (Pool(2, 8),)), folder / "policy.json")
+    found = run("diff", "none", folder / "policy.json", *TINY, "--out", folder / "out")
     assert found.exit_code == 0, found.output
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+    return folder / "out"
+
+
+def test_a_preset_and_a_policy_are_profiled_on_the_spot(out: Path) -> None:
+    assert {path.name for path in out.iterdir()} == {
         "baseline",
         "candidate",
         "flame.svg",
@@ -25,20 +35,16 @@ def test_a_preset_and_a_policy_are_profiled_on_the_spot(policy: Path, tmp_path: 
         "waterfall.png",
         "waterfall.svg",
     }
-    assert len(list((tmp_path / "out" / "tensorboard").rglob("*.json.gz"))) == 2
-    ledger = json.loads((tmp_path / "out" / "ledger.json").read_text())
+    assert len(list((out / "tensorboard").rglob("*.json.gz"))) == 2
+    ledger = json.loads((out / "ledger.json").read_text())
     kinds = sum(term["ms"]["value"] for term in ledger["by_kind"])
     assert kinds == pytest.approx(ledger["difference_ms"]["value"])
 
 
-def test_what_was_left_can_be_compared_again(policy: Path, tmp_path: Path) -> None:
-    run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
+def test_what_was_left_can_be_compared_again(out: Path) -> None:
+    again = run("diff", out / "baseline", out / "candidate/profile.json", "--json")
 
-    again = run(
-        "diff", tmp_path / "out/baseline", tmp_path / "out/candidate/profile.json", "--json"
-    )
-
-    first = json.loads((tmp_path / "out/ledger.json").read_text())
+    first = json.loads((out / "ledger.json").read_text())
     assert again.exit_code == 0
     assert json.loads(again.stdout)["difference_ms"]["value"] == pytest.approx(
         first["difference_ms"]["value"], rel=1e-6
@@ -207,25 +213,18 @@ def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:
     assert "no profile and no run" in refused("none", tmp_path)
 
 
-def test_beside_a_stored_profile_the_other_is_taken_in_its_cell(
-    policy: Path, tmp_path: Path
-) -> None:
-    run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
+def test_beside_a_stored_profile_the_other_is_taken_in_its_cell(out: Path, policy: Path) -> None:
     quick = ("--model", "tests.search.tiny:model", "--seconds", "1")
 
-    found = json.loads(run("diff", tmp_path / "out/baseline", policy, *quick, "--json").stdout)
+    found = json.loads(run("diff", out / "baseline", policy, *quick, "--json").stdout)
 
     assert found["candidate"]["cell"]["batch"] == found["baseline"]["cell"]["batch"] == 2
     assert not found["paired"]
     assert found["ratio"]["low"] > 0
 
 
-def test_the_folder_of_a_diff_says_which_of_its_folders_are_profiles(
-    policy: Path, tmp_path: Path
-) -> None:
-    run("diff", "none", policy, *TINY, "--out", tmp_path / "out")
-
-    assert "give its folder baseline or candidate" in refused(tmp_path / "out", "none")
+def test_the_folder_of_a_diff_says_which_of_its_folders_are_profiles(out: Path) -> None:
+    assert "give its folder baseline or candidate" in refused(out, "none")
 
 
 def test_all_that_was_left_is_named(stored: tuple[Path, Path], tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from typer.testing import Result
 
 from tests.cli.profiled import TINY, run, trace_of
 from tests.costs.machine import SyntheticMachine, table_of, treads
@@ -18,26 +19,36 @@ from tokensearch.records import Caution
 from tokensearch.search.timing import Timing
 
 
-def test_a_profile_is_printed_and_left(tmp_path: Path) -> None:
-    found = run("profile", *TINY, "--out", tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where an earlier profile left its trace."""
+    folder = tmp_path_factory.mktemp("profile")
+    for name in ("none", "other"):
+        traces = folder / "tensorboard" / name
+        traces.mkdir(parents=True)
+        (traces / "none.1.pt.trace.json.gz").touch()
+    (folder / "tensorboard" / "none" / "notes.txt").touch()
+    return folder
 
-    assert found.exit_code == 0, found.output
-    assert "GFLOP/s" in found.stdout
-    assert json.loads((tmp_path / "profile.json").read_text())["name"] == "none"
+
+@pytest.fixture(scope="module")
+def profiled(folder: Path) -> Result:
+    return run("profile", *TINY, "--out", folder)
 
 
-def test_work_is_said_to_be_that_of_a_batch() -> None:
-    assert "A pass of 2 images needs" in run("profile", *TINY).stdout
+def test_a_profile_is_printed_and_left(profiled: Result, folder: Path) -> None:
+    assert profiled.exit_code == 0, profiled.output
+    assert "GFLOP/s" in profiled.stdout
+    assert json.loads((folder / "profile.json").read_text())["name"] == "none"
 
 
-def test_profiling_again_leaves_only_the_newer_trace_and_what_is_no_trace(tmp_path: Path) -> None:
-    own, other = (tmp_path / "tensorboard" / name for name in ("none", "other"))
-    for folder in (own, other):
-        folder.mkdir(parents=True)
-        (folder / "none.1.pt.trace.json.gz").touch()
-    (own / "notes.txt").touch()
+def test_work_is_said_to_be_that_of_a_batch(profiled: Result) -> None:
+    assert "A pass of 2 images needs" in profiled.stdout
 
-    run("profile", *TINY, "--out", tmp_path)
+
+@pytest.mark.usefixtures("profiled")
+def test_profiling_again_leaves_only_the_newer_trace_and_what_is_no_trace(folder: Path) -> None:
+    own, other = (folder / "tensorboard" / name for name in ("none", "other"))
 
     (trace,) = own.glob("*.gz")
     assert trace.name != "none.1.pt.trace.json.gz"
@@ -79,11 +90,9 @@ def test_costs_that_cannot_be_written_are_one_sentence(
     assert "costs.json cannot be written: Is a directory" in found.stderr
 
 
-def test_progress_has_a_unit_and_says_what_comes_after_the_timing() -> None:
-    told = run("profile", *TINY).stderr
-
-    assert "1 of 1 s" in told
-    assert "counting work and tracing operators" in told.splitlines()
+def test_progress_has_a_unit_and_says_what_comes_after_the_timing(profiled: Result) -> None:
+    assert "1 of 1 s" in profiled.stderr
+    assert "counting work and tracing operators" in profiled.stderr.splitlines()
 
 
 @pytest.mark.parametrize("options", [(), ("--sweep",)])

@@ -9,45 +9,24 @@ import torch
 from torch import Tensor, nn
 
 import tokensearch
-from tests.runtime.operators import POLICIES, host
-from tests.runtime.test_apply import vit
+from tests.runtime.operators import POLICIES, everything, host
 from tests.test_files import largest_file
 from tokensearch import ops
 from tokensearch.errors import ExportError
 from tokensearch.export import Check, Format, check_target, export, file, onnx, pt2
-from tokensearch.policy import Policy, Pool, Prune, PruneOrPool
+from tokensearch.policy import Policy, Prune
 from tokensearch.runtime import describe
 
 FORMATS: tuple[Format, ...] = ("onnx", "pt2")
 NOTES = {"tokensearch.policy": json.dumps({"format": "tokensearch.policy"})}
 
 
-def everything() -> nn.Module:
-    """A model that follows one policy with every operator: 64 patches, 10 blocks."""
-    model = vit(img_size=64, depth=10)
-    steps = (
-        Pool(0, 16, "grid"),
-        Prune(1, 15, "head_weighted_class_attention", rest="fuse"),
-        Prune(2, 14, "class_attention_value", rest="mean"),
-        PruneOrPool(3, 13, 6e-5),
-        Prune(4, 12, "mean_attention"),
-        Pool(4, 11, "kmeans"),
-        Prune(5, 10, "random"),
-        Pool(5, 9, "kmedoids"),
-        Prune(6, 8),
-        Pool(6, 7, "ranked"),
-        Pool(7, 6),
-        Pool(8, 5, "agglomerative"),
-    )
-    policy = Policy(describe(model), steps, proportional_attention=True, last_block="prefix_only")
-    return tokensearch.apply(model, policy)
-
-
 def small(**changes: object) -> nn.Module:
     return tokensearch.apply(host(), Policy(describe(host()), (Prune(0, 8),)), **changes)
 
 
-@pytest.mark.parametrize("format", FORMATS)
+# What is ours in ONNX, sorting and distances, is tried on smaller models below.
+@pytest.mark.parametrize("format", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
 def test_every_operator_is_exported(format: Format, tmp_path: Path) -> None:
     path = tmp_path / f"model.{format}"
 
@@ -137,6 +116,14 @@ class Ordering(nn.Module):
         ranked = ops.rank(score, keep=20, prefix=1)
         best_first = ops.rank(score, keep=20, prefix=1, by_score=True)
         return *ranked, *best_first, *ops.match_bipartite(metric, removed=12, prefix=1)
+
+
+def test_clusters_by_distance_are_exported_to_onnx(tmp_path: Path) -> None:
+    model = tokensearch.apply(host(), POLICIES["pool kmedoids"])
+
+    check = export(model, (2, 3, 32, 32), tmp_path / "a.onnx", format="onnx")
+
+    assert check.max_abs_difference < 1e-5 < check.tolerance
 
 
 def test_ties_fall_alike_in_onnx(tmp_path: Path) -> None:

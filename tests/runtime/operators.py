@@ -4,7 +4,9 @@ Each acts twice where it can: on plain tokens, and on what it made of them.
 """
 
 from timm.models.vision_transformer import VisionTransformer
+from torch import nn
 
+import tokensearch
 from tests.runtime.test_apply import vit
 from tokensearch.policy import Policy, Pool, Prune, PruneOrPool, Step
 from tokensearch.policy.steps import MATCHES, RESTS, SCORES
@@ -42,3 +44,24 @@ def policies() -> dict[str, Policy]:
 
 
 POLICIES = policies()
+
+
+def everything() -> nn.Module:
+    """A model that follows one policy with every operator: 64 patches, 10 blocks."""
+    model = vit(img_size=64, depth=10)
+    steps = (
+        Pool(0, 16, "grid"),
+        Prune(1, 15, "head_weighted_class_attention", rest="fuse"),
+        Prune(2, 14, "class_attention_value", rest="mean"),
+        PruneOrPool(3, 13, 6e-5),
+        Prune(4, 12, "mean_attention"),
+        Pool(4, 11, "kmeans"),
+        Prune(5, 10, "random"),
+        Pool(5, 9, "kmedoids"),
+        Prune(6, 8),
+        Pool(6, 7, "ranked"),
+        Pool(7, 6),
+        Pool(8, 5, "agglomerative"),
+    )
+    policy = Policy(describe(model), steps, proportional_attention=True, last_block="prefix_only")
+    return tokensearch.apply(model, policy)

@@ -1,4 +1,7 @@
 import math
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import timm
@@ -12,8 +15,21 @@ from tokensearch.ops import random_order
 from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.runtime import describe
 
+# Words of a name that are about size: `tiny` builds every model in one size. Others, like giant and
+# so400m, now and then mean another MLP as well.
+SIZE = re.compile(r"_(tiny|small|medium|betwixt|base|large|huge|gigantic|patch\d+|\d{3})(?=_|$)")
 
-@pytest.mark.parametrize("name", names(HOSTS))
+
+def one_of_each_design() -> Iterator[Any]:
+    """Every name; all but the first of each design are slow."""
+    designs: set[str] = set()
+    for name in names(HOSTS):
+        design = SIZE.sub("", name)
+        yield pytest.param(name, marks=[pytest.mark.slow] if design in designs else [])
+        designs.add(design)
+
+
+@pytest.mark.parametrize("name", one_of_each_design())
 def test_every_plain_vit_of_timm_follows_policies(name: str) -> None:
     found = tried(name)
 

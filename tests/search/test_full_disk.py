@@ -85,7 +85,7 @@ def check_ended(folder: RunFolder) -> None:
 
 def test_a_run_whose_disk_is_full_again_and_again_comes_to_its_end(tmp_path: Path) -> None:
     folder, lines = RunFolder(tmp_path / "run"), b""
-    for writes in count(0, 3):
+    for writes in count(0, 7):
         if ends_with(folder, writes):
             break
         check_whole(folder)

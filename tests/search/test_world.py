@@ -1,6 +1,7 @@
 """A run is gone on from by the same model on the same images, or begun anew."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -59,11 +60,18 @@ def _no_clock() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> RunFolder:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of the un-reduced model."""
-    session(tmp_path / "run", trials=2).run()
-    return RunFolder(tmp_path / "run")
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    session(folder, trials=2).run()
+    return folder
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> RunFolder:
+    """A copy of it, to be changed."""
+    return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
 def again(folder: RunFolder, **changes: Any) -> Session:
