@@ -76,7 +76,7 @@ def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found(
 ) -> None:
     quick = ["--repeats", "1", "--seconds", "0.1", "--threads", "1", "--json"]
 
-    noise.main(["--model", "vit_tiny_patch16_224", *quick])
+    noise.main(["--model", "test_vit", *quick])
 
     found = json.loads(capsys.readouterr().out)
     assert found["a_a"]["comparisons"] == found["planted"]["comparisons"] == 1
