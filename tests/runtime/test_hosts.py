@@ -29,7 +29,7 @@ def one_of_each_design() -> Iterator[Any]:
         designs.add(design)
 
 
-@pytest.mark.parametrize("name", one_of_each_design())
+@pytest.mark.parametrize("name", list(one_of_each_design()))
 def test_every_plain_vit_of_timm_follows_policies(name: str) -> None:
     found = tried(name)
 
