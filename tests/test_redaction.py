@@ -25,6 +25,9 @@ SECRET = "s3cret-W0rd"
         "DefaultEndpointsProtocol=https;AccountKey={}==;EndpointSuffix=here",
         "postgresql://me:a@{}@host/studies",
         "PGPASSWORD='{}'",
+        "git+https://{}@host/repository.git",
+        "https://host/weights.pth?key={}&part=1",
+        "https://host/weights.pth?part=1&pass={}",
         "--password={}",
         "--api-key {}=",
         '{{"password": "{}", "user": "me"}}',
@@ -46,6 +49,7 @@ def test_a_secret_is_hidden_wherever_it_stands(text: str) -> None:
     "text",
     [
         "tokensearch run --model deit_s --latency-target 0.5x --data /data/images --seed 3",
+        "key=4 pass=2 https://host/@scope/name?passes=3 postgresql://me@host",
         "--model hf-hub:timm/vit_small_patch16_224.augreg_in21k_ft_in1k",
         "https://host:8080/path?patch_tokens=196&class_token=True",
         "patch tokens 196=14*14; secretary=me; me@host; postgresql://host:5432/studies",

@@ -1,6 +1,7 @@
 """A run folder keeps to itself: nothing outside is opened, changed or deleted through it."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -176,3 +177,48 @@ def test_a_list_of_trials_of_gigabytes_is_refused_and_stays(tmp_path: Path) -> N
         folder.mend_trials()
 
     assert folder.trials.stat().st_size == 2**33
+
+
+@pytest.mark.parametrize("text", ["{", '{"format": "tokensearch.run", "version": 99}', "\0"])
+def test_whatever_run_is_there_is_set_aside(tmp_path: Path, text: str) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.run.write_text(text)
+    folder.trials.write_text("torn")
+
+    with pytest.raises(RunError):
+        folder.create()
+    folder.create(fresh=True)
+    aside = folder.set_aside()
+
+    assert aside == folder.path / "earlier-1"
+    assert ((aside / "run.json").read_text(), (aside / "trials.jsonl").read_text()) == (
+        text,
+        "torn",
+    )
+    assert not folder.run.exists()
+    folder.create()
+
+
+def test_a_signal_waits_until_a_whole_run_is_set_aside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = RunFolder(tmp_path / "run")
+    folder.create()
+    folder.run.write_text("{}")
+    folder.trials.write_text("a trial")
+    rename = Path.rename
+
+    def interrupted(path: Path, target: Path) -> Path:
+        signal.raise_signal(signal.SIGINT)
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        folder.set_aside()
+
+    assert {"run.json", "trials.jsonl"} <= {
+        one.name for one in (folder.path / "earlier-1").iterdir()
+    }
+    assert not folder.trials.exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -2,6 +2,8 @@
 
 import errno
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -88,6 +90,24 @@ def refusal(what: Path | str, error: OSError, verb: str = "written") -> str:
             f"again"
         )
     return f"{what} cannot be {verb}: {error.strerror or error}"
+
+
+@contextmanager
+def signals_held() -> Iterator[None]:
+    """Have Ctrl-C and SIGTERM wait for a few steps that belong together."""
+    if threading.current_thread() is not threading.main_thread():  # they never end another
+        yield
+        return
+    came: list[int] = []
+    stops = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(one, lambda number, _: came.append(number)) for one in stops]
+    try:
+        yield
+    finally:
+        for one, handler in zip(stops, before, strict=True):
+            signal.signal(one, handler)
+        for number in came[:1]:
+            signal.raise_signal(number)
 
 
 def refuse_link(path: Path) -> None:

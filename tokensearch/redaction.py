@@ -22,6 +22,8 @@ _HIDDEN = tuple(
     (re.compile(pattern, re.IGNORECASE), rf"\1{STARS}\2")
     for pattern in (
         rf"(?<![\w-])(-{{0,2}}{_NAME}(?:\s?=|['\"]\s?:)\s?['\"]?)[^\s&'\"]+()",  # name=SECRET
+        r"([?&;](?:key|pass|auth)=)[^\s&'\"]+()",  # in a link alone: elsewhere they are plain words
+        r"(\b(?:https?|ftps?)://)[^\s/:@?#]+(@)",  # a token in the place of a user
         r"(\bBearer\s+)\S+()",
         r"(\b(?:hf|gh[opsu]|glpat|sk)[_-])\w{16,}()",  # as hubs begin theirs
     )

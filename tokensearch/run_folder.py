@@ -26,7 +26,15 @@ from typing import Any
 
 from tokensearch.documents import bytes_of, check, parse_object, read_object
 from tokensearch.errors import RunError
-from tokensearch.files import make_folder, no_follow, refuse_link, sync_folder, write_whole, writing
+from tokensearch.files import (
+    make_folder,
+    no_follow,
+    refuse_link,
+    signals_held,
+    sync_folder,
+    write_whole,
+    writing,
+)
 from tokensearch.policy.file import to_text
 from tokensearch.record_checks import RUN, TRIAL
 from tokensearch.redaction import redact
@@ -138,6 +146,14 @@ class RunFolder:
             check(document, RUN, "the run", RunError)
         return document
 
+    def require_run(self) -> dict[str, Any]:
+        """Return run.json; RunError where there is none."""
+        document = self.read_run()
+        if document is None:
+            what = "holds no run.json, so it is no run folder"
+            raise RunError(f"{self.path} {what if self.path.exists() else 'does not exist'}")
+        return document
+
     def write_run(self, document: Mapping[str, Any]) -> None:
         """Write run.json whole, without secrets that were typed."""
         whole = {"format": FORMAT, "version": VERSION, **document}
@@ -159,8 +175,10 @@ class RunFolder:
         except PermissionError as error:
             raise RunError(f"run folder {self.path} cannot be read: {error.strerror}") from error
 
-    def check(self) -> None:
+    def check(self, *, fresh: bool = False) -> None:
         """See whether the folder could be written, and is nobody else's; leave nothing behind.
+
+        fresh  what is there will be set aside, so that run.json may be damaged
 
         Raises:
             RunError: It is not so.
@@ -175,8 +193,11 @@ class RunFolder:
                 reason = "Permission denied"
         if reason is not None:
             raise RunError(f"run folder {self.path} cannot be written: {reason}")
-        self.read_run()
-        self._refuse_second_names()
+        if fresh:
+            self.refuse_links()
+        else:
+            self.read_run()
+            self._refuse_second_names()
         if foreign := self._foreign():
             raise RunError(
                 f"{self.path} holds {foreign} but no run.json, so it is no run folder; name a new "
@@ -201,9 +222,9 @@ class RunFolder:
             (one.name for one in self.path.iterdir() if not _may_be_begun(one)), default=None
         )
 
-    def create(self) -> None:
-        """Make the folder, and find out now whether it can be written."""
-        self.check()
+    def create(self, *, fresh: bool = False) -> None:
+        """Make the folder, and find out now whether it can be written (see `check`)."""
+        self.check(fresh=fresh)
         probe = self.path / ".probe"
         with writing(f"run folder {self.path}"):
             make_folder(self.policies)
@@ -216,8 +237,8 @@ class RunFolder:
     def set_aside(self) -> Path | None:
         """Move what an earlier run left to a new folder within, and return that; None without one.
 
-        By names of ours alone, whole folders as they are; nothing is deleted. `run.json` goes last:
-        stopped before that, the folder still says whose it is.
+        By names of ours alone, whole folders as they are; nothing is read or deleted. Signals wait
+        for it. `run.json` goes last: killed before that, the folder still says whose it is.
         """
         kept = {".lock", ".probe", "run.json"}
         names = [name for name in (*FOLDERS, *FILES) if name not in kept]
@@ -225,7 +246,7 @@ class RunFolder:
             return None
         numbers = (self.path / f"{EARLIER}{number}" for number in itertools.count(1))
         aside = next(path for path in numbers if not os.path.lexists(path))
-        with writing(aside):
+        with writing(aside), signals_held():
             aside.mkdir()
             for name in (*names, "run.json"):
                 if (self.path / name).exists():

@@ -38,7 +38,7 @@ def test_the_installed_command_keeps_results_and_errors_apart() -> None:
     assert (version.stdout, version.stderr) == (f"tokensearch {tokensearch.__version__}\n", "")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == (
-        "error: the file cannot be read: No such file or directory\n  in no.json\n"
+        "error: the file cannot be read: No such file or directory (in no.json)\n"
     )
 
 
@@ -76,7 +76,7 @@ def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch
     result = called("show", "here.json")
 
     assert (result.exit_code, result.stdout) == (1, "")
-    assert result.stderr == "error: block 3 [of 2] does not exist\n  in here.json\n  of run 7\n"
+    assert result.stderr == "error: block 3 [of 2] does not exist (in here.json, of run 7)\n"
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,61 @@ def test_a_full_disk_is_one_sentence_whoever_wrote(monkeypatch: pytest.MonkeyPat
     )
 
 
+def test_a_failure_of_the_system_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str, model: str, *, rescale: bool) -> None:
+        raise OSError(errno.EIO, "Input/output error", "policies/here.json")
+
+    monkeypatch.setattr(show, "read_policy", fail)
+    result = called("show", "here.json")
+
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: policies/here.json: Input/output error\n"
+
+
+@pytest.mark.parametrize("more", [(), ("--json",)])
+def test_a_reader_that_has_enough_ends_a_command_in_silence(more: tuple[str, ...]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        done = subprocess.run(
+            [sys.executable, "-m", "tokensearch.cli", "presets", *more],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("run", "--latency-target", "soon"), "error: latency target 'soon' cannot be read; write"),
+        (("retarget", "run", "--latency-target", "5"), "error: latency target '5' cannot be read"),
+        (("run", "--space", "nowhere"), "error: search space 'nowhere' is unknown; known are"),
+        (("export", "--dtype", "foo"), "error: Invalid value for '--dtype': 'foo' is not one of"),
+        (("run", "--trials", "0"), "error: Invalid value for '--trials': "),
+    ],
+)
+def test_a_value_that_cannot_be_is_one_sentence_and_wrong_usage(
+    args: tuple[str, ...], said: str
+) -> None:
+    result = called(*args)
+
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr.startswith(said)
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
+    assert called("report", str(tmp_path / "gone")).stderr == (
+        f"error: {tmp_path / 'gone'} does not exist\n"
+    )
+    assert called("report", str(tmp_path)).stderr == (
+        f"error: {tmp_path} holds no run.json, so it is no run folder\n"
+    )
+
+
 def test_another_failure_is_not_taken_for_one_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str, model: str, *, rescale: bool) -> None:
         raise RuntimeError("mat1 and mat2 cannot be multiplied")
@@ -137,7 +192,7 @@ def test_an_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(show, "read_policy", fail)
 
     assert called("show", "here.json").stderr == (
-        "error: no answer from postgresql://me:***@host/studies\n  asked with token=***\n"
+        "error: no answer from postgresql://me:***@host/studies (asked with token=***)\n"
     )
 
 

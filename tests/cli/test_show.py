@@ -87,7 +87,7 @@ def test_a_file_that_is_no_policy_is_named(tmp_path: Path) -> None:
     assert result.exit_code == 1
     assert result.stderr == (
         "error: the file is not JSON: Expecting property name enclosed in double quotes: "
-        f"line 1 column 2 (char 1)\n  in {file}\n"
+        f"line 1 column 2 (char 1) (in {file})\n"
     )
 
 

@@ -34,6 +34,19 @@ def strange() -> nn.Module:
     return module
 
 
+class Restless(VisionTransformer):
+    """Draws noise in every pass."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = super().forward(x)
+        return out + torch.randn_like(out)
+
+
+def restless() -> nn.Module:
+    shape = {"img_size": 24, "patch_size": 8, "embed_dim": 12, "num_heads": 3, "depth": 2}
+    return Restless(**shape, num_classes=5).eval()
+
+
 def called(tmp_path: Path, *args: str) -> Result:
     config = tmp_path / "data.json"
     config.write_text(json.dumps(CONFIG))
@@ -68,6 +81,10 @@ def test_a_smaller_model_stands_in_the_report(
             ["--smaller", "tests.cli.test_smaller:strange"],
             "the smaller model tests.cli.test_smaller:strange knows 4 classes and "
             f"{FACTORY} 5; it must know the same ones",
+        ),
+        (
+            ["--smaller", "tests.cli.test_smaller:restless"],
+            "model tests.cli.test_smaller:restless does not answer the same twice",
         ),
         (["--smaller", "diet_s"], "model 'diet_s' is unknown; the nearest are deit_s, "),
         (

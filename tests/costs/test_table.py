@@ -37,6 +37,12 @@ def test_the_un_reduced_model_has_the_ratio_1() -> None:
     assert table().ratio(Policy(SPEC)) == 1.0
 
 
+def test_no_schedule_is_predicted_to_take_less_than_nothing() -> None:
+    poor = replace(table(), calibration=replace(table().calibration, fixed_ms=-1e6))
+
+    assert poor.predict(Policy(SPEC, (Prune(0, 1),))) == 0.01 * table().baseline_ms
+
+
 def test_blocks_are_all_of_a_pass_but_its_ends() -> None:
     policy = Policy(SPEC, (Prune(1, 30), Pool(3, 20)))
 

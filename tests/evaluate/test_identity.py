@@ -1,6 +1,7 @@
 """What makes a model another one, and what does not."""
 
 import importlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -218,3 +219,56 @@ def test_an_edit_is_seen_behind_two_imports(
     deep.write_text(deep.read_text().replace("2.0", "2.5"))
 
     assert differing(first, model_identity(model)) == {"code"}
+
+
+@pytest.mark.parametrize(
+    "weights",
+    [
+        lambda scale: (scale * torch.eye(3)).to_sparse(),
+        lambda scale: (scale * torch.eye(3)).to_sparse_csr(),
+        lambda scale: torch.quantize_per_tensor(scale * torch.eye(3), 0.1, 0, torch.qint8),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::UserWarning")  # torch's, of layouts to come and to go
+def test_values_of_sparse_and_quantized_weights_count(weights: Callable[[float], Tensor]) -> None:
+    found = []
+    for scale in (1.0, 1.0, 2.0):
+        model = tiny.model()
+        model.register_buffer("more", weights(scale))
+        found.append(model_identity(model))
+
+    assert differing(found[0], found[1]) == set()
+    assert differing(found[0], found[2]) == {"weights"}
+
+
+def test_a_function_of_torch_in_the_place_of_another_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = model_identity(tiny.model())
+    monkeypatch.setattr(nn.functional, "gelu", nn.functional.relu)
+
+    assert differing(before, model_identity(tiny.model())) == {"code"}
+
+
+SETS = """
+from tests.search.tiny import model
+from tokensearch.evaluate.identity import model_identity
+
+kinds = [type(f"Kind{i}", (), {"__module__": "made", "width": i}) for i in range(20)]
+found = model()
+found.kinds = set(kinds[::{step}])
+print(model_identity(found))
+"""
+
+
+def test_a_set_of_classes_is_alike_in_every_process() -> None:
+    def identity(step: int, seed: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-c", SETS.replace("{step}", str(step))],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+
+    assert identity(1, "1") == identity(-1, "2")

@@ -74,7 +74,7 @@ def test_without_proof_neither_is_called_faster() -> None:
     found = of_known_terms(plain_ms=26.1)
 
     assert in_words(found)[0].endswith(
-        ": neither is proven to be faster; profile for longer (`diff --seconds`)."
+        ": neither is proven to be faster; profile for longer (diff --seconds)."
     )
 
 
@@ -90,7 +90,7 @@ def test_a_residual_inside_a_wide_noise_is_not_known_to_be_nothing() -> None:
 
     assert closing.startswith("Not known whether the ledger closes: its residual of +5.2 ms [")
     assert closing.endswith(
-        "] is 1022.1 % of the difference, inside the noise; profile for longer (`diff --seconds`)."
+        "] is 1022.1 % of the difference, inside the noise; profile for longer (diff --seconds)."
     )
 
 
@@ -122,7 +122,7 @@ def test_an_empty_ledger_says_how_large_a_change_would_have_been_seen() -> None:
         "Nothing differs beyond the noise: again takes 26.0 ms a pass, un-reduced 26.0 ms, 1.00x ["
     )
     assert sentence.endswith(
-        " us to be seen; to see smaller ones, profile for longer (`diff --seconds`)."
+        " us to be seen; to see smaller ones, profile for longer (diff --seconds)."
     )
 
 

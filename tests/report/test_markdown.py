@@ -9,6 +9,7 @@ import pytest
 from tests.report.fixtures import run_document, run_folder, run_profiles
 from tokensearch.errors import RunError
 from tokensearch.profiles import profile_to_json
+from tokensearch.report.grid import sentence
 from tokensearch.report.markdown import write_report
 from tokensearch.run_folder import RunFolder
 
@@ -137,3 +138,7 @@ def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> Non
 
     assert str(caught.value) == "budget is missing"
     assert caught.value.__notes__ == [f"in {folder.run}"]
+
+
+def test_marks_of_code_in_a_caution_are_text() -> None:
+    assert sentence("run `one` and <two>") == r"run \`one\` and &lt;two>"

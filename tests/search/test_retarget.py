@@ -242,7 +242,7 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RunError) as raised:
         finished(RunFolder(tmp_path / "none"))
 
-    assert str(raised.value) == f"{tmp_path / 'none'} holds no run.json, so it is no run folder"
+    assert str(raised.value) == f"{tmp_path / 'none'} does not exist"
 
 
 def test_a_run_that_has_not_ended_is_refused(damaged: RunFolder) -> None:

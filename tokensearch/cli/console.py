@@ -1,6 +1,8 @@
 """Where text goes: results to stdout, progress and cautions to stderr."""
 
+import errno
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -23,6 +25,10 @@ class PlainConsole(Console):
     def print(self, *objects: Any, **options: Any) -> None:
         """Print, with controls in plain strings spelled out."""
         super().print(*(plain(one) if isinstance(one, str) else one for one in objects), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Leave it to the command line; rich ends the process with the code of a failure."""
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None
@@ -60,10 +66,9 @@ def print_json(document: Mapping[str, Any] | Sequence[Any]) -> None:
 
 
 def error(message: str, notes: Sequence[str] = ()) -> None:
-    """Print what went wrong, and where, on stderr."""
-    err.print(hide_secrets(f"error: {message}"), style="red", soft_wrap=True)
-    for note in notes:
-        err.print(hide_secrets(f"  {note}"), soft_wrap=True)
+    """Print what went wrong, and where, on stderr, in one line."""
+    where = f" ({', '.join(map(hide_secrets, notes))})" if notes else ""
+    err.print(f"error: {hide_secrets(message)}{where}", style="red", soft_wrap=True)
 
 
 def caution(message: str) -> None:

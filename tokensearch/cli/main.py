@@ -4,7 +4,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from traceback import format_exception
 from types import TracebackType
@@ -26,7 +26,7 @@ from tokensearch.cli.report import report
 from tokensearch.cli.retarget import retarget
 from tokensearch.cli.run import run
 from tokensearch.cli.show import show
-from tokensearch.errors import TokensearchError, TokensearchWarning
+from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
 from tokensearch.files import FULL, refusal
 from tokensearch.redaction import hide_secrets
 
@@ -34,8 +34,10 @@ from tokensearch.redaction import hide_secrets
 # Read when torch is loaded, which the verbs do later.
 os.environ.setdefault("KINETO_LOG_LEVEL", "6")
 
-FAILED = 1  # 2 is typer's, for usage; 3 and 4 are verdicts of `run`
-INTERRUPTED, TERMINATED = 130, 143  # as shells say it: 128 and the signal's number
+FAILED, USAGE = 1, 2  # 3 and 4 are verdicts of `run`
+# As shells say it: 128 and the signal's number.
+INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
+TYPED = (SpaceError, TargetError)  # of what nothing but an option says
 VERBS = (
     run,
     retarget,
@@ -62,15 +64,17 @@ class Verbs(TyperGroup):
         """Run the verb that was given."""
         try:
             with _own_warnings_as_cautions():
-                return super().invoke(ctx)
+                return _with_output_written(super().invoke, ctx)
+        except typer.BadParameter as failure:
+            if type(failure) is not typer.BadParameter:  # a missing one is told with the usage
+                raise
+            error(failure.format_message().replace(": Value error, ", ": "))
+            raise typer.Exit(USAGE) from failure
         except TokensearchError as failure:
             error(str(failure), getattr(failure, "__notes__", ()))
-            raise typer.Exit(FAILED) from failure
+            raise typer.Exit(USAGE if isinstance(failure, TYPED) else FAILED) from failure
         except OSError as failure:
-            if failure.errno not in FULL:
-                raise
-            error(refusal(failure.filename or "what was to be written", failure))
-            raise typer.Exit(FAILED) from failure
+            raise typer.Exit(_refused_by_system(failure)) from failure
         except (MemoryError, RuntimeError) as failure:
             if not _out_of_memory(failure):
                 raise
@@ -94,6 +98,28 @@ app = typer.Typer(
 )
 for _verb in VERBS:
     app.command()(_verb)
+
+
+def _refused_by_system(failure: OSError) -> int:
+    """Say what the system refused, and return the exit code; raise what is not the system's."""
+    if isinstance(failure, BrokenPipeError):  # whoever reads has enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PIPE_CLOSED
+    if failure.errno is None:
+        raise failure
+    if failure.errno in FULL:
+        error(refusal(failure.filename or "what was to be written", failure))
+    else:
+        error(f"{failure.filename or 'a file or device'}: {failure.strerror}")
+    return FAILED
+
+
+def _with_output_written(invoke: Callable[[Any], Any], ctx: Any) -> Any:
+    """Run a verb; what it printed has gone out when this returns, or the error is raised here."""
+    try:
+        return invoke(ctx)
+    finally:
+        sys.stdout.flush()
 
 
 def _out_of_memory(failure: Exception) -> bool:

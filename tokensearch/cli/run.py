@@ -61,9 +61,10 @@ def run(
     neighbours, space = searching.neighbours(), load_space(searching.space)
     resolve_name(wanted.model)
     if out_folder is not None:  # refused before anything is loaded
-        RunFolder(out_folder).check()
+        RunFolder(out_folder).check(fresh=searching.fresh)
     subject = prepare(wanted)
     folder = _folder(wanted.model, subject.cell, target, out_folder)
+    folder.check(fresh=searching.fresh)
     rival = smaller_for(subject, smaller, smaller_checkpoint)
     with listener(err) as watcher:
         session = Session(
@@ -107,7 +108,6 @@ def _folder(model: str, cell: "Cell", target: "Target", out_folder: Path | None)
     way = in_path(cell) if cell.backend == "eager" else f"{in_path(cell)}-{cell.backend}"
     usual = Path("runs") / f"{model}-{way}-{target}".replace("/", "-")
     folder = RunFolder(out_folder or usual)
-    folder.check()
     err.print(f"run folder {folder.path}", soft_wrap=True)
     return folder
 

@@ -57,13 +57,16 @@ def _data_config(
 
 
 def _check_classes(subject: Subject, smaller: "Contender") -> None:
-    """See on one image whether both know as many classes; ModelError if not."""
+    """See on two images whether it is steady and knows as many classes; ModelError if not."""
     import torch
 
+    from tokensearch.evaluate.steady import check_steady
+
     place = next(subject.model.parameters())
-    images, _ = next(subject.splits.search.batches(1))
+    images, _ = next(subject.splits.search.batches(2))
     own = smaller.prepare(images).to(place.device, place.dtype)
     check_forward(smaller.name, smaller.module, own)
+    check_steady(smaller.module, own, name=smaller.name)
     with torch.inference_mode():
         theirs, ours = (
             logits.shape[1]

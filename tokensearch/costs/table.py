@@ -16,6 +16,10 @@ from tokensearch.errors import MeasurementError
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records import Cell
 
+# A fit's fixed part may be below 0, and so may the deepest schedules be. None does less than the
+# first half of one block, and the largest models have some hundred halves.
+LEAST_SHARE = 0.01
+
 
 @dataclass(frozen=True, slots=True)
 class Trial:
@@ -85,7 +89,8 @@ class CostTable:
         """
         self._check(policy)
         path = self.path(policy, self.calibration.scale)
-        return self.calibration.fixed_ms + path.ms(self.calibration.scale)
+        found_ms = self.calibration.fixed_ms + path.ms(self.calibration.scale)
+        return max(found_ms, LEAST_SHARE * self.baseline_ms)
 
     def path(self, policy: Policy, scale: float = 1.0) -> Path:
         """Return the slowest way through a pass whose parts take `scale` times as long."""

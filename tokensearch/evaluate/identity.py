@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 # What a version number stands for; the code of anything else is read.
 _RELEASED = {"torch", "timm", "tokensearch", "numpy", "torchvision", "huggingface_hub"}
@@ -57,14 +58,23 @@ def model_identity(model: nn.Module) -> ModelIdentity:
                   functions and objects put on it, forward hooks. Not `pretrained_cfg`
     code          of classes and functions among these that are not torch's, timm's or ours: the
                   source files, byte code, defaults, closures, and the plain values and functions of
-                  their module that they use; functions of others put on classes of timm
+                  their module that they use; functions of others put on classes of timm; functions
+                  of torch and torch.nn.functional that stand under the name of another
     versions      torch, timm, tokensearch
 
     Preprocessing and images, number type and device belong to the answers as well, and stand beside
     it where answers are kept. It is taken of a model that follows no policy.
+
+    It does not see what stands outside the model and the modules of its code: state of a process
+    (environment, random generators, flags of torch), files that code reads, compiled extensions,
+    globals of torch or timm but for the above, what lies deeper than eight values within another,
+    and fields of objects whose class is the standard library's. Stored answers are therefore held
+    against a fresh pass over some images before they are used.
     """
     reader = _Reader()
     architecture = _sha(reader.module(model))
+    for module in (torch, functional):
+        reader.code += [f"{name}: {reader.value(value)}" for name, value in _replaced(module)]
     return ModelIdentity(_weights(model), architecture, _sha("\n".join(reader.code)), _versions())
 
 
@@ -134,7 +144,7 @@ class _Reader:
             pairs = ((self.value(k, depth), self.value(v, depth)) for k, v in value.items())
             return f"{kind}{sorted(pairs)}"
         if isinstance(value, Set):
-            return f"{kind}{sorted(self.value(one, depth) for one in value)}"
+            return f"{kind}{[self.value(one, depth) for one in sorted(value, key=_place)]}"
         if isinstance(value, Sequence):
             return f"{kind}{[self.value(one, depth) for one in value]}"
         if type(value).__module__.partition(".")[0] in _OUTER:
@@ -228,8 +238,11 @@ class _Reader:
 
 
 def _tensor(value: Tensor) -> str:
-    if value.is_meta or value.layout != torch.strided or value.is_quantized:
+    if value.is_meta:
         return f"{value.dtype} {tuple(value.shape)} {value.layout}"
+    if value.is_quantized or value.layout != torch.strided:
+        plain = value.detach().dequantize() if value.is_quantized else value.detach().to_dense()
+        return f"{value.dtype} {value.layout} {_tensor(plain)}"
     data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return f"{value.dtype} {tuple(value.shape)} {_sha(data.numpy())}"
 
@@ -243,6 +256,21 @@ def _flat(value: object) -> str | None:
     if isinstance(value, np.ndarray):
         return f"{value.dtype} {value.shape} " + _sha(value.tobytes())
     return _ADDRESS.sub("", repr(value)) if isinstance(value, _SHOWN) else None
+
+
+def _place(value: object) -> str:
+    """What a set is put in order by: alike in every process, as hashes are not."""
+    name = f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', '')}"
+    return f"{type(value).__qualname__} {name} {_ADDRESS.sub('', repr(value))}"
+
+
+def _replaced(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """Functions of torch that stand under another's name, or are somebody else's."""
+    for name, value in sorted(vars(module).items()):
+        if inspect.isroutine(value) and not name.startswith("_"):
+            own = getattr(value, "__name__", name) == name
+            if not own or not _is_released(getattr(value, "__module__", None)):
+                yield name, value
 
 
 def _slots(value: object) -> dict[str, object]:

@@ -50,15 +50,15 @@ def markdown_text(words: str) -> str:
     >>> print(markdown_text("a|b <script> `x` [y](z)"))
     a\|b &lt;script> \`x\` [y]\(z)
     """
-    return sentence(words).replace("|", "\\|").replace("`", "\\`")
+    return sentence(words).replace("|", "\\|")
 
 
 def sentence(words: str) -> str:
     """Return a sentence of ours, in which a file's text may stand, for a page.
 
-    Code and bars are ours there; HTML and links are not.
+    Bars are ours there; code, HTML and links are not.
     """
-    return plain(words).replace("<", "&lt;").replace("](", "]\\(")
+    return plain(words).replace("<", "&lt;").replace("](", "]\\(").replace("`", "\\`")
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -13,7 +13,7 @@ from tokensearch.report import text
 from tokensearch.report.policy_words import policy_words, stair_words
 from tokensearch.resampling import Estimate
 
-LONGER = "profile for longer (`diff --seconds`)"
+LONGER = "profile for longer (diff --seconds)"
 
 
 def in_words(ledger: Ledger, staircase: Staircase | None = None) -> tuple[str, ...]:

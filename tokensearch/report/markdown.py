@@ -64,9 +64,7 @@ def write_report(folder: RunFolder) -> None:
 
 
 def _read(folder: RunFolder) -> _Source:
-    run = folder.read_run()
-    if run is None:
-        raise RunError(f"{folder.path} holds no run.json, so it is no run folder")
+    run = folder.require_run()
     try:
         findings = read_findings(run)
     except RunError as error:
@@ -192,7 +190,7 @@ def _origin(source: _Source) -> str:
     lines = (
         *searched,
         f"Chosen by {settings['objective']}. Sampler {settings['sampler']} with seed "
-        f"{settings['seed']}; space {_code(settings['space'])} "
+        f"{settings['seed']}; space {settings['space']} "
         f"({text.short(settings['space_digest'])}).",
         f"Weights {text.short(run['model']['weights'] or 'unknown')}; "
         f"images: {_images(run['data'])}.",
@@ -223,11 +221,6 @@ def _cautions(source: _Source) -> tuple[str, ...]:
     """What the run raised, and whether its front has been changed since."""
     changed = contradiction(source.front, source.findings)
     return (*source.findings.cautions, *([] if changed is None else [changed]))
-
-
-def _code(words: str) -> str:
-    """Return a name as code, which has no way to escape its own mark."""
-    return f"`{text.plain(words).replace('`', chr(39))}`"
 
 
 def _images(data: Mapping[str, Any]) -> str:

@@ -41,7 +41,7 @@ def trust_lines(findings: Findings) -> tuple[str, ...]:
 
 def _precision(findings: Findings) -> str:
     images = findings.run["data"]["splits"]["report"]["images"]
-    known = f"The `report` split has {text.count(images, 'image')}"
+    known = f"The report split has {text.count(images, 'image')}"
     if findings.answer is None:
         return f"{known}."
     reach = text.points(findings.answer.report.reach)

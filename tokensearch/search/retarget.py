@@ -76,9 +76,7 @@ def finished(folder: RunFolder) -> Finished:
         RunError: The search has not ended, or its files are damaged or do not belong together.
         PolicyError: A policy is damaged.
     """
-    document = folder.read_run()
-    if document is None:
-        raise RunError(f"{folder.path} holds no run.json, so it is no run folder")
+    document = folder.require_run()
     if document.get("result") is None:
         raise RunError(
             f"the search in {folder.path} has not ended; its own command goes on with it"

@@ -86,7 +86,7 @@ class Session:
         self.listener.stage("reading every image once", unit="images")
         evaluator.answering.read(self._on_batch)
         document = self._document(evaluator)
-        self.folder.create()
+        self.folder.create(fresh=self.fresh)
         with alone(self.folder):
             return self._run(document, began, evaluator)
 
