@@ -15,6 +15,7 @@ import tokensearch
 from tokensearch.cli import main, show
 from tokensearch.cli.main import app
 from tokensearch.errors import PolicyError
+from tokensearch.policy import ModelSpec, Policy, Prune, save
 
 HEAVY = ("torch", "timm", "optuna", "matplotlib", "numpy", "sklearn")
 
@@ -130,12 +131,15 @@ def test_a_failure_of_the_system_is_one_sentence(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("more", [(), ("--json",)])
-def test_a_reader_that_has_enough_ends_a_command_in_silence(more: tuple[str, ...]) -> None:
+def test_a_reader_that_has_enough_ends_a_command_in_silence(
+    tmp_path: Path, more: tuple[str, ...]
+) -> None:
+    save(Policy(ModelSpec("tiny", 4, 16, 1, 24), (Prune(1, 8),)), tmp_path / "policy.json")
     reading, writing = os.pipe()
     os.close(reading)
     with os.fdopen(writing, "wb") as closed:
         done = subprocess.run(
-            [sys.executable, "-m", "tokensearch.cli", "presets", *more],
+            [sys.executable, "-m", "tokensearch.cli", "show", str(tmp_path / "policy.json"), *more],
             stdout=closed,
             stderr=subprocess.PIPE,
             text=True,
