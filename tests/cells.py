@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from tokensearch.records import Cell, Machine
+from tokensearch.records.measurements import Cell, Machine
 
 MACHINE = Machine(
     processor="Example CPU 3000",

@@ -16,10 +16,10 @@ from torch.profiler import ProfilerActivity, profile, record_function, schedule
 import tokensearch.chrome.events
 import tokensearch.chrome.trace
 from tokensearch.chrome import ChromeTrace, read_trace
+from tokensearch.diff.operators import operator_changes
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.tracer import trace
-from tokensearch.operator_changes import operator_changes
-from tokensearch.profiles import Operator, range_name
+from tokensearch.records.profile import Operator, range_name
 
 Table = dict[str, tuple[int, float]]  # calls and milliseconds by name
 

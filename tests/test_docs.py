@@ -19,8 +19,8 @@ from tokensearch.cli.main import VERBS, app
 from tokensearch.measure import Budget
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, save, save_set
 from tokensearch.policy.file import policy_to_json
-from tokensearch.records import to_json
-from tokensearch.search.forecasting import forecast_for
+from tokensearch.records.measurements import to_json
+from tokensearch.search.latency_model import make_forecast
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -102,9 +102,9 @@ def finished_run(path: Path, patch: pytest.MonkeyPatch) -> None:
     for entry, trial in zip(ENTRIES, trials(), strict=False):
         same = {"schedule_hash": entry.policy.schedule_hash, "origin": entry.origin}
         folder.append_trial(to_json(replace(trial, **same, policy=policy_to_json(entry.policy))))
-    patch.setattr("tokensearch.search.retarget.BUDGET", Budget(1, 4, 12, seconds=0.2))
-    quick = partial(forecast_for, seconds=1.0)
-    patch.setattr("tokensearch.search.retarget.forecast_for", quick)
+    patch.setattr("tokensearch.retime.retarget.BUDGET", Budget(1, 4, 12, seconds=0.2))
+    quick = partial(make_forecast, seconds=1.0)
+    patch.setattr("tokensearch.retime.retarget.make_forecast", quick)
 
 
 def test_every_command_of_the_readme_is_run_here() -> None:

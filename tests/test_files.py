@@ -12,8 +12,8 @@ import pytest
 from tests.report.fixtures import trials
 from tokensearch.errors import RunError
 from tokensearch.files import write_whole
-from tokensearch.records import to_json
-from tokensearch.run_folder import RunFolder
+from tokensearch.records.measurements import to_json
+from tokensearch.records.run_folder import RunFolder
 
 FULL = "no space is left on the disk that holds {}; free some and give the same command again"
 

@@ -13,13 +13,13 @@ from typer.testing import CliRunner
 from tests.search.clockless import no_clock, timing
 from tests.search.tiny import Quiet
 from tokensearch.cli.main import app
-from tokensearch.cli.sides import read_side
+from tokensearch.cli.operands import read_operand
 from tokensearch.costs import load_costs
 from tokensearch.policy import Policy, load, load_set, parse_target
-from tokensearch.profiles import Profile
-from tokensearch.run_folder import RunFolder
-from tokensearch.search.earlier import read_trials
-from tokensearch.search.retarget import Retarget, finished
+from tokensearch.records.profile import Profile
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.retime.retarget import Retarget, read_finished
+from tokensearch.search.resume import read_trials
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -68,7 +68,7 @@ def test_an_old_run_answers_another_target(tmp_path: Path) -> None:
 
     with no_clock():
         document = Retarget(
-            finished(RunFolder(source)),
+            read_finished(RunFolder(source)),
             RunFolder(tmp_path / "new"),
             timing(),
             target,
@@ -80,7 +80,7 @@ def test_an_old_run_answers_another_target(tmp_path: Path) -> None:
 
 
 def test_an_old_profile_is_read() -> None:
-    profile = read_side(str(GOLDEN / "demo_run" / "profiles" / "baseline.json"))
+    profile = read_operand(str(GOLDEN / "demo_run" / "profiles" / "baseline.json"))
 
     assert isinstance(profile, Profile)
     assert profile.plain.median_ms > 0

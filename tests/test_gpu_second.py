@@ -12,7 +12,7 @@ from tests.bench.fronts import Entry, front, parsed, presets, results, timed, we
 from tests.bench.gpu.parts import Setting
 from tests.bench.gpu.second import SECOND, show_costs, show_fronts, show_training
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, preset, save_set
-from tokensearch.records import Accuracy, Comparison, Latency
+from tokensearch.records.measurements import Accuracy, Comparison, Latency
 
 SPEC = ModelSpec("deit_s", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)
 

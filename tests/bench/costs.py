@@ -40,7 +40,7 @@ from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
 from tokensearch.policy.steps import SCORES
-from tokensearch.records import Comparison, to_json
+from tokensearch.records.measurements import Comparison, to_json
 from tokensearch.runtime import describe
 
 MODEL = "deit_small_patch16_224"

@@ -20,12 +20,12 @@ import torch
 from torch import nn
 
 from tokensearch import apply, preset
-from tokensearch.ledger import Ledger, ledger
+from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.measure import Effort, describe_cell
-from tokensearch.measure.memory import keep_freed_memory
-from tokensearch.profiles import Profile
+from tokensearch.measure.allocator import keep_freed_memory
 from tokensearch.profiling import Plan, profile
-from tokensearch.report.ledger_words import in_words
+from tokensearch.records.profile import Profile
+from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.runtime import describe
 
 # Model, batch, baseline, candidate.
@@ -80,7 +80,7 @@ def measured(cases: list[str], seconds: float) -> Iterator[dict[str, Any]]:
             "empty": found.empty,
             "loop_ratio": [ratio, low, high],
             "agrees": low <= found.ratio.high and found.ratio.low <= high,
-            "words": list(in_words(found)),
+            "words": list(ledger_sentences(found)),
         }
 
 
@@ -92,7 +92,7 @@ def explained(model: nn.Module, images: torch.Tensor, presets: list[str], second
     policies = {key: preset(name, spec) for key, name in zip(names, presets, strict=True)}
     plan = Plan(Effort(warmup=WARMUP, least=12, most=5000, seconds=seconds))
     pair: tuple[Profile, ...] = profile(model, policies, images=images, cell=cell, plan=plan)
-    return ledger(*pair)
+    return make_ledger(*pair)
 
 
 def looped(

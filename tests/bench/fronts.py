@@ -15,15 +15,15 @@ from pathlib import Path
 from typing import Any, get_args
 
 from tests.bench.results import add_output, collect
-from tokensearch.cli.subject import Wanted, prepare
+from tokensearch.cli.inputs import ModelOptions, load_inputs
 from tokensearch.errors import PolicyError, TokensearchError
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
 from tokensearch.front import Point, dominates, hypervolume
 from tokensearch.measure import Effort
 from tokensearch.policy import PRESETS, ModelSpec, Policy, load_set, preset
-from tokensearch.records import Accuracy, Backend, Comparison, to_json
+from tokensearch.records.measurements import Accuracy, Backend, Comparison, to_json
 from tokensearch.report.text import short
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.timing import TOGETHER, Timing
 
 MODEL = "deit_small_patch16_224"
 ROUNDS = (8, 40)  # least and most
@@ -101,8 +101,8 @@ def results(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         }
 
 
-def evaluator_for(options: argparse.Namespace) -> Evaluator:
-    wanted = Wanted(
+def evaluator_for(options: argparse.Namespace) -> PolicyEvaluator:
+    wanted = ModelOptions(
         model=options.model,
         checkpoint=options.checkpoint,
         data=options.data,
@@ -112,15 +112,15 @@ def evaluator_for(options: argparse.Namespace) -> Evaluator:
         batch_size=1,
         images=f"1,1,{options.images}",
     )
-    subject = prepare(wanted)
-    return Evaluator(subject.model, subject.splits, subject.cell, seed=0)
+    subject = load_inputs(wanted)
+    return PolicyEvaluator(subject.model, subject.splits, subject.cell, seed=0)
 
 
-def timing_for(evaluator: Evaluator, batch: int) -> Timing:
+def timing_for(evaluator: PolicyEvaluator, batch: int) -> PolicyTimer:
     """The model in the cell of another batch; time does not depend on what images show."""
     own = evaluator.timing
     images = own.images[:1].expand(batch, -1, -1, -1).contiguous()
-    return Timing(own.model, images, replace(own.cell, batch=batch), own.seed)
+    return PolicyTimer(own.model, images, replace(own.cell, batch=batch), own.seed)
 
 
 def presets(names: Sequence[str], model: ModelSpec) -> dict[str, Policy]:
@@ -147,7 +147,7 @@ def front(file: Path) -> tuple[dict[str, Policy], str]:
 
 
 def timed(
-    timing: Timing, policies: Sequence[Policy], seconds: float
+    timing: PolicyTimer, policies: Sequence[Policy], seconds: float
 ) -> tuple[dict[Policy, Comparison], dict[Policy, str]]:
     """Time all in rounds; what cannot be run is told apart by halves, and why is said."""
     times: dict[Policy, Comparison] = {}

@@ -29,19 +29,19 @@ import torch
 from torch import Tensor, nn
 
 from tests.bench.results import add_output, collect
-from tokensearch.comparable import Sentinel
 from tokensearch.measure import (
     Budget,
     Clock,
+    MachineMonitor,
     Run,
-    Watch,
     attention_of,
     clock_for,
     compare,
     describe_cell,
 )
-from tokensearch.records import Backend, Cell, Comparison, to_json
-from tokensearch.runtime import backed
+from tokensearch.records.comparability import BaselineDrift
+from tokensearch.records.measurements import Backend, Cell, Comparison, to_json
+from tokensearch.runtime import with_backend
 
 MODEL = "deit_tiny_patch16_224"
 SHARE = 0.02
@@ -149,13 +149,13 @@ def comparisons(model: nn.Module, images: Tensor, options: argparse.Namespace) -
     for repeat in range(options.repeats):
         share = share_of(work, candidate, clock)
         for run, planted in ((candidate, 0.0), (slower, share)):
-            watch = Watch(images.device)
+            watch = MachineMonitor(images.device)
             found = compare(baseline, run, clock=clock, budget=budget, seed=repeat, watch=watch)
             yield Result(planted, found)
 
 
 def backed_run(model: nn.Module, images: Tensor, backend: Backend) -> Run:
-    return partial(backed(model, backend, images), images)
+    return partial(with_backend(model, backend, images), images)
 
 
 def work_of(mlp: nn.Module, tokens: Tensor, run_of: Callable[[nn.Module, Tensor], Run]) -> Run:
@@ -200,7 +200,7 @@ def summary(results: Sequence[Result]) -> dict[str, Any]:
         },
         "intervals_that_hold_the_truth": count(results, lambda r: r.holds),
         "half_width": median((r.comparison.high - r.comparison.low) / 2 for r in results),
-        "baseline_moved": Sentinel([r.comparison.baseline for r in results]).moved,
+        "baseline_moved": BaselineDrift([r.comparison.baseline for r in results]).moved,
         "cautions": dict(named),
     }
 

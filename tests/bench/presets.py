@@ -14,10 +14,10 @@ import torch
 
 from tests.bench.results import add_output, collect
 from tokensearch import applied
-from tokensearch.measure import Budget, Watch, clock_for, compare, describe_cell
+from tokensearch.measure import Budget, MachineMonitor, clock_for, compare, describe_cell
 from tokensearch.policy import find
-from tokensearch.records import Backend, to_json
-from tokensearch.runtime import backed, describe
+from tokensearch.records.measurements import Backend, to_json
+from tokensearch.runtime import describe, with_backend
 
 MODEL = "deit_small_patch16_224"
 # One of each operator; each takes its seconds at every batch.
@@ -55,11 +55,13 @@ def timings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         images = torch.randn(batch, *model.pretrained_cfg["input_size"]).to(place, kind)
         cell = describe_cell(place, kind, batch, images.shape[-1], backend=options.backend)
         with torch.inference_mode():
-            baseline = partial(backed(model, options.backend, images), images)
+            baseline = partial(with_backend(model, options.backend, images), images)
         for preset in presets:
             with torch.inference_mode(), applied(candidate, preset):
-                run = partial(backed(candidate, options.backend, images), images)
-                comparison = compare(baseline, run, clock=clock, budget=budget, watch=Watch(place))
+                run = partial(with_backend(candidate, options.backend, images), images)
+                comparison = compare(
+                    baseline, run, clock=clock, budget=budget, watch=MachineMonitor(place)
+                )
             yield {
                 "model": options.model,
                 "preset": preset,

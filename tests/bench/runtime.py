@@ -23,13 +23,13 @@ from torch import Tensor, nn
 
 from tests.bench.results import add_output, collect
 from tokensearch import apply, preset
-from tokensearch.measure import Budget, Effort, Watch, clock_for, compare, describe_cell
+from tokensearch.measure import Budget, Effort, MachineMonitor, clock_for, compare, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiles import REDUCING
 from tokensearch.profiling import Plan, profile
-from tokensearch.records import to_json
+from tokensearch.records.measurements import to_json
+from tokensearch.records.profile import REDUCING
 from tokensearch.runtime import describe
-from tokensearch.runtime.backends import backed
+from tokensearch.runtime.backends import with_backend
 
 MODEL = "deit_small_patch16_224"
 SITES = ((3, 146), (6, 96), (9, 48))  # patch tokens: 147, 97 and 49 with the class token
@@ -68,7 +68,7 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for name in options.case:
                 runs = tuple(run(host, build, backend, images) for build in CASES[name])
                 with torch.inference_mode():
-                    found = compare(*runs, clock=clock, budget=budget, watch=Watch(device))
+                    found = compare(*runs, clock=clock, budget=budget, watch=MachineMonitor(device))
                 yield {
                     "case": name,
                     "backend": backend,
@@ -82,7 +82,7 @@ def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable
     """A pass of the model that `build` makes of a copy of the host."""
     model = build(copy.deepcopy(host))
     with torch.inference_mode():
-        return partial(backed(model, backend, images), images)
+        return partial(with_backend(model, backend, images), images)
 
 
 def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:

@@ -7,7 +7,7 @@ from tokensearch.front import Point, front
 from tokensearch.policy.file import policy_from_json
 from tokensearch.runtime import describe
 from tokensearch.search import load_space
-from tokensearch.search.forecasting import by_table
+from tokensearch.search.latency_model import forecast_from_table
 
 SPACE = "exhaustive_small"
 SHARE = 0.3  # of the evaluations that trying all takes
@@ -35,7 +35,7 @@ class Found:
 
 def found_after(bench: Bench, seed: int) -> Found:
     """Try all, then search with 30 % of that."""
-    model, ratio = describe(bench.model), by_table(bench.table).ratio
+    model, ratio = describe(bench.model), forecast_from_table(bench.table).ratio
     policies = list(load_space(SPACE).every(model))
     answers = bench.session("random", 0, space=SPACE).evaluator()
     points = [

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.searching import Bench, Quiet, settings
-from tokensearch.evaluate import per_image
-from tokensearch.evaluate.intervals import paired_difference
+from tokensearch.accuracy.accuracy import per_image
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import spread
 from tokensearch.measure import Budget
 from tokensearch.policy import Policy, preset
 from tokensearch.policy.file import policy_from_json
-from tokensearch.run_folder import RunFolder
+from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe
-from tokensearch.search import Limits, Session, load_space
-from tokensearch.search.choosing import placed
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.trials import Search
+from tokensearch.search import SearchBudget, SearchRun, load_space
+from tokensearch.search.finalists.selection import rank_trials
+from tokensearch.search.loop import SearchLoop
+from tokensearch.stats.proportions import paired_difference
 
 PRESETS = (
     "tome-r8",
@@ -120,13 +120,13 @@ def against_presets(bench: Bench, *, minutes: float) -> Iterator[Row]:
         )
 
 
-def _searched(bench: Bench, minutes: float) -> Search:
-    session = Session(
+def _searched(bench: Bench, minutes: float) -> SearchLoop:
+    session = SearchRun(
         bench.model,
         bench.splits,
         load_space("default"),
         settings("local", 0),
-        Limits(None, 60 * minutes),
+        SearchBudget(None, 60 * minutes),
         RunFolder(Path(tempfile.mkdtemp(prefix="tokensearch-bench-"))),
         Quiet(),
         "python -m tests.bench search",
@@ -136,19 +136,19 @@ def _searched(bench: Bench, minutes: float) -> Search:
     return session.searched(session.evaluator())
 
 
-def _front(search: Search) -> list[Policy]:
+def _front(search: SearchLoop) -> list[Policy]:
     """Policies worth a fresh timing: what the search found itself, and was on its front."""
-    ours = [one for one in placed(search) if one.trial.origin in {"sampler", "seed", "random"}]
+    ours = [one for one in rank_trials(search) if one.trial.origin in {"sampler", "seed", "random"}]
     places = spread([one.point for one in ours], MOST_TIMED)
     return [policy_from_json(ours[place].trial.policy) for place in places]
 
 
-def _timed(evaluator: Evaluator, policy: Policy) -> Timed:
+def _timed(evaluator: PolicyEvaluator, policy: Policy) -> Timed:
     select = evaluator.score(policy, "select").accuracy
     return Timed(policy, evaluator.time(policy, TIMED).ratio, select.kl, select.top1)
 
 
-def _fastest(evaluator: Evaluator, found: Sequence[Timed], published: Timed) -> Sooner | None:
+def _fastest(evaluator: PolicyEvaluator, found: Sequence[Timed], published: Timed) -> Sooner | None:
     if not found:
         return None
     policy = min(found, key=lambda one: one.ratio).policy
@@ -157,7 +157,7 @@ def _fastest(evaluator: Evaluator, found: Sequence[Timed], published: Timed) -> 
     return Sooner(faster, paired_difference(lost, won, len(evaluator.splits.report)))
 
 
-def _changed(evaluator: Evaluator, one: Policy, other: Policy) -> tuple[int, int]:
+def _changed(evaluator: PolicyEvaluator, one: Policy, other: Policy) -> tuple[int, int]:
     """Images of `report` that only the first gets right, and that only the other does."""
     right = [
         per_image(evaluator.answering.answers(policy, "report"), evaluator.splits.report, "top1")

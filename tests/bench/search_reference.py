@@ -20,7 +20,7 @@ from tokensearch.models import load_model
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.runtime import describe
 from tokensearch.search import load_space
-from tokensearch.search.forecasting import by_table
+from tokensearch.search.latency_model import forecast_from_table
 
 EACH = 1500  # evaluations of either
 SWEEP_SECONDS = 100.0
@@ -64,7 +64,7 @@ def _searched(how: str, table: dict[str, Any], answers: Path | None) -> list[tup
     torch.set_num_threads(1)
     bench = Bench.of(costs_from_json(table), answers)
     evaluator = bench.session("random", 0).evaluator()
-    model, ratio = describe(bench.model), by_table(bench.table).ratio
+    model, ratio = describe(bench.model), forecast_from_table(bench.table).ratio
     found = []
     policies = _drawn(model) if how == "random" else None
     study = optuna.create_study(

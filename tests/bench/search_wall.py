@@ -8,15 +8,15 @@ from pathlib import Path
 import optuna
 
 from tests.bench.searching import WORST, Bench, Quiet, settings, worth_of
-from tokensearch.evaluate.store import AnswerStore
+from tokensearch.accuracy.store import AnswerStore
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy.file import policy_from_json
-from tokensearch.run_folder import RunFolder
+from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe
-from tokensearch.search import Limits, Session, load_space
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.forecasting import by_table
-from tokensearch.search.heat import TRIAL_BUDGET
+from tokensearch.search import SearchBudget, SearchRun, load_space
+from tokensearch.search.early_stopping import TRIAL_BUDGET
+from tokensearch.search.latency_model import forecast_from_table
 
 WANTED = 0.98
 MOST_SECONDS = 240.0  # for the default search
@@ -53,12 +53,12 @@ class Plain:
 def default_seconds(bench: Bench, seed: int) -> float | None:
     """Seconds, sweep and all included, after which the default search has 98 %; None: never."""
     watch = Watch()
-    session = Session(
+    session = SearchRun(
         bench.model,
         bench.splits,
         load_space("default"),
         settings("local", seed),
-        Limits(None, MOST_SECONDS),
+        SearchBudget(None, MOST_SECONDS),
         RunFolder(Path(tempfile.mkdtemp(prefix="tokensearch-bench-"))),
         watch,
         "python -m tests.bench search",
@@ -66,7 +66,7 @@ def default_seconds(bench: Bench, seed: int) -> float | None:
     )
     session.folder.create()
     search = session.searched(session.evaluator())
-    ratio, points = by_table(bench.table).ratio, list[Point]()
+    ratio, points = forecast_from_table(bench.table).ratio, list[Point]()
     for trial in search.trials:
         if trial.state == "complete":
             policy = policy_from_json(trial.policy)
@@ -79,10 +79,10 @@ def default_seconds(bench: Bench, seed: int) -> float | None:
 
 def plain_share(bench: Bench, seconds: float, *, seed: int) -> Plain:
     """Let Optuna's TPE propose, and measure every proposal whole: all images, and real time."""
-    evaluator: Evaluator = bench.session("tpe", seed).evaluator()
-    plain = Evaluator(evaluator.model, bench.splits, evaluator.cell, seed, cache_gb=0.0)
+    evaluator: PolicyEvaluator = bench.session("tpe", seed).evaluator()
+    plain = PolicyEvaluator(evaluator.model, bench.splits, evaluator.cell, seed, cache_gb=0.0)
     space, model = load_space("default"), describe(bench.model)
-    ratio, points = by_table(bench.table).ratio, list[Point]()
+    ratio, points = forecast_from_table(bench.table).ratio, list[Point]()
     study = optuna.create_study(
         directions=["maximize", "minimize"], sampler=optuna.samplers.TPESampler(seed=seed)
     )

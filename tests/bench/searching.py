@@ -9,21 +9,21 @@ from pathlib import Path
 
 from torch import nn
 
+from tokensearch.accuracy.store import AnswerStore
 from tokensearch.costs import CostTable, costs_from_json
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.splits import Sizes, Splits
-from tokensearch.evaluate.store import AnswerStore
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import Point, hypervolume
 from tokensearch.measure import Budget
 from tokensearch.models import load_model
 from tokensearch.policy import Policy, parse_target
-from tokensearch.records import Comparison, Latency, Trial
-from tokensearch.run_folder import RunFolder
-from tokensearch.search import Limits, Session, Settings, load_space
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.forecasting import by_table
-from tokensearch.search.samplers import SamplerName
+from tokensearch.records.measurements import Comparison, Latency, Trial
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.search import SearchBudget, SearchRun, SearchSettings, load_space
+from tokensearch.search.latency_model import forecast_from_table
+from tokensearch.search.settings import SamplerName
 
 IMAGES = Sizes(128, 512, 2000)
 BATCH = 8
@@ -35,7 +35,7 @@ LEAST_NATS, WORST = 1e-3, Point(accuracy=0.0, latency=1.0)
 
 
 @dataclass(frozen=True)
-class Limit(Limits):
+class Limit(SearchBudget):
     """Ends a search by what it has asked of the model."""
 
     used: Callable[[], float] = lambda: 0.0  # full evaluations
@@ -63,7 +63,7 @@ class Quiet:
 
 
 @dataclass(frozen=True)
-class Tabled(Evaluator):
+class Tabled(PolicyEvaluator):
     """Measures accuracy, and looks latency up."""
 
     ratio: Callable[[Policy], float] = lambda policy: 1.0
@@ -78,13 +78,13 @@ class Tabled(Evaluator):
 
 
 @dataclass(frozen=True)
-class TabledSession(Session):
+class TabledSession(SearchRun):
     """A session whose latencies come from a table, and whose limit is one of images."""
 
     table: CostTable | None = None
     budget: float = 1.0
 
-    def evaluator(self) -> Evaluator:
+    def evaluator(self) -> PolicyEvaluator:
         """Return what looks latencies up."""
         return Tabled(
             self.model,
@@ -96,7 +96,7 @@ class TabledSession(Session):
             self.forecast_of_table.ratio,
         )
 
-    def forecast(self, evaluator: Evaluator) -> Forecast:
+    def forecast(self, evaluator: PolicyEvaluator) -> Forecast:
         """Return the table's own predictions, which are exact here."""
         return self.forecast_of_table
 
@@ -104,7 +104,7 @@ class TabledSession(Session):
     def forecast_of_table(self) -> Forecast:
         """The table as what predicts."""
         assert self.table is not None
-        return by_table(self.table)
+        return forecast_from_table(self.table)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +206,7 @@ class Bench:
             self.splits,
             load_space(space),
             settings(sampler, seed, space),
-            Limits(None, None),
+            SearchBudget(None, None),
             RunFolder(Path(tempfile.mkdtemp(prefix="tokensearch-bench-"))),
             Quiet(),
             "python -m tests.bench search",
@@ -218,10 +218,10 @@ class Bench:
 
 def settings(
     sampler: SamplerName, seed: int, space: str = "default", target: str = "1x"
-) -> Settings:
+) -> SearchSettings:
     """Return what a search of the demo model is asked."""
     found = load_space(space)
-    return Settings(
+    return SearchSettings(
         model="demo",
         checkpoint=None,
         data=None,

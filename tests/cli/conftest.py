@@ -9,7 +9,7 @@ import pytest
 from tests.report.ledgers import baseline, candidate
 from tests.search import tiny
 from tokensearch.policy import Policy, Pool, save
-from tokensearch.profiles import profile_to_json
+from tokensearch.records.profile_file import profile_to_json
 from tokensearch.runtime import describe
 
 

@@ -7,11 +7,11 @@ from typer.testing import CliRunner
 
 from tests.report.fixtures import comparison
 from tokensearch import measure
-from tokensearch.cli import health
-from tokensearch.cli.health import Check
 from tokensearch.cli.main import app
-from tokensearch.launch_bound import Launching
-from tokensearch.records import Comparison
+from tokensearch.doctor import machine
+from tokensearch.doctor.machine import Check
+from tokensearch.records.launch_bound import LaunchCost
+from tokensearch.records.measurements import Comparison
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, found: Comparison) -> None:
     def noise(device: torch.device) -> Comparison:
         return found
 
-    monkeypatch.setattr(measure, "noise", noise)
+    monkeypatch.setattr(measure, "measure_noise", noise)
 
 
 @pytest.mark.usefixtures("quiet")
@@ -35,7 +35,7 @@ def test_an_able_machine_passes() -> None:
     assert (result.exit_code, document["able"]) == (0, True)
     assert [check["name"] for check in document["checks"]] == [
         "python",
-        *health.PACKAGES,
+        *machine.PACKAGES,
         "operators",
         "device",
         "threads",
@@ -47,11 +47,11 @@ def test_an_able_machine_passes() -> None:
 
 @pytest.mark.usefixtures("quiet")
 def test_a_machine_with_a_gpu_is_asked_about_launches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "_device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(health, "attention", lambda: Check("attention", "ok", ""))
-    monkeypatch.setattr(health, "launches", lambda: Check("launches", "ok", "4.0 us"))
+    monkeypatch.setattr(machine, "_device", lambda: torch.device("cuda"))
+    monkeypatch.setattr(machine, "attention", lambda: Check("attention", "ok", ""))
+    monkeypatch.setattr(machine, "launches", lambda: Check("launches", "ok", "4.0 us"))
 
-    assert [check.name for check in health.examine()][-2:] == ["launches", "noise"]
+    assert [check.name for check in machine.examine_machine()][-2:] == ["launches", "noise"]
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,23 @@ def test_a_machine_with_a_gpu_is_asked_about_launches(monkeypatch: pytest.Monkey
 def test_the_batch_at_which_launches_no_longer_count_is_found(
     free_from: int, found: tuple[int | None, int | None], words: str
 ) -> None:
-    def probe(batch: int) -> Launching:
-        return Launching(5.0, 5.0 if batch < free_from else 50.0)
+    def probe(batch: int) -> LaunchCost:
+        return LaunchCost(5.0, 5.0 if batch < free_from else 50.0)
 
-    assert health.bound_up_to(probe) == found
-    assert health.batches_words(*found) == f"an eager pass of deit_s in half precision {words}"
+    assert machine.bound_up_to(probe) == found
+    assert machine.batches_words(*found) == f"an eager pass of deit_s in half precision {words}"
 
 
 @pytest.mark.gpu
 def test_a_gpu_says_what_a_launch_costs() -> None:
-    found = health.launches()
+    found = machine.launches()
 
     assert found.finding.startswith("a launch takes the host ")
 
 
 @pytest.mark.usefixtures("quiet")
 def test_a_missing_package_is_a_problem_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(health, "PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr(machine, "PACKAGES", ("torch", "no-such-package"))
 
     result = CliRunner().invoke(app, ["doctor"])
 
@@ -95,7 +95,7 @@ def test_a_missing_package_is_a_problem_with_a_remedy(monkeypatch: pytest.Monkey
 def test_a_torchvision_of_another_release_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torchvision.ops", None)
 
-    found = health.vision()
+    found = machine.vision()
 
     assert found.state == "problem"
     assert found.finding.startswith("torchvision does not fit torch: ")
@@ -104,7 +104,7 @@ def test_a_torchvision_of_another_release_is_a_problem(monkeypatch: pytest.Monke
 def test_more_threads_than_cores_are_a_caution(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 4096)
 
-    assert health.threads().state == "caution"
+    assert machine.threads().state == "caution"
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_noise_is_judged(
 ) -> None:
     scripted(monkeypatch, found)
 
-    judged = health.timing()
+    judged = machine.timing()
 
     assert (judged.state, judged.finding) == (state, finding)
     assert isinstance(judged, Check)

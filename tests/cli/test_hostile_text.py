@@ -15,7 +15,7 @@ from tests.report.profiles import profile
 from tokensearch.cli.main import app
 from tokensearch.policy import Policy, Prune, save, save_set
 from tokensearch.policy.file import policy_to_json
-from tokensearch.profiles import profile_to_json
+from tokensearch.records.profile_file import profile_to_json
 
 HOSTILE = "a\x1b[31mb\r\n\u202ec[red]x[/red]<script>d|e`f`$\\frac$](javascript:g)"
 

@@ -12,7 +12,8 @@ import torch
 from typer.testing import CliRunner, Result
 
 import tokensearch
-from tokensearch.cli import main, show
+from tokensearch.cli import main
+from tokensearch.cli.commands import show
 from tokensearch.cli.main import app
 from tokensearch.errors import PolicyError
 from tokensearch.policy import ModelSpec, Policy, Prune, save

@@ -11,12 +11,12 @@ from typer.testing import Result
 
 from tests.cli.profiled import TINY, run, trace_of
 from tests.costs.machine import SyntheticMachine, table_of, treads
-from tokensearch.cli.profiled import LEAST_ROUNDS, _Telling
+from tokensearch.cli.console import with_remedy
+from tokensearch.cli.profile_inputs import LEAST_ROUNDS, _Telling
 from tokensearch.cli.progress import Live
-from tokensearch.cli.remedies import said
-from tokensearch.launch_bound import Launching
-from tokensearch.records import Caution
-from tokensearch.search.timing import Timing
+from tokensearch.evaluation.latency import PolicyTimer
+from tokensearch.records.launch_bound import LaunchCost
+from tokensearch.records.measurements import Caution
 
 
 @pytest.fixture(scope="module")
@@ -99,8 +99,8 @@ def test_progress_has_a_unit_and_says_what_comes_after_the_timing(profiled: Resu
 def test_a_launch_bound_cell_is_said_before_anything_is_profiled_or_swept(
     monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
 ) -> None:
-    found = Launching(4.9, 5.0)
-    monkeypatch.setattr(Timing, "launching", found)
+    found = LaunchCost(4.9, 5.0)
+    monkeypatch.setattr(PolicyTimer, "launching", found)
     swept = table_of(SyntheticMachine(treads), seconds=10)
     monkeypatch.setattr("tokensearch.costs.sweep.sweep", lambda *_, **__: swept)
 
@@ -188,7 +188,7 @@ def test_a_bar_counts_in_its_unit_once_there_is_something_to_count() -> None:
 
 @pytest.mark.parametrize("caution", Caution)
 def test_no_remedy_is_one_that_these_verbs_have_not(caution: Caution) -> None:
-    words = said(caution)
+    words = with_remedy(caution)
 
     assert words.split(": ")[0] == caution.value.split(": ")[0]
     assert "warm-up" not in words

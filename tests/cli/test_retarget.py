@@ -14,9 +14,9 @@ from tests.search.tiny import CONFIG
 from tokensearch.cli.main import app
 from tokensearch.costs.forecast import Forecast
 from tokensearch.policy import load, load_set, mac_share, save_set
-from tokensearch.report.findings import SEARCHED
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.report.run.result import SEARCHED
 from tokensearch.report.text import short
-from tokensearch.run_folder import RunFolder
 
 FACTORY = "tests.search.tiny:model"
 OWN = ("--model", FACTORY)  # a factory that a file names is not imported
@@ -48,9 +48,11 @@ def _no_clock() -> Iterator[None]:
     """What timings say is not tested here, so none is taken."""
     with no_clock(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "tokensearch.search.session.forecast_for", lambda *_, **__: Forecast(mac_share, 0.01)
+            "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
         )
-        patch.setattr("tokensearch.search.outcome.rivals", lambda *_, **__: ())
+        patch.setattr(
+            "tokensearch.search.finalists.result.measure_alternatives", lambda *_, **__: ()
+        )
         yield
 
 

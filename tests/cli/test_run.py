@@ -13,9 +13,9 @@ from tests.search.tiny import CONFIG, ByMacs, by_macs
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.data.scenes import scenes_digest
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import load, load_set
-from tokensearch.run_folder import FILES, FOLDERS, RunFolder
-from tokensearch.search.evaluator import Evaluator
+from tokensearch.records.run_folder import FILES, FOLDERS, RunFolder
 
 FACTORY = "tests.search.tiny:model"
 # Stopped as its third trial is on the disk.
@@ -25,8 +25,8 @@ import tests.conftest  # as many threads as here: a run goes on in the same cell
 import tokensearch.search
 from tests.search.tiny import ByMacs, by_macs
 from tokensearch.cli.main import main
-from tokensearch.run_folder import RunFolder
-from tokensearch.search.evaluator import Evaluator
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.evaluation.evaluator import PolicyEvaluator as Evaluator
 tokensearch.search.Session, Evaluator.time, Evaluator.profile = ByMacs, by_macs, lambda *_: ()
 append = RunFolder.append_trial
 def stop(folder, trial):
@@ -62,9 +62,9 @@ def checkpoint(tmp_path: Path) -> str:
 
 def without_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no command time anything, which takes longer than all the rest."""
-    monkeypatch.setattr("tokensearch.search.Session", ByMacs)
-    monkeypatch.setattr(Evaluator, "time", by_macs)
-    monkeypatch.setattr(Evaluator, "profile", lambda *_: ())
+    monkeypatch.setattr("tokensearch.search.SearchRun", ByMacs)
+    monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_: ())
 
 
 def pictures(folder: Path, *, classes: int = 5, each: int = 20) -> str:

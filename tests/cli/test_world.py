@@ -38,9 +38,11 @@ def model():
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(
-        "tokensearch.search.session.forecast_for", lambda *_, **__: Forecast(mac_share, 0.01)
+        "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
     )
-    monkeypatch.setattr("tokensearch.search.outcome.rivals", lambda *_, **__: ())
+    monkeypatch.setattr(
+        "tokensearch.search.finalists.result.measure_alternatives", lambda *_, **__: ()
+    )
     with no_clock():
         yield
 

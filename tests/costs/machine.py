@@ -13,7 +13,7 @@ from tokensearch.costs.sweep import swept
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Step, changes_sizes
 from tokensearch.policy.steps import SCORES
-from tokensearch.profiles import Place
+from tokensearch.records.profile import Place
 
 SPEC = ModelSpec("toy", blocks=6, patch_tokens=48, prefix_tokens=1, width=8)
 CELL = replace(cells.CELL, resolution=96, threads=1)

@@ -16,13 +16,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tests import cells
-from tokensearch.costs.bending import at_latency
 from tokensearch.costs.design import Design
+from tokensearch.costs.match_latency import match_latency
 from tokensearch.costs.sweep import swept
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step, changes_sizes, mac_share
 from tokensearch.policy.steps import SCORES
-from tokensearch.profiles import Phase, Place
+from tokensearch.records.profile import Phase, Place
 
 SPEC = ModelSpec("deit_small", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)
 HEADS, EXPANSION, BYTES = 6, 4, 2
@@ -291,7 +291,7 @@ def front_like(count: int = 60, seed: int = 77) -> list[Policy]:
     random = Random(seed)
     shapes = (_shape(random) for _ in range(count))
     return [
-        at_latency(shape, 0.95 - 0.75 * place / (count - 1), mac_share)
+        match_latency(shape, 0.95 - 0.75 * place / (count - 1), mac_share)
         for place, shape in enumerate(shapes)
     ]
 

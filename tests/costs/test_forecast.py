@@ -3,7 +3,7 @@ import pytest
 
 from tokensearch.costs.forecast import SURE, Forecast
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share
-from tokensearch.records import Comparison, Latency
+from tokensearch.records.measurements import Comparison, Latency
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 

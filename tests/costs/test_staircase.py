@@ -9,7 +9,7 @@ from tests.costs.machine import SyntheticMachine, slope, table_of, treads
 from tokensearch.costs import staircase
 from tokensearch.costs.curves import Curve
 from tokensearch.costs.staircase import block_costs
-from tokensearch.report.staircase import draw_staircase, sparkline, staircase_text
+from tokensearch.report.costs import draw_staircase, sparkline, staircase_text
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.03])

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tokensearch.data.fair import LEAST_IMAGES, chosen, shrunk
+from tokensearch.data.fair import LEAST_IMAGES, choose_evenly, shrink_sizes
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split
 from tokensearch.errors import DataError
@@ -116,20 +116,20 @@ def test_an_empty_split_is_refused() -> None:
 
 
 def test_enough_images_leave_the_sizes_alone() -> None:
-    assert shrunk(Sizes(30, 20, 50), 100, where="here") == Sizes(30, 20, 50)
+    assert shrink_sizes(Sizes(30, 20, 50), 100, where="here") == Sizes(30, 20, 50)
 
 
 def test_too_few_images_shrink_the_splits_in_proportion_beyond_the_least() -> None:
-    assert shrunk(Sizes(120, 70, 220), 235, where="here") == Sizes(70, 45, 120)
+    assert shrink_sizes(Sizes(120, 70, 220), 235, where="here") == Sizes(70, 45, 120)
 
 
 def test_the_least_is_served_first() -> None:
-    assert shrunk(Sizes(500, 500, 20), 70, where="here") == Sizes(25, 25, 20)
+    assert shrink_sizes(Sizes(500, 500, 20), 70, where="here") == Sizes(25, 25, 20)
 
 
 def test_fewer_than_the_least_are_refused() -> None:
     with pytest.raises(DataError) as caught:
-        shrunk(Sizes(500, 500, 1000), 59, where="folder pictures")
+        shrink_sizes(Sizes(500, 500, 1000), 59, where="folder pictures")
 
     assert str(caught.value) == (
         "folder pictures holds 59 images; the three splits need at least 60 (20 + 20 + 20)"
@@ -140,7 +140,7 @@ def test_fewer_than_the_least_are_refused() -> None:
 def test_shrunk_splits_fit_and_keep_their_least(sizes: tuple[int, int, int], found: int) -> None:
     asked = Sizes(*sizes)
 
-    given_ = shrunk(asked, found, where="here")
+    given_ = shrink_sizes(asked, found, where="here")
 
     assert given_.total <= max(found, 60)
     for purpose in PURPOSES:
@@ -163,7 +163,7 @@ def test_parts_are_disjoint_and_hold_each_class_by_its_share(
     labels = np.concatenate([labels, [0, 0, 0]])
     sizes = Sizes(*(max(1, total * share // (sum(shares) + 3)) for share in shares))
 
-    parts = chosen(labels.tolist(), sizes, seed=seed)
+    parts = choose_evenly(labels.tolist(), sizes, seed=seed)
 
     taken = [i for purpose in PURPOSES for i in parts[purpose]]
     assert len(taken) == len(set(taken)) == sizes.total
@@ -179,7 +179,7 @@ def test_parts_are_disjoint_and_hold_each_class_by_its_share(
 def test_balanced_classes_stay_balanced_even_in_a_prefix() -> None:
     labels = [i // 30 for i in range(90)]
 
-    parts = chosen(labels, Sizes(30, 15, 45), seed=0)
+    parts = choose_evenly(labels, Sizes(30, 15, 45), seed=0)
 
     for part in parts.values():
         for length in range(3, len(part) + 1, 3):
@@ -189,7 +189,7 @@ def test_balanced_classes_stay_balanced_even_in_a_prefix() -> None:
 
 def places(names: list[str], labels: list[int]) -> dict[str, Purpose]:
     """The split that each image goes to."""
-    parts = chosen(labels, Sizes(60, 60, 120), seed=0, names=names)
+    parts = choose_evenly(labels, Sizes(60, 60, 120), seed=0, names=names)
     return {names[index]: purpose for purpose in PURPOSES for index in parts[purpose]}
 
 
@@ -213,5 +213,5 @@ def test_the_order_in_which_images_are_listed_does_not_matter() -> None:
 def test_a_seed_decides_the_choice() -> None:
     labels, sizes = [0] * 50 + [1] * 50, Sizes(20, 20, 20)
 
-    assert chosen(labels, sizes, seed=1) == chosen(labels, sizes, seed=1)
-    assert chosen(labels, sizes, seed=1) != chosen(labels, sizes, seed=2)
+    assert choose_evenly(labels, sizes, seed=1) == choose_evenly(labels, sizes, seed=1)
+    assert choose_evenly(labels, sizes, seed=1) != choose_evenly(labels, sizes, seed=2)

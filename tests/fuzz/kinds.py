@@ -20,10 +20,10 @@ from tokensearch.chrome.trace import trace_of
 from tokensearch.costs import costs_from_json, costs_to_json, staircase
 from tokensearch.costs.forecast import Forecast
 from tokensearch.costs.table import CostTable
+from tokensearch.diff.ledger import make_ledger
+from tokensearch.diff.operators import operator_changes
 from tokensearch.documents import check, parse_object
 from tokensearch.errors import MeasurementError, NoPolicyError, PolicyError, RunError, SpaceError
-from tokensearch.ledger import ledger
-from tokensearch.operator_changes import operator_changes
 from tokensearch.policy import (
     OBJECTIVES,
     ModelSpec,
@@ -32,8 +32,8 @@ from tokensearch.policy import (
     Pool,
     Prune,
     mac_share,
+    objective_value,
     parse_target,
-    worth,
 )
 from tokensearch.policy.file import (
     policy_from_json,
@@ -41,33 +41,31 @@ from tokensearch.policy.file import (
     set_from_json,
     set_to_json,
 )
-from tokensearch.profiles import (
-    Ceilings,
-    Operator,
-    Profile,
-    Work,
-    profile_from_json,
-    profile_to_json,
-)
-from tokensearch.record_checks import RUN, TRIAL
-from tokensearch.records import (
+from tokensearch.records.checks import RUN, TRIAL
+from tokensearch.records.measurements import (
     Conditions,
     cell_from_json,
     paired_from_json,
     to_json,
     trial_from_json,
 )
-from tokensearch.report import markdown, tables
-from tokensearch.report.findings import read_findings
-from tokensearch.report.grid import to_markdown
-from tokensearch.report.ledger_json import ledger_to_json
-from tokensearch.report.ledger_words import in_words
-from tokensearch.report.operators import change_document, change_table, operator_table
-from tokensearch.report.profile_text import block_table, facts, phase_table
-from tokensearch.report.trace_words import trace_words
-from tokensearch.run_folder import FORMAT as RUN_FORMAT
-from tokensearch.search.space import Space
-from tokensearch.search.space_file import parse_space, shipped
+from tokensearch.records.profile import Ceilings, Operator, Profile, Work
+from tokensearch.records.profile_file import profile_from_json, profile_to_json
+from tokensearch.records.run_folder import FORMAT as RUN_FORMAT
+from tokensearch.report.diff.operators import (
+    change_document,
+    change_table,
+    operator_table,
+    trace_sentences,
+)
+from tokensearch.report.diff.sentences import ledger_sentences
+from tokensearch.report.diff.to_json import ledger_to_json
+from tokensearch.report.profile import block_table, facts, phase_table
+from tokensearch.report.run import page, tables
+from tokensearch.report.run.result import read_findings
+from tokensearch.report.table import table_to_markdown
+from tokensearch.search.space.space import SearchSpace
+from tokensearch.search.space.toml import parse_space, shipped_path
 
 Document = dict[str, Any]
 
@@ -97,8 +95,8 @@ def use_policy(policy: Policy) -> None:
     """As `show` does: counts, tables, text; and write it again."""
     assert len(policy.patch_tokens_per_block) == policy.model.blocks
     assert 0 < mac_share(policy) <= 1
-    to_markdown(tables.schedule_table(policy))
-    to_markdown(tables.evidence_table(policy, "accuracy"))
+    table_to_markdown(tables.schedule_table(policy))
+    table_to_markdown(tables.evidence_table(policy, "accuracy"))
     tables.schedule_line(policy)
     json.dumps(policy_to_json(policy), allow_nan=False)
 
@@ -166,12 +164,12 @@ def use_profile(found: Profile) -> None:
     """As `profile` and `diff` do: tables, and the ledger to another."""
     list(facts(found))
     for grid in (phase_table(found), block_table(found)):
-        to_markdown(grid)
+        table_to_markdown(grid)
     if found.operators:
-        to_markdown(operator_table(found.operators, whole_ms=fmean(found.traced_ms)))
-    explained = ledger(other_profile(), found)
+        table_to_markdown(operator_table(found.operators, whole_ms=fmean(found.traced_ms)))
+    explained = make_ledger(other_profile(), found)
     assert all(math.isfinite(term.ms.value) for term in explained.terms)
-    in_words(explained)
+    ledger_sentences(explained)
     json.dumps(ledger_to_json(explained), allow_nan=False)
     json.dumps(profile_to_json(found), allow_nan=False)
 
@@ -198,7 +196,7 @@ def use_trial(written: Document) -> None:
         assert math.isfinite(learned.ratio(policy))
         assert math.isfinite(learned.weighed(policy, trial.comparison))
     for objective in OBJECTIVES:
-        assert math.isfinite(worth(written["accuracy"], objective))
+        assert math.isfinite(objective_value(written["accuracy"], objective))
     json.dumps(to_json(trial), allow_nan=False)
 
 
@@ -219,8 +217,8 @@ def read_run(data: bytes) -> Document:
 def use_run(run: Document) -> None:
     """As `report`, `run` and `retarget` do."""
     findings = read_findings(run)
-    source = markdown._Source(findings, fixtures.front(), (), None, None)
-    markdown._page(source)
+    source = page._Source(findings, fixtures.front(), (), None, None)
+    page._page(source)
     for finalist in findings.finalists:
         assert 0 < finalist.ratio.value < math.inf
     cell_from_json(run["cell"])
@@ -230,7 +228,7 @@ def use_run(run: Document) -> None:
 
 
 def space_document() -> Document:
-    return tomllib.loads(shipped("default").read_text())
+    return tomllib.loads(shipped_path("default").read_text())
 
 
 def to_toml(document: Document) -> str:
@@ -257,7 +255,7 @@ def _flat(found: Document, *, tables: bool) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in found.items() if isinstance(value, dict) is tables]
 
 
-def use_space(space: Space) -> None:
+def use_space(space: SearchSpace) -> None:
     """As a search does: dimensions, size, the schedule that is nearest to one, and one drawn."""
     for model in (fixtures.SPEC, ModelSpec("deep", 64, 1024, 0, 8)):
         with suppress(SpaceError):  # none of its blocks may be of this model
@@ -298,8 +296,8 @@ def use_trace(found: ChromeTrace) -> None:
     """As `diff` does: operators, changes to another trace, and sentences."""
     other = read_trace(json.dumps(trace_document()).encode())
     changes = operator_changes(other.operators, found.operators)
-    to_markdown(change_table(changes))
-    trace_words((other, found), ("one", "other"), changes)
+    table_to_markdown(change_table(changes))
+    trace_sentences((other, found), ("one", "other"), changes)
     json.dumps(change_document(changes, ("one", "other")), allow_nan=False)
 
 

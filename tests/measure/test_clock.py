@@ -15,7 +15,7 @@ from tokensearch.measure import (
     WallClock,
     clock_for,
     compare,
-    heat,
+    warm_device,
 )
 from tokensearch.measure.clock import Warmth, cache_bytes
 
@@ -156,4 +156,4 @@ def test_passes_before_the_device_is_warm_are_not_counted() -> None:
 
 
 def test_on_a_cpu_there_is_nothing_to_heat() -> None:
-    assert heat(lambda: pytest.fail("a pass"), clock_for(torch.device("cpu"))) == 0
+    assert warm_device(lambda: pytest.fail("a pass"), clock_for(torch.device("cpu"))) == 0

@@ -8,9 +8,9 @@ import torch
 
 from tests.cells import GPU
 from tests.measure.fakes import noisy
-from tokensearch.measure import Budget, Run, describe_cell, machine, noise, this_machine
+from tokensearch.measure import Budget, Run, describe_cell, machine, measure_noise, this_machine
 from tokensearch.measure.machine import governor
-from tokensearch.measure.watch import usable_cores
+from tokensearch.measure.machine_monitor import usable_cores
 
 CPU = torch.device("cpu")
 
@@ -89,7 +89,7 @@ class RunningClock:
 def test_noise_compares_a_workload_with_itself() -> None:
     budget = Budget(warmup=0, min_pairs=2, max_pairs=12, seconds=1, precision=0.01)
 
-    comparison = noise(CPU, clock=RunningClock(), budget=budget)
+    comparison = measure_noise(CPU, clock=RunningClock(), budget=budget)
 
     assert len(comparison.baseline.passes_ms) == 12
     assert comparison.verdict == "same"

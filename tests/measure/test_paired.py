@@ -9,7 +9,7 @@ import pytest
 from tests.measure.fakes import FakeClock, baseline, candidate, noisy, steady
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import Budget, WallClock, compare
-from tokensearch.records import Caution, Comparison
+from tokensearch.records.measurements import Caution, Comparison
 
 BUDGET = Budget(warmup=0, min_pairs=12, max_pairs=40, seconds=60, precision=0.01)
 WHOLE = replace(BUDGET, precision=1e-9)  # never precise enough: all 40 pairs are taken

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from tokensearch.errors import MeasurementError
-from tokensearch.measure import Effort, Sample, in_turn
+from tokensearch.measure import Effort, Sample, time_interleaved
 
 
 class Recorder:
@@ -29,7 +29,7 @@ class Recorder:
 def test_every_round_holds_each_once_in_random_order() -> None:
     recorder = Recorder("abc")
 
-    in_turn(recorder.turns, Effort(warmup=0, least=60, most=60, seconds=99), seed=0)
+    time_interleaved(recorder.turns, Effort(warmup=0, least=60, most=60, seconds=99), seed=0)
 
     assert {"".join(sorted(one)) for one in recorder.rounds(3)} == {"abc"}
     assert len(Counter(recorder.rounds(3))) == 6
@@ -38,7 +38,7 @@ def test_every_round_holds_each_once_in_random_order() -> None:
 def test_rounds_of_warm_up_are_not_counted() -> None:
     recorder = Recorder("ab")
 
-    taken = in_turn(recorder.turns, Effort(warmup=4, least=5, most=5, seconds=99), seed=0)
+    taken = time_interleaved(recorder.turns, Effort(warmup=4, least=5, most=5, seconds=99), seed=0)
 
     assert [len(samples) for samples in taken] == [5, 5]
     assert len(recorder.order) == 2 * 9
@@ -48,9 +48,9 @@ def test_rounds_of_warm_up_are_not_counted() -> None:
 def test_seconds_end_it_but_not_before_the_least() -> None:
     effort = Effort(warmup=0, least=7, most=100, seconds=0.05)
 
-    assert len(in_turn(Recorder("ab").turns, effort, seed=0)[0]) == 7
+    assert len(time_interleaved(Recorder("ab").turns, effort, seed=0)[0]) == 7
     longer = Effort(warmup=0, least=2, most=100, seconds=0.25)
-    assert len(in_turn(Recorder("ab").turns, longer, seed=0)[0]) == 13
+    assert len(time_interleaved(Recorder("ab").turns, longer, seed=0)[0]) == 13
 
 
 def test_it_ends_when_enough_is_known() -> None:
@@ -61,7 +61,7 @@ def test_it_ends_when_enough_is_known() -> None:
         looks.append(len(taken[0]))
         return len(taken[0]) >= 20
 
-    taken = in_turn(Recorder("ab").turns, effort, seed=0, enough=enough)
+    taken = time_interleaved(Recorder("ab").turns, effort, seed=0, enough=enough)
 
     assert len(taken[0]) == looks[-1] >= 20
     assert looks == sorted(set(looks))
@@ -71,7 +71,7 @@ def test_it_ends_when_enough_is_known() -> None:
 def test_somebody_is_told_of_every_round() -> None:
     told: list[tuple[int, float]] = []
 
-    in_turn(
+    time_interleaved(
         Recorder("ab").turns,
         Effort(warmup=1, least=3, most=3, seconds=99),
         seed=0,

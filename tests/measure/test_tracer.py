@@ -12,8 +12,8 @@ from torch.profiler import record_function
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import tracer
 from tokensearch.measure.tracer import Trace, _summed, peak_bytes, trace
-from tokensearch.profiles import range_name
-from tokensearch.runtime import backed
+from tokensearch.records.profile import range_name
+from tokensearch.runtime import with_backend
 
 CPU = torch.device("cpu")
 
@@ -201,7 +201,7 @@ def test_a_kernel_that_is_linked_counts_once(monkeypatch: pytest.MonkeyPatch) ->
 def test_kernels_of_a_replay_on_a_gpu_are_found() -> None:
     device = torch.device("cuda")
     layer, x = nn.Linear(4096, 4096).to(device), torch.ones(8192, 4096, device=device)
-    replay = backed(layer, "cudagraph", x)
+    replay = with_backend(layer, "cudagraph", x)
 
     found = trace(lambda: replay(x), name="gpu", device=device, passes=3)
 

@@ -11,7 +11,7 @@ import pytest
 
 from tests.measure.fakes import FakeClock, baseline, candidate, noisy
 from tokensearch.measure import Budget, compare
-from tokensearch.records import Caution, Comparison
+from tokensearch.records.measurements import Caution, Comparison
 
 TRIALS = 500
 NOMINAL = 0.05

@@ -8,11 +8,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 
 from tests.measure.gpu import FakeGpu, installed
-from tokensearch.ledger import ledger
+from tokensearch.diff.ledger import make_ledger
 from tokensearch.measure import Effort, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiles import PhaseTime, Profile, profile_from_json, profile_to_json
 from tokensearch.profiling import Plan, profile
+from tokensearch.records.profile import PhaseTime, Profile
+from tokensearch.records.profile_file import profile_from_json, profile_to_json
 from tokensearch.runtime import describe
 
 
@@ -62,8 +63,8 @@ def test_a_launch_bound_ledger_closes_once_the_price_of_stamps_is_off(
 
     baseline, reduced = profiled(gpu, backend, monkeypatch)
 
-    assert ledger(baseline, reduced).closing < 0.02
-    assert ledger(raw(baseline), raw(reduced)).closing > 0.2
+    assert make_ledger(baseline, reduced).closing < 0.02
+    assert make_ledger(raw(baseline), raw(reduced)).closing > 0.2
     assert sum(one.borders for one in reduced.stamped) > 80
 
 
@@ -71,7 +72,7 @@ def test_where_the_gpu_is_behind_nothing_is_taken_off(monkeypatch: pytest.Monkey
     pair = profiled(FakeGpu(kernel_ms=lambda out: 0.05), "eager", monkeypatch)
 
     assert max(one.border_ms for one in pair) < 0.0001
-    assert ledger(*pair).closing < 0.02
+    assert make_ledger(*pair).closing < 0.02
 
 
 def test_what_a_stamped_pass_takes_beyond_the_price_is_left_in_it(
@@ -83,7 +84,7 @@ def test_what_a_stamped_pass_takes_beyond_the_price_is_left_in_it(
     baseline, reduced = profiled(FakeGpu(border_ms=(0.003, 0.003)), "eager", monkeypatch)
 
     assert baseline.border_ms == reduced.border_ms == 0.001
-    assert not ledger(baseline, reduced).closes
+    assert not make_ledger(baseline, reduced).closes
 
 
 def test_a_graph_is_split_by_block_floor_included(monkeypatch: pytest.MonkeyPatch) -> None:

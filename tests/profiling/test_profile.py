@@ -11,8 +11,8 @@ from tests.search import tiny
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import Effort, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiles import REDUCING, Profile
 from tokensearch.profiling import Plan, profile, twin
+from tokensearch.records.profile import REDUCING, Profile
 from tokensearch.runtime import describe
 
 SPEC: ModelSpec = describe(tiny.model())

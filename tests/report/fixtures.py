@@ -8,18 +8,19 @@ from tests.cells import CELL
 from tests.report.profiles import Parts, profile
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, preset, save_set
 from tokensearch.policy.file import policy_to_json
-from tokensearch.profiles import Place, Profile, profile_to_json
-from tokensearch.records import (
+from tokensearch.records.measurements import (
     Accuracy,
     AccuracyKind,
     Comparison,
     Latency,
-    Paired,
+    PairedAccuracy,
     Trial,
     Verdict,
     to_json,
 )
-from tokensearch.run_folder import RunFolder
+from tokensearch.records.profile import Place, Profile
+from tokensearch.records.profile_file import profile_to_json
+from tokensearch.records.run_folder import RunFolder
 
 SPEC = ModelSpec("demo", blocks=12, patch_tokens=196, prefix_tokens=1, width=128)
 BASELINE_MS = 40.0
@@ -67,9 +68,9 @@ def accuracy(right: int, split: str = "report", kind: AccuracyKind = "top1") -> 
     )
 
 
-def paired(right: int, baseline: int = 981) -> Paired:
+def paired(right: int, baseline: int = 981) -> PairedAccuracy:
     difference = (right - baseline) / 1000
-    return Paired(
+    return PairedAccuracy(
         images=1000,
         only_baseline=max(0, baseline - right) + 4,
         only_candidate=max(0, right - baseline) + 4,

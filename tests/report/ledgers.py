@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Any
 
 from tests.report.profiles import Parts, passes, profile
-from tokensearch.ledger import Ledger, ledger
+from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiles import Operator, Phase, Place, Profile, Work
-from tokensearch.records import Latency
+from tokensearch.records.measurements import Latency
+from tokensearch.records.profile import Operator, Phase, Place, Profile, Work
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=100, prefix_tokens=1, width=64)
 FULL = Policy(SPEC)
@@ -59,14 +59,14 @@ def candidate(*, plain_ms: float = 20.4, noise_ms: float = 0.2, **fields: Any) -
 
 
 def of_known_terms(**fields: Any) -> Ledger:
-    return ledger(baseline(), candidate(**fields))
+    return make_ledger(baseline(), candidate(**fields))
 
 
 def of_itself() -> Ledger:
     """The un-reduced model against itself."""
     noise = {place: 0.02 * ms for place, ms in BEFORE.items()}
     again = profile(FULL, BEFORE, name="again", plain_ms=26.0, noise=noise)
-    return ledger(baseline(), replace(again, plain=Latency(passes(26.0, 0.2), warmup=3)))
+    return make_ledger(baseline(), replace(again, plain=Latency(passes(26.0, 0.2), warmup=3)))
 
 
 def work(parts: Parts) -> tuple[Work, ...]:

@@ -6,8 +6,8 @@ from typing import Any
 from tests.cells import CELL
 from tokensearch.policy import Policy
 from tokensearch.policy.file import policy_to_json
-from tokensearch.profiles import PhaseTime, Place, Profile
-from tokensearch.records import Latency
+from tokensearch.records.measurements import Latency
+from tokensearch.records.profile import PhaseTime, Place, Profile
 
 ROUNDS = 16
 Parts = Mapping[Place, float]  # milliseconds

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console, RenderableType
 
+from tests.cells import CELL
 from tests.report.fixtures import (
-    CELL,
     FOUND,
     SPEC,
     UNREDUCED,
@@ -17,15 +17,14 @@ from tests.report.fixtures import (
     run_document,
 )
 from tokensearch.policy import preset
-from tokensearch.records import Caution, to_json
-from tokensearch.report import tables
-from tokensearch.report.evaluation import evaluation
-from tokensearch.report.findings import read_findings
-from tokensearch.report.grid import Grid, to_markdown, to_rich
+from tokensearch.records.measurements import Caution, to_json
+from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.phases import groups
 from tokensearch.report.presets import preset_table
-from tokensearch.report.summary import summary
-from tokensearch.run_folder import RunFolder
+from tokensearch.report.run import tables
+from tokensearch.report.run.console import evaluation, summary
+from tokensearch.report.run.result import read_findings
+from tokensearch.report.table import ReportTable, table_to_markdown, table_to_rich
 
 
 def drawn(what: RenderableType) -> str:
@@ -80,13 +79,15 @@ def test_presets_show_what_is_left_and_what_it_costs() -> None:
 
 
 def test_cells_of_a_page_cannot_break_its_table() -> None:
-    grid = Grid(("name", "ms"), [("a|b", "1")], numbers=frozenset({"ms"}), marked=frozenset({0}))
+    grid = ReportTable(
+        ("name", "ms"), [("a|b", "1")], numbers=frozenset({"ms"}), marked=frozenset({0})
+    )
 
-    assert to_markdown(grid) == "| name | ms |\n| --- | ---: |\n| **a\\|b** | **1** |"
+    assert table_to_markdown(grid) == "| name | ms |\n| --- | ---: |\n| **a\\|b** | **1** |"
 
 
 def test_names_in_brackets_are_no_markup() -> None:
-    assert "[bold]x" in drawn(to_rich(Grid(("name",), [("[bold]x",)])))
+    assert "[bold]x" in drawn(table_to_rich(ReportTable(("name",), [("[bold]x",)])))
 
 
 def test_every_block_belongs_to_one_group() -> None:

@@ -7,13 +7,19 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from tests.report.ledgers import baseline, candidate, of_itself, of_known_terms
+from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.errors import RunError
-from tokensearch.ledger import Ledger, ledger
-from tokensearch.report import waterfall_picture
-from tokensearch.report.bars import bars
-from tokensearch.report.blocks import block_table, paybacks
-from tokensearch.report.waterfall import legend, term_table, waterfall
-from tokensearch.report.waterfall_picture import ROOM, WHISKERS, draw_waterfall
+from tokensearch.report.diff import waterfall as waterfall_picture
+from tokensearch.report.diff.blocks import block_table, paybacks
+from tokensearch.report.diff.waterfall import (
+    ROOM,
+    WHISKERS,
+    bars,
+    draw_waterfall,
+    legend,
+    term_table,
+    waterfall,
+)
 
 COLUMNS = 100
 
@@ -43,7 +49,7 @@ def test_terms_come_largest_first_between_both_passes_and_the_residual_last() ->
 
 
 def test_the_other_way_round_terms_have_other_names() -> None:
-    labels = [bar.label for bar in bars(ledger(candidate(), baseline()))]
+    labels = [bar.label for bar in bars(make_ledger(candidate(), baseline()))]
 
     assert labels[1:5] == [
         "added in MLP",
@@ -105,7 +111,7 @@ def test_what_later_blocks_save_is_dealt_to_the_blocks_that_cut() -> None:
 
 
 def test_two_schedules_have_no_paybacks() -> None:
-    assert paybacks(ledger(candidate(), candidate(name="again"))) == ()
+    assert paybacks(make_ledger(candidate(), candidate(name="again"))) == ()
 
 
 def test_it_fits_100_columns_and_a_pipe_without_colour() -> None:
@@ -119,7 +125,9 @@ def test_it_fits_100_columns_and_a_pipe_without_colour() -> None:
 
 
 def test_names_of_any_length_fit() -> None:
-    long = ledger(baseline(name="policies/" + 40 * "b"), candidate(name="policies/" + 40 * "c"))
+    long = make_ledger(
+        baseline(name="policies/" + 40 * "b"), candidate(name="policies/" + 40 * "c")
+    )
 
     assert max(map(len, drawn(long))) <= COLUMNS
 
@@ -144,7 +152,7 @@ def test_the_picture_has_the_same_bytes_every_time(tmp_path: Path, name: str) ->
 
 def test_a_noisy_residual_does_not_squash_the_bars(monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(waterfall_picture, "save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(waterfall_picture, "save_figure", lambda figure, _: figures.append(figure))
 
     noisy = of_known_terms(noise_ms=15.0)
     draw_waterfall(noisy, Path("waterfall.png"))
@@ -158,7 +166,7 @@ def test_a_noisy_residual_does_not_squash_the_bars(monkeypatch: pytest.MonkeyPat
 
 def test_whiskers_within_the_picture_are_drawn_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     figures: list[Figure] = []
-    monkeypatch.setattr(waterfall_picture, "save", lambda figure, _: figures.append(figure))
+    monkeypatch.setattr(waterfall_picture, "save_figure", lambda figure, _: figures.append(figure))
 
     draw_waterfall(of_known_terms(), Path("waterfall.png"))
 
@@ -190,7 +198,7 @@ def test_a_folder_that_is_a_file_is_one_sentence_too(tmp_path: Path) -> None:
 
 def test_the_legend_says_what_kind_of_mean_and_how_a_net_comes_about() -> None:
     in_turn, apart = (
-        legend(ledger(baseline(), candidate(session=session))) for session in ("one", "two")
+        legend(make_ledger(baseline(), candidate(session=session))) for session in ("one", "two")
     )
 
     assert "means of the middle half of the passes, at one speed of the machine;" in in_turn
@@ -217,7 +225,7 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_profile_whose_passes_are_one_piece_still_has_a_waterfall() -> None:
     whole = replace(baseline(), stamped=tuple(baseline().stamped[:1]))
 
-    assert [bar.label for bar in bars(ledger(whole, whole))] == [
+    assert [bar.label for bar in bars(make_ledger(whole, whole))] == [
         "un-reduced",
         "residual",
         "un-reduced",

@@ -14,7 +14,7 @@ from tests.runtime.operators import POLICIES, everything, host, proportional
 from tests.runtime.test_apply import mixed, pictures, vit
 from tokensearch.errors import ModelError
 from tokensearch.policy import Prune
-from tokensearch.runtime import backed, backends, check_backend
+from tokensearch.runtime import backends, check_backend, with_backend
 from tokensearch.runtime.backends import _Captured
 
 
@@ -33,7 +33,7 @@ def check_one_graph(model: nn.Module, first: Tensor, *others: Tensor) -> None:
     """Compiled for `first`, the model answers all batches by one graph, as it does eagerly."""
     compiler = Counting()
 
-    run = backed(model, "compile", first, compiler=compiler)
+    run = with_backend(model, "compile", first, compiler=compiler)
 
     for images in (first, *others):
         torch.testing.assert_close(run(images), model(images), rtol=0, atol=0)
@@ -54,7 +54,7 @@ def test_a_model_for_dense_use_is_one_graph() -> None:
     model, compiler = tokensearch.apply(vit(), mixed(vit()), dense=True), Counting()
     images = pictures(model)
 
-    run = backed(model, "compile", images, compiler=compiler)
+    run = with_backend(model, "compile", images, compiler=compiler)
 
     assert torch.equal(run(images), model(images))
     assert compiler.graphs == 1
@@ -69,7 +69,7 @@ def test_torchs_own_compiler_gives_the_answers_of_eager() -> None:
     model = tokensearch.apply(vit(), mixed(vit()))
     images = pictures(model)
 
-    run = backed(model, "compile", images)
+    run = with_backend(model, "compile", images)
 
     torch.testing.assert_close(run(images), model(images), rtol=1e-4, atol=1e-5)
 
@@ -78,11 +78,11 @@ def test_torchs_own_compiler_gives_the_answers_of_eager() -> None:
 def test_more_candidates_than_the_compiler_bears_for_one_model_are_compiled_once_each() -> None:
     baseline, candidate, compiler = host(), host(), Counting()
     images = pictures(baseline)
-    first = backed(baseline, "compile", images, compiler=compiler)
+    first = with_backend(baseline, "compile", images, compiler=compiler)
 
     for keep in (4, 8, 12):
         with tokensearch.applied(candidate, proportional(Prune(0, keep))) as model:
-            run = backed(model, "compile", images, compiler=compiler)
+            run = with_backend(model, "compile", images, compiler=compiler)
             made = compiler.graphs
             for _ in range(2):  # in turn, as a timing does
                 assert torch.equal(first(images), baseline(images))
@@ -95,7 +95,7 @@ def test_more_candidates_than_the_compiler_bears_for_one_model_are_compiled_once
 def test_eager_is_the_model_itself() -> None:
     model = vit()
 
-    assert backed(model, "eager", pictures(model)) is model
+    assert with_backend(model, "eager", pictures(model)) is model
 
 
 def test_what_cannot_be_compiled_is_one_sentence() -> None:
@@ -103,7 +103,7 @@ def test_what_cannot_be_compiled_is_one_sentence() -> None:
         raise RuntimeError("no C++ compiler\nand a long story")
 
     with pytest.raises(ModelError) as raised:
-        backed(vit(), "compile", pictures(vit()), compiler=broken)
+        with_backend(vit(), "compile", pictures(vit()), compiler=broken)
 
     message = str(raised.value)
     assert message.startswith("a VisionTransformer cannot be compiled here: ")

@@ -15,8 +15,8 @@ from tests.runtime.test_apply import mixed, pictures, vit
 from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens
 from tokensearch.policy import Policy, Pool, Prune
-from tokensearch.runtime import describe, policy_of, ranged
-from tokensearch.runtime.riders import alight
+from tokensearch.runtime import describe, phase_ranges, policy_of
+from tokensearch.runtime.token_state import read_state
 
 
 def saved_and_loaded(model: nn.Module) -> nn.Module:
@@ -131,7 +131,7 @@ def test_a_projection_that_does_more_than_its_weight_says_is_called() -> None:
 def test_ranges_keep_dense_features_dense() -> None:
     model = tokensearch.apply(vit(), mixed(vit()), dense=True)
 
-    with ranged(model):
+    with phase_ranges(model):
         assert model.forward_features(pictures(model)).shape[1] == 17
 
 
@@ -147,7 +147,7 @@ def test_sizes_reach_a_mean_token_without_proportional_attention() -> None:
     steps = (Pool(0, 9), Prune(2, 4, rest="mean"))
     tokensearch.apply(model, Policy(describe(model), steps))
     seen: list[Tokens | None] = []
-    model.blocks[2].register_forward_pre_hook(lambda _, inputs: seen.append(alight(inputs[0])))
+    model.blocks[2].register_forward_pre_hook(lambda _, inputs: seen.append(read_state(inputs[0])))
 
     model(pictures(model))
 

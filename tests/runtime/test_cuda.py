@@ -5,7 +5,7 @@ import torch
 import tokensearch
 from tests.runtime.operators import POLICIES, host
 from tokensearch.errors import ModelError
-from tokensearch.runtime import backed
+from tokensearch.runtime import with_backend
 
 pytestmark = pytest.mark.gpu
 
@@ -85,7 +85,7 @@ def test_every_operator_is_captured_and_replayed(name: str) -> None:
     batches = torch.randn(3, 4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
 
     with torch.inference_mode():
-        replay = backed(model, "cudagraph", batches[0])
+        replay = with_backend(model, "cudagraph", batches[0])
 
         for images in batches:
             torch.testing.assert_close(replay(images), model(images), rtol=1e-4, atol=1e-5)
@@ -95,13 +95,13 @@ def test_a_graph_outlives_the_mode_it_was_captured_in(
     model: torch.nn.Module, images: torch.Tensor
 ) -> None:
     with torch.inference_mode(), tokensearch.applied(model, "tome-r13"):
-        replay, expected = backed(model, "cudagraph", images), model(images)
+        replay, expected = with_backend(model, "cudagraph", images), model(images)
 
     torch.testing.assert_close(replay(images), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_graph_refuses_another_batch(model: torch.nn.Module, images: torch.Tensor) -> None:
-    replay = backed(model, "cudagraph", images)
+    replay = with_backend(model, "cudagraph", images)
 
     with pytest.raises(ModelError, match="captured for images of 8x3x224x224 float32, not of 4x3"):
         replay(images[:4])
@@ -115,7 +115,7 @@ def test_a_small_compiled_model_gives_the_answers_of_eager_on_the_gpu(name: str)
     images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0)).cuda()
 
     with torch.inference_mode():
-        run = backed(model, "compile", images)
+        run = with_backend(model, "compile", images)
 
         torch.testing.assert_close(run(images), model(images), rtol=1e-3, atol=1e-4)
 
@@ -126,7 +126,7 @@ def test_compiled_models_give_the_answers_of_eager_on_the_gpu(
     name: str, model: torch.nn.Module, images: torch.Tensor
 ) -> None:
     with torch.inference_mode(), tokensearch.applied(model, name):
-        run = backed(model, "compile", images)
+        run = with_backend(model, "compile", images)
 
         similarity = torch.cosine_similarity(run(images), model(images), dim=1)
     assert (similarity > 0.999).all()  # near-ties may fall otherwise
@@ -136,10 +136,10 @@ def test_graphs_that_share_memory_give_their_own_answers(
     model: torch.nn.Module, images: torch.Tensor
 ) -> None:
     with torch.inference_mode():
-        whole = backed(model, "cudagraph", images)
+        whole = with_backend(model, "cudagraph", images)
         expected = model(images)
         with tokensearch.applied(model, "tome-r13"):
-            reduced, theirs = backed(model, "cudagraph", images, sharing=whole), model(images)
+            reduced, theirs = with_backend(model, "cudagraph", images, sharing=whole), model(images)
 
         for _ in range(2):  # in turn, as a timing does
             torch.testing.assert_close(whole(images), expected, rtol=1e-4, atol=1e-4)
@@ -151,7 +151,7 @@ def test_a_compiled_model_is_captured_on_the_gpu(
     model: torch.nn.Module, images: torch.Tensor
 ) -> None:
     with torch.inference_mode(), tokensearch.applied(model, "tome-r13"):
-        replay = backed(model, "compile-cudagraph", images)
+        replay = with_backend(model, "compile-cudagraph", images)
 
         similarity = torch.cosine_similarity(replay(images), model(images), dim=1)
     assert (similarity > 0.999).all()  # near-ties may fall otherwise

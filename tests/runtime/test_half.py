@@ -12,7 +12,7 @@ import tokensearch
 from tests.runtime.operators import POLICIES, host
 from tokensearch import ops
 from tokensearch.ops import Tokens
-from tokensearch.runtime.riders import alight
+from tokensearch.runtime.token_state import read_state
 
 HALVES = [torch.float16, torch.bfloat16]
 IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -23,7 +23,7 @@ def float_types(model: nn.Module) -> set[torch.dtype]:
     seen: set[torch.dtype] = set()
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
-        tensors = [inputs[0], out, *(alight(out) or ())]
+        tensors = [inputs[0], out, *(read_state(out) or ())]
         seen.update(one.dtype for one in tensors if one is not None and one.is_floating_point())
 
     for block in model.blocks:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import tokensearch
-from tokensearch.cli.support import HOSTS, OTHERS, looked_at, names, pictures, tiny, tried
+from tokensearch.doctor.models import HOSTS, OTHERS, looked_at, names, pictures, tiny, tried
 from tokensearch.errors import ModelError
 from tokensearch.ops import random_order
 from tokensearch.policy import Policy, Pool, Prune

@@ -10,25 +10,25 @@ import torch
 
 from tests.cells import CELL
 from tests.search.tiny import by_macs, model
+from tokensearch.accuracy.results import ImageResults
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import Purpose
-from tokensearch.evaluate import Answers
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.latency import PolicyTimer
+from tokensearch.evaluation.predictions import PredictionCache
 from tokensearch.policy import Policy, mac_share
-from tokensearch.records import Comparison
-from tokensearch.search.answering import Answering
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.timing import Timing
+from tokensearch.records.measurements import Comparison
 
 
 @contextmanager
 def no_clock() -> Iterator[None]:
     """Policies are as fast as their multiply-accumulates promise, and nothing else is timed."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Timing, "time", by_macs)
-        patch.setattr(Timing, "time_together", together(by_macs))
-        patch.setattr(Evaluator, "profile", lambda *_: ())
+        patch.setattr(PolicyTimer, "time", by_macs)
+        patch.setattr(PolicyTimer, "time_together", together(by_macs))
+        patch.setattr(PolicyEvaluator, "profile", lambda *_: ())
         patch.setattr(
-            "tokensearch.search.retarget.forecast_for", lambda *_: Forecast(mac_share, 0.01)
+            "tokensearch.retime.retarget.make_forecast", lambda *_: Forecast(mac_share, 0.01)
         )
         yield
 
@@ -53,17 +53,17 @@ class Asked:
 
 def listening(patch: pytest.MonkeyPatch) -> Asked:
     """Note every policy that is asked about images from here on."""
-    asked, block = Asked(), Answering.block
+    asked, block = Asked(), PredictionCache.block
 
-    def noted(self: Answering, policy: Policy, purpose: Purpose, number: int) -> Answers:
+    def noted(self: PredictionCache, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
         asked.blocks.append((policy.schedule_hash, purpose))
         return block(self, policy, purpose, number)
 
-    patch.setattr(Answering, "block", noted)
+    patch.setattr(PredictionCache, "block", noted)
     return asked
 
 
-def timing(batch: int = 4) -> Timing:
+def timing(batch: int = 4) -> PolicyTimer:
     """The tiny model in a cell of its own."""
     cell = replace(CELL, batch=batch, resolution=32)
-    return Timing(model(), torch.zeros(batch, 3, 32, 32), cell, 0)
+    return PolicyTimer(model(), torch.zeros(batch, 3, 32, 32), cell, 0)

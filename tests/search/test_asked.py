@@ -9,14 +9,14 @@ import pytest
 
 from tests.search.clockless import listening, no_clock
 from tests.search.tiny import session
+from tokensearch.accuracy.store import AnswerStore
 from tokensearch.costs.forecast import MARGIN
-from tokensearch.evaluate.store import AnswerStore
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy, load_set
 from tokensearch.policy.file import policy_from_json
-from tokensearch.run_folder import RunFolder
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.samplers import SamplerName
-from tokensearch.search.session import Session
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.search.run import SearchRun
+from tokensearch.search.settings import SamplerName
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -30,7 +30,7 @@ def _no_clock() -> Iterator[None]:
         yield
 
 
-def asking(one: Session, **changes: object) -> Session:
+def asking(one: SearchRun, **changes: object) -> SearchRun:
     """The same session, with other settings."""
     return replace(one, settings=replace(one.settings, **changes))
 
@@ -73,11 +73,11 @@ def test_a_cache_changes_no_answer(tmp_path: Path) -> None:
 
 def images_run(folder: Path, target: str, store: AnswerStore) -> int:
     """Images that a run sends through the model under a policy."""
-    kept: list[Evaluator] = []
+    kept: list[PolicyEvaluator] = []
     one = session(folder, trials=14, target=target)
 
     class Kept(type(one)):
-        def evaluator(self) -> Evaluator:
+        def evaluator(self) -> PolicyEvaluator:
             kept.append(super().evaluator())
             return kept[-1]
 
@@ -141,7 +141,9 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run whose every race ends at the first look."""
     folder = RunFolder(tmp_path_factory.mktemp("raced"))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tokensearch.search.heat.proven_worse", lambda *_, **__: True)
+        patch.setattr(
+            "tokensearch.search.early_stopping.significantly_worse", lambda *_, **__: True
+        )
         session(folder.path, trials=24, target="0.7x").run()
     return folder
 

@@ -5,8 +5,14 @@ import pytest
 
 from tokensearch.policy import ModelSpec, Policy, Prune, parse_target
 from tokensearch.policy.file import policy_to_json
-from tokensearch.records import Accuracy, Comparison, Latency, Trial
-from tokensearch.search.finalists import Finalist, answer, best_preset, meets, on_front
+from tokensearch.records.measurements import Accuracy, Comparison, Latency, Trial
+from tokensearch.search.finalists.finalist import (
+    Finalist,
+    best_preset,
+    meets_target,
+    on_front,
+    select_answer,
+)
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
 HALF = parse_target("0.5x")
@@ -52,42 +58,45 @@ UNREDUCED = finalist(16, 1.02, 98, origin="none")
 def test_the_most_accurate_that_surely_meets_the_target_is_the_answer() -> None:
     fast, good, slow = finalist(4, 0.3, 90), finalist(8, 0.45, 96), finalist(12, 0.7, 97)
 
-    assert answer([UNREDUCED, fast, good, slow], HALF, batch=8) == (good, "met")
+    assert select_answer([UNREDUCED, fast, good, slow], HALF, batch=8) == (good, "met")
 
 
 def test_a_better_one_that_may_miss_the_target_is_not_the_answer() -> None:
     sure, doubtful = finalist(4, 0.48, 90), finalist(8, 0.495, 96)
 
-    assert answer([UNREDUCED, sure, doubtful], HALF, batch=8) == (sure, "met")
+    assert select_answer([UNREDUCED, sure, doubtful], HALF, batch=8) == (sure, "met")
 
 
 def test_if_all_are_in_doubt_so_is_the_answer() -> None:
     doubtful = finalist(8, 0.505, 96)
 
-    assert answer([UNREDUCED, doubtful], HALF, batch=8) == (doubtful, "ambiguous")
+    assert select_answer([UNREDUCED, doubtful], HALF, batch=8) == (doubtful, "ambiguous")
 
 
 def test_if_none_is_fast_enough_there_is_no_answer() -> None:
-    assert answer([UNREDUCED, finalist(8, 0.6, 96)], HALF, batch=8) == (None, "missed")
+    assert select_answer([UNREDUCED, finalist(8, 0.6, 96)], HALF, batch=8) == (None, "missed")
 
 
 def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_there_is() -> None:
     lucky = finalist(8, 0.6, 99)
 
-    assert answer([lucky, UNREDUCED], parse_target("20ms"), batch=8) == (UNREDUCED, "unreduced")
+    assert select_answer([lucky, UNREDUCED], parse_target("20ms"), batch=8) == (
+        UNREDUCED,
+        "unreduced",
+    )
 
 
 def test_of_equally_accurate_ones_what_diverges_less_wins() -> None:
     near, far = finalist(7, 0.45, 96, kl=0.1), finalist(4, 0.3, 96, kl=0.5)
 
-    assert answer([UNREDUCED, near, far], HALF, batch=8).finalist is near
+    assert select_answer([UNREDUCED, near, far], HALF, batch=8).finalist is near
     assert on_front([far, near, UNREDUCED], near) == (far, near, UNREDUCED)
 
 
 def test_no_divergence_outweighs_a_right_answer() -> None:
     better, nearer = finalist(7, 0.45, 97, kl=9.0), finalist(6, 0.44, 96, kl=0.0)
 
-    assert answer([UNREDUCED, better, nearer], HALF, batch=8).finalist is better
+    assert select_answer([UNREDUCED, better, nearer], HALF, batch=8).finalist is better
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_a_time_is_held_against_the_spread_of_the_candidates_own_passes(
     one = finalist(4, 0.4, 90)
     spread = replace(one, comparison=replace(one.comparison, candidate=passes))
 
-    assert meets(spread, parse_target(target), batch=8) == expected
+    assert meets_target(spread, parse_target(target), batch=8) == expected
 
 
 def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> None:
@@ -113,7 +122,7 @@ def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> Non
 def test_an_answer_that_a_doubtful_one_dominates_stays_on_the_front() -> None:
     doubtful, sure = finalist(8, 0.46, 97, reach=0.1), finalist(7, 0.47, 96)
 
-    best = answer([doubtful, sure, UNREDUCED], HALF, batch=8).finalist
+    best = select_answer([doubtful, sure, UNREDUCED], HALF, batch=8).finalist
 
     assert on_front([doubtful, sure, UNREDUCED], best) == (doubtful, sure, UNREDUCED)
 

@@ -16,9 +16,9 @@ from sqlalchemy.engine import Engine
 
 from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import load, load_set
-from tokensearch.run_folder import RunFolder
-from tokensearch.search.evaluator import Evaluator
+from tokensearch.records.run_folder import RunFolder
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -27,8 +27,8 @@ TRIALS = 4
 
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Evaluator, "time", by_macs)
-    monkeypatch.setattr(Evaluator, "profile", lambda *_: ())
+    monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_: ())
 
 
 @contextmanager

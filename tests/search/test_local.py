@@ -13,17 +13,17 @@ import pytest
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
 from tokensearch.search import load_space
-from tokensearch.search.local import (
+from tokensearch.search.early_stopping import FINEST_LOSS, LEAST_LOSS
+from tokensearch.search.sampler.local import (
     LEAST_GAIN,
     LocalSampler,
-    Tried,
+    Observation,
     counted_from,
     front_of,
-    gains,
-    tried,
+    hypervolume_gains,
+    observe,
 )
-from tokensearch.search.loss import FINEST_LOSS, LEAST_LOSS
-from tokensearch.search.surrogate import Surrogate, features
+from tokensearch.search.sampler.surrogate import Surrogate, features
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 SPACE = load_space("default")
@@ -44,13 +44,15 @@ def drawn(random: Random) -> Policy:
     return SPACE.build(chosen, DEIT)
 
 
-def seen(policy: Policy) -> Tried:
-    return tried(policy, log_loss=log_loss(policy), noise=0.0, ratio=mac_share(policy), whole=True)
+def seen(policy: Policy) -> Observation:
+    return observe(
+        policy, log_loss=log_loss(policy), noise=0.0, ratio=mac_share(policy), whole=True
+    )
 
 
 def searched(
-    sampler: Callable[[list[Tried]], optuna.samplers.BaseSampler], trials: int
-) -> list[Tried]:
+    sampler: Callable[[list[Observation]], optuna.samplers.BaseSampler], trials: int
+) -> list[Observation]:
     known = [seen(Policy(DEIT))]
     study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(known))
     for _ in range(trials):
@@ -61,7 +63,7 @@ def searched(
     return known
 
 
-def local(known: list[Tried], *, limit: float = 1.0, seed: int = 0) -> LocalSampler:
+def local(known: list[Observation], *, limit: float = 1.0, seed: int = 0) -> LocalSampler:
     return LocalSampler(
         SPACE,
         DEIT,
@@ -104,7 +106,7 @@ def test_expected_gains_are_those_of_many_throws() -> None:
     known = [seen(Policy(DEIT)), *(seen(Policy(DEIT, (Prune(3, keep),))) for keep in (20, 80))]
     ratios, mean, deviation = np.array([0.45, 0.9]), np.array([-1.0, -6.0]), np.array([1.5, 1.0])
 
-    found = gains(known, ratios, mean, deviation, limit=1.0, least=LEAST_LOSS)
+    found = hypervolume_gains(known, ratios, mean, deviation, limit=1.0, least=LEAST_LOSS)
 
     at = np.linspace(0, 1, 65)[1:]
     worst = max(one.log_loss for one in known)
@@ -122,7 +124,7 @@ def test_a_loss_below_none_is_no_gain() -> None:
     perfect = replace(known[1], log_loss=log(LEAST_LOSS), ratio=0.5)  # of a loss of 0
     guess = np.array([0.6]), np.array([-9.0]), np.array([1.0])
 
-    found = gains([*known, perfect], *guess, limit=1.0, least=LEAST_LOSS)
+    found = hypervolume_gains([*known, perfect], *guess, limit=1.0, least=LEAST_LOSS)
 
     assert found[0] == pytest.approx(0.0, abs=1e-12)
 
@@ -135,7 +137,7 @@ def test_what_is_far_below_the_least_loss_gains_little_until_nothing_else_does()
         """Of a loss of 1e-8 as fast as that of 1e-5."""
         counted = [counted_from(one, least, finest=FINEST_LOSS) for one in (*known, good)]
         guess = np.array([0.5]), np.array([log(1e-8 + least)]), np.array([1e-6])
-        return float(gains(counted, *guess, limit=1.0, least=least)[0])
+        return float(hypervolume_gains(counted, *guess, limit=1.0, least=least)[0])
 
     assert gain(LEAST_LOSS) < 2 * LEAST_GAIN
     assert gain(FINEST_LOSS) > 100 * LEAST_GAIN
@@ -181,22 +183,22 @@ def test_a_target_draws_the_search_to_itself() -> None:
     ratios = np.array([0.2, 0.49])
     mean, deviation = np.full(2, -1.0), np.full(2, 0.5)
 
-    whole = gains(known, ratios, mean, deviation, limit=1.0, least=LEAST_LOSS)
-    near = gains(known, ratios, mean, deviation, limit=0.5, least=LEAST_LOSS)
+    whole = hypervolume_gains(known, ratios, mean, deviation, limit=1.0, least=LEAST_LOSS)
+    near = hypervolume_gains(known, ratios, mean, deviation, limit=0.5, least=LEAST_LOSS)
 
     assert near[1] / near[0] > whole[1] / whole[0]
 
 
 def test_the_front_is_what_nothing_as_fast_loses_less_than() -> None:
     fast, good, poor = (
-        Tried(Policy(DEIT), features(Policy(DEIT)), loss, 0.0, ratio, whole=True)
+        Observation(Policy(DEIT), features(Policy(DEIT)), loss, 0.0, ratio, whole=True)
         for loss, ratio in ((-1.0, 0.3), (-4.0, 0.6), (-2.0, 0.7))
     )
 
     assert front_of([poor, good, fast]) == (fast, good)
 
 
-def volume(known: list[Tried]) -> float:
+def volume(known: list[Observation]) -> float:
     """What a front dominates, in log loss below 2 times latency below 1."""
     return hypervolume([Point(-one.log_loss, one.ratio) for one in known], reference=Point(-2, 1))
 

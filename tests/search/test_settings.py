@@ -1,10 +1,10 @@
 """How far a search is."""
 
-from tokensearch.search.settings import Limits
+from tokensearch.search.settings import SearchBudget
 
 
 def test_a_search_of_some_minutes_is_as_far_as_its_clock() -> None:
-    limits = Limits(None, 240.0)
+    limits = SearchBudget(None, 240.0)
 
     assert limits.unit == "s"
     assert limits.progress(trials=7, seconds=61.2) == (61, 240)
@@ -12,7 +12,7 @@ def test_a_search_of_some_minutes_is_as_far_as_its_clock() -> None:
 
 
 def test_a_search_of_some_trials_is_as_far_as_they_are() -> None:
-    limits = Limits(60, 240.0)
+    limits = SearchBudget(60, 240.0)
 
     assert limits.unit == "trials"
     assert limits.progress(trials=7, seconds=61.2) == (7, 60)
@@ -20,4 +20,4 @@ def test_a_search_of_some_trials_is_as_far_as_they_are() -> None:
 
 
 def test_the_shortest_search_has_an_end() -> None:
-    assert Limits(None, 0.01).progress(trials=1, seconds=5.0) == (1, 1)
+    assert SearchBudget(None, 0.01).progress(trials=1, seconds=5.0) == (1, 1)

@@ -6,8 +6,8 @@ import pytest
 
 from tokensearch.errors import SpaceError
 from tokensearch.policy import PRESETS, ModelSpec, Policy, Pool, Prune, mac_share, preset
-from tokensearch.search import Space, load_space
-from tokensearch.search.seeds import published
+from tokensearch.search import SearchSpace, load_space
+from tokensearch.search.controls import seeded_controls
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 MODELS = [DEIT, ModelSpec("odd", 7, 49, 2, 8), ModelSpec("l", 24, 576, 1, 8)]
@@ -31,12 +31,12 @@ class Dice:
         return self.drawn[name]
 
 
-def written(folder: Path, text: str) -> Space:
+def written(folder: Path, text: str) -> SearchSpace:
     (folder / "space.toml").write_text(text)
     return load_space(folder / "space.toml")
 
 
-def changed(folder: Path, name: str, *edits: tuple[str, str]) -> Space:
+def changed(folder: Path, name: str, *edits: tuple[str, str]) -> SearchSpace:
     """A shipped space with other text in some places."""
     text = next(path for path in FILES if path.stem == name).read_text()
     for old, new in edits:
@@ -45,7 +45,7 @@ def changed(folder: Path, name: str, *edits: tuple[str, str]) -> Space:
     return written(folder, text)
 
 
-def spelled(space: Space, model: ModelSpec = DEIT, **chosen: object) -> Policy:
+def spelled(space: SearchSpace, model: ModelSpec = DEIT, **chosen: object) -> Policy:
     """The schedule of the first choice everywhere, except where something is chosen."""
     named = {name.replace("_", ".", 1) if "_" in name else name: v for name, v in chosen.items()}
     firsts = {name: values[0] for name, values in space.dimensions(model).items()}
@@ -321,14 +321,14 @@ def test_scores_that_ask_no_class_token_stay(tmp_path: Path) -> None:
 
 
 def test_published_schedules_come_with_a_random_control() -> None:
-    names = [name for name, _ in published(DEIT, scored=True, prefix_read=True)]
+    names = [name for name, _ in seeded_controls(DEIT, scored=True, prefix_read=True)]
 
     assert names[0] == "none"
     assert {"last-cls", "tome-r13", "topk-0.7", "random-topk-0.7"} < {*names}
 
 
 def test_published_schedules_leave_out_what_the_model_cannot_follow() -> None:
-    names = [name for name, _ in published(DEIT, scored=False, prefix_read=False)]
+    names = [name for name, _ in seeded_controls(DEIT, scored=False, prefix_read=False)]
 
     assert not {"last-cls", "topk-0.7"} & {*names}
 

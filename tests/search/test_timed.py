@@ -8,13 +8,13 @@ import pytest
 
 from tests.search.tiny import promised, session
 from tokensearch.costs.forecast import ENOUGH, NEARBY
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.measure import Budget
 from tokensearch.policy import Policy, Pool, mac_share
 from tokensearch.policy.file import policy_from_json
-from tokensearch.records import Comparison, Trial, trial_from_json
-from tokensearch.run_folder import RunFolder
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.timing import Timing
+from tokensearch.records.measurements import Comparison, Trial, trial_from_json
+from tokensearch.records.run_folder import RunFolder
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -30,8 +30,8 @@ def searched(folder: Path, clock: Callable[[Policy], float]) -> Run:
         return promised(clock(policy) if policy.reduces else 1.0)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Timing, "time", time)
-        patch.setattr(Evaluator, "profile", lambda *_: ())
+        patch.setattr(PolicyTimer, "time", time)
+        patch.setattr(PolicyEvaluator, "profile", lambda *_: ())
         document = session(folder, trials=40, target="0.6x").run()
     return [trial_from_json(line) for line in RunFolder(folder).read_trials()], document["result"]
 

@@ -15,15 +15,15 @@ from tests.cells import CELL
 from tests.search import tiny
 from tests.search.clockless import no_clock
 from tests.search.tiny import Quiet, session
+from tokensearch.accuracy.store import AnswerStore
 from tokensearch.data.splits import Images, Purpose, Splits, contents
 from tokensearch.errors import DataError, ModelError, RunError
-from tokensearch.evaluate.store import AnswerStore
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.policy import Policy, Prune
-from tokensearch.run_folder import RunFolder
+from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe
-from tokensearch.search.answering import BLOCK
-from tokensearch.search.evaluator import Evaluator
-from tokensearch.search.session import Session
+from tokensearch.search.run import SearchRun
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -74,7 +74,7 @@ def run(finished: Path, tmp_path: Path) -> RunFolder:
     return RunFolder(Path(shutil.copytree(finished, tmp_path / "run")))
 
 
-def again(folder: RunFolder, **changes: Any) -> Session:
+def again(folder: RunFolder, **changes: Any) -> SearchRun:
     return replace(session(folder.path, trials=3), **changes)
 
 
@@ -205,13 +205,13 @@ def test_a_model_that_answers_by_chance_is_refused_before_the_search(tmp_path: P
 def test_of_a_repaired_image_one_block_is_asked_again(tmp_path: Path) -> None:
     store = AnswerStore(tmp_path / "answers.db")
     policy = Policy(describe(tiny.model()), (Prune(2, 5),))
-    whole = Evaluator(tiny.model(), tiny.splits(), CELL, 0, store)
-    other = Evaluator(tiny.model(), repaired("report", 40), CELL, 0, store)
+    whole = PolicyEvaluator(tiny.model(), tiny.splits(), CELL, 0, store)
+    other = PolicyEvaluator(tiny.model(), repaired("report", 40), CELL, 0, store)
 
     first, found = (one.answering.answers(policy, "report") for one in (whole, other))
 
-    assert (whole.answering.images_run, other.answering.images_run) == (50, 50 - BLOCK)
-    assert torch.equal(first.ce[:BLOCK], found.ce[:BLOCK])
+    assert (whole.answering.images_run, other.answering.images_run) == (50, 50 - CHUNK)
+    assert torch.equal(first.ce[:CHUNK], found.ce[:CHUNK])
     assert first.ce[40] != found.ce[40]
 
 

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.photos import photo_splits
 from tokensearch.data.splits import Sizes, Splits
+from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import Budget
 from tokensearch.policy import Policy, block_macs, mac_share, parse_target
-from tokensearch.records import Comparison, Latency
-from tokensearch.run_folder import RunFolder
+from tokensearch.records.measurements import Comparison, Latency
+from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe
-from tokensearch.search import Limits, Session, Settings, load_space
-from tokensearch.search.evaluator import Evaluator
+from tokensearch.search import SearchBudget, SearchRun, SearchSettings, load_space
 
 CONFIG = {
     "input_size": (3, 32, 32),
@@ -38,7 +38,7 @@ def splits() -> Splits:
     return photo_splits(data_config=CONFIG, sizes=Sizes(40, 30, 50), seed=0)
 
 
-def by_macs(evaluator: Evaluator, policy: Policy, budget: Budget) -> Comparison:
+def by_macs(evaluator: PolicyEvaluator, policy: Policy, budget: Budget) -> Comparison:
     """Stands in for a clock: a policy is as fast as its multiply-accumulates promise."""
     return promised(mac_share(policy))
 
@@ -50,7 +50,7 @@ def promised(ratio: float) -> Comparison:
     return Comparison(baseline, candidate, ratio, ratio, ratio, 0.95, verdict)
 
 
-class Unclocked(Evaluator):
+class Unclocked(PolicyEvaluator):
     """Times other models by their multiply-accumulates as well."""
 
     def time_model(self, module: nn.Module, images: Tensor, budget: Budget) -> Comparison:
@@ -58,14 +58,14 @@ class Unclocked(Evaluator):
         return promised(other / whole)
 
 
-class ByMacs(Session):
+class ByMacs(SearchRun):
     """A session that knows what `by_macs` will say."""
 
-    def evaluator(self) -> Evaluator:
+    def evaluator(self) -> PolicyEvaluator:
         one = super().evaluator()
         return Unclocked(one.model, one.splits, one.cell, one.seed, one.store, one.cache_gb)
 
-    def forecast(self, evaluator: Evaluator) -> Forecast:
+    def forecast(self, evaluator: PolicyEvaluator) -> Forecast:
         return Forecast(mac_share, 0.01)
 
 
@@ -90,9 +90,9 @@ class Quiet:
         self.cautions.append(text)
 
 
-def session(folder: Path, *, trials: int, target: str = "1000s", seed: int = 0) -> Session:
+def session(folder: Path, *, trials: int, target: str = "1000s", seed: int = 0) -> SearchRun:
     space = load_space("default")
-    settings = Settings(
+    settings = SearchSettings(
         model="tiny",
         checkpoint=None,
         data=None,
@@ -106,7 +106,7 @@ def session(folder: Path, *, trials: int, target: str = "1000s", seed: int = 0) 
         sampler="local",
         seed=seed,
     )
-    limits = Limits(trials=trials, seconds=600)
+    limits = SearchBudget(trials=trials, seconds=600)
     return ByMacs(
         model(), splits(), space, settings, limits, RunFolder(folder), Quiet(), "tokensearch run"
     )

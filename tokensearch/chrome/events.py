@@ -24,7 +24,7 @@ from typing import Any, Literal, NamedTuple
 
 from tokensearch.documents import opened
 from tokensearch.errors import MeasurementError
-from tokensearch.profiles import RANGE
+from tokensearch.records.profile import RANGE
 
 # Reading and summing up an event takes 20 us, so that a trace takes 3 s at most. Ours have 10,000.
 MAX_EVENTS = 150_000

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from tokensearch.chrome.events import STEP, Event
 from tokensearch.errors import MeasurementError
-from tokensearch.profiles import OUTSIDE, PASS_RANGE, Place, place_of
+from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Place, place_of
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from tokensearch.chrome.events import Event, read_events
 from tokensearch.chrome.timeline import Host, Steps, nested
 from tokensearch.errors import MeasurementError
-from tokensearch.profiles import OUTSIDE, Operator, Place
+from tokensearch.records.profile import OUTSIDE, Operator, Place
 
 MAX_FIGURES = 10**7  # steps times operators; a ViT has some thousand operators, a trace some steps
 US_PER_MS = 1000.0

@@ -1,4 +1,4 @@
-"""Where text goes: results to stdout, progress and cautions to stderr."""
+"""Where the command line writes: results to stdout, progress, warnings and errors to stderr."""
 
 import errno
 import json
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from tokensearch.records.measurements import Caution
 from tokensearch.redaction import hide_secrets
 from tokensearch.report.text import plain
 
@@ -74,3 +75,19 @@ def error(message: str, notes: Sequence[str] = ()) -> None:
 def caution(message: str) -> None:
     """Print a reason for doubt on stderr, in one line."""
     err.print(hide_secrets(f"caution: {' '.join(message.split())}"), style="yellow", soft_wrap=True)
+
+
+# Where these verbs have an option for it. Neither warm-up nor traced passes can be asked for.
+_HERE = {
+    Caution.SLOW_START: "repeat, or allow more --seconds, so that it counts for less",
+    Caution.WIDE_SPREAD: "stop other work on the machine, or allow more --seconds",
+    Caution.FEW_PASSES: "allow more --seconds",
+    Caution.COARSE_CLOCK: "use a larger --batch-size",
+    Caution.PROFILER_DISAGREES: "trust the clock, or repeat with more --seconds",
+}
+
+
+def with_remedy(doubt: Caution) -> str:
+    """Return what is doubtful, and what the user can do about it here."""
+    what, general = doubt.value.split(": ")
+    return f"{what}: {_HERE.get(doubt, general)}"

@@ -1,17 +1,21 @@
-"""What `tokensearch diff` hands out: a ledger as text, JSON and pictures."""
+"""Explain two profiles or two traces on the console, and leave ledger and pictures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokensearch.cli.console import caution, out, print_json
+from tokensearch.chrome import ChromeTrace
+from tokensearch.cli.console import caution, out, print_json, with_remedy
 from tokensearch.cli.files import write
-from tokensearch.cli.profiled import TRACES
-from tokensearch.cli.remedies import said
-from tokensearch.cli.sides import LEDGER_FILE, PROFILE_FILE
+from tokensearch.cli.operands import LEDGER_FILE, PROFILE_FILE, Operand
+from tokensearch.cli.profile_inputs import TRACES
+from tokensearch.diff.ledger import Ledger, make_ledger
+from tokensearch.diff.operators import operator_changes
 from tokensearch.errors import MeasurementError
-from tokensearch.ledger import Ledger, ledger
-from tokensearch.profiles import Profile, profile_to_json
+from tokensearch.records.profile import Profile
+from tokensearch.records.profile_file import profile_to_json
+from tokensearch.report.diff.operators import change_document, change_table, trace_sentences
+from tokensearch.report.table import table_to_rich
 
 if TYPE_CHECKING:
     from tokensearch.costs import CostTable
@@ -31,26 +35,26 @@ def explain(
 ) -> None:
     """Print the ledger of two profiles, and leave all of it in `folder` if there is one."""
     from tokensearch.costs import staircase
-    from tokensearch.profiling import doubts
-    from tokensearch.report.ledger_json import ledger_to_json
-    from tokensearch.report.ledger_words import in_words
-    from tokensearch.report.waterfall import waterfall
+    from tokensearch.profiling import profile_cautions
+    from tokensearch.report.diff.sentences import ledger_sentences
+    from tokensearch.report.diff.to_json import ledger_to_json
+    from tokensearch.report.diff.waterfall import waterfall
 
     if folder is not None:  # first of all: what was timed is not to be timed again
         _leave_profiles(baseline, candidate, folder)
     stairs = None if costs is None else staircase(costs)
-    found, doubted = ledger(baseline, candidate), doubts(baseline, candidate)
+    found, doubted = make_ledger(baseline, candidate), profile_cautions(baseline, candidate)
     document = ledger_to_json(found, stairs) | {
         "cautions": [doubt.name.lower() for doubt in doubted]
     }
     if folder is not None:
         _leave(found, document, folder)
     for doubt in doubted:
-        caution(said(doubt))
+        caution(with_remedy(doubt))
     if as_json:
         print_json(document)
         return
-    for sentence in in_words(found, stairs):
+    for sentence in ledger_sentences(found, stairs):
         out.print(sentence)
     if not found.empty:
         out.print(waterfall(found))
@@ -78,8 +82,8 @@ def _leave_profiles(baseline: Profile, candidate: Profile, folder: Path) -> None
 
 def _leave(found: Ledger, document: Mapping[str, Any], folder: Path) -> None:
     """Write ledger and pictures, each whole."""
-    from tokensearch.report.flame import draw_flame
-    from tokensearch.report.waterfall_picture import draw_waterfall
+    from tokensearch.report.diff.flame_graph import draw_flame
+    from tokensearch.report.diff.waterfall import draw_waterfall
 
     write(folder / LEDGER_FILE, document)
     for name in PICTURES:
@@ -95,3 +99,34 @@ def costs_for(path: Path, model: str) -> "CostTable":
     if table.model.name != model:
         raise MeasurementError(f"{path} holds the costs of {table.model.name}, not of {model}")
     return table
+
+
+def explain_traces(
+    sides: Sequence[Operand], *, names: Sequence[str], folder: Path | None, as_json: bool
+) -> None:
+    """Say what became of every operator and kernel between two traces, or trace and profile."""
+    traced = [_traced(side, name) for side, name in zip(sides, names, strict=True)]
+    changes = operator_changes(*(side.operators for side in traced))
+    words = trace_sentences(traced, names, changes)
+    document = change_document(changes, names) | {"words": list(words)}
+    if folder is not None:
+        write(folder / LEDGER_FILE, document)
+    if as_json:
+        print_json(document)
+        return
+    for sentence in words:
+        out.print(sentence)
+    out.print(table_to_rich(change_table(changes)))
+    if folder is not None:
+        out.print(f"ledger  {folder / LEDGER_FILE}", soft_wrap=True)
+
+
+def _traced(side: Operand, name: str) -> ChromeTrace | Profile:
+    if not isinstance(side, ChromeTrace | Profile):
+        raise MeasurementError(
+            f"a Chrome trace holds operators and kernels, so it is compared with another trace or "
+            f"a profile; {name} is neither"
+        )
+    if not side.operators:
+        raise MeasurementError(f"{name} was not traced, so it has no operators to compare")
+    return side

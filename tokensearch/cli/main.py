@@ -14,18 +14,18 @@ import typer
 from typer.core import TyperGroup
 
 import tokensearch
-from tokensearch.cli.calibrate import calibrate
+from tokensearch.cli.commands.calibrate import calibrate
+from tokensearch.cli.commands.diff import diff
+from tokensearch.cli.commands.doctor import doctor
+from tokensearch.cli.commands.evaluate import evaluate
+from tokensearch.cli.commands.export import export
+from tokensearch.cli.commands.presets import presets
+from tokensearch.cli.commands.profile import profile
+from tokensearch.cli.commands.report import report
+from tokensearch.cli.commands.retarget import retarget
+from tokensearch.cli.commands.run import run
+from tokensearch.cli.commands.show import show
 from tokensearch.cli.console import caution, err, error, out
-from tokensearch.cli.diff import diff
-from tokensearch.cli.doctor import doctor
-from tokensearch.cli.evaluate import evaluate
-from tokensearch.cli.export import export
-from tokensearch.cli.presets import presets
-from tokensearch.cli.profile import profile
-from tokensearch.cli.report import report
-from tokensearch.cli.retarget import retarget
-from tokensearch.cli.run import run
-from tokensearch.cli.show import show
 from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
 from tokensearch.files import FULL, refusal
 from tokensearch.redaction import hide_secrets

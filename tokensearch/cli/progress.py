@@ -14,7 +14,7 @@ from tokensearch.report import text as text_of
 LINE_EVERY_S = 5.0
 
 
-def listener(console: Console) -> "Live | Lines":
+def progress_listener(console: Console) -> "Live | Lines":
     """Return what suits the console."""
     return Live(console) if console.is_terminal else Lines(console)
 
@@ -114,7 +114,7 @@ class Live:
         say_caution(text)
 
 
-def telling(watcher: "Live | Lines") -> Callable[[int, int], None]:
+def tell_stage(watcher: "Live | Lines") -> Callable[[int, int], None]:
     """Return a callback for images done and images in all."""
     return lambda done, total: watcher.progress(done=done, total=total, seconds_left=None, text="")
 

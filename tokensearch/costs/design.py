@@ -6,7 +6,7 @@ from math import isqrt
 from random import Random
 from typing import cast, get_args
 
-from tokensearch.costs.bending import at_latency
+from tokensearch.costs.match_latency import match_latency
 from tokensearch.policy import (
     ModelSpec,
     Policy,
@@ -100,7 +100,7 @@ class Design:
             proportional_attention=self.random.random() < 0.5,
             last_block=self._last_block(),
         )
-        return at_latency(shape, share, mac_share)
+        return match_latency(shape, share, mac_share)
 
     def _hand(self, most: int) -> list[tuple[int, int]]:
         """Some blocks, and for each a count that is not dealt again until all others were."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tokensearch.costs.curves import Curve
+from tokensearch.costs.launch_queue import Launches
 from tokensearch.costs.parts import CURVES
 from tokensearch.costs.prices import TERMS, Price
-from tokensearch.costs.queue import Launches
 from tokensearch.costs.table import Calibration, CostTable, Trial
 from tokensearch.documents import (
     COUNT,
@@ -34,9 +34,9 @@ from tokensearch.errors import MeasurementError
 from tokensearch.files import write_whole
 from tokensearch.policy import BOUNDS, ModelSpec, Policy
 from tokensearch.policy.file import to_text
-from tokensearch.profiles import check_format
-from tokensearch.record_checks import CELL, MODEL
-from tokensearch.records import cell_from_json, to_json
+from tokensearch.records.checks import CELL, MODEL
+from tokensearch.records.measurements import cell_from_json, to_json
+from tokensearch.records.profile_file import check_format
 
 FORMAT, VERSION = "tokensearch.costs", 1
 

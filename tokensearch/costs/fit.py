@@ -9,12 +9,12 @@ from statistics import fmean, median
 import numpy as np
 
 from tokensearch.costs.curves import DISTINCT, Curve, Halves, curve, spread
+from tokensearch.costs.launch_queue import Launches, Path, launches
 from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
 from tokensearch.costs.prices import Price, priced
-from tokensearch.costs.queue import Launches, Path, launches
 from tokensearch.costs.table import Calibration, Trial
 from tokensearch.policy import Policy
-from tokensearch.profiles import Phase, Place
+from tokensearch.records.profile import Phase, Place
 
 # The un-reduced model's speed at a round is the median of so many rounds on either side of it, and
 # its own: one pass may be disturbed, five in a row are a machine that has changed its speed.

@@ -9,7 +9,7 @@ import numpy as np
 
 from tokensearch.costs.prices import Floats
 from tokensearch.policy import Policy
-from tokensearch.records import Comparison
+from tokensearch.records.measurements import Comparison
 
 # What is believed of a table before anything is timed: that its logarithm is off by a constant and
 # in proportion. Wide enough that a dozen timings decide.

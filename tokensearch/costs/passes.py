@@ -12,18 +12,18 @@ from torch import Tensor, nn
 
 from tokensearch import runtime
 from tokensearch.measure import (
+    PhaseTimer,
     Run,
-    Stamps,
-    border_ms,
     clock_for,
-    heat,
-    taken_off_ms,
-    without_borders,
+    phase_border_ms,
+    subtract_timer_cost,
+    timer_cost_ms,
+    warm_device,
 )
 from tokensearch.policy import Policy
-from tokensearch.profiles import Phase, Place
 from tokensearch.profiling import twin
-from tokensearch.records import Cell
+from tokensearch.records.measurements import Cell
+from tokensearch.records.profile import Phase, Place
 
 # Norms and projections stay within the half of the block that they belong to.
 _WANTED = frozenset({"bias", "attention", "scoring", "selecting", "gathering", "merging", "mlp"})
@@ -83,7 +83,7 @@ class ModelPasses:
         self._graph: runtime.Forward | None = None
         if cell.backend == "cudagraph":
             self._graph = self._capture()  # of the un-reduced model; all others use its memory
-        heat(self._whole(self._unreduced), self._clock)
+        warm_device(self._whole(self._unreduced), self._clock)
 
     def whole_ms(self, policy: Policy) -> float:
         """Milliseconds of a plain pass; blocks without a step run the host's own code."""
@@ -92,7 +92,7 @@ class ModelPasses:
 
     def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
         """Milliseconds between the borders of what is measured apart, less the borders' price."""
-        return without_borders(*self._split(policy, floor=floor), self._border_ms)
+        return subtract_timer_cost(*self._split(policy, floor=floor), self._border_ms)
 
     @property
     def queue(self) -> Queue | None:
@@ -118,16 +118,16 @@ class ModelPasses:
 
     def _split(self, policy: Policy, *, floor: bool) -> tuple[Parts, Parts]:
         """Milliseconds of every part of a pass, and the borders whose price is in it."""
-        stamps = Stamps(self._device)
+        stamps = PhaseTimer(self._device)
 
         def around(block: int, phase: Phase) -> AbstractContextManager[object]:
             return stamps.around(block, phase) if phase in _WANTED else nullcontext()
 
         runtime.apply(self._model, policy)
-        with runtime.ranged(self._model, around, floor=floor):
+        with runtime.phase_ranges(self._model, around, floor=floor):
             return self._middle(stamps), stamps.shares()
 
-    def _middle(self, stamps: Stamps) -> Parts:
+    def _middle(self, stamps: PhaseTimer) -> Parts:
         """The parts of a pass; of replays, those of the middle one."""
         if self.queue is not None:
             run = self._met()
@@ -149,15 +149,15 @@ class ModelPasses:
             parts, shares = self._split(self._unreduced, floor=False)
             longer_ms.append(sum(parts.values()) - self._plain_ms())
             borders = sum(shares.values())
-        most_ms = border_ms(self._device, captured=self._graph is not None)
-        return taken_off_ms(median(longer_ms), borders, most_ms)
+        most_ms = phase_border_ms(self._device, captured=self._graph is not None)
+        return timer_cost_ms(median(longer_ms), borders, most_ms)
 
     def _plain_ms(self) -> float:
         """What split passes of the un-reduced model are held against: a plain one, as they go."""
         if self.queue is None:
             return self.whole_ms(self._unreduced)
         runtime.remove(self._model)
-        return sum(self._middle(Stamps(self._device)).values())
+        return sum(self._middle(PhaseTimer(self._device)).values())
 
     def _enqueued_ms(self, run: Run) -> float:
         torch.cuda.synchronize(self._device)
@@ -166,7 +166,7 @@ class ModelPasses:
         return 1000 * (perf_counter() - start_s)
 
     def _capture(self) -> runtime.Forward:
-        return runtime.backed(self._model, "cudagraph", self._images, sharing=self._graph)
+        return runtime.with_backend(self._model, "cudagraph", self._images, sharing=self._graph)
 
     def _met(self) -> Run:
         """A pass of the model as it is, whose shapes a GPU has met."""

@@ -13,7 +13,7 @@ from tokensearch.costs.curves import isotonic
 from tokensearch.costs.parts import ATTENTION, MLP
 from tokensearch.costs.prices import Floats, Ints
 from tokensearch.costs.table import CostTable
-from tokensearch.records import Cell
+from tokensearch.records.measurements import Cell
 
 # Counts on one tread cost the same within this share: less would drown in any policy's latency.
 SAME = 0.01

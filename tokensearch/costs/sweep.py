@@ -21,7 +21,7 @@ from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import CLASS_SCORES, Policy, Score
 from tokensearch.profiling import SPLIT
-from tokensearch.records import Cell
+from tokensearch.records.measurements import Cell
 from tokensearch.runtime import describe
 from tokensearch.runtime.host import has_class_token, reads_prefix_only
 
@@ -34,7 +34,7 @@ QUEUED_TRIALS = 24
 PASSES_PER_ROUND = 1 + FLOORS + REDUCINGS + 1
 
 
-class Listener(Protocol):
+class SweepListener(Protocol):
     """Watches a sweep: a terminal, a log, or nobody."""
 
     def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
@@ -50,7 +50,7 @@ def sweep(
     seconds: float = SECONDS,
     seed: int = 0,
     operators: Collection[str] | None = None,
-    listener: Listener | None = None,
+    listener: SweepListener | None = None,
 ) -> CostTable:
     """Return the cost table of `model` in `cell`.
 
@@ -103,7 +103,7 @@ def swept(
     cell: Cell,
     seconds: float,
     seed: int,
-    listener: Listener | None = None,
+    listener: SweepListener | None = None,
     queue: Queue | None = None,
 ) -> CostTable:
     """Run rounds until the seconds are over, and fit a table to them.
@@ -168,7 +168,7 @@ def _predicts(table: CostTable, policy: Policy) -> bool:
     return True
 
 
-def _tell(listener: Listener, elapsed_s: float, seconds: float, rounds: int) -> None:
+def _tell(listener: SweepListener, elapsed_s: float, seconds: float, rounds: int) -> None:
     done, total = min(round(elapsed_s), round(seconds)), max(1, round(seconds))
     text = f"{PASSES_PER_ROUND * rounds} passes"
     listener.progress(done=done, total=total, seconds_left=max(0.0, seconds - elapsed_s), text=text)

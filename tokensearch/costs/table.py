@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from tokensearch.costs.curves import Curve
+from tokensearch.costs.launch_queue import Launches, Path, paths
 from tokensearch.costs.parts import CURVES, Part, parts_of
 from tokensearch.costs.prices import Price
-from tokensearch.costs.queue import Launches, Path, paths
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import ModelSpec, Policy
-from tokensearch.records import Cell
+from tokensearch.records.measurements import Cell
 
 # A fit's fixed part may be below 0, and so may the deepest schedules be. None does less than the
 # first half of one block, and the largest models have some hundred halves.

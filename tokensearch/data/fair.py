@@ -14,7 +14,7 @@ from tokensearch.errors import DataError
 LEAST_IMAGES = 20
 
 
-def shrunk(sizes: Sizes, found: int, *, where: str) -> Sizes:
+def shrink_sizes(sizes: Sizes, found: int, *, where: str) -> Sizes:
     """Return `sizes`, or smaller ones that add up to at most `found` images.
 
     Every split keeps `LEAST_IMAGES` (or the fewer that were asked for); the rest is shared in
@@ -39,7 +39,7 @@ def shrunk(sizes: Sizes, found: int, *, where: str) -> Sizes:
     )
 
 
-def chosen(
+def choose_evenly(
     labels: Sequence[int], sizes: Sizes, *, seed: int, names: Sequence[str] | None = None
 ) -> dict[Purpose, list[int]]:
     """Return which images, by index, each split gets: disjoint, stratified by label.

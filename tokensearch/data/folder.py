@@ -7,7 +7,7 @@ from typing import Any
 from timm.data import create_dataset, create_transform
 from torch import Tensor
 
-from tokensearch.data.fair import chosen, shrunk
+from tokensearch.data.fair import choose_evenly, shrink_sizes
 from tokensearch.data.images import read_image, refuse_loops, size_of
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, UNLABELLED, Purpose, Sizes, Split, Splits
@@ -42,10 +42,10 @@ def folder_splits(
         DataError: No such folder, no images or too few, or a class map that does not fit.
     """
     root, samples = _scan(directory, class_map)
-    sizes = shrunk(sizes, len(samples), where=f"folder {directory}")
+    sizes = shrink_sizes(sizes, len(samples), where=f"folder {directory}")
     preprocessing = Preprocessing.of(data_config)
     names = [path.relative_to(root).as_posix() for path, _ in samples]
-    parts = chosen([label for _, label in samples], sizes, seed=seed, names=names)
+    parts = choose_evenly([label for _, label in samples], sizes, seed=seed, names=names)
     splits = {p: _split(p, [samples[i] for i in parts[p]], root, preprocessing) for p in PURPOSES}
     return Splits(f"folder {directory.name}", **splits)
 

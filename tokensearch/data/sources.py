@@ -9,7 +9,7 @@ from timm.data import create_dataset
 from torch import Tensor
 
 from tokensearch.data.bundled import bundled_splits
-from tokensearch.data.fair import chosen, shrunk
+from tokensearch.data.fair import choose_evenly, shrink_sizes
 from tokensearch.data.folder import folder_splits, to_pixels
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
@@ -47,8 +47,8 @@ def splits_from(
         )
     preprocessing = Preprocessing.of(data_config)
     dataset = _opened(source, scheme)
-    sizes = shrunk(sizes, len(dataset), where=f"data set {source}")
-    parts = chosen(_labels(dataset), sizes, seed=seed)
+    sizes = shrink_sizes(sizes, len(dataset), where=f"data set {source}")
+    parts = choose_evenly(_labels(dataset), sizes, seed=seed)
     splits = {p: _split(p, parts[p], dataset, (source, preprocessing)) for p in PURPOSES}
     return Splits(f"data set {source}", **splits)
 

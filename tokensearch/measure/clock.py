@@ -8,8 +8,8 @@ from typing import Protocol
 
 import torch
 
-from tokensearch.measure.memory import keep_freed_memory
-from tokensearch.records import Cache
+from tokensearch.measure.allocator import keep_freed_memory
+from tokensearch.records.measurements import Cache
 
 Run = Callable[[], object]  # one pass; what it returns is thrown away
 
@@ -115,7 +115,7 @@ def warmth_of(device: torch.device) -> Warmth:
     return Warmth()
 
 
-def heat(run: Run, clock: Clock) -> int:
+def warm_device(run: Run, clock: Clock) -> int:
     """Call `run` until the device is warm; return how often."""
     passes = 0
     while not clock.warm:

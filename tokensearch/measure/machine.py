@@ -7,12 +7,12 @@ from pathlib import Path
 import torch
 
 from tokensearch.measure import nvml
+from tokensearch.measure.allocator import keep_freed_memory
+from tokensearch.measure.cautions import self_comparison_caution
 from tokensearch.measure.clock import Clock, clock_for
-from tokensearch.measure.doubts import doubt_itself
-from tokensearch.measure.memory import keep_freed_memory
+from tokensearch.measure.machine_monitor import MachineMonitor, usable_cores
 from tokensearch.measure.paired import Budget, compare
-from tokensearch.measure.watch import Watch, usable_cores
-from tokensearch.records import Backend, Cache, Cell, Comparison, Machine
+from tokensearch.records.measurements import Backend, Cache, Cell, Comparison, Machine
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
 
@@ -84,7 +84,7 @@ def _matmul(device: torch.device, dtype: torch.dtype) -> str | None:
     return "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
-def noise(
+def measure_noise(
     device: torch.device,
     *,
     clock: Clock | None = None,
@@ -106,8 +106,8 @@ def noise(
     def run() -> torch.Tensor:
         return torch.nn.functional.gelu(x @ up) @ down
 
-    watch = Watch(device)
-    return doubt_itself(
+    watch = MachineMonitor(device)
+    return self_comparison_caution(
         compare(run, run, clock=clock or clock_for(device), budget=budget, seed=seed, watch=watch)
     )
 

@@ -11,14 +11,13 @@ from math import isfinite
 from random import Random
 from statistics import median
 
-from tokensearch.comparable import verdict
 from tokensearch.errors import MeasurementError
-from tokensearch.measure.clock import Clock, Run, heat
-from tokensearch.measure.doubts import cautions
-from tokensearch.measure.statistics import VERDICT_PAIRS, ratio_interval
-from tokensearch.measure.watch import Watch
-from tokensearch.records import Comparison, Conditions, Latency
-from tokensearch.resampling import LEVEL
+from tokensearch.measure.cautions import find_cautions
+from tokensearch.measure.clock import Clock, Run, warm_device
+from tokensearch.measure.machine_monitor import MachineMonitor
+from tokensearch.records.comparability import verdict
+from tokensearch.records.measurements import Comparison, Conditions, Latency
+from tokensearch.stats.bootstrap import LEVEL, VERDICT_PAIRS, ratio_interval
 
 # Warm-up goes on while the latest passes beat the ones before them by more than this share ...
 STEADY_SHARE = 0.05  # half of torch.utils.benchmark's limit for a distribution worth quoting
@@ -62,7 +61,7 @@ def compare(
     clock: Clock,
     budget: Budget,
     seed: int = 0,
-    watch: Watch | None = None,
+    watch: MachineMonitor | None = None,
 ) -> Comparison:
     """Time both in turn until the ratio of their medians is known well enough.
 
@@ -71,26 +70,26 @@ def compare(
     `watch` sees what else happens on the machine; without it such doubts are not raised.
     """
     session = _Session(baseline, candidate, clock, Random(seed))
-    warmup = heat(baseline, clock) + session.warm_up(budget)
+    warmup = warm_device(baseline, clock) + session.warm_up(budget)
     if watch is not None:
         watch.start()
     session.time_pairs(budget, partial(_precise, budget=budget, seed=seed, watch=watch))
-    found = concluded(
+    found = compare_samples(
         Latency(tuple(session.baseline_ms), warmup),
         Latency(tuple(session.candidate_ms), warmup),
         precision=budget.precision,
         seed=seed,
     )
-    return found if watch is None else doubted(found, watch.stop())
+    return found if watch is None else with_cautions(found, watch.stop())
 
 
-def doubted(comparison: Comparison, conditions: Conditions) -> Comparison:
+def with_cautions(comparison: Comparison, conditions: Conditions) -> Comparison:
     """Return a comparison with what the machine was like, and the doubts that follow from it."""
-    found = cautions(comparison.baseline, comparison.candidate, conditions)
+    found = find_cautions(comparison.baseline, comparison.candidate, conditions)
     return replace(comparison, conditions=conditions, cautions=found)
 
 
-def concluded(
+def compare_samples(
     baseline: Latency, candidate: Latency, *, precision: float = PRECISION, seed: int
 ) -> Comparison:
     """Return what the timings of two prove that ran in turn.
@@ -107,11 +106,13 @@ def concluded(
         high=high,
         level=LEVEL,
         verdict=verdict(low, high, precision) if enough else "ambiguous",
-        cautions=cautions(baseline, candidate),
+        cautions=find_cautions(baseline, candidate),
     )
 
 
-def _precise(session: "_Session", *, budget: Budget, seed: int, watch: Watch | None) -> bool:
+def _precise(
+    session: "_Session", *, budget: Budget, seed: int, watch: MachineMonitor | None
+) -> bool:
     """Whether the interval is as narrow as was wanted. A good moment to look at the machine."""
     if watch is not None:
         watch.look()

@@ -10,8 +10,8 @@ from random import Random
 
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Clock, Run
-from tokensearch.measure.stamps import Stamps
-from tokensearch.profiles import Place
+from tokensearch.measure.phase_timer import PhaseTimer
+from tokensearch.records.profile import Place
 
 LOOK_GROWTH = 1.25  # rounds between two looks at the samples grow by this: a look is not free
 
@@ -27,12 +27,12 @@ class Sample:
 Turn = Callable[[], Sample]
 
 
-def plain(run: Run, clock: Clock) -> Turn:
+def whole_pass_turn(run: Run, clock: Clock) -> Turn:
     """A turn of whole passes by the clock."""
     return lambda: Sample(clock.time_ms(run), {})
 
 
-def stamped(run: Run, stamps: Stamps) -> Turn:
+def phase_turn(run: Run, stamps: PhaseTimer) -> Turn:
     """A turn of passes that are split by their ranges."""
 
     def turn() -> Sample:
@@ -56,7 +56,7 @@ class Effort:
             raise MeasurementError(f"{self} must have rounds and seconds above 0, least first")
 
 
-def in_turn(
+def time_interleaved(
     turns: Sequence[Turn],
     effort: Effort,
     *,

@@ -21,7 +21,7 @@ from torch.profiler import profile as torch_profile
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Run
 from tokensearch.measure.tensorboard import write_trace
-from tokensearch.profiles import OUTSIDE, PASS_RANGE, Operator, Place, place_of
+from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Operator, Place, place_of
 
 # CUDA's lazy start inside the window corrupts device times (pytorch issue 132218), and the profiler
 # asks for warm-up of its own. One pass each loads kernels, fills caches, and starts the tracer.

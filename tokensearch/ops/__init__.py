@@ -3,7 +3,7 @@
 from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
 from tokensearch.ops.pool import Matching, match_bipartite, merge, merge_ranked, size_bias
 from tokensearch.ops.prune import Ranking, pick, pick_and_add, rank
-from tokensearch.ops.rule import prune_or_pool
+from tokensearch.ops.prune_or_pool import prune_or_pool
 from tokensearch.ops.scores import (
     attention_row,
     class_attention,

@@ -3,7 +3,7 @@
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
-from tokensearch.policy.objective import OBJECTIVES, Objective, most, worth
+from tokensearch.policy.objective import OBJECTIVES, Objective, best_value, objective_value
 from tokensearch.policy.policy import Evidence, Policy, changes_sizes
 from tokensearch.policy.policy_set import PolicySet
 from tokensearch.policy.presets import RANDOM, Options, at_random, find, known_preset, preset
@@ -34,6 +34,7 @@ __all__ = [
     "Step",
     "Target",
     "at_random",
+    "best_value",
     "block_macs",
     "changes_sizes",
     "find",
@@ -42,10 +43,9 @@ __all__ = [
     "load",
     "load_set",
     "mac_share",
-    "most",
+    "objective_value",
     "parse_target",
     "preset",
     "save",
     "save_set",
-    "worth",
 ]

@@ -28,16 +28,7 @@ from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import OBJECTIVES
 from tokensearch.policy.policy import Evidence, Policy, step_fields
 from tokensearch.policy.policy_set import PolicySet, worth_of
-from tokensearch.policy.steps import (
-    MATCHES,
-    RESTS,
-    SCORES,
-    Keep,
-    Pool,
-    Prune,
-    PruneOrPool,
-    Step,
-)
+from tokensearch.policy.steps import MATCHES, RESTS, SCORES, Keep, Pool, Prune, PruneOrPool, Step
 
 FORMAT, SET_FORMAT, VERSION = "tokensearch.policy", "tokensearch.front", 1
 SCHEMA_FILE = Path(__file__).with_name("policy-v1.schema.json")

@@ -14,7 +14,7 @@ OBJECTIVES: tuple[str, ...] = get_args(Objective)
 TIE_PER_NAT = 1e-6
 
 
-def worth(accuracy: Mapping[str, Any], objective: Objective) -> float:
+def objective_value(accuracy: Mapping[str, Any], objective: Objective) -> float:
     """Return what is to be made large, of an accuracy as the records write it.
 
     At most 1 for shares of answers, of which some hundred images leave many policies with the same:
@@ -31,6 +31,6 @@ def worth(accuracy: Mapping[str, Any], objective: Objective) -> float:
     return float(share) - TIE_PER_NAT * float(accuracy.get("kl", 0.0))
 
 
-def most(objective: Objective) -> float:
+def best_value(objective: Objective) -> float:
     """Return what nothing can be worth more than."""
     return 0.0 if objective in {"kl", "ce"} else 1.0

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tokensearch.errors import NoPolicyError, PolicyError
-from tokensearch.policy.objective import worth
+from tokensearch.policy.objective import objective_value
 from tokensearch.policy.policy import Evidence, Json, Policy
 from tokensearch.policy.target import Target, parse_target
 
@@ -53,7 +53,7 @@ def worth_of(evidence: Evidence) -> float:
     A run writes down its `select` accuracy for that, so that the quoted one stays unbiased.
     """
     accuracy = evidence.extra.get("select", evidence.accuracy)
-    return worth(accuracy, evidence.extra.get("objective", "top1"))
+    return objective_value(accuracy, evidence.extra.get("objective", "top1"))
 
 
 def _meets(evidence: Evidence, target: Target) -> bool:

@@ -14,9 +14,17 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch import runtime
-from tokensearch.measure import Counting, Run, Stamps, Turn, clock_for, plain, stamped
+from tokensearch.measure import (
+    PhaseTimer,
+    Run,
+    Turn,
+    WorkCounter,
+    clock_for,
+    phase_turn,
+    whole_pass_turn,
+)
 from tokensearch.policy import Policy
-from tokensearch.records import Backend, Cell
+from tokensearch.records.measurements import Backend, Cell
 
 SPLIT: tuple[Backend, ...] = ("eager", "cudagraph")  # whose passes can be told apart by block
 
@@ -27,13 +35,13 @@ class Passes:
 
     plain: Turn  # as the user runs it
     stamped: Turn
-    stamps: Stamps  # of the stamped turn
+    stamps: PhaseTimer  # of the stamped turn
     floor: Turn | None  # stamped, the same counts at no price; None where nothing is reduced
-    floor_stamps: Stamps
+    floor_stamps: PhaseTimer
     whole: Run  # what `plain` times
     traced: Run  # inside profiler ranges
     counted: Run  # inside `counting`'s ranges
-    counting: Counting
+    counting: WorkCounter
 
 
 def twin(model: nn.Module) -> nn.Module:
@@ -50,29 +58,29 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
     not run. A graph has its stamps captured with it; traced, it is a whole.
     """
     device, eager = torch.device(cell.device), cell.backend == "eager"
-    stamps, floor_stamps, counting = Stamps(device), Stamps(device), Counting()
+    stamps, floor_stamps, counting = PhaseTimer(device), PhaseTimer(device), WorkCounter()
     with ExitStack() as stack:
 
         def ranged(around: runtime.Around, *, floor: bool = False) -> nn.Module:
             copied = runtime.apply(twin(model), policy)
-            return stack.enter_context(runtime.ranged(copied, around, floor=floor))
+            return stack.enter_context(runtime.phase_ranges(copied, around, floor=floor))
 
-        def split(stamps: Stamps, *, floor: bool = False) -> Turn:
+        def split(stamps: PhaseTimer, *, floor: bool = False) -> Turn:
             copied = ranged(stamps.around, floor=floor)
-            return stamped(
+            return phase_turn(
                 partial(copied, images)
                 if eager
                 else stamps.captured(copied, images, sharing=backed),
                 stamps,
             )
 
-        backed = runtime.backed(runtime.apply(twin(model), policy), cell.backend, images)
+        backed = runtime.with_backend(runtime.apply(twin(model), policy), cell.backend, images)
         whole = partial(backed, images)
         splits = cell.backend in SPLIT
         yield Passes(
-            plain=plain(whole, clock_for(device)),
+            plain=whole_pass_turn(whole, clock_for(device)),
             whole=whole,
-            stamped=split(stamps) if splits else stamped(whole, stamps),
+            stamped=split(stamps) if splits else phase_turn(whole, stamps),
             stamps=stamps,
             floor=split(floor_stamps, floor=True) if splits and policy.reduces else None,
             floor_stamps=floor_stamps,

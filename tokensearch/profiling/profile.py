@@ -13,26 +13,26 @@ from torch import Tensor, nn
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import (
     Effort,
+    MachineMonitor,
+    PhaseTimer,
     Sample,
-    Stamps,
     Turn,
-    Watch,
     attention_of,
-    border_ms,
-    ceilings,
     clock_for,
     columns,
-    heat,
-    in_turn,
+    measure_ceilings,
     peak_bytes,
-    taken_off_ms,
+    phase_border_ms,
+    time_interleaved,
+    timer_cost_ms,
+    warm_device,
 )
 from tokensearch.measure.tracer import trace
 from tokensearch.policy import Policy, changes_sizes
 from tokensearch.policy.file import policy_to_json
-from tokensearch.profiles import Ceilings, PhaseTime, Profile
 from tokensearch.profiling.passes import SPLIT, Passes, passes
-from tokensearch.records import REPLAYED, Cell, Latency
+from tokensearch.records.measurements import REPLAYED, Cell, Latency
+from tokensearch.records.profile import Ceilings, PhaseTime, Profile
 
 TRACED_PASSES = 5  # few: traces grow by a megabyte a pass, and viewers choke on large ones
 EFFORT = Effort(warmup=3, least=30, most=400, seconds=20.0)  # 30 prove something without a caution
@@ -80,7 +80,7 @@ def profile(
         ready = [
             stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
         ]
-        heated = heat(ready[0].whole, clock_for(torch.device(cell.device)))
+        heated = warm_device(ready[0].whole, clock_for(torch.device(cell.device)))
         price_ms, warmup = _price_ms(cell), heated + plan.effort.warmup
 
         def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
@@ -92,9 +92,9 @@ def profile(
             return enough(filled(taken))
 
         turns = [turn for one in ready for turn in _turns(one)]
-        watch = Watch(torch.device(cell.device))
+        watch = MachineMonitor(torch.device(cell.device))
         watch.start()
-        taken = in_turn(
+        taken = time_interleaved(
             turns,
             plan.effort,
             seed=plan.seed,
@@ -165,7 +165,7 @@ def _timed(blank: Profile, of: Passes, taken: list[list[Sample]], warmup: int) -
     )
 
 
-def _phases(samples: list[Sample], stamps: Stamps) -> tuple[PhaseTime, ...]:
+def _phases(samples: list[Sample], stamps: PhaseTimer) -> tuple[PhaseTime, ...]:
     parts, shares = columns([sample.parts_ms for sample in samples]), stamps.shares()
     return tuple(
         PhaseTime(*place, passes_ms, shares.get(place, 0.0)) for place, passes_ms in parts.items()
@@ -178,7 +178,7 @@ def priced(timed: Profile, most_ms: float) -> Profile:
     most_ms  price of a border that nothing hides
     """
     borders = sum(one.borders for one in timed.stamped)
-    each_ms = taken_off_ms(timed.pass_ms - timed.plain_ms, borders, most_ms)
+    each_ms = timer_cost_ms(timed.pass_ms - timed.plain_ms, borders, most_ms)
     floor = replace(timed, stamped=timed.floor)  # with a middle of its own
 
     def less(of: Profile) -> tuple[PhaseTime, ...]:
@@ -224,9 +224,9 @@ def _price_ms(cell: Cell) -> float:
     """Price of a border that nothing hides; 0 where passes have none."""
     if cell.backend not in SPLIT:
         return 0.0
-    return border_ms(torch.device(cell.device), captured=cell.backend == "cudagraph")
+    return phase_border_ms(torch.device(cell.device), captured=cell.backend == "cudagraph")
 
 
 def _ceilings(cell: Cell) -> Ceilings:
     device = torch.device(cell.device)
-    return ceilings(device, getattr(torch, cell.dtype), clock_for(device))
+    return measure_ceilings(device, getattr(torch, cell.dtype), clock_for(device))

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from tokensearch.documents import read_object
 from tokensearch.errors import MeasurementError, RunError
-from tokensearch.profiles import MAX_PROFILE_BYTES, PHASES, Phase, Profile, profile_from_json
+from tokensearch.records.profile import PHASES, Phase, Profile
+from tokensearch.records.profile_file import MAX_PROFILE_BYTES, profile_from_json
 
 PARTS = 3  # groups of blocks: early, middle, late
 PHASE_NAMES: Mapping[Phase, str] = {

@@ -4,13 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from tokensearch.policy import FAMILIES, Policy, block_macs, find, known_preset, mac_share
 from tokensearch.report import text
-from tokensearch.report.grid import Grid
-from tokensearch.report.tables import token_strip
+from tokensearch.report.run.tables import token_strip
+from tokensearch.report.table import ReportTable
 
 _FEW_COUNTS, _FEW_NAMES = 3, 10  # of which all are shown
 
 
-def preset_table(policies: Mapping[str, Policy]) -> Grid:
+def preset_table(policies: Mapping[str, Policy]) -> ReportTable:
     """Presets by name: what they leave of a model's tokens, and of its blocks' work per image."""
     columns = ("preset", "tokens by block", "left", "GMACs", "share", "source")
     rows = [
@@ -24,7 +24,7 @@ def preset_table(policies: Mapping[str, Policy]) -> Grid:
         )
         for name, policy in policies.items()
     ]
-    return Grid(columns, rows, numbers=frozenset({"GMACs", "share"}))
+    return ReportTable(columns, rows, numbers=frozenset({"GMACs", "share"}))
 
 
 def _left(policy: Policy) -> str:

@@ -60,7 +60,7 @@ class Interval:
         return self.low <= other.high and other.low <= self.high
 
 
-def significant(value: float) -> str:
+def three_digits(value: float) -> str:
     """Three significant digits, without an exponent.
 
     >>> significant(4), significant(39.96), significant(1234.5), significant(0)
@@ -80,10 +80,10 @@ def ms(value_ms: float) -> str:
     ('4.00 ms', '812 us', '1.00 ms', '1.23 s')
     """
     for unit, scale in (("us", 1e3), ("ms", 1.0)):
-        digits = significant(value_ms * scale)
+        digits = three_digits(value_ms * scale)
         if float(digits) < 1000:
             return f"{digits} {unit}"
-    return f"{significant(value_ms / 1e3)} s"
+    return f"{three_digits(value_ms / 1e3)} s"
 
 
 def signed_ms_interval(change: Ranged) -> str:
@@ -231,7 +231,7 @@ def giga(number: float) -> str:
     >>> giga(4.25e9)
     '4.25'
     """
-    return significant(number / 1e9)
+    return three_digits(number / 1e9)
 
 
 def probability(p_value: float) -> str:
@@ -251,7 +251,7 @@ def nats(divergence: float) -> str:
     """
     if 0 < divergence < 1e-5:
         return "under 0.00001 nats"
-    return f"{significant(divergence)} nats"
+    return f"{three_digits(divergence)} nats"
 
 
 def strip(counts: Iterable[int], full: int) -> str:

@@ -1,20 +1,25 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
-from tokensearch.runtime.attach import applied, apply, policy_of, ranged, remove, trace
-from tokensearch.runtime.backends import Forward, backed, check_backend, choose_backend
-from tokensearch.runtime.fit import check, resolve
+from tokensearch.runtime.attach import applied, apply, phase_ranges, policy_of, remove, trace
+from tokensearch.runtime.backends import Forward, check_backend, choose_backend, with_backend
+from tokensearch.runtime.compatibility import check, resolve
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
-from tokensearch.runtime.opened import Around
-from tokensearch.runtime.ranges import traced_range
-from tokensearch.runtime.resume import captured, check_resumes, entering_key, logits_from, resumed
+from tokensearch.runtime.partial_forward import (
+    capture_activations,
+    check_resumes,
+    entering_key,
+    logits_from,
+    resume_forward,
+)
+from tokensearch.runtime.profiler_ranges import traced_range
+from tokensearch.runtime.reduced_block import Around
 
 __all__ = [
     "Around",
     "Forward",
     "applied",
     "apply",
-    "backed",
-    "captured",
+    "capture_activations",
     "check",
     "check_backend",
     "check_resumes",
@@ -22,13 +27,14 @@ __all__ = [
     "describe",
     "entering_key",
     "logits_from",
+    "phase_ranges",
     "policy_of",
-    "ranged",
     "reads_prefix_only",
     "remove",
     "resolve",
-    "resumed",
+    "resume_forward",
     "trace",
     "traced_range",
     "weights_digest",
+    "with_backend",
 ]

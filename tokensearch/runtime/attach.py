@@ -10,14 +10,14 @@ from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
 from tokensearch.policy import Policy
-from tokensearch.runtime import tail
-from tokensearch.runtime.fit import check, resolve
+from tokensearch.runtime import pooled_head
+from tokensearch.runtime.compatibility import check, resolve
+from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.host import as_host, describe
-from tokensearch.runtime.opened import Around, OpenedBlock
-from tokensearch.runtime.plan import Extras, planned, sizes_leave
-from tokensearch.runtime.proof import prove
-from tokensearch.runtime.ranges import blocks_ranged, traced_range
-from tokensearch.runtime.riders import alight
+from tokensearch.runtime.plan import Extras, make_plan, sizes_leave
+from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
+from tokensearch.runtime.reduced_block import Around, ReducedBlock
+from tokensearch.runtime.token_state import read_state
 
 Model = TypeVar("Model", bound=nn.Module)
 _MARK = "_tokensearch"  # where a model keeps what was attached to it
@@ -29,7 +29,7 @@ class _Attachment:
 
     policy: Policy
     extras: Extras
-    opened: tuple[OpenedBlock, ...]
+    opened: tuple[ReducedBlock, ...]
     # What stood on instances that we set: module, name, whether it was there, and what it was.
     before: tuple[tuple[nn.Module, str, bool, Any], ...]
 
@@ -81,7 +81,9 @@ def applied(model: Model, policy: Policy | str | Path, *, dense: bool = False) -
 
 
 @contextmanager
-def ranged(model: Model, around: Around = traced_range, *, floor: bool = False) -> Iterator[Model]:
+def phase_ranges(
+    model: Model, around: Around = traced_range, *, floor: bool = False
+) -> Iterator[Model]:
     """Inside the `with`, every phase of every block runs inside a range of its own.
 
     `around(block, phase)` makes the range; by default it is the PyTorch profiler's, named by
@@ -96,7 +98,7 @@ def ranged(model: Model, around: Around = traced_range, *, floor: bool = False) 
     with _as_before(model):
         remove(model)
         _attach(model, policy, extras)
-        with blocks_ranged(as_host(model).blocks, around):
+        with block_ranges(as_host(model).blocks, around):
             yield model
 
 
@@ -134,14 +136,14 @@ def policy_of(model: nn.Module) -> Policy | None:
     return attachment.policy if attachment else None
 
 
-def opened_in(model: nn.Module) -> tuple[OpenedBlock, ...]:
+def opened_in(model: nn.Module) -> tuple[ReducedBlock, ...]:
     """Return the blocks that the policy of `model` opened, in order; none without a policy."""
     attachment: _Attachment | None = model.__dict__.get(_MARK)
     return attachment.opened if attachment else ()
 
 
 def _source(out: Tensor) -> Tensor:
-    tokens = alight(out)
+    tokens = read_state(out)
     if tokens is None or tokens.source is None:
         raise ModelError("tokens cannot be traced: a hook on a block makes new features")
     return tokens.source
@@ -166,14 +168,14 @@ def _attach_again(model: nn.Module, before: _Attachment | None) -> None:
 def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     host = as_host(model)
     whole = extras.dense or extras.floor
-    weighs = tail.averages(model) and not whole and sizes_leave(policy)
-    opened = tuple(planned(host, policy, extras, weighs=weighs))
+    weighs = pooled_head.averages(model) and not whole and sizes_leave(policy)
+    opened = tuple(make_plan(host, policy, extras, weighs=weighs))
     for block in opened:
-        prove(block, width=policy.model.width, rotates=host.rotates)
+        check_equivalence(block, width=policy.model.width, rotates=host.rotates)
     settings: list[tuple[nn.Module, str, Callable[..., Any]]] = [
         (one.block, "forward", one.forward) for one in opened
     ]
-    settings += tail.openings(model) if weighs else ()
+    settings += pooled_head.openings(model) if weighs else ()
     before = tuple(
         (module, name, name in module.__dict__, module.__dict__.get(name))
         for module, name, _ in settings

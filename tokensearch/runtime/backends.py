@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
-from tokensearch.records import Backend
+from tokensearch.records.measurements import Backend
 
 Forward = Callable[[Tensor], Tensor]
 _Compiler = str | Callable[..., Any]  # what torch.compile calls a backend
@@ -25,7 +25,7 @@ _Compiler = str | Callable[..., Any]  # what torch.compile calls a backend
 PASSES_BEFORE_CAPTURE = 3
 
 
-def backed(
+def with_backend(
     model: nn.Module,
     backend: Backend,
     example: Tensor,
@@ -63,7 +63,7 @@ def backed(
 def check_backend(backend: Backend, device: torch.device) -> None:
     """See whether `backend` works on `device` before anything relies on it; ModelError if not."""
     with torch.inference_mode():
-        backed(nn.GELU(), backend, torch.ones(8, device=device))
+        with_backend(nn.GELU(), backend, torch.ones(8, device=device))
 
 
 def choose_backend(model: nn.Module, example: Tensor) -> tuple[Backend, str | None]:
@@ -76,7 +76,7 @@ def choose_backend(model: nn.Module, example: Tensor) -> tuple[Backend, str | No
         return "eager", None
     try:
         with torch.inference_mode():
-            backed(model, "cudagraph", example)
+            with_backend(model, "cudagraph", example)
     except ModelError as error:
         return "eager", str(error)
     return "cudagraph", None

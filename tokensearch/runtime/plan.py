@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tokensearch.policy import Policy, changes_sizes
 from tokensearch.runtime.adapters import family_of
 from tokensearch.runtime.host import Host
-from tokensearch.runtime.opened import Around, OpenedBlock
+from tokensearch.runtime.reduced_block import Around, ReducedBlock
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,9 @@ class Extras:
     around: Around | None = None  # put around every phase of what is opened
 
 
-def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iterator[OpenedBlock]:
+def make_plan(
+    host: Host, policy: Policy, extras: Extras, *, weighs: bool
+) -> Iterator[ReducedBlock]:
     """Open the blocks that do something: reduce, or take part in what others know of their tokens.
 
     weighs  the head wants sizes
@@ -40,7 +42,7 @@ def planned(host: Host, policy: Policy, extras: Extras, *, weighs: bool) -> Iter
         if steps or prefix_only or place in sizes or tracks:
             family = family_of(block)
             assert family is not None  # `as_host` refuses others
-            yield OpenedBlock(
+            yield ReducedBlock(
                 block,
                 family,
                 place,

@@ -9,14 +9,14 @@ from torch import Tensor
 from tokensearch import ops
 from tokensearch.ops import Ranking, Tokens, take
 from tokensearch.policy import Pool, Prune, PruneOrPool, Score, Step
-from tokensearch.profiles import Phase
+from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import Attended
 
 _CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": ops.agglomerative}
 
 
 @dataclass
-class Reduction:
+class StepReducer:
     """The steps of one block in one pass: at most one prune, then at most one pool."""
 
     prefix: int

@@ -1,10 +1,17 @@
 """Search for the schedules worth having: propose, measure, confirm, choose."""
 
-from tokensearch.search.listener import Listener
-from tokensearch.search.samplers import SAMPLERS
-from tokensearch.search.session import Session
-from tokensearch.search.settings import Limits, Settings
-from tokensearch.search.space import Space
-from tokensearch.search.space_file import load_space
+from tokensearch.search.listener import ProgressListener
+from tokensearch.search.run import SearchRun
+from tokensearch.search.settings import SAMPLERS, SearchBudget, SearchSettings
+from tokensearch.search.space.space import SearchSpace
+from tokensearch.search.space.toml import load_space
 
-__all__ = ["SAMPLERS", "Limits", "Listener", "Session", "Settings", "Space", "load_space"]
+__all__ = [
+    "SAMPLERS",
+    "ProgressListener",
+    "SearchBudget",
+    "SearchRun",
+    "SearchSettings",
+    "SearchSpace",
+    "load_space",
+]

@@ -3,7 +3,7 @@
 from typing import Protocol
 
 
-class Listener(Protocol):
+class ProgressListener(Protocol):
     """Watches a search: a terminal, a log, or nobody."""
 
     def stage(self, title: str, *, unit: str = "") -> None:

@@ -1,16 +1,32 @@
-"""What a search was asked to do. A run folder goes on only with equal settings."""
+"""What a search run is asked for: its settings, samplers and budget."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import Any, Literal, get_args
+
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 
 from tokensearch.policy import Objective, Target, parse_target
-from tokensearch.records import Backend
-from tokensearch.search.samplers import SamplerName
+from tokensearch.records.measurements import Backend
+
+SamplerName = Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"]
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
+
+
+def optuna_sampler(name: SamplerName, seed: int) -> BaseSampler:
+    """Return a sampler of Optuna by its name here."""
+    made: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=seed),
+        "tpe-multivariate": lambda: TPESampler(seed=seed, multivariate=True),
+        "gp": lambda: GPSampler(seed=seed),
+        "nsga2": lambda: NSGAIISampler(seed=seed),
+        "random": lambda: RandomSampler(seed=seed),
+    }
+    return made[name]()
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class SearchSettings:
     """Everything that decides what is searched; a budget only decides for how long."""
 
     model: str  # resolved name
@@ -33,14 +49,14 @@ class Settings:
         return {**asdict(self), "target": self.target.text}
 
     @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> "Settings":
+    def from_json(cls, written: Mapping[str, Any]) -> "SearchSettings":
         """Return the settings that a checked run.json holds, without those of a newer version."""
         known = {item.name: written[item.name] for item in fields(cls) if item.name in written}
         return cls(**{**known, "target": parse_target(written["target"])})
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class SearchBudget:
     """When the search stops proposing; what was proposed is always finished."""
 
     trials: int | None  # policies evaluated, presets and controls counted in; None: no limit

@@ -1,0 +1,112 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.report.fixtures import run_document, run_folder
+from tokensearch.report.run.alternatives import rival_sentences, standing
+from tokensearch.report.run.page import write_report
+from tokensearch.report.run.result import Lead, Rival, RunFindings, read_findings
+from tokensearch.report.run.sentences import answer_sentences
+from tokensearch.report.text import Interval
+
+MORE, LESS = Lead(Interval(0.02, 0.01, 0.03), 0.001), Lead(Interval(-0.02, -0.03, -0.01), 0.001)
+UNPROVEN = Lead(Interval(-0.002, -0.009, 0.005), 0.6)
+FASTER, ALIKE, SLOWER = (Interval(r, r - 0.01, r + 0.01) for r in (0.40, 0.485, 0.60))
+
+
+def findings(outcome: str = "met") -> RunFindings:
+    return read_findings(run_document(outcome=outcome))
+
+
+def said_of(lead: Lead, ratio: Interval) -> str:
+    """What is said of the same model on smaller images, `lead` being that of the answer."""
+    found = findings()
+    only = replace(found.rivals[0], lead=lead, ratio=ratio)
+    (sentence,) = rival_sentences(replace(found, rivals=(only,)))
+    return sentence
+
+
+@pytest.mark.parametrize(
+    ("lead", "ratio", "expected"),
+    [
+        (LESS, FASTER, "dominates"),
+        (LESS, ALIKE, "dominates"),
+        (UNPROVEN, FASTER, "dominates"),
+        (UNPROVEN, ALIKE, "matches"),
+        (LESS, SLOWER, "behind"),
+        (UNPROVEN, SLOWER, "behind"),
+        (MORE, FASTER, "behind"),
+        (MORE, ALIKE, "behind"),
+    ],
+)
+def test_a_rival_dominates_that_is_proven_better_in_one_and_worse_in_neither(
+    lead: Lead, ratio: Interval, expected: str
+) -> None:
+    answer = findings().answer
+    assert answer is not None
+
+    assert standing(answer, replace(findings().rivals[0], lead=lead, ratio=ratio)) == expected
+
+
+def test_a_dominated_answer_is_said_to_be_dominated() -> None:
+    assert said_of(LESS, FASTER) == (
+        "The answer is dominated: the same model at 160 px (0.40x [0.39, 0.41], 93.1 % "
+        "[92.3, 93.8]) has 2.0 points more accuracy on the same images (+2.0 points [+1.0, +3.0], "
+        "p = 0.001) and is faster by 16.7 %."
+    )
+
+
+def test_what_cannot_be_told_from_the_answer_is_said_to_match_it() -> None:
+    assert said_of(UNPROVEN, ALIKE) == (
+        "The answer is matched, as far as is proven: the same model at 160 px (0.48x "
+        "[0.47, 0.49], 93.1 % [92.3, 93.8]) has 0.2 points more accuracy on the same images "
+        "(+0.2 points [-0.5, +0.9], p = 0.600), which is not proven, and is as fast within the "
+        "noise."
+    )
+
+
+def test_an_answer_that_nothing_dominates_says_so_of_each() -> None:
+    assert answer_sentences(findings())[-1] == (
+        "No simpler way dominates the answer: the same model at 160 px (0.45x [0.44, 0.46], "
+        "93.1 % [92.3, 93.8]) has 4.2 points less accuracy on the same images (-4.2 points "
+        "[-4.8, -3.6], p = 0.021) and is faster by 6.2 %; the smaller model deit_t (0.49x "
+        "[0.48, 0.50], 95.8 % [95.0, 96.5]) has 1.5 points less accuracy on the same images "
+        "(-1.5 points [-2.1, -0.9], p = 0.021) and is as fast within the noise."
+    )
+
+
+def test_only_those_that_dominate_are_named_as_dominating() -> None:
+    found = findings()
+    strong = replace(found.rivals[1], lead=LESS)
+
+    (said,) = rival_sentences(replace(found, rivals=(found.rivals[0], strong)))
+
+    assert said.startswith("The answer is dominated: the smaller model deit_t (")
+    assert "160 px" not in said
+
+
+def test_a_target_that_no_schedule_meets_but_a_rival_does_is_said() -> None:
+    found = findings("missed")
+    assert rival_sentences(found) == (
+        "It is not met for certain by the same model at 160 px (0.45x [0.44, 0.46], 93.1 % "
+        "[92.3, 93.8]) and the smaller model deit_t (0.49x [0.48, 0.50], 95.8 % [95.0, 96.5]) "
+        "either.",
+    )
+
+    fast: tuple[Rival, ...] = (replace(found.rivals[0], ratio=Interval(0.35, 0.34, 0.36)),)
+    assert rival_sentences(replace(found, rivals=fast)) == (
+        "Without a schedule the target is met by the same model at 160 px (0.35x [0.34, 0.36], "
+        "93.1 % [92.3, 93.8]).",
+    )
+
+
+def test_a_run_without_rivals_says_nothing_of_them(tmp_path: Path) -> None:
+    folder, document = run_folder(tmp_path, profiles=False), run_document()
+    del document["result"]["rivals"]  # as runs that were written before there were any
+    folder.write_run(document)
+
+    write_report(folder)
+
+    assert rival_sentences(read_findings(document)) == ()
+    assert "## Other ways to be as fast\n\nNone was measured." in folder.report.read_text()

@@ -1,0 +1,208 @@
+from dataclasses import replace
+
+import pytest
+
+from tests.report.fixtures import run_document
+from tokensearch.errors import RunError
+from tokensearch.report.run.result import Finalist, Lead, RunFindings, read_findings
+from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
+from tokensearch.report.text import Interval
+
+ASKED = "0.5x for a pass of 8 images"
+TOOK = "the answer takes 19.2 ms against 40.0 ms un-reduced, 0.48x [0.47, 0.49]"
+TOME = (
+    "the best published finalist that may meet the target, tome-r16 "
+    "(19.8 ms against 40.0 ms un-reduced, 0.50x [0.49, 0.51], 95.2 % [94.4, 95.9])"
+)
+
+
+def findings(outcome: str = "met") -> RunFindings:
+    return read_findings(run_document(outcome=outcome))
+
+
+def answer() -> Finalist:
+    found = findings().answer
+    assert found is not None
+    return found
+
+
+PROVEN = findings().lead
+
+
+def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> str:
+    """What is said of an answer with this accuracy, this ratio, and this lead."""
+    changed = replace(answer(), report=report, ratio=ratio)
+    return preset_sentence(replace(findings(), answer=changed, lead=lead))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        ("met", f"Target met: {ASKED}; {TOOK}, 4.0 % under the target."),
+        (
+            "missed",
+            "Target not met: 0.4x for a pass of 8 images; the fastest finalist, "
+            "found 99b913f5, takes 19.2 ms against 40.0 ms un-reduced, 0.48x [0.47, 0.49], 20.0 % "
+            "over the target. The front below is the best that was found.",
+        ),
+        (
+            "ambiguous",
+            f"Target too close to call: 0.485x for a pass of 8 images; {TOOK}, 1.0 % under "
+            "the target, which is within the noise of the timing. Time it again on a quieter "
+            "machine, or allow a little more time.",
+        ),
+        (
+            "unreduced",
+            "Target met without reducing anything: 50ms for a pass of 8 images, 50.0 ms; "
+            "the un-reduced model takes 40.0 ms.",
+        ),
+    ],
+)
+def test_every_outcome_is_said_in_words(outcome: str, sentence: str) -> None:
+    assert target_sentence(findings(outcome)) == sentence
+
+
+def test_a_proven_loss_is_called_proven() -> None:
+    assert cost_sentence(answer(), "accuracy") == (
+        "Its accuracy is 97.3 % [96.5, 98.0], 0.8 points [0.2, 1.4] below that without "
+        "reduction; on the same images a loss is proven (p = 0.021)."
+    )
+
+
+def test_a_gain_within_its_interval_is_not_proven() -> None:
+    gained = replace(answer(), difference=Interval(0.002, -0.001, 0.005), p_value=0.2)
+
+    assert cost_sentence(gained, "accuracy") == (
+        "Its accuracy is 97.3 % [96.5, 98.0], 0.2 points [-0.1, 0.5] above that without "
+        "reduction; on the same images a gain is not proven (p = 0.200)."
+    )
+
+
+def test_an_answer_better_and_as_fast_beats_the_preset() -> None:
+    assert preset_sentence(findings()) == (
+        f"It beats {TOME}: 2.1 points more accuracy (+2.1 points [+1.5, +2.7] on the same images, "
+        "p = 0.021), and is as fast within the noise."
+    )
+
+
+def test_a_faster_answer_beats_the_preset_in_latency() -> None:
+    same = Lead(Interval(0.004, -0.003, 0.011), 0.3)
+    said = against(Interval(0.956, 0.948, 0.963), Interval(0.40, 0.39, 0.41), same)
+
+    assert said == (
+        f"It beats {TOME}, in latency: it is faster by 19.4 %, with 0.4 points more accuracy "
+        "(+0.4 points [-0.3, +1.1] on the same images, p = 0.300), worse by less than 0.5 points "
+        "for certain."
+    )
+
+
+def test_a_faster_answer_that_may_be_worse_is_only_called_faster() -> None:
+    doubtful = Lead(Interval(-0.004, -0.011, 0.003), 0.3)
+    said = against(Interval(0.948, 0.94, 0.955), Interval(0.40, 0.39, 0.41), doubtful)
+
+    assert said == (
+        f"It is faster by 19.4 % than {TOME}, with 0.4 points less accuracy (-0.4 points [-1.1, "
+        "+0.3] on the same images, p = 0.300); that it is as accurate is not shown."
+    )
+
+
+def test_neither_faster_nor_surely_better_is_not_shown_to_beat_the_preset() -> None:
+    same = Lead(Interval(0.004, -0.003, 0.011), 0.3)
+    said = against(Interval(0.956, 0.948, 0.963), Interval(0.49, 0.48, 0.50), same)
+
+    assert said == (
+        f"It is not shown to beat {TOME}: it has 0.4 points more accuracy (+0.4 points [-0.3, "
+        "+1.1] on the same images, p = 0.300), which is not proven, and is as fast within the "
+        "noise."
+    )
+
+
+@pytest.mark.parametrize(
+    ("ratio", "speed"),
+    [
+        (Interval(0.49, 0.48, 0.50), "as fast within the noise"),
+        (Interval(0.40, 0.39, 0.41), "faster by 19.4 %"),
+    ],
+)
+def test_what_nobody_compared_on_the_same_images_is_called_so(ratio: Interval, speed: str) -> None:
+    said = against(Interval(0.956, 0.948, 0.963), ratio, None)
+
+    assert said == (
+        f"Beside {TOME}, it is {speed}, with 0.4 points more accuracy, not compared image by image."
+    )
+
+
+def test_a_slower_answer_does_not_beat_the_preset() -> None:
+    said = against(Interval(0.98, 0.97, 0.99), Interval(0.62, 0.61, 0.63))
+
+    assert said == (
+        f"It gives more than {TOME}: 2.8 points more accuracy (+2.1 points [+1.5, +2.7] on the "
+        "same images, p = 0.021), and is slower by 25.0 %."
+    )
+
+
+def test_a_worse_answer_is_said_to_be_worse() -> None:
+    lost = Lead(Interval(-0.012, -0.02, -0.004), 0.004)
+    said = against(Interval(0.94, 0.93, 0.95), Interval(0.48, 0.47, 0.49), lost)
+
+    assert said == (
+        f"It does not beat {TOME}: it has 1.2 points less accuracy (-1.2 points [-2.0, -0.4] on "
+        "the same images, p = 0.004), and is as fast within the noise."
+    )
+
+
+def test_a_preset_that_is_the_answer_is_not_claimed_as_found() -> None:
+    best = findings().best_preset
+
+    assert preset_sentence(replace(findings(), answer=best)) == (
+        f"It is {TOME}: the search found nothing better."
+    )
+
+
+def test_a_target_that_no_preset_meets_is_said() -> None:
+    assert preset_sentence(findings("missed")) == (
+        "No published preset among the finalists meets the target."
+    )
+
+
+def test_a_search_that_has_not_ended_has_no_findings() -> None:
+    with pytest.raises(RunError) as caught:
+        read_findings(run_document() | {"result": None})
+
+    assert str(caught.value) == (
+        "the search of this run has not ended; the same command goes on with it"
+    )
+
+
+def test_a_run_without_a_field_is_named_by_the_field() -> None:
+    run = run_document()
+    del run["result"]["limit_ms"]
+
+    with pytest.raises(RunError) as caught:
+        read_findings(run)
+
+    assert str(caught.value) == "run.json lacks the field 'limit_ms'"
+
+
+def test_a_preset_surely_under_the_target_is_said_to_meet_it() -> None:
+    best = findings().best_preset
+    assert best is not None
+    sure = replace(best, ratio=Interval(0.45, 0.44, 0.46))
+
+    said = preset_sentence(replace(findings(), best_preset=sure))
+
+    assert said.startswith("It gives more than the best published finalist that meets the target,")
+
+
+def test_a_control_is_never_called_published() -> None:
+    run = run_document()
+    control = next(one for one in findings().finalists if one.origin == "random-tome-r16")
+    run["result"]["best_preset"] = {
+        "name": control.origin,
+        "schedule_hash": control.policy.schedule_hash,
+        "lead": None,
+    }
+
+    assert preset_sentence(read_findings(run)) == (
+        "No published preset among the finalists meets the target."
+    )

@@ -1,0 +1,208 @@
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.search.clockless import no_clock, timing, together
+from tests.search.tiny import Quiet, by_macs, session
+from tokensearch.errors import PolicyError
+from tokensearch.evaluation.latency import PolicyTimer
+from tokensearch.measure import Effort
+from tokensearch.policy import ModelSpec, Policy, PolicySet, load_set, mac_share, save_set
+from tokensearch.records.measurements import Caution, Comparison, Latency, to_json
+from tokensearch.retime.calibrate import calibrate_front
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+SLOW = 3.0  # of the un-reduced model: here, whatever is dropped makes it slower
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_clock() -> Iterator[None]:
+    with no_clock():
+        yield
+
+
+@pytest.fixture(scope="module")
+def front(tmp_path_factory: pytest.TempPathFactory) -> PolicySet:
+    folder = tmp_path_factory.mktemp("runs") / "source"
+    session(folder, trials=12, target="0.6x").run()
+    return load_set(folder / "front.json")
+
+
+@pytest.fixture
+def _other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On which reducing costs time, the more the more is dropped."""
+
+    def slower(_: PolicyTimer, policy: Policy, effort: Effort) -> Comparison:
+        ratio = 1.0 if not policy.reduces else SLOW - mac_share(policy)
+        passes = Latency((50.0,) * 12, 2), Latency((50.0 * ratio,) * 12, 2)
+        cautions = (Caution.BUSY,) if policy.reduces else ()
+        return Comparison(*passes, ratio, ratio, ratio, 0.95, "slower", cautions)
+
+    monkeypatch.setattr(PolicyTimer, "time_together", together(slower))
+
+
+def ratios(policies: PolicySet) -> list[float]:
+    return [policy.evidence[0].extra["comparison"]["ratio"] for policy in policies.policies]
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_the_fastest_here_is_first(front: PolicySet) -> None:
+    found = calibrate_front(front, timing(), 1.0, Quiet())
+
+    assert len(found.policies) == len(front.policies) > 1
+    assert ratios(found) == sorted(ratios(found))
+    assert not found.policies[0].reduces
+    assert front.policies[0].reduces
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_what_was_timed_elsewhere_is_kept_behind_what_was_timed_here(front: PolicySet) -> None:
+    before = {policy.schedule_hash: policy for policy in front.policies}
+
+    for policy in calibrate_front(front, timing(), 1.0, Quiet()).policies:
+        fresh, *old = policy.evidence
+        assert tuple(old) == before[policy.schedule_hash].evidence
+        assert fresh.cell == to_json(timing().cell)
+        assert fresh.baseline["median_ms"] == 50.0
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_accuracies_stay_what_they_were(front: PolicySet) -> None:
+    for policy in calibrate_front(front, timing(), 1.0, Quiet()).policies:
+        fresh, old = policy.evidence[:2]
+        assert fresh.accuracy == old.accuracy
+        assert {**fresh.extra, "comparison": 0} == {**old.extra, "comparison": 0}
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_a_set_answers_by_what_was_timed_here(front: PolicySet) -> None:
+    assert front.best(latency="0.6x").reduces
+
+    found = calibrate_front(front, timing(), 1.0, Quiet())
+
+    assert not found.best(latency="60ms").reduces
+    with pytest.raises(LookupError, match="the fastest takes 50 ms"):
+        found.best(latency="0.6x")
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_it_is_read_back_as_it_was_written(front: PolicySet, tmp_path: Path) -> None:
+    found = calibrate_front(front, timing(), 1.0, Quiet())
+
+    save_set(found, tmp_path / "front.json")
+
+    assert ratios(load_set(tmp_path / "front.json")) == ratios(found)
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_a_doubt_about_timings_is_said_once(front: PolicySet) -> None:
+    watcher = Quiet()
+
+    calibrate_front(front, timing(), 1.0, watcher)
+
+    assert watcher.cautions == [Caution.BUSY.value]
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_what_was_timed_in_an_equal_cell_gives_way(front: PolicySet) -> None:
+    once = calibrate_front(front, timing(), 1.0, Quiet())
+    elsewhere = calibrate_front(once, timing(batch=3), 1.0, Quiet())
+
+    again = calibrate_front(elsewhere, timing(), 1.0, Quiet())
+
+    for policy in again.policies:
+        assert [one.cell["batch"] for one in policy.evidence] == [4, 3, 2]
+
+
+def noisy(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+    """Every comparison says something else."""
+    changed = together(lambda *asked: replace(by_macs(*asked), **changes))
+    monkeypatch.setattr(PolicyTimer, "time_together", changed)
+
+
+@pytest.mark.usefixtures("_other_machine")
+def test_a_timing_without_such_doubts_confirms(front: PolicySet) -> None:
+    found = calibrate_front(front, timing(), 1.0, Quiet())
+
+    assert all(policy.evidence[0].confirmed for policy in found.policies)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"cautions": (Caution.FEW_PASSES,)},
+        {"ratio": 0.5, "low": 0.5, "high": 0.53},
+        {"ratio": 0.5, "low": 0.47, "high": 0.5},
+    ],
+)
+def test_few_passes_or_a_wide_interval_confirm_nothing(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    noisy(monkeypatch, **changes)
+    watcher = Quiet()
+
+    found = calibrate_front(front, timing(), 1.0, watcher)
+
+    count = len(found.policies)
+    assert not any(policy.evidence[0].confirmed for policy in found.policies)
+    assert watcher.cautions[-1] == (
+        f"{count} of {count} policies are not confirmed here, by too few passes or an interval "
+        f"wider than 5 % either way, and keep what was confirmed here before: allow more --seconds"
+    )
+
+
+def test_a_timing_that_confirms_nothing_displaces_none_that_does(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noisy(monkeypatch)
+    once = calibrate_front(front, timing(), 1.0, Quiet())
+    noisy(monkeypatch, ratio=3.0, low=1.0, high=9.0)
+
+    again = calibrate_front(once, timing(), 1.0, Quiet())
+
+    assert [one.evidence for one in again.policies] == [one.evidence for one in once.policies]
+
+
+def test_a_set_stays_fastest_first_by_the_evidence_that_is_kept(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    once = calibrate_front(front, timing(), 1.0, Quiet())
+    ratios = [0.2 + 0.1 * place for place in range(len(once.policies))]
+    marked = [
+        one.with_evidence(
+            replace(
+                one.evidence[0],
+                confirmed=True,
+                extra={**one.evidence[0].extra, "comparison": {"ratio": ratio}},
+            )
+        )
+        for one, ratio in zip(once.policies, ratios, strict=True)
+    ]
+    noisy(monkeypatch, ratio=3.0, low=1.0, high=9.0)
+
+    again = calibrate_front(PolicySet(tuple(reversed(marked))), timing(), 1.0, Quiet())
+
+    assert [one.evidence[0].extra["comparison"]["ratio"] for one in again.policies] == ratios
+
+
+def test_a_set_without_policies_is_refused() -> None:
+    with pytest.raises(PolicyError) as raised:
+        calibrate_front(PolicySet(()), timing(), 1.0, Quiet())
+
+    assert str(raised.value) == "the set holds no policies that could be timed"
+
+
+def test_a_set_of_another_geometry_is_refused_before_anything_is_timed(front: PolicySet) -> None:
+    other = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
+    whole = Policy(other, evidence=front.policies[0].evidence)
+    watcher = Quiet()
+
+    with pytest.raises(PolicyError, match="was made for deit with blocks 12; "):
+        calibrate_front(replace(front, policies=(*front.policies, whole)), timing(), 1.0, watcher)
+
+    assert watcher.stages == []

@@ -1,0 +1,94 @@
+"""A race must not throw out what is no worse, and must not take all day over what is."""
+
+import torch
+from torch import Tensor
+
+from tokensearch.evaluation.predictions import CHUNK
+from tokensearch.search.early_stopping import FIRST_LOOK, MARGIN_FACTOR, _ranks, significantly_worse
+
+IMAGES, RACES = 256, 400
+LOOKS = IMAGES // CHUNK - 1
+
+
+def divergences(generator: torch.Generator, scale: float = 1.0) -> Tensor:
+    """Losses as divergences make them: a few images most of the sum."""
+    return scale * torch.empty(IMAGES, dtype=torch.float64).log_normal_(-6, 2, generator=generator)
+
+
+def images_run(losses: Tensor, rival: Tensor, times: float = MARGIN_FACTOR) -> int:
+    """Images after which a race ends."""
+    for seen in range(CHUNK, IMAGES, CHUNK):
+        if significantly_worse(losses[:seen], rival, looks=LOOKS, times=times):
+            return seen
+    return IMAGES
+
+
+def test_what_is_not_clearly_worse_is_stopped_at_most_as_often_as_promised() -> None:
+    generator = torch.Generator().manual_seed(0)
+    races = [(MARGIN_FACTOR * divergences(generator), divergences(generator)) for _ in range(RACES)]
+
+    stopped = sum(images_run(one, other) < IMAGES for one, other in races)
+
+    assert stopped <= 0.05 * RACES
+
+
+def test_of_right_answers_as_well() -> None:
+    generator = torch.Generator().manual_seed(1)
+    races = (torch.rand(2, IMAGES, generator=generator) > 0.97 for _ in range(RACES))
+
+    stopped = sum(images_run(one.double(), other.double(), 1) < IMAGES for one, other in races)
+
+    assert stopped <= 0.05 * RACES
+
+
+def test_a_model_that_errs_often_does_not_keep_a_race_from_ending() -> None:
+    """Wrong answers are mostly the model's own, and say nothing for a schedule."""
+    dice = torch.rand(IMAGES, generator=torch.Generator().manual_seed(4))
+
+    assert images_run((dice < 0.42).double(), (dice < 0.28).double(), 1) < IMAGES
+
+
+def test_what_diverges_five_times_as_far_is_stopped_early() -> None:
+    generator = torch.Generator().manual_seed(2)
+    runs = [
+        images_run(5 * losses, losses) for losses in (divergences(generator) for _ in range(100))
+    ]
+
+    assert sum(runs) / len(runs) < IMAGES / 2
+
+
+def test_nothing_is_stopped_before_the_first_look() -> None:
+    awful = torch.full((FIRST_LOOK,), 10.0)
+
+    assert not significantly_worse(awful[:-1], torch.zeros(FIRST_LOOK), looks=LOOKS)
+    assert significantly_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS, times=MARGIN_FACTOR)
+
+
+def test_ranks_are_those_of_the_textbook() -> None:
+    """Darwin's plants in eighths of an inch, as Fisher (1935) gave them: 96 against 24."""
+    lead = torch.tensor([49.0, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
+    ranks = _ranks(lead.abs())
+
+    assert float(ranks[lead > 0].sum()) == 96
+    assert float(ranks[lead < 0].sum()) == 24
+
+
+def test_what_is_worse_on_most_images_and_better_in_the_mean_goes_on() -> None:
+    rival = torch.full((64,), 0.1)
+    rival[0] = 100.0
+
+    assert not significantly_worse(
+        10 * rival.clamp(max=0.1), rival, looks=LOOKS, times=MARGIN_FACTOR
+    )
+
+
+def test_what_is_worse_by_little_goes_on() -> None:
+    """Images may differ consistently by what the next few of them make good."""
+    rival = divergences(torch.Generator().manual_seed(3))
+
+    assert images_run(1.4 * rival, rival) == IMAGES
+    assert images_run(1.6 * rival, rival) == FIRST_LOOK
+
+
+def test_equal_answers_are_never_worse() -> None:
+    assert not significantly_worse(torch.ones(128), torch.ones(256), looks=LOOKS)

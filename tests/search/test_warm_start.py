@@ -1,0 +1,50 @@
+import pytest
+
+from tokensearch.costs.match_latency import match_latency, scale_counts
+from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share, preset
+from tokensearch.search import load_space
+from tokensearch.search.warm_start import LATENCY_SHARES, early_prunes, starting_points
+
+DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
+
+
+def test_a_shape_is_bent_to_its_latency() -> None:
+    for name in ("topk-0.7", "evit-0.5", "diffrate-t-0.8"):
+        found = match_latency(preset(name, DEIT), 0.5, mac_share)
+
+        assert 0.47 < mac_share(found) <= 0.5
+        assert [step.block for step in found.steps] == [s.block for s in preset(name, DEIT).steps]
+
+
+def test_a_pool_is_bent_as_far_as_it_can_merge() -> None:
+    found = match_latency(Policy(DEIT, (Pool(1, 150),)), 0.1, mac_share)
+
+    assert found.steps == (Pool(1, 98),)
+
+
+def test_the_first_power_changes_nothing() -> None:
+    policy = preset("diffrate-t-0.8", DEIT)
+
+    assert scale_counts(policy, 1.0).steps == policy.steps
+
+
+def test_more_is_left_below_the_first_power_and_less_above() -> None:
+    policy = Policy(DEIT, (Prune(3, 98), Prune(6, 49)))
+
+    assert [step.keep for step in scale_counts(policy, 0.5).steps] == [139, 98]
+    assert [step.keep for step in scale_counts(policy, 2).steps] == [49, 12]
+
+
+@pytest.mark.parametrize("name", ["default", "per_block", "knots", "prune_only"])
+def test_seeds_are_of_the_space_and_near_the_target(name: str) -> None:
+    space = load_space(name)
+    shapes = [*early_prunes(Policy(DEIT), space.blocks(DEIT)), preset("topk-0.7", DEIT)]
+
+    found = [
+        space.build(one, DEIT) for one in starting_points(space, shapes, ratio=mac_share, limit=0.5)
+    ]
+
+    assert len(found) == len(shapes)
+    shares = [mac_share(policy) for policy in found]
+    assert shares[0] == pytest.approx(0.5 * LATENCY_SHARES[0], rel=0.25)
+    assert max(shares) == shares[0]

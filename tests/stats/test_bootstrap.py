@@ -1,0 +1,75 @@
+"""Intervals cover what they promise, and verdicts follow from them."""
+
+from math import sqrt
+
+import numpy as np
+import pytest
+
+from tests.measure.fakes import noisy
+from tokensearch.records.comparability import verdict
+from tokensearch.stats.bootstrap import expand_reach, ratio_interval
+
+
+@pytest.mark.parametrize("pairs", [12, 30, 60])
+def test_equal_models_are_told_apart_no_more_often_than_the_level_allows(pairs: int) -> None:
+    random = np.random.default_rng(pairs)
+    trials = 300
+
+    excluded = 0
+    for _ in range(trials):
+        baseline_ms, candidate_ms = np.exp(0.05 * random.standard_normal((2, pairs)))
+        low, high = ratio_interval(baseline_ms, candidate_ms, seed=0)
+        excluded += not low <= 1 <= high
+
+    assert excluded / trials <= 0.05
+
+
+def test_noise_that_both_share_hardly_widens_the_interval() -> None:
+    random = np.random.default_rng(0)
+    own, other = 1 + 0.002 * random.standard_normal((2, 60))
+    shared = np.exp(0.05 * random.standard_normal(60))
+
+    together = np.ptp(ratio_interval(own * shared, other * shared, seed=0))
+    apart = np.ptp(ratio_interval(own * shared, other * np.roll(shared, 31), seed=0))
+
+    assert together < apart / 2
+
+
+def test_the_same_samples_and_seed_give_the_same_interval() -> None:
+    script = noisy(4.0, seed=1)
+    samples = [[next(script) for _ in range(30)] for _ in range(2)]
+
+    assert ratio_interval(*samples, seed=5) == ratio_interval(*samples, seed=5)
+    assert ratio_interval(*samples, seed=5) != ratio_interval(*samples, seed=6)
+
+
+def test_the_interval_of_noiseless_passes_is_the_ratio() -> None:
+    assert ratio_interval([4.0] * 12, [3.0] * 12, seed=0) == (0.75, 0.75)
+
+
+@pytest.mark.parametrize(("freedom", "expected"), [(3, 3.182), (5, 2.571), (9, 2.262), (29, 2.045)])
+def test_a_reach_grows_as_the_tables_of_student_say(freedom: int, expected: float) -> None:
+    own_bias = sqrt((freedom + 1) / freedom)
+
+    assert expand_reach(1.96, freedom=freedom) == pytest.approx(own_bias * expected, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.90, 0.99, "faster"),
+        (1.01, 1.10, "slower"),
+        (0.99, 1.005, "same"),
+        (0.981, 1.019, "same"),
+        (0.97, 1.005, "ambiguous"),
+        (0.90, 1.00, "ambiguous"),
+        (1.00, 1.03, "ambiguous"),
+    ],
+)
+def test_a_verdict_follows_from_the_interval(low: float, high: float, expected: str) -> None:
+    assert verdict(low, high, precision=0.01) == expected
+
+
+@pytest.mark.parametrize("low", np.linspace(0.95, 1.05, 41))
+def test_reaching_the_precision_always_gives_an_answer(low: float) -> None:
+    assert verdict(low, low + 0.0399, precision=0.02) != "ambiguous"

@@ -1,0 +1,1 @@
+"""Accuracy of any callable on a split, image by image; knows no policies."""

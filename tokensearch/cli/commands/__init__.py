@@ -1,0 +1,1 @@
+"""One file per command: read, hand over, render; nothing is computed here."""

@@ -1,0 +1,114 @@
+"""`tokensearch calibrate`."""
+
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tokensearch.cli.console import caution, err, out, print_json
+from tokensearch.cli.inputs import CellOverrides
+from tokensearch.cli.option_groups import grouped
+from tokensearch.cli.options import JsonOption
+
+if TYPE_CHECKING:
+    from tokensearch.cli.inputs import TimingSubject
+    from tokensearch.policy import Policy, PolicySet
+
+
+@grouped
+def calibrate(
+    front: Annotated[Path, typer.Argument(metavar="FRONT", help="front.json of a run")],
+    again: CellOverrides,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=0.5, max=1e5, help="of timing, for all policies")
+    ] = 10.0,
+    out_file: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="where the front goes; default: FRONT itself"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Time the policies of a front on this machine, so that a latency asked of it is one of here.
+
+    Device, batch and backend are those of the front's own evidence, if not given. Accuracies stay
+    what they were. What was timed in another cell is kept behind what is timed here.
+    """
+    from tokensearch.cli.files import check_file, write
+    from tokensearch.errors import PolicyError
+    from tokensearch.policy import load_set
+    from tokensearch.policy.file import set_to_json
+
+    if not isfinite(seconds):
+        raise typer.BadParameter(f"--seconds is {seconds}; it must be a number")
+    policies, where = load_set(front), out_file or front
+    if not policies.policies:
+        raise PolicyError(f"{front} holds no policies that could be timed")
+    check_file(where)
+    found = _calibrated(policies, again, seconds)
+    write(where, set_to_json(found))
+    in_place = where.resolve() == front.resolve()
+    if as_json:
+        print_json({"front": str(where), "in_place": in_place, **_document(found)})
+    else:
+        _show(found, policies, where, in_place=in_place)
+
+
+def _calibrated(policies: "PolicySet", again: CellOverrides, seconds: float) -> "PolicySet":
+    """Time every policy, and say in which cell."""
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.evaluation.latency import PolicyTimer
+    from tokensearch.measure.resolve_cell import name_cell
+    from tokensearch.retime.calibrate import calibrate_front
+
+    first = policies.policies[0]
+    ready = _timed(first, again)
+    cell = ready.cell
+    if ready.spec.name != first.model.name:
+        caution(f"the front was made for {first.model.name!r}, and is timed on {ready.spec.name}")
+    err.print(f"model {ready.spec.name} on {name_cell(cell)}; weights and images are random")
+    with progress_listener(err) as watcher:
+        return calibrate_front(
+            policies, PolicyTimer(ready.model, ready.images, cell, 0), seconds, watcher
+        )
+
+
+def _timed(first: "Policy", again: CellOverrides) -> "TimingSubject":
+    """Prepare the model in the cell of a policy's own evidence, but for what is asked."""
+    before = first.evidence[0].cell
+    return again.timed(
+        again.named(first.model.name, what="the front"),
+        device=str(before.get("device", "auto")),
+        dtype=str(before.get("dtype", "float32")),
+        batch=max(1, round(before["batch"])),
+        backend=before.get("backend", "eager"),
+        seed=0,
+    )
+
+
+def _show(found: "PolicySet", before: "PolicySet", where: Path, *, in_place: bool) -> None:
+    """Print what was timed, and where it is now."""
+    from tokensearch.report.run.console import calibration_table
+    from tokensearch.report.table import table_to_rich
+
+    out.print(table_to_rich(calibration_table(found, before)))
+    how = ", written in place (--out names another file)" if in_place else ""
+    out.print(f"front  {where}{how}", soft_wrap=True)
+
+
+def _document(found: "PolicySet") -> dict[str, Any]:
+    """What was timed, fastest first."""
+    return {
+        "cell": found.policies[0].evidence[0].cell,
+        "policies": [
+            {
+                "schedule_hash": policy.schedule_hash,
+                "patch_tokens_per_block": list(policy.patch_tokens_per_block),
+                "median_ms": policy.evidence[0].median_ms,
+                "baseline_ms": policy.evidence[0].baseline["median_ms"],
+                "comparison": policy.evidence[0].extra["comparison"],
+                "confirmed": policy.evidence[0].confirmed,
+            }
+            for policy in found.policies
+        ],
+    }

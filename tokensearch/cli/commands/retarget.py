@@ -1,0 +1,100 @@
+"""`tokensearch retarget`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tokensearch.cli.commands.run import hand_out
+from tokensearch.cli.console import err
+from tokensearch.cli.inputs import CellOverrides
+from tokensearch.cli.option_groups import grouped
+from tokensearch.cli.options import JsonOption, TargetOption
+from tokensearch.redaction import redact_command
+
+if TYPE_CHECKING:
+    from tokensearch.cli.inputs import TimingSubject
+    from tokensearch.policy import Target
+    from tokensearch.records.measurements import Cell
+    from tokensearch.retime.retarget import Finished
+
+
+@grouped
+def retarget(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
+    latency_target: TargetOption,
+    again: CellOverrides,
+    out_folder: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="run folder; RUN-retargeted/CELL-TARGET if none"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer another target, device, batch or backend from a finished run, by timings alone.
+
+    Device, batch and backend are those of the run, if not given, and so are accuracies. Exit codes
+    are those of `run`.
+    """
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.evaluation.latency import PolicyTimer
+    from tokensearch.policy import parse_target
+    from tokensearch.records.run_folder import RunFolder
+    from tokensearch.retime.retarget import Retarget, check_place, read_finished
+
+    target, source = parse_target(latency_target), read_finished(RunFolder(run))
+    if out_folder is not None:  # refused before anything is prepared
+        check_place(source.folder, RunFolder(out_folder))
+    ready = _timed(source, again)
+    timing = PolicyTimer(ready.model, ready.images, ready.cell, source.settings.seed)
+    folder = RunFolder(out_folder or _usual(run, ready.cell, target))
+    check_place(source.folder, folder)
+    _say(source.settings.model, ready.cell, folder.path)
+    command = redact_command(["tokensearch", *sys.argv[1:]])
+    with progress_listener(err) as watcher:
+        document = Retarget(source, folder, timing, target, watcher, command).run()
+    hand_out(folder, document, as_json=as_json)
+
+
+def _timed(source: "Finished", again: CellOverrides) -> "TimingSubject":
+    """Prepare the model in the cell of the run, but for what is asked.
+
+    Raises:
+        ModelError: The user typed another model: accuracies are those of the run.
+    """
+    from tokensearch.errors import ModelError
+
+    asked = source.settings
+    name = again.named(asked.model, what=f"the run in {source.folder.path}")
+    if name != asked.model:
+        raise ModelError(
+            f"--model is {name}, but the run in {source.folder.path} is of {asked.model!r}, whose "
+            f"accuracies it quotes; search with the other model, or leave --model out"
+        )
+    return again.timed(
+        name,
+        device=asked.device,
+        dtype=asked.dtype,
+        batch=asked.batch,
+        backend=asked.backend,
+        seed=asked.seed,
+    )
+
+
+def _usual(run: Path, cell: "Cell", target: "Target") -> Path:
+    """Where an answer goes that nobody gave a place."""
+    from tokensearch.measure.resolve_cell import device_slug
+
+    way = f"{device_slug(cell)}-{cell.backend}-batch{cell.batch}-{target}".replace("/", "-")
+    return Path(f"{_named(run)}-retargeted") / way
+
+
+def _say(model: str, cell: "Cell", folder: Path) -> None:
+    from tokensearch.measure.resolve_cell import name_cell
+
+    err.print(f"model {model} on {name_cell(cell)}; run folder {folder}")
+
+
+def _named(run: Path) -> Path:
+    """The folder by a name of its own, which `.` and `..` are not."""
+    return run.resolve() if run.name in {"", ".."} else run

@@ -1,0 +1,236 @@
+"""`tokensearch run`: search a model for a policy that meets a target."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from typer import BadParameter, Option
+
+from tokensearch.cli.console import err, out, print_json
+from tokensearch.cli.inputs import ModelOptions
+from tokensearch.cli.option_groups import grouped
+from tokensearch.cli.options import JsonOption, TargetOption
+from tokensearch.redaction import redact_command
+
+if TYPE_CHECKING:
+    from tokensearch.accuracy.store import AnswerStore
+    from tokensearch.policy import Policy
+    from tokensearch.search import SearchBudget
+
+# On the bundled model and two CPU cores: 40 trials where predictions are poor, 100 where they are
+# good, and about seven minutes in all.
+DEFAULT_MINUTES = 1.75
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """Where, how and for how long to search: an option per field."""
+
+    space: Annotated[str, Option("--space", help="search space: a TOML file or a name")] = "default"
+    sampler: Annotated[
+        Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"],
+        Option("--sampler", help="who proposes: our local search, or one of Optuna's"),
+    ] = "local"
+    objective: Annotated[
+        Literal["kl", "ce", "top1", "agreement"],
+        Option(
+            "--objective",
+            help="what to make best: divergence from the un-reduced model, cross-entropy with the "
+            "labels, right answers, or answers that stay the same",
+        ),
+    ] = "kl"
+    front: Annotated[
+        Path | None,
+        Option(
+            "--from",
+            metavar="FILE",
+            help="front.json of another run, whose schedules are tried first",
+        ),
+    ] = None
+    trials: Annotated[
+        int | None,
+        Option("--trials", min=1, help="policies to try, if that is to end the search"),
+    ] = None
+    minutes: Annotated[
+        float | None,
+        Option(
+            "--minutes",
+            min=0.01,
+            max=1e5,
+            help=f"of searching at most, {DEFAULT_MINUTES} if neither this nor --trials is given; "
+            "confirming and quoting what was found come on top",
+        ),
+    ] = None
+    cache_gb: Annotated[
+        float,
+        Option("--cache-gb", min=0.0, max=1e4, help="memory for activations that policies share"),
+    ] = 1.0
+    remember: Annotated[
+        bool,
+        Option(
+            "--remember/--no-remember",
+            help="keep answers for later runs, and use those of earlier ones",
+        ),
+    ] = True
+
+    fresh: Annotated[
+        bool,
+        Option(
+            "--fresh",
+            help="move what an earlier run left in the run folder to earlier-1, earlier-2 ... "
+            "within, and begin anew",
+        ),
+    ] = False
+
+    def limits(self) -> "SearchBudget":
+        """When the search ends; BadParameter for minutes or memory that are no number."""
+        from tokensearch.search import SearchBudget
+
+        for name, number in (("--minutes", self.minutes), ("--cache-gb", self.cache_gb)):
+            if number is not None and not isfinite(number):
+                raise BadParameter(f"{name} is {number}; it must be a number")
+        if self.minutes is None and self.trials is None:
+            return SearchBudget(None, DEFAULT_MINUTES * 60)
+        return SearchBudget(self.trials, None if self.minutes is None else self.minutes * 60)
+
+    def neighbours(self) -> "tuple[Policy, ...]":
+        """Return the schedules that won elsewhere; PolicyError if the file holds none."""
+        from tokensearch.policy import load_set
+
+        return () if self.front is None else load_set(self.front).policies
+
+    def store(self) -> "AnswerStore":
+        """Return what remembers answers."""
+        from tokensearch.accuracy.store import AnswerStore, usual_store
+
+        return AnswerStore(usual_store() if self.remember else None)
+
+
+if TYPE_CHECKING:
+    from tokensearch.cli.inputs import EvaluationInputs
+    from tokensearch.policy import Target
+    from tokensearch.records.measurements import Cell
+    from tokensearch.records.run_folder import RunFolder
+    from tokensearch.search import SearchSettings, SearchSpace
+
+
+@grouped
+def run(
+    *,
+    wanted: ModelOptions,
+    latency_target: TargetOption = "0.5x",
+    searching: SearchOptions,
+    smaller: Annotated[
+        str | None,
+        typer.Option(
+            "--smaller", metavar="NAME", help="a smaller model of the same classes to compare with"
+        ),
+    ] = None,
+    smaller_checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            "--smaller-checkpoint", metavar="FILE", help="its weights, as for --checkpoint"
+        ),
+    ] = None,
+    out_folder: Annotated[
+        Path | None, typer.Option("--out", help="run folder; runs/MODEL-DEVICE-TARGET if not given")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search for the schedules worth having: front, policy and report, in one run folder.
+
+    Stopped at any moment, it goes on with the same command. Exit codes: 0 the target is met, 3 no
+    policy meets it, 4 too close to call.
+    """
+    from tokensearch.cli.inputs import load_inputs, resolve_name
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.cli.smaller_model import load_smaller_model
+    from tokensearch.policy import parse_target
+    from tokensearch.records.run_folder import RunFolder
+    from tokensearch.search import SearchRun, load_space
+
+    limits, target = searching.limits(), parse_target(latency_target)
+    neighbours, space = searching.neighbours(), load_space(searching.space)
+    resolve_name(wanted.model)
+    if out_folder is not None:  # refused before anything is loaded
+        RunFolder(out_folder).check(fresh=searching.fresh)
+    subject = load_inputs(wanted)
+    folder = _folder(wanted.model, subject.cell, target, out_folder)
+    folder.check(fresh=searching.fresh)
+    rival = load_smaller_model(subject, smaller, smaller_checkpoint)
+    with progress_listener(err) as watcher:
+        session = SearchRun(
+            subject.model,
+            subject.splits,
+            space,
+            _settings(wanted, searching, subject, target=target, space=space),
+            limits,
+            folder,
+            watcher,
+            redact_command(["tokensearch", *sys.argv[1:]]),
+            searching.store(),
+            searching.cache_gb,
+            neighbours,
+            rival,
+            searching.fresh,
+        )
+        document = session.run()
+    hand_out(folder, document, as_json=as_json)
+
+
+def hand_out(folder: "RunFolder", document: Mapping[str, Any], *, as_json: bool) -> None:
+    """Write the report, print the result, and exit with its code."""
+    from tokensearch.policy import load_set
+    from tokensearch.report.run.console import summary
+    from tokensearch.report.run.page import write_report
+
+    write_report(folder)
+    if as_json:
+        print_json(document)
+    else:
+        out.print(summary(document, load_set(folder.front), folder=folder))
+    raise typer.Exit(document["result"]["exit_code"])
+
+
+def _folder(model: str, cell: "Cell", target: "Target", out_folder: Path | None) -> "RunFolder":
+    """Return the run folder, and say which it is."""
+    from tokensearch.measure.resolve_cell import device_slug
+    from tokensearch.records.run_folder import RunFolder
+
+    way = device_slug(cell) if cell.backend == "eager" else f"{device_slug(cell)}-{cell.backend}"
+    usual = Path("runs") / f"{model}-{way}-{target}".replace("/", "-")
+    folder = RunFolder(out_folder or usual)
+    err.print(f"run folder {folder.path}", soft_wrap=True)
+    return folder
+
+
+def _settings(
+    wanted: ModelOptions,
+    searching: SearchOptions,
+    subject: "EvaluationInputs",
+    *,
+    target: "Target",
+    space: "SearchSpace",
+) -> "SearchSettings":
+    from tokensearch.search import SearchSettings
+
+    return SearchSettings(
+        model=subject.name,
+        checkpoint=None if wanted.checkpoint is None else str(wanted.checkpoint),
+        data=wanted.data,
+        target=target,
+        device=subject.cell.device,
+        dtype=subject.cell.dtype,
+        batch=wanted.batch_size,
+        resolution=subject.cell.resolution,
+        space=space.name,
+        space_digest=space.digest,
+        sampler=searching.sampler,
+        seed=wanted.seed,
+        objective=searching.objective,
+        backend=subject.cell.backend,
+    )

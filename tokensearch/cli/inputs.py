@@ -1,0 +1,329 @@
+"""What a command works on: a model on a device with its images, real or random."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from typer import Option
+
+from tokensearch.cli.console import err
+from tokensearch.cli.options import (
+    DEMO,
+    SIZES_TEXT,
+    BackendOption,
+    BatchOption,
+    CheckpointOption,
+    ClassMapOption,
+    DataConfigOption,
+    DataOption,
+    DeviceOption,
+    DtypeOption,
+    ImagesOption,
+    ModelOption,
+    SeedOption,
+)
+from tokensearch.errors import DataError, ModelError
+from tokensearch.policy import ModelSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+    from torch import nn
+
+    from tokensearch.data.splits import Sizes, Splits
+    from tokensearch.models import ModelName
+    from tokensearch.records.measurements import Cell
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOptions:
+    """The model, its images, and the cell: an option per field."""
+
+    model: ModelOption = DEMO
+    checkpoint: CheckpointOption = None
+    data: DataOption = None
+    class_map: ClassMapOption = None
+    data_config: DataConfigOption = None
+    device: DeviceOption = "auto"
+    dtype: DtypeOption = "auto"
+    batch_size: BatchOption = 8
+    backend: BackendOption = "auto"
+    images: ImagesOption = SIZES_TEXT
+    seed: SeedOption = 0
+
+
+@dataclass(frozen=True)
+class EvaluationInputs:
+    """A model, ready to be measured."""
+
+    model: "nn.Module"  # on its device, in its dtype, in eval mode
+    name: str  # resolved
+    splits: "Splits"
+    cell: "Cell"
+    data_config: "Mapping[str, object]"  # timm's: how its images are prepared
+
+
+def parse_sizes(text: str) -> "Sizes":
+    """Read `512,512,2000`: images to search, select and report on; DataError if it is not that."""
+    from tokensearch.data.splits import Sizes
+
+    parts = text.split(",")
+    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
+        raise DataError(f"--images is {text!r}; it must be three numbers like 512,512,2000")
+    return Sizes(*map(int, parts))
+
+
+def resolve_name(name: str) -> "ModelName":
+    """Return the full name of a typed model, once its architecture is seen to be one we can follow.
+
+    Looked at before any weights are loaded: an unsupported model is refused at once.
+    """
+    from tokensearch.models import resolve, skeleton
+    from tokensearch.runtime import describe
+
+    full = resolve(name)
+    describe(skeleton(full))
+    return full
+
+
+def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
+    """Load the model and its images: the user's own, the bundled ones, or photograph crops.
+
+    Says what the model is and in which cell, before images are looked for.
+    Crops have no labels: what is measured on them is agreement with the un-reduced model.
+    """
+    import torch
+
+    from tokensearch.measure import attention_of, describe_cell
+    from tokensearch.measure.resolve_cell import (
+        check_named,
+        name_cell,
+        resolve_backend,
+        resolve_device,
+        resolve_dtype,
+    )
+    from tokensearch.models import load_model, resolve
+
+    device = resolve_device(wanted.device)
+    kind = getattr(torch, resolve_dtype(wanted.dtype, device))
+    check_named(wanted.backend, device)
+    sizes = parse_sizes(wanted.images)
+    loaded = load_model(
+        resolve(wanted.model), checkpoint=wanted.checkpoint, data_config=wanted.data_config
+    )
+    config = dict(loaded.data_config)
+    size = config["input_size"]
+    assert isinstance(size, tuple | list)
+    module = loaded.module.to(device=device, dtype=kind)
+    image = torch.zeros(1, *size, device=device, dtype=kind)
+    classes = check_forward(loaded.name, module, image)
+    backend, why = resolve_backend(wanted.backend, module, image)
+    cell = describe_cell(
+        device,
+        dtype=kind,
+        batch=wanted.batch_size,
+        resolution=int(size[-1]),
+        backend=backend,
+        attention=attention_of(module),
+    )
+    err.print(f"model {wanted.model} is {loaded.name}, on {name_cell(cell)}")
+    if why:
+        err.print(why, soft_wrap=True)
+    splits = _splits(wanted, loaded.name, config, sizes)
+    _check_classes(loaded.name, classes, splits)
+    return EvaluationInputs(module, loaded.name, splits, cell, config)
+
+
+def _splits(
+    wanted: ModelOptions, name: str, config: "dict[str, object]", sizes: "Sizes"
+) -> "Splits":
+    from tokensearch.data.bundled import bundled_splits
+    from tokensearch.data.photos import photo_splits
+    from tokensearch.data.sources import splits_from
+
+    if wanted.data is not None:
+        return splits_from(
+            wanted.data,
+            data_config=config,
+            sizes=sizes,
+            seed=wanted.seed,
+            class_map=wanted.class_map,
+        )
+    if name == DEMO:
+        return bundled_splits(data_config=config, sizes=sizes)
+    return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
+
+
+def _check_classes(name: str, classes: int, splits: "Splits") -> None:
+    """Refuse bundled scenes to a model of other classes; nothing is known of a user's images."""
+    if splits.classes not in {None, classes}:
+        raise DataError(
+            f"the {splits.name} have {splits.classes} classes and model {name} has {classes}; "
+            "give weights that were trained on them with --checkpoint FILE, or other images"
+        )
+
+
+def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int:
+    """See before anything is written whether the model takes the images; return its classes.
+
+    Raises:
+        ModelError: It does not take them, or returns something else than a row per image.
+    """
+    import torch
+
+    size = "x".join(str(side) for side in images.shape[-2:])
+    try:
+        with torch.inference_mode():
+            logits = module(images)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a user's module raises what it likes
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise ModelError(f"model {name} cannot be run on {size} pixels: {reason}") from error
+    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
+        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
+        raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")
+    return logits.shape[1]
+
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from tokensearch.models import ModelName
+    from tokensearch.policy import Policy
+    from tokensearch.records.measurements import Backend, Cell
+
+
+@dataclass(frozen=True)
+class TimingSubject:
+    """A model with random weights and a batch of random images, in one cell."""
+
+    model: "nn.Module"
+    spec: "ModelSpec"
+    images: "torch.Tensor"
+    cell: "Cell"
+    why: str = ""  # this backend, where there was a choice
+
+    def fitting(self, policy: "Policy") -> "Policy":
+        """Return a policy for this model, whatever weights it was found on."""
+        from tokensearch.runtime import check
+
+        check(self.model, replace(policy, model=replace(policy.model, weights=None)))
+        return replace(policy, model=self.spec)
+
+
+def make_timing_subject(
+    name: "ModelName",
+    *,
+    device: str,
+    dtype: str,
+    batch: int,
+    backend: "Backend | Literal['auto']",
+    seed: int,
+) -> TimingSubject:
+    """Prepare a model by its full name; ModelError or MeasurementError if it cannot be run so."""
+    import torch
+
+    from tokensearch.measure import attention_of, describe_cell
+    from tokensearch.measure.resolve_cell import (
+        check_named,
+        resolve_backend,
+        resolve_device,
+        resolve_dtype,
+    )
+    from tokensearch.models import input_pixels, skeleton, untrained
+    from tokensearch.runtime import describe
+
+    place = resolve_device(device)
+    kind = getattr(torch, resolve_dtype(dtype, place))
+    describe(skeleton(name))  # what cannot follow a policy is refused before it is built
+    check_named(backend, place)
+    torch.manual_seed(seed)
+    model = untrained(name).to(place, kind)
+    side = input_pixels(model)
+    images = torch.randn(batch, 3, side, side).to(place, kind)
+    check_forward(name, model, images[:1])
+    chosen, why = resolve_backend(backend, model, images[:1])
+    cell = describe_cell(place, kind, batch, side, backend=chosen, attention=attention_of(model))
+    return TimingSubject(model, describe(model, name=name), images, cell, why)
+
+
+if TYPE_CHECKING:
+    from tokensearch.models import ModelName
+    from tokensearch.records.measurements import Backend
+
+
+@dataclass(frozen=True, slots=True)
+class CellOverrides:
+    """The model and the cell in which something is timed again; what is None stays as it was."""
+
+    model: Annotated[
+        str | None,
+        Option(
+            "--model",
+            metavar="NAME",
+            help="as in `run`; needed where the file names one of your own, which is loaded only "
+            "if you name it",
+        ),
+    ] = None
+
+    device: Annotated[
+        str | None,
+        Option("--device", metavar="NAME", help="default: the one that it was timed on before"),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        Option("--batch-size", min=1, metavar="N", help="default: as it was timed before"),
+    ] = None
+    backend: Annotated[
+        Literal["auto", "eager", "compile", "cudagraph", "compile-cudagraph"] | None,
+        Option("--backend", help="default: as it was timed before; on a CPU, eager for graphs"),
+    ] = None
+
+    def named(self, stored: str, *, what: str) -> "ModelName":
+        """Return what the user typed, or else the model that a file names.
+
+        Raises:
+            ModelError: The user typed none, and that of the file must be typed.
+        """
+        from tokensearch.models import resolve, resolve_stored
+
+        return resolve_stored(stored, what=what) if self.model is None else resolve(self.model)
+
+    def timed(
+        self,
+        name: "ModelName",
+        *,
+        device: str,
+        dtype: str,
+        batch: int,
+        backend: "Backend",
+        seed: int,
+    ) -> "TimingSubject":
+        """Prepare a model as `timed` does, given how it was timed before.
+
+        What was replayed on a GPU runs eagerly elsewhere, where there are no graphs.
+        """
+        from tokensearch.measure.resolve_cell import resolve_device
+        from tokensearch.records.measurements import REPLAYED
+
+        on_gpu = resolve_device(self.device or device).type == "cuda"
+        before = "eager" if backend in REPLAYED and not on_gpu else backend
+        return make_timing_subject(
+            name,
+            device=self.device or device,
+            dtype=dtype,
+            batch=self.batch_size or batch,
+            backend=self.backend or before,
+            seed=seed,
+        )
+
+
+def spec_of_model(name: str) -> ModelSpec:
+    """Return what policies must know of a model that the user typed; nothing is downloaded."""
+    from tokensearch.models import resolve, skeleton
+    from tokensearch.runtime import describe
+
+    full = resolve(name)
+    return describe(skeleton(full), name=full)

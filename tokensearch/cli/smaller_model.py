@@ -1,0 +1,84 @@
+"""The smaller model that a search is compared with, if one is asked for."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from tokensearch.cli.inputs import EvaluationInputs, check_forward
+from tokensearch.errors import ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from tokensearch.search.finalists.alternatives import AlternativeModel
+
+
+def load_smaller_model(
+    subject: EvaluationInputs, name: str | None, checkpoint: Path | None
+) -> "AlternativeModel | None":
+    """Load the model of `--smaller`, with its weights, as `--model` is loaded.
+
+    Raises:
+        ModelError: It cannot be loaded or run, or knows other classes.
+    """
+    if name is None:
+        if checkpoint is not None:
+            raise typer.BadParameter("--smaller-checkpoint needs --smaller, the model it is for")
+        return None
+    from tokensearch.data.pixels import Preprocessing
+    from tokensearch.models import load_model, resolve
+    from tokensearch.search.finalists.alternatives import smaller_model
+
+    loaded = load_model(resolve(name), checkpoint=checkpoint)
+    own = _data_config(loaded.module, loaded.data_config, subject.data_config)
+    place = next(subject.model.parameters())
+    module = loaded.module.to(device=place.device, dtype=place.dtype)
+    found = smaller_model(
+        name,
+        module,
+        given=Preprocessing.of(subject.data_config),
+        own=Preprocessing.of(own),
+    )
+    _check_classes(subject, found)
+    return found
+
+
+def _data_config(
+    module: "nn.Module", own: "Mapping[str, object]", given: "Mapping[str, object]"
+) -> "Mapping[str, object]":
+    """Return how the smaller model's images are prepared, `own` being timm's word for it.
+
+    What has no configuration, as a factory's model, sees what the other model sees, in its size.
+    """
+    config = own if getattr(module, "pretrained_cfg", None) else given
+    size: Any = getattr(getattr(module, "patch_embed", None), "img_size", None)
+    return config if size is None else {**config, "input_size": (3, *size)}
+
+
+def _check_classes(subject: EvaluationInputs, smaller: "AlternativeModel") -> None:
+    """See on two images whether it is steady and knows as many classes; ModelError if not."""
+    import torch
+
+    from tokensearch.accuracy.determinism import check_steady
+
+    place = next(subject.model.parameters())
+    images, _ = next(subject.splits.search.batches(2))
+    own = smaller.prepare(images).to(place.device, place.dtype)
+    check_forward(smaller.name, smaller.module, own)
+    check_steady(smaller.module, own, name=smaller.name)
+    with torch.inference_mode():
+        theirs, ours = (
+            logits.shape[1]
+            for logits in (
+                smaller.module(own),
+                subject.model(images.to(place.device, place.dtype)),
+            )
+        )
+    if theirs != ours:
+        raise ModelError(
+            f"the smaller model {smaller.name} knows {theirs} classes and {subject.name} {ours}; "
+            "it must know the same ones"
+        )

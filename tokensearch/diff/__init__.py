@@ -1,0 +1,1 @@
+"""The difference of two profiles, term by term, with intervals."""

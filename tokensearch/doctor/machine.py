@@ -1,0 +1,225 @@
+"""What `tokensearch doctor` looks at, one function per question."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from tokensearch.report import text
+from tokensearch.report.text import Interval
+
+if TYPE_CHECKING:
+    import torch
+
+    from tokensearch.records.launch_bound import LaunchCost
+
+State = Literal["ok", "caution", "problem"]
+
+PACKAGES = ("torch", "torchvision", "timm", "optuna")
+NVIDIA_DRIVER = Path("/dev/nvidiactl")  # is there when the kernel has NVIDIA's driver
+# Launches in one probe: a stream queues about a thousand before its host has to wait
+# (forums.developer.nvidia.com/t/68937).
+LAUNCHES = 200
+# What is probed: a small model that people deploy, at batches of which an H100 is bound by some.
+LAUNCH_MODEL, LAUNCH_BATCHES = "deit_s", (1, 8, 64, 256)
+FINE_NOISE = 0.02  # a machine that cannot tell 2 % apart cannot tell neighbouring schedules apart
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """The answer to one question, and what to do when it is a bad one."""
+
+    name: str
+    state: State
+    finding: str
+    remedy: str = ""
+
+
+def examine_machine() -> tuple[Check, ...]:
+    """Ask everything; what needs torch is left out where torch cannot be imported."""
+    packages = (python(), *(package(name) for name in PACKAGES))
+    if not _torch_works():
+        broken = Check("torch", "problem", "torch cannot be imported", "install torch again")
+        return (*packages, broken)
+    questions: list[Callable[[], Check]] = [vision, device, threads, attention, demo]
+    if _device().type == "cuda":
+        questions.append(launches)
+    return (*packages, *(question() for question in (*questions, timing)))
+
+
+def python() -> Check:
+    """Which Python this is."""
+    major, minor, micro = sys.version_info[:3]
+    return Check("python", "ok", f"{major}.{minor}.{micro}")
+
+
+def package(name: str) -> Check:
+    """Whether a package is installed, and which version."""
+    try:
+        return Check(name, "ok", version(name))
+    except PackageNotFoundError:
+        return Check(name, "problem", "not installed", f"pip install {name}")
+
+
+def vision() -> Check:
+    """Whether torchvision's compiled operators were built for this torch."""
+    import torch
+
+    try:
+        from torchvision.ops import nms
+
+        nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
+    except (ImportError, RuntimeError, AttributeError, OSError) as error:
+        remedy = "install the torchvision of torch's release: pip install -U torch torchvision"
+        return Check(
+            "operators", "problem", f"torchvision does not fit torch: {_line(error)}", remedy
+        )
+    return Check("operators", "ok", "torchvision fits torch")
+
+
+def device() -> Check:
+    """What latencies would be measured on."""
+    import torch
+
+    from tokensearch.measure import this_machine
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+        return Check("device", "ok", text.listed(names))
+    name = this_machine(torch.device("cpu")).name
+    if NVIDIA_DRIVER.exists():
+        remedy = "install a torch whose CUDA version the driver supports"
+        return Check("device", "caution", f"{name}; torch cannot use the NVIDIA GPU", remedy)
+    return Check("device", "ok", f"{name}; no NVIDIA GPU")
+
+
+def threads() -> Check:
+    """Whether torch runs more threads than this process may use cores."""
+    import torch
+
+    from tokensearch.measure import this_machine
+
+    cores, running = this_machine(torch.device("cpu")).cores, torch.get_num_threads()
+    finding = f"{text.count(running, 'thread')} on {text.count(cores, 'core')}"
+    if running > cores:
+        return Check("threads", "caution", finding, f"set OMP_NUM_THREADS={cores}")
+    return Check("threads", "ok", finding)
+
+
+def attention() -> Check:
+    """Whether fused attention runs on the device."""
+    import torch
+
+    place = _device()
+    try:
+        x = torch.ones(1, 1, 4, 8, device=place)
+        finite = torch.nn.functional.scaled_dot_product_attention(x, x, x).isfinite().all()
+    except RuntimeError as error:
+        remedy = "install the torch that was built for this device"
+        return Check("attention", "problem", f"SDPA fails on {place}: {_line(error)}", remedy)
+    if not bool(finite):
+        return Check(
+            "attention", "problem", f"SDPA on {place} is not finite", "install torch again"
+        )
+    return Check("attention", "ok", f"SDPA runs on {place}")
+
+
+def demo() -> Check:
+    """Whether the bundled model has its weights."""
+    from tokensearch.demo.model import WEIGHTS
+
+    if WEIGHTS.exists():
+        return Check("demo", "ok", "the bundled weights are there")
+    remedy = "install tokensearch again; other models work without them"
+    return Check("demo", "caution", "the bundled weights are missing", remedy)
+
+
+def launches() -> Check:
+    """What a launch costs the host, and up to which batch an eager pass waits for its launches."""
+    import torch
+
+    from tokensearch.measure import clock_for, measure_launching
+
+    place = _device()
+    number = torch.zeros(1, device=place)
+
+    def many() -> None:
+        for _ in range(LAUNCHES):
+            number.add_(1)
+
+    one_us = measure_launching(many, clock_for(place)).host_ms / LAUNCHES * 1000
+    waits, free = bound_up_to(partial(_eager, place))
+    finding = f"a launch takes the host {one_us:.1f} us; {batches_words(waits, free)}"
+    remedy = "" if waits is None else "there --backend cudagraph, which auto takes, is faster"
+    return Check("launches", "ok", finding, remedy)
+
+
+def bound_up_to(probe: "Callable[[int], LaunchCost]") -> tuple[int | None, int | None]:
+    """Return the largest batch that is launch-bound, and the smallest tried that is not."""
+    waits: int | None = None
+    for batch in LAUNCH_BATCHES:
+        if not probe(batch).bound:
+            return waits, batch
+        waits = batch
+    return waits, None
+
+
+def batches_words(waits: int | None, free: int | None) -> str:
+    """Say at which batches an eager pass waits for its launches."""
+    what = f"an eager pass of {LAUNCH_MODEL} in half precision"
+    if waits is None:
+        return f"{what} does not wait for launches even at batch {free}"
+    no_longer = "" if free is None else f", and no longer at {free}"
+    return f"{what} is launch-bound at batch {waits}{no_longer}"
+
+
+def _eager(place: "torch.device", batch: int) -> "LaunchCost":
+    """Probe an eager pass with random weights."""
+    import torch
+
+    from tokensearch.measure import clock_for, measure_launching
+    from tokensearch.measure.resolve_cell import resolve_dtype
+    from tokensearch.models import input_pixels, resolve, untrained
+
+    kind = getattr(torch, resolve_dtype("auto", place))
+    model = untrained(resolve(LAUNCH_MODEL)).to(place, kind)
+    side = input_pixels(model)
+    images = torch.zeros(batch, 3, side, side, device=place, dtype=kind)
+    with torch.inference_mode():
+        return measure_launching(partial(model, images), clock_for(place))
+
+
+def timing() -> Check:
+    """How small a difference in time could be proven here, by timing one thing against itself."""
+    from tokensearch.measure import measure_noise
+
+    found = measure_noise(_device())
+    reach = Interval(found.ratio, found.low, found.high).reach
+    finding = f"differences above {text.percent(reach)} can be told from noise"
+    advice = "; ".join(dict.fromkeys(found.cautions))
+    if found.verdict in {"faster", "slower"}:
+        finding = f"one piece of work timed twice differed: {text.ratio(found.ratio)}"
+    elif reach <= FINE_NOISE and not advice:
+        return Check("noise", "ok", finding)
+    return Check("noise", "caution", finding, advice or "stop other work on the machine")
+
+
+def _torch_works() -> bool:
+    try:
+        import torch  # noqa: F401 - whether it can be had is the question
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _device() -> "torch.device":
+    from tokensearch.measure.resolve_cell import resolve_device
+
+    return resolve_device("auto")
+
+
+def _line(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]

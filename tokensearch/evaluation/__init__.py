@@ -1,0 +1,1 @@
+"""One policy, measured on one model: its accuracy, its latency, its profile."""

@@ -1,0 +1,279 @@
+"""What files must hold of the records: one check per record, field by field.
+
+Of other records than cells, a field with a default may be absent: older versions did not write it.
+"""
+
+from math import isclose
+from statistics import median
+from typing import Any, get_args
+
+from tokensearch.documents import (
+    COUNT,
+    FLAG,
+    LONGEST_MS,
+    MAX_TEXT,
+    NAME,
+    NUMBER,
+    SHARE,
+    TIME_MS,
+    MisfitError,
+    choice,
+    every,
+    fields,
+    integer,
+    items,
+    mapping,
+    number,
+    optional,
+    text,
+)
+from tokensearch.errors import PolicyError, TargetError
+from tokensearch.policy import BOUNDS, OBJECTIVES, parse_target
+from tokensearch.policy.file import policy_from_json
+from tokensearch.records.measurements import (
+    AccuracyKind,
+    Backend,
+    Cache,
+    Caution,
+    Memory,
+    TrialState,
+    Verdict,
+)
+
+ROUNDING = 1e-9  # relative; a file holds all digits, and figures derived from others beside them
+RATIO = number(1e-9, 1e9)  # of two times; its logarithm is taken
+NATS = number(-1, 1e6)  # a divergence is never below 0 but for rounding
+
+# Of machines and cells every field: two that are compared must be known alike.
+MACHINE = fields(
+    {
+        "processor": NAME,
+        "cores": integer(1, 2**20),
+        "accelerator": optional(NAME),
+        "system": NAME,
+        "versions": mapping(NAME),
+        "governor": optional(NAME),
+        "driver": optional(NAME),
+        "max_clock_mhz": optional(COUNT),
+        "power_limit_w": optional(NUMBER),
+        "name": NAME,
+    }
+)
+CELL = fields(
+    {
+        "device": NAME,
+        "dtype": NAME,
+        "batch": integer(1, 2**20),
+        "resolution": integer(1, 2**16),
+        "backend": choice(*get_args(Backend)),
+        "threads": integer(0, 2**20),
+        "machine": MACHINE,
+        "memory": choice(*get_args(Memory)),
+        "cache": choice(*get_args(Cache)),
+        "attention": optional(NAME),
+    }
+)
+MODEL = fields(
+    {"name": NAME, **{name: integer(*bounds) for name, bounds in BOUNDS.items()}},
+    {"weights": optional(NAME)},
+)
+
+
+def _as_passes_say(value: Any) -> None:
+    said, found = value["median_ms"], median(value["passes_ms"])
+    if not isclose(said, found, rel_tol=ROUNDING):
+        raise MisfitError(f"is {said!r:.60}, where the passes have {found!r}", "median_ms")
+
+
+LATENCY = every(
+    fields(
+        {"passes_ms": items(TIME_MS, least=1), "warmup": COUNT, "median_ms": TIME_MS},
+    ),
+    _as_passes_say,
+)
+CONDITIONS = fields(
+    {"tick_ms": number(0, 1e9), "others": optional(NUMBER)},
+    {
+        "gpu_clock": optional(NUMBER),
+        "gpu_throttled": items(NAME),
+        "gpu_temperature_c": optional(integer(-300, 10_000)),
+        "gpu_processes": optional(COUNT),
+    },
+)
+COMPARISON = fields(
+    {
+        "baseline": LATENCY,
+        "candidate": LATENCY,
+        "ratio": RATIO,
+        "low": RATIO,
+        "high": RATIO,
+        "level": SHARE,
+        "verdict": choice(*get_args(Verdict)),
+    },
+    {
+        "cautions": items(choice(*(caution.name.lower() for caution in Caution))),
+        "conditions": optional(CONDITIONS),
+    },
+)
+PAIRED = fields(
+    {
+        "images": integer(1, 2**53),
+        "only_baseline": COUNT,
+        "only_candidate": COUNT,
+        "p_value": SHARE,
+        "difference": number(-1, 1),
+        "low": number(-1, 1),
+        "high": number(-1, 1),
+        "level": SHARE,
+    }
+)
+
+
+def _as_answers_say(value: Any) -> None:
+    for name in ("right", "agreed"):
+        if value[name] > value["images"]:
+            raise MisfitError(f"is {value[name]}, of {value['images']} images", name)
+    if not value["low"] - ROUNDING <= value["top1"] <= value["high"] + ROUNDING:
+        raise MisfitError("is outside its own interval", "top1")
+    said, found = value["top1"], value["right"] / value["images"]
+    if not isclose(said, found, rel_tol=ROUNDING, abs_tol=ROUNDING):
+        raise MisfitError(f"is {said!r:.60}, where the answers have {found!r}", "top1")
+
+
+ACCURACY = every(
+    fields(
+        {
+            "top1": SHARE,
+            "kind": choice(*get_args(AccuracyKind)),
+            "split": NAME,
+            "split_hash": NAME,
+            "images": integer(1, 2**53),
+            "right": COUNT,
+            "low": SHARE,
+            "high": SHARE,
+            "level": SHARE,
+            "kl": NATS,
+            "ce": NATS,
+            "agreed": COUNT,
+        }
+    ),
+    _as_answers_say,
+)
+
+
+def POLICY(value: Any) -> None:  # noqa: N802  # a check as the others are
+    """A policy, as a policy file has it."""
+    try:
+        policy_from_json(value)
+    except PolicyError as error:
+        raise MisfitError(f"is no policy: {error}") from None
+
+
+TRIAL = fields(
+    {
+        "number": COUNT,
+        "origin": NAME,
+        "schedule_hash": NAME,
+        "state": choice(*get_args(TrialState)),
+        "predicted": RATIO,
+        "comparison": optional(COMPARISON),
+        "accuracy": ACCURACY,
+        "seconds": number(0, 1e9),
+        "policy": POLICY,
+    }
+)
+
+
+def _target(value: Any) -> None:
+    NAME(value)
+    try:
+        parse_target(value)
+    except TargetError as error:
+        raise MisfitError(f"is no target: {error}") from None
+
+
+OUTCOMES = ("met", "missed", "ambiguous", "unreduced")
+_SPLIT = fields({"images": integer(1, 2**53), "digest": NAME})
+_SETTINGS = fields(
+    {
+        "model": NAME,
+        "checkpoint": optional(NAME),
+        "data": optional(NAME),
+        "target": _target,
+        "device": NAME,
+        "dtype": NAME,
+        "batch": integer(1, 2**20),
+        "resolution": integer(1, 2**16),
+        "space": NAME,
+        "space_digest": NAME,
+        "sampler": NAME,
+        "seed": integer(-(2**63), 2**64),
+        "objective": choice(*OBJECTIVES),
+        "backend": choice(*get_args(Backend)),
+    }
+)
+_FINALIST = fields(
+    {
+        "schedule_hash": NAME,
+        "origin": NAME,
+        "policy": POLICY,
+        "search": ACCURACY,
+        "select": ACCURACY,
+        "report": ACCURACY,
+        "paired": PAIRED,
+        "comparison": COMPARISON,
+        "on_front": FLAG,
+    }
+)
+_RIVAL = fields(
+    {
+        "name": NAME,
+        "kind": choice("resolution", "model"),
+        "pixels": integer(1, 2**16),
+        "report": ACCURACY,
+        "paired": PAIRED,
+        "comparison": COMPARISON,
+        "lead": optional(PAIRED),
+    }
+)
+_SECONDS = number(0, 1e9)
+_PRESET = fields({"name": NAME, "schedule_hash": NAME, "lead": optional(PAIRED)})
+_RESULT = fields(
+    {
+        "outcome": choice(*OUTCOMES),
+        "exit_code": integer(0, 255),
+        "limit_ms": number(0),
+        "baseline_ms": TIME_MS,
+        "search_seconds": _SECONDS,
+        "seconds": _SECONDS,
+        "trials": fields(dict.fromkeys(("complete", "raced", "out_of_reach", "duplicate"), COUNT)),
+        "forecast": fields({"error": number(0), "timed": COUNT}),
+        "answer": optional(NAME),
+        "best_preset": optional(_PRESET),
+        "finalists": items(_FINALIST, most=10_000),
+        "cautions": items(text(MAX_TEXT)),
+        "baseline_moved": fields({"finalists": NUMBER}, {"search": NUMBER}),
+    },
+    {"rivals": items(_RIVAL, most=1000)},
+)
+RUN = fields(
+    {
+        "settings": _SETTINGS,
+        "budget": fields({"trials": optional(COUNT), "seconds": optional(_SECONDS)}),
+        "command": text(MAX_TEXT),
+        "model": every(MODEL, fields({"weights": optional(NAME)})),
+        "cell": CELL,
+        "data": fields(
+            {
+                "name": NAME,
+                "labelled": FLAG,
+                "splits": every(fields({"report": _SPLIT}), mapping(_SPLIT)),
+            }
+        ),
+        "result": optional(_RESULT),
+    },
+    {
+        "retargeted": NAME,
+        "launching": optional(fields({"host_ms": number(0, LONGEST_MS), "pass_ms": TIME_MS})),
+    },
+)

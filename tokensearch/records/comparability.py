@@ -1,0 +1,121 @@
+"""Whether two figures may be compared: cells that differ, a baseline that moved, unequal clocks.
+
+Standard library only, so that a report can ask without torch.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+
+from tokensearch.records.measurements import Cell, Comparison, Latency, Machine, Verdict
+
+# Share by which a baseline's speed may change. Randomised pairs cancel such changes in a ratio;
+# below this not even the medians quoted beside it are touched visibly.
+DRIFT = 0.02
+# Share of pairs of passes, one from before and one from after, that must agree on the direction
+# (Mann & Whitney's statistic). Measured at 30 passes of pure noise, first against last third:
+# 0.1 % pass for drift (asking that middle halves not overlap let 7 % through).
+AGREEMENT = 0.9
+
+Interval = tuple[float, float]  # low, high
+
+
+def differences(one: Cell, other: Cell) -> tuple[str, ...]:
+    """Name in words what differs between two cells; empty exactly when they are equal.
+
+    Latencies of cells that differ must not be compared without saying how they do.
+    """
+    return (*_differing(one, other, "machine"), *_machines(one.machine, other.machine))
+
+
+def _machines(one: Machine, other: Machine) -> Iterator[str]:
+    yield from _differing(one, other, "versions")
+    had, has = dict(one.versions), dict(other.versions)
+    versions = [_against(name, had.get(name), has.get(name)) for name in {**had, **has}]
+    named = [words for words in versions if words]
+    if not named and one.versions != other.versions:
+        named = ["versions in another order"]
+    yield from named
+
+
+def _differing(one: Cell | Machine, other: Cell | Machine, apart: str) -> Iterator[str]:
+    """Name the fields that differ, but for the one that is looked at on its own."""
+    for item in fields(one):
+        words = _against(item.name, getattr(one, item.name), getattr(other, item.name))
+        if words and item.name != apart:
+            yield words
+
+
+def _against(name: str, one: object, other: object) -> str:
+    """Say how two values differ; empty when they do not."""
+    if one == other:
+        return ""
+    said = ["unknown" if value is None else str(value) for value in (one, other)]
+    return f"{name.replace('_', ' ')} {said[0]} against {said[1]}"
+
+
+def disagrees(clock: Interval, profiler: Interval) -> bool:
+    """Whether two intervals of the same time, in the same unit, have nothing in common.
+
+    Then one of the two instruments is wrong, by more than its noise.
+    """
+    return clock[1] < profiler[0] or profiler[1] < clock[0]
+
+
+def baseline_disagrees(comparison: Comparison) -> bool:
+    """Whether a model that was compared with itself is said to be faster or slower."""
+    return comparison.verdict in ("faster", "slower")
+
+
+def separated(
+    before: Sequence[float], after: Sequence[float], agreement: float = AGREEMENT
+) -> bool:
+    """Whether nearly all of one are above nearly all of the other, so that noise is no excuse."""
+    ordered = sorted(after)
+    above = sum(len(ordered) - bisect_right(ordered, early) for early in before)
+    slower = above / (len(before) * len(after))
+    return max(slower, 1 - slower) >= agreement
+
+
+@dataclass
+class BaselineDrift:
+    """Watches the baseline over many comparisons: the same work, timed again and again.
+
+    Ratios taken in turn do not feel its changes; milliseconds of different comparisons do.
+    """
+
+    baselines: list[Latency] = field(default_factory=list)  # in the order timed
+
+    def see(self, baseline: Latency) -> None:
+        """Add the baseline of the next comparison."""
+        self.baselines.append(baseline)
+
+    @property
+    def moved(self) -> float:
+        """Share by which the slowest comparison's baseline is above the fastest's, by medians."""
+        medians_ms = [one.median_ms for one in self.baselines]
+        return max(medians_ms) / min(medians_ms) - 1 if medians_ms else 0.0
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the baseline changed by more than its own noise, and by more than `DRIFT`."""
+        if self.moved <= DRIFT:
+            return False
+        ordered = sorted(self.baselines, key=lambda one: one.median_ms)
+        return separated(ordered[0].passes_ms, ordered[-1].passes_ms)
+
+
+def verdict(low: float, high: float, precision: float) -> Verdict:
+    """Say what an interval of the ratio proves.
+
+    "same" needs an interval that contains 1 and stays within twice `precision` of it. Twice,
+    because an interval of half-width `precision` that contains 1 reaches no further: whoever has
+    timed until the wanted precision gets an answer, never "ambiguous".
+    """
+    if high < 1:
+        return "faster"
+    if low > 1:
+        return "slower"
+    if max(1 - low, high - 1) <= 2 * precision:
+        return "same"
+    return "ambiguous"

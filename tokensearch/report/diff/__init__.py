@@ -1,0 +1,1 @@
+"""A ledger, reported: sentences, blocks, waterfalls, flame graphs."""

@@ -1,0 +1,1 @@
+"""A search run, reported: sentences, tables, plots, pages."""

@@ -1,0 +1,107 @@
+"""What `run`, `evaluate` and `calibrate` print."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from tokensearch.policy import Evidence, Policy, PolicySet
+from tokensearch.records.measurements import Caution
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.report import text
+from tokensearch.report.run.result import interval, measure, name_of, read_findings, read_measured
+from tokensearch.report.run.sentences import answer_sentences
+from tokensearch.report.run.tables import caution_lines, cell_line, front_table, token_strip
+from tokensearch.report.table import ReportTable, table_to_rich
+
+
+def summary(
+    run: Mapping[str, Any], front: PolicySet, *, folder: RunFolder | None = None
+) -> RenderableType:
+    """Return the answer in words, the front, cautions, and where the files are.
+
+    Raises:
+        RunError: The run has no result yet.
+    """
+    findings = read_findings(run)
+    first, *rest = answer_sentences(findings)
+    parts: list[RenderableType] = [Text(first, style="bold"), Text(" ".join(rest))]
+    parts.append(table_to_rich(front_table(front, findings)))
+    if findings.cautions:
+        parts.append(caution_lines(findings.cautions))
+    if folder is not None:
+        parts.append(_paths(folder))
+    return Group(*parts)
+
+
+def _paths(folder: RunFolder) -> Text:
+    # One path per line, and never cut: people copy them.
+    places = [("front", folder.front), ("report", folder.report)]
+    if folder.policy.exists():
+        places.insert(0, ("policy", folder.policy))
+    lines = [f"{name:<8}{path}" for name, path in places]
+    return Text("\n".join(lines), no_wrap=True, overflow="ignore")
+
+
+def evaluation(document: Mapping[str, Any]) -> RenderableType:
+    """Return one policy's figures beside the un-reduced model's, and reasons to distrust them."""
+    comparison = document["comparison"]
+    cautions = [Caution[name.upper()].value for name in comparison["cautions"]]
+    parts: list[RenderableType] = [
+        Text(f"{text.plain(document['policy'])} on {cell_line(document['cell'])}"),
+        table_to_rich(_figures(document)),
+    ]
+    if cautions:
+        parts.append(caution_lines(cautions))
+    return Group(*parts)
+
+
+def _figures(document: Mapping[str, Any]) -> ReportTable:
+    accuracy, paired = document["accuracy"], document["paired"]
+    comparison, counts = document["comparison"], document["patch_tokens_per_block"]
+    batch = document["cell"]["batch"]
+    candidate_ms = comparison["candidate"]["median_ms"]
+    named = measure(labelled=accuracy["kind"] == "top1")
+    images = f"{text.count(accuracy['images'], 'image')} of {document['data']}"
+    change = text.signed_points_interval(interval(paired, "difference"))
+    rows = (
+        ("tokens by block", ", ".join(text.count(left) for left in counts)),
+        (named, f"{text.percent_interval(interval(accuracy, 'top1'))} on {images}"),
+        ("change", f"{change} ({text.probability(paired['p_value'])})"),
+        ("KL", text.nats(accuracy["kl"])),
+        ("latency", f"{text.ms(candidate_ms)}, {text.rate(batch, candidate_ms)}"),
+        ("un-reduced", text.ms(comparison["baseline"]["median_ms"])),
+        ("ratio", text.ratio_interval(interval(comparison, "ratio"))),
+        ("verdict", comparison["verdict"]),
+    )
+    return ReportTable(("figure", "value"), rows)
+
+
+def calibration_table(policies: PolicySet, before: PolicySet) -> ReportTable:
+    """A row per policy, fastest first; `before` is the set that was timed anew."""
+    earlier = {policy.schedule_hash: policy.evidence[0] for policy in before.policies}
+    columns = (
+        "policy",
+        "tokens by block",
+        "latency",
+        "of un-reduced",
+        "before",
+        "right answers",
+        "confirmed",
+    )
+    rows = [_row(policy, earlier[policy.schedule_hash]) for policy in policies.policies]
+    return ReportTable(columns, rows, numbers=frozenset({"latency"}))
+
+
+def _row(policy: Policy, earlier: Evidence) -> tuple[str, ...]:
+    here, there = (read_measured(policy, one) for one in (policy.evidence[0], earlier))
+    return (
+        name_of(policy, str(policy.provenance.get("origin", "sampler"))),
+        token_strip(policy),
+        text.ms(here.median_ms),
+        text.NONE if here.ratio is None else text.ratio_interval(here.ratio),
+        text.NONE if there.ratio is None else text.ratio_interval(there.ratio),
+        text.percent_interval(here.accuracy),
+        "kept from before" if policy.evidence[0] == earlier else "yes" if here.confirmed else "no",
+    )

@@ -1,0 +1,254 @@
+"""The tables of reports: one function each, from what was found to a grid of text."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.text import Text
+
+from tokensearch.errors import PolicyError
+from tokensearch.policy import (
+    RANDOM,
+    ModelSpec,
+    Policy,
+    PolicySet,
+    Pool,
+    Prune,
+    PruneOrPool,
+    Step,
+    block_macs,
+    mac_share,
+)
+from tokensearch.records.profile import PHASES, Profile
+from tokensearch.report import text
+from tokensearch.report.phases import PHASE_NAMES, groups
+from tokensearch.report.run.result import (
+    SEARCHED,
+    Finalist,
+    Measured,
+    RunFindings,
+    name_of,
+    read_measured,
+    reading,
+)
+from tokensearch.report.table import ReportTable
+
+
+def front_table(front: PolicySet, findings: RunFindings) -> ReportTable:
+    """Every member of the front, fastest first; the answer stands out."""
+    members = [read_measured(policy, policy.evidence[0]) for policy in front.policies]
+    rows = [_front_row(one, findings) for one in members]
+    columns = ("policy", "tokens by block", "latency", "of un-reduced", findings.measure, "change")
+    answers = {place for place, one in enumerate(members) if findings.is_answer(one.policy)}
+    return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=frozenset(answers))
+
+
+def _front_row(one: Measured, findings: RunFindings) -> tuple[str, ...]:
+    return (
+        name_of(one.policy, findings.origin_of(one.policy)),
+        token_strip(one.policy),
+        text.ms(one.median_ms),
+        _ratio(one),
+        text.percent_interval(one.accuracy),
+        _change(one),
+    )
+
+
+def finalist_table(findings: RunFindings) -> ReportTable:
+    """Every finalist and control with all its figures."""
+    measure = findings.measure
+    columns = (
+        "finalist",
+        "kind",
+        f"{measure} (select)",
+        f"{measure} (report)",
+        "KL",
+        "latency",
+        "of un-reduced",
+        "verdict",
+        "on the front",
+    )
+    rows = [
+        (
+            one.name,
+            kind_of(one),
+            text.percent_interval(one.select),
+            text.percent_interval(one.report),
+            text.nats(one.kl),
+            text.ms(one.median_ms),
+            text.ratio_interval(one.ratio),
+            one.verdict,
+            "yes" if one.on_front else "no",
+        )
+        for one in findings.finalists
+    ]
+    answers = {
+        place for place, one in enumerate(findings.finalists) if findings.is_answer(one.policy)
+    }
+    return ReportTable(
+        columns, rows, numbers=frozenset({"KL", "latency"}), marked=frozenset(answers)
+    )
+
+
+def kind_of(one: Finalist) -> str:
+    """Whether a finalist was found, drawn, published, or is there to compare with."""
+    return "control" if one.control else SEARCHED.get(one.origin, "published")
+
+
+def schedule_table(policy: Policy) -> ReportTable:
+    """What every block does with its tokens, and what it then costs."""
+    macs, full = block_macs(policy), block_macs(Policy(policy.model))
+    counts = policy.patch_tokens_per_block
+    rows = [
+        (
+            str(block),
+            " then ".join(step_name(step) for step in policy.steps_of(block))
+            or _last(policy, block),
+            " then ".join(_choice(step) for step in policy.steps_of(block)),
+            text.count(counts[block]),
+            text.percent(counts[block] / policy.model.patch_tokens),
+            text.percent(macs[block] / full[block]),
+        )
+        for block in range(policy.model.blocks)
+    ]
+    columns = ("block", "step", "by", "patch tokens", "kept", "MACs")
+    return ReportTable(columns, rows, numbers=frozenset({"block", "patch tokens", "kept", "MACs"}))
+
+
+def step_name(step: Step) -> str:
+    """A step as people say it."""
+    return f"{step.op.replace('_', ' ')} to {text.count(step.keep)}"
+
+
+def _choice(step: Step) -> str:
+    match step:
+        case Prune(score=score, rest=rest):
+            return score.replace("_", " ") + _REST_NOTES[rest]
+        case Pool(match=match_, score=score):
+            return match_ if score is None else f"{match_}, {score.replace('_', ' ')}"
+        case PruneOrPool(score=score, threshold=threshold):
+            return f"variance of {score.replace('_', ' ')}, {threshold:g}"
+
+
+_REST_NOTES = {"drop": "", "fuse": ", rest fused", "mean": ", rest averaged"}
+
+
+def _last(policy: Policy, block: int) -> str:
+    skips = policy.last_block == "prefix_only" and block == policy.model.blocks - 1
+    return "prefix tokens alone" if skips else "keep"
+
+
+def token_strip(policy: Policy) -> str:
+    """One bar per block, as high as its share of patch tokens."""
+    return text.strip(policy.patch_tokens_per_block, policy.model.patch_tokens)
+
+
+def evidence_table(policy: Policy, measure: str) -> ReportTable:
+    """What was measured of a policy, a row per cell."""
+    rows = [_evidence_row(read_measured(policy, one), one.cell) for one in policy.evidence]
+    columns = ("cell", "latency", "of un-reduced", measure, "confirmed")
+    return ReportTable(columns, rows, numbers=frozenset({"latency"}))
+
+
+def _evidence_row(one: Measured, cell: Mapping[str, Any]) -> tuple[str, ...]:
+    with reading(PolicyError, "evidence"):
+        where = cell_line(cell)
+    return (
+        where,
+        text.ms(one.median_ms),
+        _ratio(one),
+        text.percent_interval(one.accuracy),
+        "yes" if one.confirmed else "no",
+    )
+
+
+def cell_line(cell: Mapping[str, Any]) -> str:
+    """A cell in one line; what a file does not say is left out."""
+    machine = cell.get("machine", {})
+    parts = (
+        machine.get("name", cell.get("device")),
+        cell.get("dtype"),
+        None if "batch" not in cell else f"batch {cell['batch']}",
+        None if "resolution" not in cell else f"{cell['resolution']} px",
+        cell.get("backend"),
+    )
+    return ", ".join(text.plain(str(part)) for part in parts if part is not None)
+
+
+def cell_table(cell: Mapping[str, Any]) -> ReportTable:
+    """The machine and everything else that the latencies belong to."""
+    machine = cell["machine"]
+    rows = [
+        ("machine", machine["name"]),
+        ("system", machine["system"]),
+        ("device", cell["device"]),
+        ("threads", f"{cell['threads']} of {text.count(machine['cores'], 'core')}"),
+        ("number type", cell["dtype"]),
+        ("batch", text.count(cell["batch"], "image")),
+        ("resolution", f"{cell['resolution']} px"),
+        ("backend", cell["backend"]),
+        ("versions", ", ".join(f"{name} {found}" for name, found in machine["versions"].items())),
+    ]
+    return ReportTable(("what", "value"), rows)
+
+
+def phase_table(profile: Profile) -> ReportTable:
+    """Time of one profile by phase and group of blocks."""
+    parts = groups(len(profile.patch_tokens))
+    rows = [
+        (
+            PHASE_NAMES[phase],
+            *(_ms_or_none(part.ms(profile, phase)) for part in parts),
+            text.ms(profile.phase_ms(phase)),
+        )
+        for phase in PHASES
+        if profile.phase_ms(phase)
+    ]
+    rows.append(("whole pass", *[""] * len(parts), text.ms(profile.pass_ms)))
+    names = [*(part.name for part in parts), "all"]
+    return ReportTable(("phase", *names), rows, numbers=frozenset(names))
+
+
+def model_line(model: ModelSpec) -> str:
+    """A model's geometry in one line."""
+    return (
+        f"{text.plain(model.name)}: {text.count(model.blocks, 'block')}, "
+        f"{text.count(model.patch_tokens, 'patch token')}, "
+        f"{text.count(model.prefix_tokens, 'prefix token')}, width {model.width}"
+    )
+
+
+def schedule_line(policy: Policy) -> str:
+    """What holds for a whole schedule, in one line."""
+    weighted = "with" if policy.proportional_attention else "without"
+    return (
+        f"{text.percent(mac_share(policy))} of the un-reduced blocks' multiply-accumulates, "
+        f"{weighted} proportional attention, schedule {text.short(policy.schedule_hash)}"
+    )
+
+
+def caution_lines(cautions: Sequence[str]) -> Text:
+    """Cautions, a line each, for a console."""
+    return Text("\n".join(f"caution: {caution}" for caution in cautions), style="yellow")
+
+
+def random_note() -> str:
+    """What the random controls are there for."""
+    return (
+        f"{RANDOM}NAME drops tokens at random with the counts of NAME: the floor under any score."
+    )
+
+
+def _ratio(one: Measured) -> str:
+    if one.ratio is not None:
+        return text.ratio_interval(one.ratio)
+    return text.ratio(one.median_ms / one.baseline_ms)
+
+
+def _change(one: Measured) -> str:
+    if one.difference is None or not one.policy.reduces:
+        return text.NONE
+    return text.signed_points_interval(one.difference)
+
+
+def _ms_or_none(value_ms: float) -> str:
+    return text.ms(value_ms) if value_ms else text.NONE

@@ -1,0 +1,65 @@
+"""A table before it is drawn: cells are text already, so console and page show the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from tokensearch.report.text import plain
+
+
+@dataclass(frozen=True, slots=True)
+class ReportTable:
+    """Rows of text under column names."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    title: str | None = None
+    numbers: frozenset[str] = field(default_factory=frozenset)  # columns aligned to the right
+    marked: frozenset[int] = field(default_factory=frozenset)  # rows that stand out
+
+
+def table_to_rich(grid: ReportTable) -> Table:
+    """Draw the grid for a console."""
+    title = None if grid.title is None else Text(plain(grid.title))
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    for name in grid.columns:
+        table.add_column(name, justify="right" if name in grid.numbers else "left")
+    for place, row in enumerate(grid.rows):
+        style = "bold" if place in grid.marked else None
+        table.add_row(*(Text(plain(cell)) for cell in row), style=style)
+    return table
+
+
+def table_to_markdown(grid: ReportTable) -> str:
+    """Draw the grid for a page; marked rows are bold."""
+    rules = ["---:" if name in grid.numbers else "---" for name in grid.columns]
+    lines = [_line(grid.columns), _line(rules)]
+    for place, row in enumerate(grid.rows):
+        cells = [markdown_text(cell) for cell in row]
+        bold = place in grid.marked
+        lines.append(_line([f"**{cell}**" if bold and cell else cell for cell in cells]))
+    return "\n".join(lines)
+
+
+def markdown_text(words: str) -> str:
+    r"""Return text that a page shows as it is: no cell ends, nothing is code, HTML or a link.
+
+    >>> print(markdown_text("a|b <script> `x` [y](z)"))
+    a\|b &lt;script> \`x\` [y]\(z)
+    """
+    return sentence(words).replace("|", "\\|")
+
+
+def sentence(words: str) -> str:
+    """Return a sentence of ours, in which a file's text may stand, for a page.
+
+    Bars are ours there; code, HTML and links are not.
+    """
+    return plain(words).replace("<", "&lt;").replace("](", "]\\(").replace("`", "\\`")
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

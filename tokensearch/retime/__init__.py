@@ -1,0 +1,1 @@
+"""Time again what a finished run knows: another target, another cell, a whole front."""

@@ -1,0 +1,115 @@
+"""A front timed anew in another cell, so that `PolicySet.best` answers for that one."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from math import ceil
+
+from tokensearch.errors import PolicyError
+from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
+from tokensearch.measure import Effort
+from tokensearch.policy import Evidence, Policy, PolicySet
+from tokensearch.records.measurements import Caution, Comparison, to_json
+from tokensearch.runtime import check
+from tokensearch.search.listener import ProgressListener
+
+WARMUP, ROUNDS = 2, (12, 60)  # least and most; a dozen prove something, thirty are enough
+WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
+NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
+
+
+def calibrate_front(
+    policies: PolicySet, timing: PolicyTimer, seconds: float, listener: ProgressListener
+) -> PolicySet:
+    """Return the set with fresh evidence before the old, fastest first.
+
+    Evidence of an equal cell gives way to the fresh, unless it alone was confirmed.
+
+    seconds  of passes, for all policies together
+
+    Raises:
+        PolicyError: The set is empty, or of a model with another geometry.
+    """
+    if not policies.policies:
+        raise PolicyError("the set holds no policies that could be timed")
+    fitting = {policy: _fitting(policy, timing) for policy in policies.policies}
+    listener.stage("timing the policies of the front in turn", unit="rounds")
+    found: dict[Policy, Comparison] = {}
+    for some in _rounds(tuple(fitting)):
+        effort = Effort(WARMUP, *ROUNDS, seconds=seconds * len(some) / len(fitting))
+        told = partial(_tell, listener, effort)
+        timed = timing.time_together([fitting[policy] for policy in some], effort, tell=told)
+        found |= zip(some, timed, strict=True)
+    _warn(found, listener)
+    fresh = [_with(policy, comparison, timing) for policy, comparison in found.items()]
+    return replace(policies, policies=tuple(sorted(fresh, key=_ratio)))
+
+
+def _ratio(policy: Policy) -> float:
+    """Of the evidence that counts, which may be one of before, without a paired ratio."""
+    one = policy.evidence[0]
+    medians = one.median_ms / float(one.baseline["median_ms"])
+    return float(one.extra.get("comparison", {}).get("ratio", medians))
+
+
+def _rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:
+    """As many rounds as are needed, about equally full."""
+    count = ceil(len(policies) / TOGETHER)
+    return [policies[place::count] for place in range(count)]
+
+
+def _tell(listener: ProgressListener, effort: Effort, rounds: int, spent: float) -> None:
+    expected = round(rounds * effort.seconds / spent)
+    listener.progress(
+        done=rounds,
+        total=max(rounds, effort.least, min(effort.most, expected)),
+        seconds_left=max(0.0, effort.seconds - spent),
+        text="",
+    )
+
+
+def _fitting(policy: Policy, timing: PolicyTimer) -> Policy:
+    """Return the policy for the model at hand, on whose weights time does not depend."""
+    check(timing.model, replace(policy, model=replace(policy.model, weights=None)))
+    return replace(policy, model=timing.spec)
+
+
+def _warn(found: Mapping[Policy, Comparison], listener: ProgressListener) -> None:
+    """Say every doubt about a timing, once; and how many policies none confirms."""
+    doubts = {caution for comparison in found.values() for caution in comparison.cautions}
+    for caution in Caution:
+        if caution in doubts:
+            listener.caution(caution.value)
+    unsure = sum(not _confirms(comparison) for comparison in found.values())
+    if unsure:
+        listener.caution(
+            f"{unsure} of {len(found)} policies are not confirmed here, by too few passes or an "
+            f"interval wider than {100 * WIDEST:.0f} % either way, and keep what was confirmed "
+            f"here before: allow more --seconds"
+        )
+
+
+def _confirms(comparison: Comparison) -> bool:
+    """Whether a timing is good enough to rely on."""
+    ratio, few = comparison.ratio, Caution.FEW_PASSES in comparison.cautions
+    return not few and max(comparison.high - ratio, ratio - comparison.low) <= WIDEST * ratio
+
+
+def _with(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Policy:
+    """Put what was timed before the evidence of the same accuracies in other cells.
+
+    A timing that confirms nothing does not displace one of the same cell that does.
+    """
+    old = policy.evidence[0]
+    fresh = Evidence(
+        cell=to_json(timing.cell),
+        latency=to_json(comparison.candidate),
+        accuracy=old.accuracy,
+        baseline=to_json(comparison.baseline),
+        confirmed=_confirms(comparison),
+        extra={**old.extra, "comparison": {name: asdict(comparison)[name] for name in NOTED}},
+    )
+    elsewhere = (one for one in policy.evidence if one.cell != fresh.cell)
+    earlier = [one for one in policy.evidence if one.cell == fresh.cell and one.confirmed]
+    best = earlier[0] if earlier and not fresh.confirmed else fresh
+    return policy.with_evidence(best, *elsewhere)

@@ -1,0 +1,68 @@
+"""Average-pooled heads: a token that stands for many patches counts as many.
+
+ToMe and DiffRate weigh the average of their MAE models by size. Other heads read what they read.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from tokensearch.errors import ModelError
+from tokensearch.runtime.token_state import attach_state, read_state
+
+_AVERAGES = frozenset({"avg", "avgmax"})
+_POOLS = ("pool", "_pool")  # what timm's models call the method
+
+
+def averages(model: nn.Module) -> bool:
+    """Whether the head reads the mean of the tokens."""
+    return getattr(model, "global_pool", None) in _AVERAGES and (
+        getattr(model, "attn_pool", None) is None
+    )
+
+
+def openings(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[..., Any]]]:
+    """Yield what to set on which module so that its average goes by size."""
+    norm = getattr(model, "norm", None)
+    if norm is not None and not isinstance(norm, nn.Identity):
+        yield norm, "forward", _Carrying(norm.forward).forward
+    name = next((name for name in _POOLS if hasattr(model, name)), None)
+    if name is not None:
+        yield model, name, _Weighing(model, getattr(model, name)).pool
+
+
+@dataclass(frozen=True, eq=False)
+class _Carrying:
+    """The last norm, on whose output rides what rode on its input."""
+
+    host: Callable[[Tensor], Tensor]
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, tokens = self.host(x), read_state(x)
+        return out if tokens is None else attach_state(tokens._replace(x=out))
+
+
+@dataclass(frozen=True, eq=False)
+class _Weighing:
+    """The head's average, by size."""
+
+    model: Any
+    host: Callable[..., Tensor]
+
+    def pool(self, x: Tensor, pool_type: str | None = None, **named: Any) -> Tensor:
+        kind = self.model.global_pool if pool_type is None else pool_type
+        if kind not in _AVERAGES:
+            return self.host(x, pool_type, **named)
+        tokens = read_state(x)
+        if tokens is None or tokens.size is None:
+            raise ModelError(
+                "the head averages tokens by size, but something before it made new features "
+                "(a hook, a copy), which know no sizes"
+            )
+        whole = getattr(self.model, "pool_include_prefix", False)
+        first = 0 if whole else self.model.num_prefix_tokens
+        part, size = x[:, first:], tokens.size[:, first:]
+        mean = (part * size).sum(dim=1) / size.sum(dim=1)
+        return mean if kind == "avg" else 0.5 * (part.amax(dim=1) + mean)

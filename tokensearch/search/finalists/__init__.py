@@ -1,0 +1,1 @@
+"""The end of a search: select, confirm, compare with alternatives, write."""

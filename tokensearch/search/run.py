@@ -1,0 +1,316 @@
+"""A whole search run: set up or resume, search, confirm, select, report, write."""
+
+import random
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import torch
+from optuna.samplers import BaseSampler
+from torch import nn
+
+from tokensearch.accuracy.store import AnswerStore
+from tokensearch.costs.forecast import Forecast
+from tokensearch.data.splits import PURPOSES, Splits
+from tokensearch.errors import PolicyError
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.measure import attention_of, describe_cell
+from tokensearch.policy import ModelSpec, Policy
+from tokensearch.records.measurements import Cell, Trial, to_json
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.runtime import describe, reads_prefix_only, weights_digest
+from tokensearch.runtime.host import has_class_token
+from tokensearch.search.controls import nearest_presets, seeded_controls
+from tokensearch.search.early_stopping import smallest_loss
+from tokensearch.search.finalists.alternatives import AlternativeModel
+from tokensearch.search.finalists.finalist import target_ratio
+from tokensearch.search.finalists.result import finish_run, warn_launch_bound
+from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
+from tokensearch.search.listener import ProgressListener
+from tokensearch.search.loop import SearchLoop
+from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
+from tokensearch.search.sampler.local import LocalSampler
+from tokensearch.search.sampler.study import StudyAdapter, using_study
+from tokensearch.search.settings import SearchBudget, SearchSettings, optuna_sampler
+from tokensearch.search.space.space import SearchSpace
+from tokensearch.search.warm_start import (
+    describe_reach,
+    early_prunes,
+    fastest_policies,
+    launch_floor_hint,
+    starting_points,
+)
+
+# A model that is right on so few labelled images is likely to have been given other classes.
+POOR_BASELINE = 0.2
+
+SWEEP_SHARE = 0.2  # of a short search
+
+CONTROL_DRAWS = 400  # from the space, among which are the few that stand for random search
+LEAST_USED = 0.7  # of the target's latency
+
+
+@dataclass(frozen=True)
+class SearchRun:
+    """Everything a run needs, made by the command line."""
+
+    model: nn.Module  # un-reduced, on its device, in its dtype
+    splits: Splits
+    space: SearchSpace
+    settings: SearchSettings
+    limits: SearchBudget
+    folder: RunFolder
+    listener: ProgressListener
+    command: str
+    store: AnswerStore = field(default_factory=partial(AnswerStore, None))
+    cache_gb: float = 1.0  # of activations that policies share
+    neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
+    smaller: AlternativeModel | None = None  # a model to compare the answer with
+    fresh: bool = False  # what an earlier run left in the folder is set aside
+
+    def run(self) -> Mapping[str, Any]:
+        """Search until the limits, and return what run.json then holds.
+
+        A folder that holds a stopped run of equal settings is gone on from.
+
+        Raises:
+            RunError: The folder cannot be written, or holds another run.
+            DataError: An image cannot be read.
+            ModelError: The model does not answer the same twice.
+        """
+        began = time.monotonic()
+        self.space.blocks(self._spec)  # nothing is written for a space that does not fit
+        self._check_neighbours()
+        evaluator = self.evaluator()
+        _ = evaluator.images  # made now: a batch that does not fit in memory leaves nothing behind
+        evaluator.check_steady(self.settings.model)
+        self.listener.stage("reading every image once", unit="images")
+        evaluator.answering.read(self._on_batch)
+        document = self._document(evaluator)
+        self.folder.create(fresh=self.fresh)
+        with lock_folder(self.folder):
+            return self._run(document, began, evaluator)
+
+    def _check_neighbours(self) -> None:
+        """Refuse schedules that are of another geometry: they say nothing here."""
+        for one in self.neighbours:
+            if one.model.geometry != self._spec.geometry:
+                raise PolicyError(
+                    f"the front to start from is of {one.model.name}, with (blocks, patches, "
+                    f"prefix, width) {one.model.geometry}; {self._spec.name} has "
+                    f"{self._spec.geometry}"
+                )
+
+    def _run(
+        self, document: dict[str, Any], began: float, evaluator: PolicyEvaluator
+    ) -> Mapping[str, Any]:
+        """Search and finish, in a folder that is ours."""
+        if self.fresh and (aside := self.folder.set_aside()) is not None:
+            self.listener.note(f"what an earlier run left in {self.folder.path} is in {aside} now")
+        before = self.folder.read_run()
+        if before is not None:
+            doubts = check_same_run(before, document, self.folder)
+            for doubt in doubts:
+                self.listener.caution(doubt)
+            asked = [before["budget"], before.get("smaller")]
+            same = asked == [document["budget"], document["smaller"]] and not doubts
+            if before["result"] is not None and same:
+                self.listener.caution(
+                    f"{self.folder.path} is finished; raise --minutes or --trials to search on"
+                )
+                return before
+            if before["result"] is not None:
+                self.listener.note(
+                    f"until this search has ended, front, policy and report in {self.folder.path} "
+                    f"are those of the search before"
+                )
+        document["launching"] = warn_launch_bound(evaluator.timing, self.listener)
+        self.folder.write_run(document)
+        with using_study(self.folder.study):
+            search = self.searched(evaluator)
+            result = finish_run(search, evaluator, document, self.smaller)
+        seconds = search.earlier_seconds + time.monotonic() - began
+        document = {**document, "result": {**result, "seconds": seconds}}
+        self.folder.write_run(document)
+        return document
+
+    @property
+    def _spec(self) -> ModelSpec:
+        """The model without its weights' digest, which need not be taken for every trial."""
+        return describe(self.model, name=self.settings.model)
+
+    @property
+    def _cell(self) -> Cell:
+        settings = self.settings
+        return describe_cell(
+            torch.device(settings.device),
+            dtype=getattr(torch, settings.dtype),
+            batch=settings.batch,
+            resolution=settings.resolution,
+            backend=settings.backend,
+            attention=attention_of(self.model),
+        )
+
+    def _document(self, evaluator: PolicyEvaluator) -> dict[str, Any]:
+        """Return what run.json holds while there is no result."""
+        return {
+            "settings": self.settings.to_json(),
+            "budget": asdict(self.limits),
+            "smaller": None if self.smaller is None else self.smaller.to_json(),
+            "command": self.command,
+            "model": asdict(replace(self._spec, weights=weights_digest(self.model))),
+            "identity": asdict(evaluator.identity),
+            "cell": to_json(self._cell),
+            "data": {
+                "name": self.splits.name,
+                "labelled": self.splits.labelled,
+                "splits": {
+                    purpose: {
+                        "images": len(self.splits.of(purpose)),
+                        "digest": self.splits.of(purpose).digest,
+                        "contents": digest_by_name(evaluator.answering.contents(purpose)),
+                    }
+                    for purpose in PURPOSES
+                },
+            },
+            "result": None,
+        }
+
+    def evaluator(self) -> PolicyEvaluator:
+        """Return what measures policies."""
+        return PolicyEvaluator(
+            self.model, self.splits, self._cell, self.settings.seed, self.store, self.cache_gb
+        )
+
+    def forecast(self, evaluator: PolicyEvaluator) -> Forecast:
+        """Return what predicts latencies."""
+        limit = self.limits.seconds
+        seconds = SWEEP_SECONDS if limit is None else min(SWEEP_SECONDS, SWEEP_SHARE * limit)
+        space = self.space.fitting(self._spec, **_abilities(self.model))
+        first = draw_policies(space, self._spec, self.settings.seed)
+        return make_forecast(evaluator.timing, self.folder, self.listener, first, seconds=seconds)
+
+    def searched(self, evaluator: PolicyEvaluator) -> SearchLoop:
+        """Search until the limits, from where the folder stands."""
+        trials = read_trials(self.folder)
+        self._baseline(evaluator)
+        search = self._begun(evaluator, trials)
+        title = f"searching, {len(trials)} trials so far"
+        self.listener.stage(title, unit=self.limits.unit)
+        search.try_fixed([("none", Policy(self._spec))])
+        first = search.trials[0].comparison
+        assert first is not None  # the un-reduced model always is
+        search.limit = min(
+            1.0, target_ratio(first, self.settings.target, batch=self.settings.batch)
+        )
+        able = _abilities(self.model)
+        fixed = dict(seeded_controls(self._spec, **able))
+        ratio, limit = search.forecast.ratio, search.limit
+        fixed |= dict(nearest_presets(self._spec, **able, ratio=ratio, limit=limit))
+        if not self._reaches(search, fixed.values()):
+            search.searched_seconds = search.seconds
+            return search
+        search.try_fixed(fixed.items())
+        search.try_drawn(self._drawn(search))
+        if not search.proposals.seeded:
+            self._seed(search, fixed.values())
+        search.explore()
+        return search
+
+    def _begun(self, evaluator: PolicyEvaluator, trials: Sequence[Trial]) -> SearchLoop:
+        """Return a search that knows the trials of earlier processes."""
+        settings, spec = self.settings, self._spec
+        space = self.space.fitting(spec, **_abilities(self.model))
+        proposals = StudyAdapter(self.folder, space, spec, settings.objective)
+        proposals.reconcile(trials)
+        search = SearchLoop(
+            evaluator,
+            proposals,
+            self.folder,
+            self.limits,
+            self.listener,
+            self.forecast(evaluator),
+            settings.objective,
+            earlier_seconds=sum(trial.seconds for trial in trials),
+        )
+        for trial in trials:
+            search.remember(trial)
+        # Without the trials so far in the seed, a resumed search would draw the same ones again.
+        proposals.follow(self._sampler(search, settings.seed + len(proposals.study.trials)))
+        return search
+
+    def _sampler(self, search: SearchLoop, seed: int) -> BaseSampler:
+        if self.settings.sampler != "local":
+            return optuna_sampler(self.settings.sampler, seed)
+        return LocalSampler(
+            search.proposals.space,
+            self._spec,
+            known=lambda: search.seen,
+            ratio=lambda policy: search.forecast.ratio(policy),
+            limit=lambda: search.limit,
+            finest=smallest_loss(self.settings.objective),
+            seed=seed,
+        )
+
+    def _reaches(self, search: SearchLoop, fixed: Iterable[Policy]) -> bool:
+        """Say what the space can reach at all, and whether the target is within it."""
+        found = fastest_policies(search.proposals.space, self._spec, search.forecast.ratio)
+        for line in describe_reach(found):
+            self.listener.note(line)
+        if any(map(search.reaches, [*(one.policy for one in found), *fixed])):
+            return True
+        least = min(map(search.forecast.ratio, [*(one.policy for one in found), *fixed]))
+        self.listener.caution(
+            f"target {self.settings.target} is out of reach: that is {search.limit:.2f}x of the "
+            f"un-reduced model, and the fastest schedule of this space or published is predicted "
+            f"to take {least:.2f}x, give or take {100 * search.margin:.0f} %"
+            f"{launch_floor_hint(search.evaluator.timing.launching, search.limit)}"
+        )
+        search.try_fixed((("fastest", one.policy) for one in found[:1]), always=True)
+        return False
+
+    def _drawn(self, search: SearchLoop) -> Iterator[Policy]:
+        """Yield schedules drawn from the space that meet the target, by not too much."""
+        dice = random.Random(self.settings.seed)
+        dimensions = search.proposals.space.dimensions(self._spec)
+        for _ in range(CONTROL_DRAWS):
+            drawn = {name: dice.choice(values) for name, values in dimensions.items()}
+            policy = search.proposals.space.build(drawn, self._spec)
+            if LEAST_USED * search.limit <= search.forecast.ratio(policy) <= search.limit:
+                yield policy
+
+    def _seed(self, search: SearchLoop, fixed: Iterable[Policy]) -> None:
+        """Have what won elsewhere, and known shapes bent to the target, proposed first."""
+        proposals = search.proposals
+        space, blocks = proposals.space, proposals.space.blocks(self._spec)
+        known = [replace(one, model=self._spec, evidence=()) for one in self.neighbours]
+        near = [space.nearest(policy, self._spec) for policy in known]
+        shapes = [*known, *early_prunes(Policy(self._spec), blocks), *fixed]
+        bent = starting_points(
+            space,
+            [shape for shape in shapes if shape.steps],
+            ratio=search.forecast.ratio,
+            limit=search.limit,
+        )
+        proposals.enqueue([*near, *bent])
+
+    def _baseline(self, evaluator: PolicyEvaluator) -> None:
+        """Ask the un-reduced model about the search split, and doubt it if it knows nothing."""
+        self.listener.stage("the un-reduced model on the search split", unit="images")
+        found = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
+        right = found.accuracy.top1
+        if right < POOR_BASELINE:
+            self.listener.caution(
+                f"the un-reduced model is right on {100 * right:.1f} % of the images: are the "
+                f"folders of {self.splits.name} the classes it was trained on? (see --class-map)"
+            )
+
+    def _on_batch(self, done: int, total: int) -> None:
+        self.listener.progress(done=done, total=total, seconds_left=None, text="")
+
+
+def _abilities(model: nn.Module) -> dict[str, bool]:
+    """What the model's head and prefix allow a schedule to do."""
+    return {"scored": has_class_token(model), "prefix_read": reads_prefix_only(model)}

@@ -1,0 +1,1 @@
+"""Who proposes: our local sampler, its surrogate, and the Optuna study."""

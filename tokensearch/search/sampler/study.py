@@ -1,0 +1,221 @@
+"""Optuna behind one small door: propose, learn, and survive a kill.
+
+Trials are appended to `trials.jsonl` before Optuna is told, so that line is what counts: a study
+that was killed in between is told on resuming, and a proposal that was under way is made again.
+"""
+
+import errno
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.distributions import CategoricalDistribution
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from tokensearch.errors import RunError
+from tokensearch.files import in_place_of, refusal
+from tokensearch.policy import ModelSpec, Objective, Policy, best_value, objective_value
+from tokensearch.policy.file import policy_from_json
+from tokensearch.records.measurements import Trial, to_json
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.search.space.space import SearchSpace
+
+_STUDY = "tokensearch"
+_LINE = "line"  # user attribute: the trial's number in trials.jsonl
+_ORIGIN = "origin"
+_REPEAT = "repeated"  # user attribute: tried before
+_REFUSAL = "refused"  # user attribute: never run
+_SEEDED = "seeded"  # study attribute: every seed was enqueued
+_FIXED = "fixed_params"  # where Optuna keeps what was enqueued
+# SQLite's codes for a file that is sound and yet cannot be written now.
+_DISK = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_PERM,
+    sqlite3.SQLITE_READONLY,
+}
+# Told as the worth of a policy that was never run, below what nothing can exceed: nats or shares,
+# worse than any policy that a sampler should come back to.
+_REFUSED = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """One policy to be tried."""
+
+    trial: optuna.Trial
+    policy: Policy
+    origin: str
+
+
+class StudyAdapter:
+    """The study of one run folder: worth up, latency (ratio to the baseline) down."""
+
+    def __init__(
+        self, folder: RunFolder, space: SearchSpace, model: ModelSpec, objective: Objective
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.space, self.model, self.objective = space, model, objective
+        try:
+            if not folder.study.exists():
+                _make_study(folder.study)
+            self.study = optuna.load_study(study_name=_STUDY, storage=f"sqlite:///{folder.study}")
+        except RunError:
+            raise
+        except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
+            raise study_failure(folder.study, error) from error
+
+    def follow(self, sampler: BaseSampler) -> None:
+        """Have a sampler propose from now on."""
+        self.study.sampler = sampler
+
+    def reconcile(self, finished: Iterable[Trial]) -> None:
+        """Bring the study to what `trials.jsonl` says was finished.
+
+        A trial that was stopped early is told with what its first images say: nothing else of it
+        was written down.
+        """
+        lines = {trial.number: trial for trial in finished}
+        told = {
+            t.user_attrs[_LINE] for t in self._trials(TrialState.COMPLETE) if _LINE in t.user_attrs
+        }
+        for stale in self._trials(TrialState.RUNNING):
+            line = lines.get(stale.user_attrs.get(_LINE, -1))
+            if line is None:
+                self.study.tell(stale.number, state=TrialState.FAIL)
+                fixed = stale.system_attrs.get(_FIXED, stale.params)
+                self.study.enqueue_trial(fixed, user_attrs={_ORIGIN: _origin(stale)})
+            else:
+                self.study.tell(stale.number, self._values(line))
+                told.add(line.number)
+        for number in sorted(lines.keys() - told):
+            self.add(lines[number])
+
+    @property
+    def seeded(self) -> bool:
+        """Whether seeds were enqueued before, all of them."""
+        return bool(self.study.user_attrs.get(_SEEDED))
+
+    @property
+    def repeated(self) -> int:
+        """Proposals of schedules that had been tried before."""
+        return sum(_REPEAT in one.user_attrs for one in self._trials(TrialState.COMPLETE))
+
+    @property
+    def refused(self) -> int:
+        """Proposals that were too slow to be tried."""
+        return sum(_REFUSAL in one.user_attrs for one in self._trials(TrialState.COMPLETE))
+
+    def enqueue(self, seeds: Iterable[Mapping[str, object]]) -> None:
+        """Have schedules of the space proposed before the sampler's own."""
+        for parameters in seeds:
+            self.study.enqueue_trial(dict(parameters), user_attrs={_ORIGIN: "seed"})
+        self.study.set_user_attr(_SEEDED, value=True)
+
+    def ask(self, line: int) -> Proposal:
+        """Propose a policy, which will be line `line` of the trials if it is new."""
+        trial = self.study.ask()
+        trial.set_user_attr(_LINE, line)
+        policy = self.space.suggest(trial, self.model)
+        return Proposal(trial, policy, _origin(trial))
+
+    def tell(self, proposal: Proposal, finished: Trial, worth: float) -> None:
+        """Say what became of a proposal, and what it is worth on all images."""
+        self.study.tell(proposal.trial, [worth, finished.ratio])
+
+    def repeat(self, proposal: Proposal, finished: Trial, worth: float) -> None:
+        """Say that a proposal is of a schedule that was tried before."""
+        proposal.trial.set_user_attr(_REPEAT, value=True)
+        self.tell(proposal, finished, worth)
+
+    def refuse(self, proposal: Proposal, ratio: float) -> None:
+        """Say that a proposal is too slow to be tried: `ratio` times the un-reduced model."""
+        proposal.trial.set_user_attr(_REFUSAL, value=True)
+        self.study.tell(proposal.trial, [best_value(self.objective) - _REFUSED, ratio])
+
+    def add(self, finished: Trial, worth: float | None = None) -> None:
+        """Tell of a policy that the sampler did not propose, if it is one of the space.
+
+        Samplers that choose all places together look at those that every trial has: one trial
+        without parameters, and they draw at random.
+        """
+        parameters = self.space.nearest(policy_from_json(finished.policy), self.model)
+        if self.space.build(parameters, self.model).schedule_hash != finished.schedule_hash:
+            return
+        values = self._values(finished) if worth is None else [worth, finished.ratio]
+        choices = self.space.dimensions(self.model)
+        self.study.add_trial(
+            create_trial(
+                values=values,
+                params=dict(parameters),
+                distributions={
+                    name: CategoricalDistribution(values) for name, values in choices.items()
+                },
+                user_attrs={_LINE: finished.number, _ORIGIN: finished.origin},
+            )
+        )
+
+    def _values(self, finished: Trial) -> list[float]:
+        """Worth, on as many images as it took, and latency as a share of the baseline's."""
+        return [objective_value(to_json(finished.accuracy), self.objective), finished.ratio]
+
+    def _trials(self, state: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=(state,))
+
+
+def _make_study(study: Path) -> None:
+    """Make the file whole: a disk that was full in between would leave tables without their rules.
+
+    Then a study is made a second time beside the first, and neither can be opened.
+    """
+    with in_place_of(study) as part:
+        storage = optuna.storages.RDBStorage(f"sqlite:///{part}")
+        try:
+            optuna.create_study(
+                study_name=_STUDY, storage=storage, directions=["maximize", "minimize"]
+            )
+        finally:
+            storage.engine.dispose()
+
+
+@contextmanager
+def using_study(study: Path) -> Iterator[None]:
+    """Turn what SQLite says of the study, inside the errors of others, into a RunError."""
+    try:
+        yield
+    except RunError:
+        raise
+    except Exception as error:
+        if _from_sqlite(error) is None:
+            raise
+        raise study_failure(study, error) from error
+
+
+def study_failure(study: Path, error: Exception) -> RunError:
+    """Say whether the disk or the file is to blame, and what to do: trials are elsewhere."""
+    cause = _from_sqlite(error)
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
+    if code == sqlite3.SQLITE_FULL:
+        return RunError(refusal(study, OSError(errno.ENOSPC, str(cause))))
+    if code in _DISK:
+        return RunError(f"{study} cannot be written: {cause}")
+    return RunError(
+        f"{study} cannot be read as an Optuna study ({cause or error}); delete it and give the "
+        f"same command again: it is made anew from trials.jsonl, which holds every trial"
+    )
+
+
+def _from_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+    while error is not None and not isinstance(error, sqlite3.Error):
+        error = error.__cause__ or error.__context__
+    return error
+
+
+def _origin(trial: optuna.Trial | FrozenTrial) -> str:
+    return str(trial.user_attrs.get(_ORIGIN, "sampler"))

@@ -1,0 +1,1 @@
+"""The search space: schedules as choices, choices as schedules, space files."""

@@ -1,0 +1,218 @@
+"""The search space: which blocks, operators, counts and options a search may propose."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations, product
+from typing import Any, Protocol, TypeVar
+
+from tokensearch.errors import SpaceError
+from tokensearch.policy import CLASS_SCORES, ModelSpec, Policy, Pool, Prune
+from tokensearch.policy.policy import LastBlock
+from tokensearch.policy.steps import Match, Rest, Score
+from tokensearch.search.space.encoding import (
+    Choice,
+    Choices,
+    Encoding,
+    EncodingContext,
+    StepBuilder,
+    block_reductions,
+)
+
+_T = TypeVar("_T")
+
+
+class SuggestsChoices(Protocol):
+    """The part of an Optuna trial that the space leans on."""
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        """Choose one of `choices`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpace:
+    """Every schedule that a search may propose, for models of any depth.
+
+    How steps are spelled is the encoding's; scores, matches, what becomes of the discarded, and the
+    two options of a policy hold for the whole schedule, whatever the encoding.
+    """
+
+    name: str
+    encoding: Encoding
+    first: int  # allowed blocks: first, first + stride, ... up to last
+    last: int  # negative: counted from the end
+    stride: int
+    by: int  # counts are multiples of this
+    score: tuple[Score, ...]
+    match: tuple[Match, ...]
+    rest: tuple[Rest, ...]
+    proportional_attention: tuple[bool, ...]
+    last_block: tuple[LastBlock, ...]
+    digest: str  # of the file's text
+
+    @property
+    def ops(self) -> tuple[str, ...]:
+        """Operators that a block or site may have."""
+        return self.encoding.ops
+
+    @property
+    def left(self) -> tuple[float, ...]:
+        """Shares of tokens that may be kept, ascending; of which tokens, the encoding says."""
+        return self.encoding.left
+
+    def blocks(self, model: ModelSpec) -> tuple[int, ...]:
+        """Blocks of `model` that may reduce; SpaceError if there are none."""
+        last = self.last if self.last >= 0 else model.blocks + self.last
+        allowed = tuple(range(self.first, min(last, model.blocks - 1) + 1, self.stride))
+        if not allowed:
+            raise SpaceError(
+                f"search space {self.name!r} allows blocks {self.first} to {last}, "
+                f"of which {model.name} with {model.blocks} blocks has none"
+            )
+        return allowed
+
+    def fitting(self, model: ModelSpec, *, scored: bool, prefix_read: bool) -> "SearchSpace":
+        """Return the part that `model` can follow.
+
+        Without a class token tokens are scored by what does not ask it, by mean attention if the
+        space has nothing else; a head that reads patch tokens needs the whole last block.
+        """
+        whole = tuple(kind for kind in self.last_block if prefix_read or kind == "full")
+        score = tuple(score for score in self.score if scored or score not in CLASS_SCORES)
+        return replace(self, score=score or ("mean_attention",), last_block=whole or ("full",))
+
+    def dimensions(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
+        """Every choice that a sampler has to make, with what may be chosen.
+
+        Of fixed length, whatever is chosen. Numbers ascend, so that a neighbour is the next one.
+        What leaves no choice is no dimension.
+        """
+        return {name: values for name, values in self._axes(model).items() if len(values) > 1}
+
+    def build(self, parameters: Mapping[str, Any], model: ModelSpec) -> Policy:
+        """Return the schedule that a value for every dimension spells; any values do."""
+        chosen: dict[str, Any] = {
+            name: parameters[name] if len(values) > 1 else values[0]
+            for name, values in self._axes(model).items()
+        }
+        return Policy(
+            model,
+            self.encoding.steps(chosen, self._ground(model), self._style(chosen)),
+            proportional_attention=chosen["proportional_attention"],
+            last_block=chosen["last_block"],
+        )
+
+    def suggest(self, trial: SuggestsChoices, model: ModelSpec) -> Policy:
+        """Draw one schedule."""
+        drawn = {
+            name: trial.suggest_categorical(name, values)
+            for name, values in self.dimensions(model).items()
+        }
+        return self.build(drawn, model)
+
+    def nearest(self, policy: Policy, model: ModelSpec) -> dict[str, Choice]:
+        """Return the parameters of the schedule that comes nearest to `policy`.
+
+        Its steps move to the nearest allowed blocks, by ratio if it was made for another geometry,
+        their counts to the nearest allowed. A schedule of this space is spelled exactly.
+        """
+        ground = self._ground(model)
+        chosen = self._options(policy)
+        wanted = block_reductions(policy, model, ground.blocks)
+        chosen |= self.encoding.nearest(wanted, ground, self._style(chosen))
+        return {name: chosen[name] for name in self.dimensions(model)}
+
+    def size(self, model: ModelSpec) -> int:
+        """How many schedules can be asked for.
+
+        By what their choices ask: what does not matter is not counted, the match without a pool for
+        one, or the share of a site that asks for more than a site before it. Shares that come to
+        the same count are, so that short models have fewer schedules than this.
+        """
+        ops, blocks = set(self.ops) - {"keep"}, len(self.blocks(model))
+        return sum(
+            self._options_with(used)
+            * sum(
+                (-1) ** (len(used) - len(some)) * self.encoding.ways(some, blocks)
+                for some in _subsets(used)
+            )
+            for used in _subsets(ops)
+        )
+
+    def every(self, model: ModelSpec) -> Iterator[Policy]:
+        """Yield every distinct schedule once: for small spaces."""
+        axes, seen = self.dimensions(model), set[str]()
+        for values in product(*axes.values()):
+            policy = self.build(dict(zip(axes, values, strict=True)), model)
+            if policy.schedule_hash not in seen:
+                seen.add(policy.schedule_hash)
+                yield policy
+
+    def _ground(self, model: ModelSpec) -> EncodingContext:
+        return EncodingContext(self.blocks(model), model.blocks, model.patch_tokens)
+
+    def _axes(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
+        """All choices, those with a single value among them."""
+        return {
+            **self.encoding.dimensions(self._ground(model)),
+            "score": self.score,
+            "match": self.match if {"pool", "prune_pool"} & {*self.ops} else self.match[:1],
+            "rest": self.rest if "prune" in self.ops else self.rest[:1],
+            "proportional_attention": self.proportional_attention,
+            "last_block": self.last_block,
+        }
+
+    def _style(self, chosen: Choices) -> StepBuilder:
+        rest = _possible(chosen["score"], chosen["rest"])
+        return StepBuilder(chosen["score"], chosen["match"], rest, self.by)
+
+    def _options(self, policy: Policy) -> dict[str, Any]:
+        """Return the choices that hold for a whole schedule, as near to `policy` as allowed."""
+        score = _first((step.score for step in policy.steps), self.score)
+        pooled = {step.block for step in policy.steps if isinstance(step, Pool)}
+        prunes = [s for s in policy.steps if isinstance(s, Prune) and s.block not in pooled]
+        possible = tuple(_possible(score, rest) for rest in self.rest)
+        rest = _first((prune.rest for prune in prunes), possible)
+        return {
+            "score": score,
+            "match": _first((s.match for s in policy.steps if isinstance(s, Pool)), self.match),
+            "rest": self.rest[possible.index(rest)],
+            "proportional_attention": _first(
+                [policy.proportional_attention], self.proportional_attention
+            ),
+            "last_block": _first([policy.last_block], self.last_block),
+        }
+
+    def _options_with(self, ops: Collection[str]) -> int:
+        """How many choices for a whole schedule differ where its steps are of kinds `ops`."""
+        options = product(self.score, self.match, self.rest, self.proportional_attention)
+        return len(self.last_block) * len({_asked(ops, values) for values in options})
+
+
+def _first(values: Iterable[object], allowed: Sequence[_T]) -> _T:
+    """Return the first of `values` that is allowed; if there is none, the first allowed."""
+    return next((one for value in values for one in allowed if one == value), allowed[0])
+
+
+def _possible(score: Score, rest: Rest) -> Rest:
+    """Return what becomes of the discarded: random scores are no weights to fuse them by."""
+    return "drop" if (score, rest) == ("random", "fuse") else rest
+
+
+def _asked(ops: Collection[str], options: tuple[Score, Match, Rest, bool]) -> tuple[object, ...]:
+    """Return the options, None for those that do not matter to steps of the kinds `ops`."""
+    score, match, rest, proportional = options
+    pools = not {"pool", "prune_pool"}.isdisjoint(ops)
+    prunes = not {"prune", "prune_pool"}.isdisjoint(ops)
+    discarded = _possible(score, rest) if "prune" in ops else None
+    return (
+        score if prunes or (pools and match == "ranked") else None,
+        match if pools else None,
+        discarded,
+        proportional and (pools or discarded == "mean"),
+    )
+
+
+def _subsets(of: Collection[str]) -> Iterator[tuple[str, ...]]:
+    for count in range(len(of) + 1):
+        yield from combinations(sorted(of), count)
