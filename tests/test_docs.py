@@ -24,18 +24,23 @@ from tokensearch.search.latency_model import make_forecast
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+PAGES = {path.name: path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md"))}
+CODE = [
+    (name, code) for name in PAGES for code in re.findall(r"```python\n(.*?)```", PAGES[name], re.S)
+]
 
 
 def commands() -> Iterator[str]:
-    """Every `tokensearch ...` line that the README shows as a command, without its description."""
-    for line in README.splitlines():
-        if line.startswith("    tokensearch "):
-            yield re.split(r"\s{3,}", line.strip())[0]
+    """Every `tokensearch ...` line that a page shows as a command, without its description."""
+    for page in PAGES.values():
+        for line in page.splitlines():
+            if line.startswith("    tokensearch "):
+                yield re.split(r"\s{3,}", line.strip())[0]
 
 
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with the files that the README names."""
+    """A folder with the files that the pages name."""
     model = ModelSpec("vit_tiny_patch16_224", 12, 196, 1, 192)
     policy = Policy(model, (Prune(3, 96), Pool(6, 60)), last_block="prefix_only")
     evidence = Evidence(
@@ -107,12 +112,12 @@ def finished_run(path: Path, patch: pytest.MonkeyPatch) -> None:
     patch.setattr("tokensearch.retime.retarget.make_forecast", quick)
 
 
-def test_every_command_of_the_readme_is_run_here() -> None:
+def test_every_command_of_the_pages_is_run_here() -> None:
     assert set(commands()) == set(QUICK)
 
 
 @pytest.mark.parametrize("command", QUICK)
-def test_a_command_of_the_readme_does_what_it_says(
+def test_a_command_of_a_page_does_what_it_says(
     command: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if "runs/demo-cpu-0.5x" in command:
@@ -126,15 +131,54 @@ def test_a_command_of_the_readme_does_what_it_says(
     assert said in result.output
 
 
-@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL))
-def test_code_of_the_readme_runs(code: str, place: Path) -> None:
+@pytest.mark.parametrize(("page", "code"), CODE)
+def test_code_of_a_page_runs(page: str, code: str, place: Path) -> None:
     import timm
 
     names = {"tokensearch": tokensearch, "torch": torch}
     names["model"] = timm.create_model("vit_tiny_patch16_224").eval()
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, page, "exec"), names)
 
     assert "model" in names
+
+
+def test_every_page_is_linked_from_the_readme_and_every_link_leads_somewhere() -> None:
+    for name in PAGES.keys() - {"README.md"}:
+        assert f"(docs/{name})" in README
+    for name, page in PAGES.items():
+        folder = ROOT if name == "README.md" else ROOT / "docs"
+        for link in re.findall(r"\]\(([^)#]+)\)", page):
+            assert (folder / link).exists(), link
+
+
+def test_every_message_under_troubleshooting_is_one_that_is_said() -> None:
+    files = sorted((ROOT / "tokensearch").rglob("*.py"))
+    said = re.sub(r'"\s*f?"', "", " ".join(path.read_text() for path in files))
+    shown = re.findall(r"^\| `([^`]+)`", PAGES["troubleshooting.md"], re.M)
+
+    assert len(shown) > 5
+    for message in shown:
+        pattern = ".{1,80}?".join(map(re.escape, message.split("...")))
+        assert re.search(pattern, said), message
+
+
+def test_a_file_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"\b([a-z_]+/(?:[a-z_]+/)*[a-z_]+\.py)", PAGES["architecture.md"])
+
+    assert len(named) > 10
+    assert [name for name in named if not (ROOT / "tokensearch" / name).is_file()] == []
+
+
+def test_every_room_is_on_the_map() -> None:
+    said = (ROOT / "CONTRIBUTING.md").read_text()
+    on_map = {
+        name
+        for line in re.findall(r"^    ([a-z, ]+?)(?:\s{3,}|$)", said, re.M)
+        for name in line.split(", ")
+    }
+    rooms = {p.stem for p in (ROOT / "tokensearch").iterdir() if not p.name.startswith("__")}
+
+    assert on_map == rooms
 
 
 def test_every_verb_is_in_the_readme() -> None:

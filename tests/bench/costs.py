@@ -3,7 +3,7 @@
     python -m tests.bench costs [--policies 40] [--seconds 150] [--json]
     python -m tests.bench costs --machine queue [--seconds 20]
 
-Sweeps once, then times random policies end to end in turn with the un-reduced model, and holds
+Sweeps once, then times random policies end to end in turn with the baseline, and holds
 the measured ratios against the predicted ones. Targets: a mean absolute error of 4 %, a rank
 correlation (Spearman) of 0.98, a sweep of at most 180 s. Weights are random: they do not change how
 long a pass takes. With --machine queue a scripted GPU (tests/costs/queue_machine.py) takes the

@@ -3,7 +3,7 @@
     python -m tests.bench fronts --checkpoint FILE --batch 1 64 --front 'runs/{batch}/front.json'
 
 At each batch, the policies of that search's front and all presets that fit the model are timed in
-rounds beside the un-reduced model; accuracies are counted once, on the `report` split, for they
+rounds beside the baseline; accuracies are counted once, on the `report` split, for they
 belong to no batch. A front that is not there is said to be missing, and the presets stand alone.
 """
 
@@ -27,7 +27,7 @@ from tokensearch.report.text import short
 
 MODEL = "deit_small_patch16_224"
 ROUNDS = (8, 40)  # least and most
-# Hypervolumes count what is faster than the un-reduced model and loses at most so much, as a share
+# Hypervolumes count what is faster than the baseline and loses at most so much, as a share
 # of that rectangle: 1 would be no time at no loss.
 WORST_LOSS = 0.1
 

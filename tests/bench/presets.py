@@ -1,4 +1,4 @@
-"""The published presets on DeiT-S, each timed in turn with the un-reduced model.
+"""The published presets on DeiT-S, each timed in turn with the baseline.
 
 Weights are random: they do not change how long a pass takes.
 """

@@ -38,7 +38,7 @@ class Row:
     """One preset, and what was found for its latency and for its accuracy."""
 
     name: str
-    ratio: float  # of the un-reduced model's latency, timed in turn
+    ratio: float  # of the baseline's latency, timed in turn
     accuracy: float  # on `report`
     found_ratio: float  # the best on `select` that is no slower, by fresh timings
     found_accuracy: float  # on `report`

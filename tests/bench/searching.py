@@ -30,7 +30,7 @@ BATCH = 8
 ENCODINGS = ("default", "per_block", "knots")  # spaces of the same freedom
 REFERENCE = Path(__file__).with_name("reference") / "search.json"
 # The worth of a policy is the number of digits of its divergence, down to a thousandth of a nat:
-# a front between 0.3 and 0.003 nats is otherwise all at its fast end. Worst: one nat, un-reduced.
+# a front between 0.3 and 0.003 nats is otherwise all at its fast end. Worst: one nat, baseline.
 LEAST_NATS, WORST = 1e-3, Point(accuracy=0.0, latency=1.0)
 
 
@@ -200,7 +200,7 @@ class Bench:
     def session(
         self, sampler: SamplerName, seed: int, *, space: str = "default", budget: float = 1.0
     ) -> TabledSession:
-        """Return a session of the whole front: its target is the un-reduced model's latency."""
+        """Return a session of the whole front: its target is the baseline's latency."""
         return TabledSession(
             self.model,
             self.splits,

@@ -250,7 +250,7 @@ def test_another_batch_than_that_of_the_stored_profile_is_refused(
 ) -> None:
     said = refused(stored[0], policy, "--batch-size", "4")
 
-    assert "--batch-size is 4, but the stored profile un-reduced was taken with 8" in said
+    assert "--batch-size is 4, but the stored profile baseline was taken with 8" in said
 
 
 def test_a_picture_that_cannot_be_drawn_is_one_sentence(

@@ -65,7 +65,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory, config: Path) -> RunFolder:
-    """A finished run, whose target the un-reduced model does not meet."""
+    """A finished run, whose target the baseline does not meet."""
     where = tmp_path_factory.mktemp("runs") / "tiny"
     result = run(where, config, "--latency-target", "0.9x", "--json")
     assert result.exit_code == 0, result.output
@@ -154,14 +154,14 @@ def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
     result = called("calibrate", front, *OWN, "--batch-size", "3", "--seconds", "0.5")
 
     assert result.exit_code == 0, result.output
-    assert "of un-reduced" in result.stdout
+    assert "of baseline" in result.stdout
     assert result.stdout.endswith(f"front  {front}, written in place (--out names another file)\n")
     after = load_set(front).policies
     assert {policy.schedule_hash for policy in after} == set(before)
     for policy in after:
         origin = policy.provenance["origin"]
         name = short(policy.schedule_hash) if origin in SEARCHED else origin
-        assert (name if policy.reduces else "un-reduced") in result.stdout
+        assert (name if policy.reduces else "baseline") in result.stdout
     for policy in after:
         assert policy.evidence[1:] == before[policy.schedule_hash].evidence
         assert policy.evidence[0].cell["batch"] == 3

@@ -26,8 +26,9 @@ import tokensearch.search
 from tests.search.tiny import ByMacs, by_macs
 from tokensearch.cli.main import main
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.evaluation.evaluator import PolicyEvaluator as Evaluator
-tokensearch.search.Session, Evaluator.time, Evaluator.profile = ByMacs, by_macs, lambda *_: ()
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+tokensearch.search.SearchRun = ByMacs
+PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_: ()
 append = RunFolder.append_trial
 def stop(folder, trial):
     append(folder, trial)

@@ -79,7 +79,7 @@ def test_a_smaller_model_stands_in_the_report(
     [
         (
             ["--smaller", "tests.cli.test_smaller_model:strange"],
-            "the smaller model tests.cli.test_smaller:strange knows 4 classes and "
+            "the smaller model tests.cli.test_smaller_model:strange knows 4 classes and "
             f"{FACTORY} 5; it must know the same ones",
         ),
         (

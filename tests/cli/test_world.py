@@ -92,7 +92,7 @@ def said(result: Result) -> str:
 
 
 def cross_entropy(here: Path) -> float:
-    """What the un-reduced model loses on the images of `search`."""
+    """What the baseline loses on the images of `search`."""
     first = (here / "run" / "trials.jsonl").read_text().splitlines()[0]
     return float(json.loads(first)["accuracy"]["ce"])
 

@@ -92,7 +92,7 @@ class QueueMachine:
         return float(ended(np.full(len(device), self.launch_us), device)[-1]) / 1000
 
     def ratio(self, policy: Policy) -> float:
-        """Share of the un-reduced model's pass."""
+        """Share of the baseline's pass."""
         return self.true_ms(policy) / self.true_ms(Policy(policy.model))
 
     def operators(self, policy: Policy) -> int:

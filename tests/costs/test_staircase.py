@@ -68,7 +68,7 @@ def test_the_console_names_the_treads_and_the_prices() -> None:
     shown = console.export_text()
     assert "41 patch tokens cost as much as 48 here" in shown
     assert "pool bipartite" in shown
-    assert "un-reduced" in shown
+    assert "baseline" in shown
 
 
 def test_a_slope_is_said_to_have_no_steps() -> None:

@@ -72,7 +72,7 @@ def test_what_was_compiled_is_forgotten_now_and_then(
                 assert torch.equal(baseline(), made.model(images))
                 assert torch.equal(run(), followed(images))
 
-    assert compiler.graphs == 5  # the un-reduced model again, before the third
+    assert compiler.graphs == 5  # the baseline again, before the third
 
 
 def test_an_eager_pair_is_the_models_themselves() -> None:

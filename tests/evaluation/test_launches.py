@@ -95,7 +95,7 @@ def test_a_target_out_of_reach_names_the_way_out_where_launches_stand_in_it(
 
     (said,) = [line for line in one.listener.cautions if "0.05x is out of reach" in line]
     assert said.endswith(
-        "; launching the un-reduced model's pass alone takes 0.40x: try --backend cudagraph, or a "
+        "; launching the baseline's pass alone takes 0.40x: try --backend cudagraph, or a "
         "larger batch"
     )
 

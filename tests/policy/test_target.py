@@ -67,5 +67,5 @@ def test_a_target_that_no_policy_meets_says_what_the_fastest_takes() -> None:
 
     assert (
         str(raised.value)
-        == "no policy of the set meets 1ms; the fastest takes 3 ms, 0.300x of the un-reduced model"
+        == "no policy of the set meets 1ms; the fastest takes 3 ms, 0.300x of the baseline"
     )

@@ -79,7 +79,7 @@ def test_what_a_stamped_pass_takes_beyond_the_price_is_left_in_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ours = import_module("tokensearch.profiling.profile")
-    monkeypatch.setattr(ours, "border_ms", lambda *_, **__: 0.001)
+    monkeypatch.setattr(ours, "phase_border_ms", lambda *_, **__: 0.001)
 
     baseline, reduced = profiled(FakeGpu(border_ms=(0.003, 0.003)), "eager", monkeypatch)
 

@@ -101,14 +101,14 @@ def test_a_compiled_pass_is_a_whole() -> None:
     compiled = replace(CELL, backend="compile")
     images = torch.randn(2, 3, 32, 32)
     seen: list[str] = []
-    backed = ours.runtime.backed
+    backed = ours.runtime.with_backend
 
     def eagerly(model: nn.Module, backend: str, example: torch.Tensor) -> object:
         seen.append(backend)
         return backed(model, "eager", example)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ours.runtime, "backed", eagerly)
+        patch.setattr(ours.runtime, "with_backend", eagerly)
         plan = Plan(PLAN.effort, traced_passes=0)
         (found,) = profile(
             tiny.model(), {"reduced": REDUCED}, images=images, cell=compiled, plan=plan

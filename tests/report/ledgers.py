@@ -49,7 +49,7 @@ WORK = 1e9  # per millisecond: as if time fell exactly as work does
 
 
 def baseline(**fields: Any) -> Profile:
-    return replace(profile(FULL, BEFORE, name="un-reduced", plain_ms=26.0), **fields)
+    return replace(profile(FULL, BEFORE, name="baseline", plain_ms=26.0), **fields)
 
 
 def candidate(*, plain_ms: float = 20.4, noise_ms: float = 0.2, **fields: Any) -> Profile:
@@ -63,7 +63,7 @@ def of_known_terms(**fields: Any) -> Ledger:
 
 
 def of_itself() -> Ledger:
-    """The un-reduced model against itself."""
+    """The baseline against itself."""
     noise = {place: 0.02 * ms for place, ms in BEFORE.items()}
     again = profile(FULL, BEFORE, name="again", plain_ms=26.0, noise=noise)
     return make_ledger(baseline(), replace(again, plain=Latency(passes(26.0, 0.2), warmup=3)))

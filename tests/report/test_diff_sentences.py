@@ -49,7 +49,7 @@ def changed(side: Profile, phase: str, block: int, ms: float) -> Profile:
 def test_the_verdict_comes_first_then_what_was_saved_spent_and_shifted() -> None:
     verdict, sums, closing, *_ = ledger_sentences(of_known_terms())
 
-    assert verdict.startswith("halved takes 20.4 ms a pass, un-reduced 26.0 ms, 0.78x [0.7")
+    assert verdict.startswith("halved takes 20.4 ms a pass, baseline 26.0 ms, 0.78x [0.7")
     assert verdict.endswith("]: faster.")
     assert sums.startswith("Of it: -7.80 ms [")
     assert "] saved by fewer tokens, +1.60 ms [" in sums
@@ -119,7 +119,7 @@ def test_an_empty_ledger_says_how_large_a_change_would_have_been_seen() -> None:
     (sentence,) = ledger_sentences(of_itself())
 
     assert sentence.startswith(
-        "Nothing differs beyond the noise: again takes 26.0 ms a pass, un-reduced 26.0 ms, 1.00x ["
+        "Nothing differs beyond the noise: again takes 26.0 ms a pass, baseline 26.0 ms, 1.00x ["
     )
     assert sentence.endswith(
         " us to be seen; to see smaller ones, profile for longer (diff --seconds)."

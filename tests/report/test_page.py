@@ -62,7 +62,7 @@ def test_without_labels_nothing_is_called_accuracy(tmp_path: Path) -> None:
     written = page(run_folder(tmp_path, labelled=False, profiles=False)).lower()
 
     assert "accura" not in written
-    assert "its agreement with the un-reduced model is 97.3 % [96.5, 98.0]" in written
+    assert "its agreement with the baseline is 97.3 % [96.5, 98.0]" in written
 
 
 @pytest.mark.parametrize("outcome", ["missed", "unreduced"])
@@ -92,7 +92,7 @@ def test_a_run_without_an_answer_shows_where_the_un_reduced_model_spends_its_tim
 
     written = page(folder)
 
-    assert "Only the un-reduced model has a profile, as no policy is the answer." in written
+    assert "Only the baseline has a profile, as no policy is the answer." in written
     assert "| attention | - | 4.80 ms | 4.80 ms | 4.80 ms | 14.4 ms |" in written
     assert not (tmp_path / "waterfall.png").exists()
 

@@ -9,10 +9,10 @@ from tokensearch.report.run.sentences import cost_sentence, preset_sentence, tar
 from tokensearch.report.text import Interval
 
 ASKED = "0.5x for a pass of 8 images"
-TOOK = "the answer takes 19.2 ms against 40.0 ms un-reduced, 0.48x [0.47, 0.49]"
+TOOK = "the answer takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49]"
 TOME = (
     "the best published finalist that may meet the target, tome-r16 "
-    "(19.8 ms against 40.0 ms un-reduced, 0.50x [0.49, 0.51], 95.2 % [94.4, 95.9])"
+    "(19.8 ms against 40.0 ms for the baseline, 0.50x [0.49, 0.51], 95.2 % [94.4, 95.9])"
 )
 
 
@@ -42,8 +42,8 @@ def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> st
         (
             "missed",
             "Target not met: 0.4x for a pass of 8 images; the fastest finalist, "
-            "found 99b913f5, takes 19.2 ms against 40.0 ms un-reduced, 0.48x [0.47, 0.49], 20.0 % "
-            "over the target. The front below is the best that was found.",
+            "found 99b913f5, takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49], "
+            "20.0 % over the target. The front below is the best that was found.",
         ),
         (
             "ambiguous",
@@ -54,7 +54,7 @@ def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> st
         (
             "unreduced",
             "Target met without reducing anything: 50ms for a pass of 8 images, 50.0 ms; "
-            "the un-reduced model takes 40.0 ms.",
+            "the baseline takes 40.0 ms.",
         ),
     ],
 )

@@ -7,9 +7,9 @@ from rich.console import Console, RenderableType
 
 from tests.cells import CELL
 from tests.report.fixtures import (
+    BASELINE,
     FOUND,
     SPEC,
-    UNREDUCED,
     accuracy,
     comparison,
     front,
@@ -37,7 +37,7 @@ def drawn(what: RenderableType) -> str:
 def test_the_front_is_fastest_first_and_marks_the_answer() -> None:
     grid = tables.front_table(front(), read_findings(run_document()))
 
-    assert [row[0] for row in grid.rows] == ["found 99b913f5", "found b19998e4", "un-reduced"]
+    assert [row[0] for row in grid.rows] == ["found 99b913f5", "found b19998e4", "baseline"]
     assert grid.marked == {0}
 
 
@@ -110,7 +110,7 @@ def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
 def test_an_evaluation_names_what_was_measured() -> None:
     document = {
         "policy": "tome-r13",
-        "patch_tokens_per_block": list(UNREDUCED.patch_tokens_per_block),
+        "patch_tokens_per_block": list(BASELINE.patch_tokens_per_block),
         "cell": to_json(CELL),
         "data": "photographs",
         "accuracy": to_json(accuracy(973, kind="agreement")),
@@ -120,7 +120,7 @@ def test_an_evaluation_names_what_was_measured() -> None:
 
     said = drawn(evaluation(document))
 
-    assert "agreement with the un-reduced model" in said
+    assert "agreement with the baseline" in said
     assert "accuracy" not in said
     assert "97.3 % [96.5, 98.0] on 1,000 images of photographs" in said
     assert "19.2 ms, 417 images/s" in said

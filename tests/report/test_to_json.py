@@ -9,7 +9,7 @@ def test_the_document_names_its_format_and_both_sides() -> None:
     document = ledger_to_json(of_known_terms())
 
     assert (document["format"], document["version"]) == ("tokensearch.diff.ledger", 1)
-    assert (document["baseline"]["name"], document["candidate"]["name"]) == ("un-reduced", "halved")
+    assert (document["baseline"]["name"], document["candidate"]["name"]) == ("baseline", "halved")
     assert document["candidate"]["patch_tokens"] == [100, 50, 50, 40]
     assert document["baseline"]["cell"]["machine"]["name"] == "Example CPU 3000, 4 cores"
 

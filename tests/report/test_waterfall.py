@@ -34,7 +34,7 @@ def drawn(found: Ledger) -> list[str]:
 
 def test_terms_come_largest_first_between_both_passes_and_the_residual_last() -> None:
     assert [bar.label for bar in bars(of_known_terms())] == [
-        "un-reduced",
+        "baseline",
         "saved in MLP",
         "saved in attention",
         "saved in qkv",
@@ -71,7 +71,7 @@ def test_each_bar_starts_where_the_last_one_ended() -> None:
 def test_figures_have_intervals_shares_of_the_baseline_and_marks_of_noise() -> None:
     rows = term_table(of_known_terms()).rows
 
-    assert rows[0] == ("un-reduced", "26.0 ms", "100.0 %")
+    assert rows[0] == ("baseline", "26.0 ms", "100.0 %")
     assert rows[1][0] == "saved in MLP"
     assert rows[1][1].startswith("-4.80 ms [-4.83, ")
     assert rows[1][2] == "-18.5 %"
@@ -119,7 +119,7 @@ def test_it_fits_100_columns_and_a_pipe_without_colour() -> None:
 
     assert max(map(len, lines)) <= COLUMNS
     assert not any("\x1b" in line for line in lines)
-    assert "un-reduced                   ████████████████████████                   26.0 ms" in (
+    assert "baseline                   ████████████████████████                   26.0 ms" in (
         "\n".join(lines)
     )
 
@@ -226,7 +226,7 @@ def test_a_profile_whose_passes_are_one_piece_still_has_a_waterfall() -> None:
     whole = replace(baseline(), stamped=tuple(baseline().stamped[:1]))
 
     assert [bar.label for bar in bars(make_ledger(whole, whole))] == [
-        "un-reduced",
+        "baseline",
         "residual",
-        "un-reduced",
+        "baseline",
     ]

@@ -17,7 +17,7 @@ from tokensearch.retime.calibrate import calibrate_front
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
-SLOW = 3.0  # of the un-reduced model: here, whatever is dropped makes it slower
+SLOW = 3.0  # of the baseline: here, whatever is dropped makes it slower
 
 
 @pytest.fixture(scope="module", autouse=True)

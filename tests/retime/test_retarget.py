@@ -194,7 +194,7 @@ def test_there_are_two_stages_beside_the_sweep(source: RunFolder, tmp_path: Path
     asked.run()
 
     assert asked.listener.stages == [
-        "timing the un-reduced model",
+        "timing the baseline",
         "confirming schedules of the run by fresh timings",
     ]
 
@@ -270,7 +270,7 @@ def test_a_run_that_has_not_ended_is_refused(damaged: RunFolder) -> None:
         ),
         ("result.baseline_ms", 0, "result.baseline_ms is 0; it must be a number from 1e-09"),
         ("result", {}, "result.outcome is missing"),
-        ("result.finalists", [], "lacks the un-reduced model among its finalists"),
+        ("result.finalists", [], "lacks the baseline among its finalists"),
         ("result.finalists", [{}], r"result.finalists\[0\].schedule_hash is missing"),
         ("result.finalists", 7, "result.finalists is 7; it must be a list"),
     ],

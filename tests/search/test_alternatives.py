@@ -18,6 +18,8 @@ from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report
 from tokensearch.runtime import describe
+from tokensearch.search.finalists import alternatives as module
+from tokensearch.search.finalists import result as outcome
 from tokensearch.search.finalists.alternatives import (
     Alternative,
     AlternativeModel,
@@ -27,8 +29,6 @@ from tokensearch.search.finalists.alternatives import (
     resized,
     smaller_model,
 )
-from tokensearch.search.finalists.finalist import alternatives as module
-from tokensearch.search.finalists.finalist import result as outcome
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -45,43 +45,43 @@ def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -
 
 
 def finalist(keep: int, ratio: float, right: int, **more: Any) -> Finalist:
-    """A finalist that keeps `keep` of 16 tokens; 16 is the un-reduced model."""
+    """A finalist that keeps `keep` of 16 tokens; 16 is the baseline."""
     one = trial(keep, ratio, right, more.get("origin", "sampler"))
     found = timing(ratio, more.get("reach", 0.01))
     select = accuracy(right, more.get("kl", 0.0))
     return Finalist(one, Policy(SPEC, (Prune(1, keep),)), found, select, more.get("by", "top1"))
 
 
-UNREDUCED = finalist(16, 1.02, 98, origin="none")
+BASELINE = finalist(16, 1.02, 98, origin="none")
 
 
 def test_the_most_accurate_that_surely_meets_the_target_is_the_answer() -> None:
     fast, good, slow = finalist(4, 0.3, 90), finalist(8, 0.45, 96), finalist(12, 0.7, 97)
 
-    assert select_answer([UNREDUCED, fast, good, slow], HALF, batch=8) == (good, "met")
+    assert select_answer([BASELINE, fast, good, slow], HALF, batch=8) == (good, "met")
 
 
 def test_a_better_one_that_may_miss_the_target_is_not_the_answer() -> None:
     sure, doubtful = finalist(4, 0.48, 90), finalist(8, 0.495, 96)
 
-    assert select_answer([UNREDUCED, sure, doubtful], HALF, batch=8) == (sure, "met")
+    assert select_answer([BASELINE, sure, doubtful], HALF, batch=8) == (sure, "met")
 
 
 def test_if_all_are_in_doubt_so_is_the_answer() -> None:
     doubtful = finalist(8, 0.505, 96)
 
-    assert select_answer([UNREDUCED, doubtful], HALF, batch=8) == (doubtful, "ambiguous")
+    assert select_answer([BASELINE, doubtful], HALF, batch=8) == (doubtful, "ambiguous")
 
 
 def test_if_none_is_fast_enough_there_is_no_answer() -> None:
-    assert select_answer([UNREDUCED, finalist(8, 0.6, 96)], HALF, batch=8) == (None, "missed")
+    assert select_answer([BASELINE, finalist(8, 0.6, 96)], HALF, batch=8) == (None, "missed")
 
 
 def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_there_is() -> None:
     lucky = finalist(8, 0.6, 99)
 
-    assert select_answer([lucky, UNREDUCED], parse_target("20ms"), batch=8) == (
-        UNREDUCED,
+    assert select_answer([lucky, BASELINE], parse_target("20ms"), batch=8) == (
+        BASELINE,
         "unreduced",
     )
 
@@ -89,14 +89,14 @@ def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_ther
 def test_of_equally_accurate_ones_what_diverges_less_wins() -> None:
     near, far = finalist(7, 0.45, 96, kl=0.1), finalist(4, 0.3, 96, kl=0.5)
 
-    assert select_answer([UNREDUCED, near, far], HALF, batch=8).finalist is near
-    assert on_front([far, near, UNREDUCED], near) == (far, near, UNREDUCED)
+    assert select_answer([BASELINE, near, far], HALF, batch=8).finalist is near
+    assert on_front([far, near, BASELINE], near) == (far, near, BASELINE)
 
 
 def test_no_divergence_outweighs_a_right_answer() -> None:
     better, nearer = finalist(7, 0.45, 97, kl=9.0), finalist(6, 0.44, 96, kl=0.0)
 
-    assert select_answer([UNREDUCED, better, nearer], HALF, batch=8).finalist is better
+    assert select_answer([BASELINE, better, nearer], HALF, batch=8).finalist is better
 
 
 @pytest.mark.parametrize(
@@ -116,19 +116,19 @@ def test_a_time_is_held_against_the_spread_of_the_candidates_own_passes(
 def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> None:
     fast, good, dominated = finalist(4, 0.3, 90), finalist(8, 0.45, 99), finalist(7, 0.5, 95)
 
-    assert on_front([fast, good, dominated, UNREDUCED], None) == (fast, good, UNREDUCED)
+    assert on_front([fast, good, dominated, BASELINE], None) == (fast, good, BASELINE)
 
 
 def test_an_answer_that_a_doubtful_one_dominates_stays_on_the_front() -> None:
     doubtful, sure = finalist(8, 0.46, 97, reach=0.1), finalist(7, 0.47, 96)
 
-    best = select_answer([doubtful, sure, UNREDUCED], HALF, batch=8).finalist
+    best = select_answer([doubtful, sure, BASELINE], HALF, batch=8).finalist
 
-    assert on_front([doubtful, sure, UNREDUCED], best) == (doubtful, sure, UNREDUCED)
+    assert on_front([doubtful, sure, BASELINE], best) == (doubtful, sure, BASELINE)
 
 
 def test_the_best_preset_is_a_published_one_that_meets_the_target() -> None:
     mine, theirs = finalist(8, 0.45, 99), finalist(7, 0.44, 95, origin="tome-r13")
     slow = finalist(12, 0.8, 97, origin="tome-r8")
 
-    assert best_preset([UNREDUCED, mine, theirs, slow], HALF, batch=8) is theirs
+    assert best_preset([BASELINE, mine, theirs, slow], HALF, batch=8) is theirs

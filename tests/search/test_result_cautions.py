@@ -14,7 +14,7 @@ from tokensearch.measure import Budget, Flushed, MachineMonitor, describe_cell
 from tokensearch.policy import Policy, Prune
 from tokensearch.records.measurements import Caution, Comparison, Latency
 from tokensearch.runtime import describe
-from tokensearch.search.finalists.finalist import result as outcome
+from tokensearch.search.finalists import result as outcome
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

@@ -176,8 +176,8 @@ import sys
 from pathlib import Path
 import tests.conftest  # as many threads as here: a run goes on in the same cell only
 from tests.search.tiny import by_macs, session
-from tokensearch.evaluation.evaluator import PolicyEvaluator as Evaluator
-Evaluator.time, Evaluator.profile = by_macs, lambda *_: ()
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_: ()
 session(Path(sys.argv[1]), trials=16, target="0.6x").run()
 """
 

@@ -1,6 +1,6 @@
 """Which trials are confirmed."""
 
-from tests.search.test_finalists import HALF, UNREDUCED, finalist, trial
+from tests.search.test_finalists import BASELINE, HALF, finalist, trial
 from tokensearch.front import Point
 from tokensearch.policy import parse_target
 from tokensearch.search.finalists.selection import RankedTrial, find_overlooked, select_finalists
@@ -37,7 +37,7 @@ def test_better_ones_just_over_the_target_do_not_crowd_out_those_under_it() -> N
 
 def test_what_seems_better_than_the_answer_is_confirmed_too() -> None:
     best = [place(9, 0.6, 97), place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
-    confirmed = [UNREDUCED, finalist(4, 0.3, 90)]
+    confirmed = [BASELINE, finalist(4, 0.3, 90)]
 
     found = find_overlooked(best, confirmed, HALF, batch=8, limit=0.5, off=0.02)
 
@@ -49,16 +49,14 @@ def test_nothing_is_overlooked_once_the_best_that_may_meet_the_target_is_the_ans
     best = [place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
     late, good = finalist(8, 0.55, 96), finalist(7, 0.48, 95)
 
-    assert (
-        find_overlooked(best, [UNREDUCED, late, good], HALF, batch=8, limit=0.5, off=0.02) is None
-    )
+    assert find_overlooked(best, [BASELINE, late, good], HALF, batch=8, limit=0.5, off=0.02) is None
 
 
 def test_where_all_confirmed_ones_miss_the_target_the_next_best_is_confirmed() -> None:
     best = [place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
 
     found = find_overlooked(
-        best, [UNREDUCED, finalist(8, 0.55, 96)], HALF, batch=8, limit=0.5, off=0.02
+        best, [BASELINE, finalist(8, 0.55, 96)], HALF, batch=8, limit=0.5, off=0.02
     )
 
     assert found is not None
@@ -69,7 +67,7 @@ def test_after_one_that_fell_short_the_next_is_to_be_surely_fast_enough() -> Non
     best = [place(8, 0.49, 96), place(7, 0.495, 95), place(5, 0.48, 94), place(4, 0.3, 90)]
 
     found = find_overlooked(
-        best, [UNREDUCED, finalist(8, 0.5, 96)], HALF, batch=8, limit=0.5, off=0.02
+        best, [BASELINE, finalist(8, 0.5, 96)], HALF, batch=8, limit=0.5, off=0.02
     )
 
     assert found is not None
@@ -80,7 +78,7 @@ def test_a_doubtful_answer_does_not_end_the_confirming() -> None:
     best = [place(8, 0.49, 96), place(5, 0.47, 94)]
     doubtful = finalist(8, 0.495, 96, reach=0.01)
 
-    found = find_overlooked(best, [UNREDUCED, doubtful], HALF, batch=8, limit=0.5, off=0.02)
+    found = find_overlooked(best, [BASELINE, doubtful], HALF, batch=8, limit=0.5, off=0.02)
 
     assert found is not None
     assert found.number == 5
@@ -89,7 +87,7 @@ def test_a_doubtful_answer_does_not_end_the_confirming() -> None:
 def test_where_the_unreduced_model_is_fast_enough_nothing_else_is_confirmed() -> None:
     lucky, whole = place(8, 0.9, 99), parse_target("1x")
 
-    assert find_overlooked([lucky], [UNREDUCED], whole, batch=8, limit=1.0, off=0.02) is None
+    assert find_overlooked([lucky], [BASELINE], whole, batch=8, limit=1.0, off=0.02) is None
 
 
 def test_a_published_schedule_that_surely_meets_the_target_is_confirmed_beside_one_that_may() -> (

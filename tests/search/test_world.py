@@ -62,7 +62,7 @@ def _no_clock() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished run of the un-reduced model."""
+    """A finished run of the baseline."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     session(folder, trials=2).run()
     return folder

@@ -1,4 +1,4 @@
-"""How right answers are, with intervals, and how that compares with the un-reduced model."""
+"""How right answers are, with intervals, and how that compares with the baseline."""
 
 from torch import Tensor
 

@@ -53,10 +53,10 @@ class ImageResults:
     """What is known of every image; all that accuracy, pairing and objectives are made of."""
 
     labels: Tensor  # (M,) int64, -1 where there is none
-    baseline: Tensor  # (M,) int64, the un-reduced model's answers
+    baseline: Tensor  # (M,) int64, the baseline's answers
     answers: Tensor  # (M,) int64
-    kl: Tensor  # (M,) float64, divergence from the un-reduced model's prediction, nats
-    ce: Tensor  # (M,) float64, of the label, or of the un-reduced model's answer without one
+    kl: Tensor  # (M,) float64, divergence from the baseline's prediction, nats
+    ce: Tensor  # (M,) float64, of the label, or of the baseline's answer without one
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -67,7 +67,7 @@ class ImageResults:
 
 
 def compare_predictions(predictions: Predictions, baseline: Predictions) -> ImageResults:
-    """Hold a model's predictions against those of the un-reduced model, image by image.
+    """Hold a model's predictions against those of the baseline, image by image.
 
     Raises:
         MeasurementError: The two did not see the same images, or know different classes.

@@ -90,7 +90,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     """Load the model and its images: the user's own, the bundled ones, or photograph crops.
 
     Says what the model is and in which cell, before images are looked for.
-    Crops have no labels: what is measured on them is agreement with the un-reduced model.
+    Crops have no labels: what is measured on them is agreement with the baseline.
     """
     import torch
 

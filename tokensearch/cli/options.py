@@ -81,7 +81,7 @@ TargetOption = Annotated[
     str,
     Option(
         "--latency-target",
-        help="5ms, 800us, 0.6x (of the un-reduced model) or 2000/s (images)",
+        help="5ms, 800us, 0.6x (of the baseline) or 2000/s (images)",
     ),
 ]
 SeedOption = Annotated[

@@ -97,8 +97,8 @@ class ProfileOptions:
             seed=self.seed,
         )
         err.print(
-            f"model {self.name} is {ready.spec.name}, on {name_cell(ready.cell)}; weights and images "
-            "are random"
+            f"model {self.name} is {ready.spec.name}, on {name_cell(ready.cell)}; "
+            "weights and images are random"
         )
         if ready.why:
             err.print(ready.why, soft_wrap=True)
@@ -180,7 +180,7 @@ def _taken(
 
 
 def say_launches(ready: "TimingSubject") -> None:
-    """Say so if a pass of the un-reduced model waits for its launches."""
+    """Say so if a pass of the baseline waits for its launches."""
     from tokensearch.evaluation.latency import PolicyTimer
 
     found = PolicyTimer(ready.model, ready.images, ready.cell, 0).launching

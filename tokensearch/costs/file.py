@@ -191,7 +191,7 @@ def _check_fit(table: CostTable) -> None:
             raise MeasurementError(f"the cost table has two {kind}s of one name")
     if not 0 < (whole_ms := table.predict(Policy(table.model))) < LONGEST_MS:
         raise MeasurementError(
-            f"the cost table predicts {whole_ms:g} ms for the un-reduced model, which no pass takes"
+            f"the cost table predicts {whole_ms:g} ms for the baseline, which no pass takes"
         )
 
 

@@ -16,7 +16,7 @@ from tokensearch.costs.table import Calibration, Trial
 from tokensearch.policy import Policy
 from tokensearch.records.profile import Phase, Place
 
-# The un-reduced model's speed at a round is the median of so many rounds on either side of it, and
+# The baseline's speed at a round is the median of so many rounds on either side of it, and
 # its own: one pass may be disturbed, five in a row are a machine that has changed its speed.
 SPEED_REACH = 2
 SPEED_FITS = 2  # of passes by curves, and curves by passes; a third changes nothing (measured)
@@ -45,7 +45,7 @@ class Split:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What was run in turn: the un-reduced model first, by which the rest is judged."""
+    """What was run in turn: the baseline first, by which the rest is judged."""
 
     baseline_ms: float
     splits: tuple[Split, ...]
@@ -186,9 +186,9 @@ def launched(rounds: Sequence[Round]) -> Launches | None:
 def calibrated(
     path: Callable[[Policy, float], Path], rounds: Sequence[Round], whole: Policy
 ) -> Calibration:
-    """Fit plain passes of the trials, and of the un-reduced model, to what their parts come to.
+    """Fit plain passes of the trials, and of the baseline, to what their parts come to.
 
-    The error is of ratios to the un-reduced model, each by the calibration of all other trials:
+    The error is of ratios to the baseline, each by the calibration of all other trials:
     what a new schedule has to expect.
     """
     timed: dict[Policy, list[float]] = {whole: [one.baseline_ms for one in rounds]}

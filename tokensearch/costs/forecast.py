@@ -37,7 +37,7 @@ LEAST_OWN = 0.5
 
 @dataclass(frozen=True)
 class Forecast:
-    """Ratios to the un-reduced model's latency: log ratio = offset + (1 + slope) log predicted."""
+    """Ratios to the baseline's latency: log ratio = offset + (1 + slope) log predicted."""
 
     predict: Callable[[Policy], float]  # ratio
     known_error: float  # mean relative error of `predict`, as measured beside it
@@ -49,14 +49,14 @@ class Forecast:
     known_worst: float = 0.0  # the largest of the errors that `known_error` is the mean of
 
     def ratio(self, policy: Policy) -> float:
-        """Return the share of the un-reduced model's latency that `policy` is expected to take."""
+        """Return the share of the baseline's latency that `policy` is expected to take."""
         if not policy.reduces:
             return 1.0
         offset, slope = self.line
         return float(np.exp(offset + (1 + slope) * np.log(self.predict(policy))))
 
     def learned(self, policy: Policy, found: Comparison) -> "Forecast":
-        """Return a forecast that knows what `policy` took, beside the un-reduced model."""
+        """Return a forecast that knows what `policy` took, beside the baseline."""
         if not policy.reduces:
             return self
         predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, found.ratio)

@@ -13,7 +13,7 @@ from tokensearch.policy import Policy, Prune, mac_share
 
 
 def forecast_from_timings(timed: Sequence[tuple[Policy, float]]) -> Forecast:
-    """Return a forecast by ratios to the un-reduced model, which were timed.
+    """Return a forecast by ratios to the baseline, which were timed.
 
     Its error is that of each policy by what the others say. Of fewer than four nothing is learned,
     and multiply-accumulates are believed as they are.
@@ -43,6 +43,6 @@ def _terms(policy: Policy) -> tuple[float, ...]:
 
 
 def _fitted(rows: Floats, ratios: Floats) -> Floats:
-    """Least squares of relative residuals; the un-reduced model is one more, of ratio 1."""
+    """Least squares of relative residuals; the baseline is one more, of ratio 1."""
     rows = np.vstack([rows, [1.0, 1.0, 0.0, 0.0]]) / np.append(ratios, 1.0)[:, None]
     return non_negative(rows, np.ones(len(rows)))

@@ -27,12 +27,12 @@ from tokensearch.costs.parts import (
 from tokensearch.costs.prices import MAD_TO_SIGMA, OUTLIER, REFITS, TINY, Floats
 from tokensearch.policy import ModelSpec, Policy
 
-# Launches of the un-reduced model are dealt evenly to these: 4 and 3 operators in DeiT's stem and
+# Launches of the baseline are dealt evenly to these: 4 and 3 operators in DeiT's stem and
 # head, 7 and 6 in the halves of its blocks. What takes the place of attention has a share as well.
 _EVEN = frozenset({STEM, HEAD, ATTENTION, MLP})
 _INSTEAD = frozenset({SIZED_ATTENTION, TAIL, SIZED_TAIL})
 # What one more part may add to the launches of a pass, before any was timed, as a standard
-# deviation: three sites add a quarter (pruning) to a half (pooling) of an un-reduced DeiT's, and
+# deviation: three sites add a quarter (pruning) to a half (pooling) of a baseline DeiT's, and
 # a pass's noise is some hundredths. It decides only about parts that were hardly met.
 ADDED_SD, NOISE_SD = 0.2, 0.03
 
@@ -68,7 +68,7 @@ def paths(parts: Iterable[tuple[float, float]], scale: float = 1.0) -> Iterator[
 
 @dataclass(frozen=True, slots=True)
 class Launches:
-    """What the host takes to enqueue the un-reduced model, and what other parts add to that."""
+    """What the host takes to enqueue the baseline, and what other parts add to that."""
 
     pass_ms: float
     names: tuple[str, ...] = ()
@@ -82,7 +82,7 @@ class Launches:
 
 
 def launches(passes: Sequence[tuple[Policy, float]], pass_ms: float) -> Launches:
-    """Fit what each part adds, from what the host took for whole passes; `pass_ms` un-reduced.
+    """Fit what each part adds, from what the host took for whole passes; `pass_ms` of the baseline.
 
     Least squares without outliers, held to 0 where little was met.
     """
@@ -99,7 +99,7 @@ def launches(passes: Sequence[tuple[Policy, float]], pass_ms: float) -> Launches
 
 
 def _counted(policy: Policy) -> dict[str, int]:
-    """How often each part is met that the un-reduced model has not."""
+    """How often each part is met that the baseline has not."""
     names = [part.name for part in parts_of(policy)]
     return {name: names.count(name) for name in names if name not in _EVEN | {OTHER}}
 

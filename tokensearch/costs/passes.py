@@ -35,7 +35,7 @@ _FIRST_PASSES = 2
 _REPLAYS = 5
 # Of what the host took just before: how long the device is kept busy for it to run ahead.
 AHEAD = 1.5
-_PRICE_PASSES = 5  # split and plain, of the un-reduced model
+_PRICE_PASSES = 5  # split and plain, of the baseline
 
 Parts = Mapping[Place, float]
 
@@ -82,7 +82,7 @@ class ModelPasses:
         self._start_s = perf_counter()
         self._graph: runtime.Forward | None = None
         if cell.backend == "cudagraph":
-            self._graph = self._capture()  # of the un-reduced model; all others use its memory
+            self._graph = self._capture()  # of the baseline; all others use its memory
         warm_device(self._whole(self._unreduced), self._clock)
 
     def whole_ms(self, policy: Policy) -> float:
@@ -141,7 +141,7 @@ class ModelPasses:
 
     @cached_property
     def _border_ms(self) -> float:
-        """What a border adds to a pass of the un-reduced model; on a CPU not worth its time."""
+        """What a border adds to a pass of the baseline; on a CPU not worth its time."""
         if self._device.type == "cpu":
             return 0.0
         longer_ms, borders = [], 0.0
@@ -153,7 +153,7 @@ class ModelPasses:
         return timer_cost_ms(median(longer_ms), borders, most_ms)
 
     def _plain_ms(self) -> float:
-        """What split passes of the un-reduced model are held against: a plain one, as they go."""
+        """What split passes of the baseline are held against: a plain one, as they go."""
         if self.queue is None:
             return self.whole_ms(self._unreduced)
         runtime.remove(self._model)

@@ -49,7 +49,7 @@ class Staircase:
     def good_counts(self) -> tuple[int, ...]:
         """Counts worth stopping at: the most tokens for the price, before a step up.
 
-        The un-reduced count is one; on a machine without steps, it is the only one.
+        The baseline count is one; on a machine without steps, it is the only one.
         """
         return tuple(one.last for one in self.treads if one.real or one is self.treads[-1])
 

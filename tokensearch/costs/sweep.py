@@ -1,6 +1,6 @@
 """Measure what token counts and reduction steps cost, in whole passes of designed schedules.
 
-Every round runs the un-reduced model; one trial, which is timed whole and kept from all fits of
+Every round runs the baseline; one trial, which is timed whole and kept from all fits of
 parts, to say what predictions are worth; two schedules that only cut tokens off; two with real
 operators. All blocks have the same geometry, so that a pass gives a dozen samples of each half.
 """
@@ -26,7 +26,7 @@ from tokensearch.runtime import describe
 from tokensearch.runtime.host import has_class_token, reads_prefix_only
 
 SECONDS = 150.0
-WARMUP = 3  # uncounted passes of the un-reduced model
+WARMUP = 3  # uncounted passes of the baseline
 FLOORS, REDUCINGS = 2, 2  # per round
 TRIALS = 8  # schedules: enough for a line and its error, few enough to time each often
 # Where passes take milliseconds there is time for more: of so many schedules the worst says more.
@@ -125,7 +125,7 @@ def swept(
 
 
 def _round(passes: Passes, design: Design, trial: Policy, queue: Queue | None) -> Round:
-    """Run one round: the un-reduced model, right after it the trial, then the rest."""
+    """Run one round: the baseline, right after it the trial, then the rest."""
     baseline_ms, trial_ms = passes.whole_ms(Policy(design.model)), passes.whole_ms(trial)
     kinds = [True] * FLOORS + [False] * REDUCINGS
     design.random.shuffle(kinds)

@@ -27,7 +27,7 @@ class Trial:
 
     schedule_hash: str
     parts_ms: float  # what its parts add up to, of those that launches do not hide
-    measured_ms: float  # plain passes, in turn with the un-reduced model
+    measured_ms: float  # plain passes, in turn with the baseline
     passes: int
     launches_ms: float = 0.0  # ... and of the launches that show
 
@@ -72,7 +72,7 @@ class CostTable:
 
     model: ModelSpec
     cell: Cell
-    baseline_ms: float  # median plain pass of the un-reduced model during the sweep
+    baseline_ms: float  # median plain pass of the baseline during the sweep
     curves: tuple[Curve, ...]
     prices: tuple[Price, ...]
     calibration: Calibration
@@ -97,7 +97,7 @@ class CostTable:
         return list(self._paths(policy, scale))[-1]
 
     def ratio(self, policy: Policy) -> float:
-        """Return the share of the un-reduced model's pass that a pass under `policy` takes."""
+        """Return the share of the baseline's pass that a pass under `policy` takes."""
         return self.predict(policy) / self.predict(Policy(self.model))
 
     def blocks(self, policy: Policy) -> tuple[BlockCost, ...]:

@@ -1,4 +1,4 @@
-"""Crops of photographs without labels, for agreement with the un-reduced model.
+"""Crops of photographs without labels, for agreement with the baseline.
 
 They come from scikit-learn's two sample photographs, so nothing is downloaded. Each photograph is
 cut into one strip per purpose, and a crop stays in its strip: no pixel serves two purposes.

@@ -1,4 +1,4 @@
-"""What a policy is worth: its accuracy on a split, its latency beside the un-reduced model's."""
+"""What a policy is worth: its accuracy on a split, its latency beside the baseline's."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -34,7 +34,7 @@ STEADY = 8  # images by which a model is seen to answer the same twice
 
 @dataclass(frozen=True, slots=True)
 class ScoredPolicy:
-    """A policy's answers on one split, beside those of the un-reduced model."""
+    """A policy's answers on one split, beside those of the baseline."""
 
     accuracy: Accuracy
     paired: PairedAccuracy
@@ -44,7 +44,7 @@ class ScoredPolicy:
 class PolicyEvaluator:
     """One model, on one device, with its images."""
 
-    model: nn.Module  # un-reduced, on the device of the cell, in its dtype
+    model: nn.Module  # the baseline, on the device of the cell, in its dtype
     splits: Splits
     cell: Cell
     seed: int
@@ -99,11 +99,11 @@ class PolicyEvaluator:
         return ScoredPolicy(accuracy(found, split), paired_accuracy(found, split))
 
     def time(self, policy: Policy, budget: Budget) -> Comparison:
-        """Latency in the cell, in turn with the un-reduced model."""
+        """Latency in the cell, in turn with the baseline."""
         return self.timing.time(policy, budget)
 
     def time_model(self, module: nn.Module, images: Tensor, budget: Budget) -> Comparison:
-        """Latency of another model on images of its own, in turn with the un-reduced model."""
+        """Latency of another model on images of its own, in turn with the baseline."""
         return self.timing.time_model(module, images, budget)
 
     def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:

@@ -33,15 +33,15 @@ from tokensearch.runtime import with_backend
 from tokensearch.runtime.backends import Forward
 
 # A compiled candidate of twelve blocks leaves about 15 MB behind in torch 2.15 until all that was
-# compiled is forgotten; then the un-reduced model must be compiled anew.
+# compiled is forgotten; then the baseline must be compiled anew.
 FORGET_AFTER = 16
 
 
 @dataclass
 class CompiledModels:
-    """Makes pairs of passes. The un-reduced model is prepared once, each candidate for itself."""
+    """Makes pairs of passes. The baseline is prepared once, each candidate for itself."""
 
-    model: nn.Module  # un-reduced
+    model: nn.Module  # the baseline
     backend: Backend
     _baseline: Forward | None = None
     _candidates: int = 0
@@ -49,11 +49,11 @@ class CompiledModels:
     def pair(
         self, candidate: nn.Module, images: Tensor, theirs: Tensor | None = None
     ) -> tuple[Run, Run]:
-        """Return a pass of the un-reduced model and one of `candidate`, both warmed up.
+        """Return a pass of the baseline and one of `candidate`, both warmed up.
 
         `candidate` must not be given another policy while they are in use.
 
-        images  of every pass of the un-reduced model; the same in every call
+        images  of every pass of the baseline; the same in every call
         theirs  of the candidate, where it takes others
         """
         own, baseline = images if theirs is None else theirs, self.baseline(images)
@@ -67,7 +67,7 @@ class CompiledModels:
         return baseline, partial(run, own)
 
     def baseline(self, images: Tensor) -> Run:
-        """Return a pass of the un-reduced model, warmed up."""
+        """Return a pass of the baseline, warmed up."""
         if self._baseline is None or self._worn:
             self._forget()
             self._baseline = with_backend(self.model, self.backend, images)
@@ -90,7 +90,7 @@ TOGETHER = FORGET_AFTER  # policies to a round: each has a compiled model of its
 class PolicyTimer:
     """One model and one batch of images, on one device."""
 
-    model: nn.Module  # un-reduced, on the device of the cell, in its dtype
+    model: nn.Module  # the baseline, on the device of the cell, in its dtype
     images: Tensor  # (B, 3, rows, columns), B the cell's batch
     cell: Cell
     seed: int
@@ -110,7 +110,7 @@ class PolicyTimer:
 
     @cached_property
     def launching(self) -> LaunchCost | None:
-        """What launching a pass of the un-reduced model takes; None on a CPU, or replayed."""
+        """What launching a pass of the baseline takes; None on a CPU, or replayed."""
         place = torch.device(self.cell.device)
         if place.type != "cuda" or self.cell.backend in REPLAYED:
             return None
@@ -118,9 +118,9 @@ class PolicyTimer:
             return measure_launching(self._pairs.baseline(self.images), clock_for(place))
 
     def time(self, policy: Policy, budget: Budget) -> Comparison:
-        """Time a policy in turn with the un-reduced model.
+        """Time a policy in turn with the baseline.
 
-        The un-reduced model in turn with itself shows what the noise alone makes of it.
+        The baseline in turn with itself shows what the noise alone makes of it.
         """
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
             found = self._compared(model, self.images, budget)
@@ -129,9 +129,9 @@ class PolicyTimer:
     def time_together(
         self, policies: Sequence[Policy], effort: Effort, *, tell: Callable[[int, float], None]
     ) -> tuple[Comparison, ...]:
-        """Time at most `TOGETHER` policies and the un-reduced model, each once in every round.
+        """Time at most `TOGETHER` policies and the baseline, each once in every round.
 
-        In little more than half the time that pairs take, since the un-reduced model is timed once
+        In little more than half the time that pairs take, since the baseline is timed once
         for all. All share its weights, as one model in use does with itself.
 
         tell  hears of the rounds so far, and of the seconds of their passes
@@ -163,7 +163,7 @@ class PolicyTimer:
         )
 
     def _runs(self, policies: Sequence[Policy], stack: ExitStack) -> list[Run]:
-        """A pass of the un-reduced model, and one under each policy while the stack is open."""
+        """A pass of the baseline, and one under each policy while the stack is open."""
         weights = {id(one): one for one in chain(self.model.parameters(), self.model.buffers())}
         runs: list[Run] = []
         for policy in policies:
@@ -175,7 +175,7 @@ class PolicyTimer:
         return runs
 
     def time_model(self, model: nn.Module, images: Tensor, budget: Budget) -> Comparison:
-        """Time another model, on images of its own, in turn with the un-reduced model."""
+        """Time another model, on images of its own, in turn with the baseline."""
         with torch.inference_mode():
             return self._compared(model, images, budget)
 

@@ -111,10 +111,10 @@ class PredictionCache:
     def of_another(
         self, key: str, purpose: Purpose, logits: Callable[[Tensor], Tensor]
     ) -> ImageResults:
-        """Answers of a model that follows no policy, held against the un-reduced model's.
+        """Answers of a model that follows no policy, held against the baseline's.
 
-        key     says which model it is; remembered under the un-reduced model's identity as well
-        logits  of images, which it gets as the un-reduced model takes them
+        key     says which model it is; remembered under the baseline's identity as well
+        logits  of images, which it gets as the baseline takes them
         """
         ask, parts = partial(self._ask_another, logits), []
         for number in range(self.blocks(purpose)):
@@ -212,7 +212,7 @@ class PredictionCache:
         return predict_images(logits, whole.labels, split, first=images.start)
 
     def _unreduced(self, purpose: Purpose, images: range) -> Predictions:
-        """Predictions of the un-reduced model, which every divergence is from."""
+        """Predictions of the baseline, which every divergence is from."""
         if (purpose, images) not in self._whole:
             split = self.splits.of(purpose)
             loaded, labels = split.part(images.start, images.stop)

@@ -3,7 +3,7 @@
 glibc gives large blocks back to the system when they are freed, by thresholds that move with the
 largest block freed so far. A pass that gets its activations anew pays for every page: DeiT-S at
 batch 8 took 50,000 page faults a pass, a seventh of its time, and none after another model had
-freed a larger block. So a latency would depend on what ran before, and the un-reduced model, whose
+freed a larger block. So a latency would depend on what ran before, and the baseline, whose
 activations are largest, would look slow beside any other. Timings are therefore taken with freed
 memory kept, as the caching allocator of a GPU does, and serving processes are told to do.
 """

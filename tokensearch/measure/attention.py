@@ -42,7 +42,7 @@ def sdpa_backend(
 
 
 def attention_of(model: nn.Module, *, masked: bool = False) -> str:
-    """Return the kernel of the un-reduced model's attention, where its weights are.
+    """Return the kernel of the baseline's attention, where its weights are.
 
     `masked` adds the bias of proportional attention.
 

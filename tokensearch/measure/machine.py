@@ -60,7 +60,7 @@ def describe_cell(
 ) -> Cell:
     """Return what a latency belongs to: `batch` images of `resolution` pixels square, here.
 
-    `attention` is what `attention_of` says of the un-reduced model, where somebody asked it.
+    `attention` is what `attention_of` says of the baseline, where somebody asked it.
     """
     return Cell(
         device=device_name(device),

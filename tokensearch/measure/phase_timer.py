@@ -47,7 +47,7 @@ class PhaseTimer:
         self.now: Callable[[], Any] = self._event if device.type == "cuda" else perf_counter
 
     def around(self, block: int, phase: Phase) -> AbstractContextManager[object]:
-        """Return a range around one phase of one block: what `runtime.ranged` asks for."""
+        """Return a range around one phase of one block: what `runtime.phase_ranges` asks for."""
         place: Place = (block, phase)
         if place not in self._marks:
             self._marks[place] = _Mark(self, place)

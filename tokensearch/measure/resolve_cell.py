@@ -1,27 +1,24 @@
 """Device, number type and backend as the user names them, and what `auto` stands for here."""
 
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import Final, Literal, get_args
+
+import torch
+from torch import nn
 
 from tokensearch.errors import MeasurementError
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from tokensearch.records.measurements import Backend, Cell
+from tokensearch.records.measurements import Backend, Cell
+from tokensearch.runtime import check_backend, choose_backend
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
 AUTO: Final = "auto"
 
 
-def resolve_device(name: str) -> "torch.device":
+def resolve_device(name: str) -> torch.device:
     """Return the device called `name`, for `auto` the GPU if there is one; MeasurementError if not.
 
     `cuda` is the GPU that torch uses now. The one asked for becomes that: streams and events that
     name no device are then its own.
     """
-    import torch
-
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
     wanted = name if name != AUTO else "cuda" if count else "cpu"
     if wanted == "cpu":
@@ -37,13 +34,11 @@ def resolve_device(name: str) -> "torch.device":
     return torch.device("cuda", gpus[wanted])
 
 
-def resolve_dtype(name: str, device: "torch.device") -> DTypeName:
+def resolve_dtype(name: str, device: torch.device) -> DTypeName:
     """Return the number type called `name`, for `auto` what people deploy on `device`.
 
     That is half precision on a GPU: bfloat16 where its own arithmetic has it, else float16.
     """
-    import torch
-
     if name == AUTO:
         if device.type != "cuda":
             return "float32"
@@ -56,16 +51,13 @@ def resolve_dtype(name: str, device: "torch.device") -> DTypeName:
     raise MeasurementError(f"number type {name!r} is unknown; known are {listed}")
 
 
-def check_named(backend: str, device: "torch.device") -> None:
+def check_named(backend: str, device: torch.device) -> None:
     """See whether a backend that was named works on `device`, before anything is loaded.
 
     Raises:
         MeasurementError: None is called that.
         ModelError: It does not work here.
     """
-    from tokensearch.records.measurements import Backend
-    from tokensearch.runtime import check_backend
-
     if backend == AUTO:
         return
     for known in get_args(Backend):
@@ -77,14 +69,12 @@ def check_named(backend: str, device: "torch.device") -> None:
 
 
 def resolve_backend(
-    name: "Backend | Literal['auto']", model: "nn.Module", images: "torch.Tensor"
-) -> "tuple[Backend, str]":
+    name: Backend | Literal["auto"], model: nn.Module, images: "torch.Tensor"
+) -> tuple[Backend, str]:
     """Return the backend called `name`, for `auto` the fastest that is at hand at once, and why.
 
     Why is a sentence where there was a choice, else empty.
     """
-    from tokensearch.runtime import choose_backend
-
     if name != AUTO:
         return name, ""
     chosen, obstacle = choose_backend(model, images)
@@ -95,7 +85,7 @@ def resolve_backend(
     return chosen, ""
 
 
-def name_cell(cell: "Cell") -> str:
+def name_cell(cell: Cell) -> str:
     """Name a cell in words, as the first line of a command's output does.
 
     `cuda (NVIDIA H100), bfloat16, batch 8, cudagraph`
@@ -104,6 +94,6 @@ def name_cell(cell: "Cell") -> str:
     return f"{cell.device}{gpu}, {cell.dtype}, batch {cell.batch}, {cell.backend}"
 
 
-def device_slug(cell: "Cell") -> str:
+def device_slug(cell: Cell) -> str:
     """Name a cell's device in a folder: `cuda1` for `cuda:1`, as colons are not for paths."""
     return cell.device.replace(":", "")

@@ -61,7 +61,7 @@ class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
             self._inside.pop()
 
     def around(self, block: int, phase: Phase) -> AbstractContextManager[object]:
-        """Return a range around one phase of one block: what `runtime.ranged` asks for."""
+        """Return a range around one phase of one block: what `runtime.phase_ranges` asks for."""
         return self._range((block, phase))
 
     def __torch_dispatch__(

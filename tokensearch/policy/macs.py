@@ -24,5 +24,5 @@ def block_macs(policy: Policy) -> tuple[int, ...]:
 
 
 def mac_share(policy: Policy) -> float:
-    """Multiply-accumulates of the blocks, as a share of the un-reduced model's."""
+    """Multiply-accumulates of the blocks, as a share of the baseline's."""
     return sum(block_macs(policy)) / sum(block_macs(Policy(policy.model)))

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 # top1       right answers; on images without labels the same as agreement
-# agreement  answers that are those of the un-reduced model
-# kl         divergence of the predictions from those of the un-reduced model
-# ce         cross-entropy with the labels, or with the un-reduced model's answers without labels
+# agreement  answers that are those of the baseline
+# kl         divergence of the predictions from those of the baseline
+# ce         cross-entropy with the labels, or with the baseline's answers without labels
 Objective = Literal["top1", "agreement", "kl", "ce"]
 OBJECTIVES: tuple[str, ...] = get_args(Objective)
 
@@ -21,7 +21,7 @@ def objective_value(accuracy: Mapping[str, Any], objective: Objective) -> float:
     there what diverges less is better. At most 0 for `kl` and `ce`, which tell policies apart that
     answer alike.
 
-    >>> worth({"top1": 0.9, "kl": 0.01, "ce": 0.2}, "kl")
+    >>> objective_value({"top1": 0.9, "kl": 0.01, "ce": 0.2}, "kl")
     -0.01
     """
     if objective in {"kl", "ce"}:

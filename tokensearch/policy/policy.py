@@ -75,7 +75,7 @@ class Policy:
 
     @property
     def reduces(self) -> bool:
-        """Whether anything differs from the un-reduced model."""
+        """Whether anything differs from the baseline."""
         return bool(self.steps) or self.last_block != "full"
 
     @property

@@ -10,7 +10,7 @@ from tokensearch.policy.target import Target, parse_target
 
 @dataclass(frozen=True, slots=True)
 class PolicySet:
-    """Policies with evidence from one cell, fastest first; the un-reduced model is one of them."""
+    """Policies with evidence from one cell, fastest first; the baseline is one of them."""
 
     policies: tuple[Policy, ...]
     extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept
@@ -44,7 +44,7 @@ class PolicySet:
         found = [policy.evidence[0] for policy in self.policies]
         one = min(found, key=lambda one: one.median_ms / _limit_ms(one, target))
         share = one.median_ms / float(one.baseline["median_ms"])
-        return f"the fastest takes {one.median_ms:.3g} ms, {share:.3f}x of the un-reduced model"
+        return f"the fastest takes {one.median_ms:.3g} ms, {share:.3f}x of the baseline"
 
 
 def worth_of(evidence: Evidence) -> float:

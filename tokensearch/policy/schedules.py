@@ -230,7 +230,7 @@ PRESETS: dict[str, Preset] = {
     ),
     **_listed("pomt-56"),
     **{f"diffrate-{name}": _diffrate(name, steps) for name, steps in diffrate_lists().items()},
-    "none": Preset(CONTROL, "the un-reduced model", blocks=None, patch_tokens=None),
+    "none": Preset(CONTROL, "the baseline", blocks=None, patch_tokens=None),
     "last-cls": Preset(
         CONTROL,
         "the last block computes prefix tokens alone (lossless)",

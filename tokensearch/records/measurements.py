@@ -36,9 +36,9 @@ class Caution(StrEnum):
     PROFILER_DISAGREES = "the profiler and the clock disagree: trust the clock"
     NO_KERNELS = "the profiler saw no kernels of the GPU: end other profilers of it, and repeat"
     MOVED_BASELINE = (
-        "the un-reduced model's speed changed between timings: compare ratios, not milliseconds"
+        "the baseline's speed changed between timings: compare ratios, not milliseconds"
     )
-    UNLIKE_ITSELF = "the un-reduced model differed from itself: repeat on a quieter machine"
+    UNLIKE_ITSELF = "the baseline differed from itself: repeat on a quieter machine"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Cell:
     machine: Machine
     memory: Memory = "system"  # between passes: "kept" by the process, or by the system's habit
     cache: Cache = "warm"  # "flushed": the device's L2 was emptied before each pass
-    attention: str | None = None  # kernel of the un-reduced model's attention; None: not asked
+    attention: str | None = None  # kernel of the baseline's attention; None: not asked
     matmul: str | None = None  # of float32 on a GPU: products in "tf32" or in full, "ieee"
 
 
@@ -157,7 +157,7 @@ class Comparison:
 class Accuracy:
     """Right answers on one split, with a Wilson score interval."""
 
-    kind: AccuracyKind  # "top1" against labels, "agreement" with the un-reduced model
+    kind: AccuracyKind  # "top1" against labels, "agreement" with the baseline
     split: str  # "search", "select" or "report"
     split_hash: str
     images: int
@@ -165,9 +165,9 @@ class Accuracy:
     low: float  # interval of `top1`
     high: float
     level: float
-    kl: float  # mean KL divergence from the un-reduced model's prediction, nats
-    ce: float  # mean cross-entropy with the label, or with the un-reduced model's answer, nats
-    agreed: int  # answers that are the un-reduced model's
+    kl: float  # mean KL divergence from the baseline's prediction, nats
+    ce: float  # mean cross-entropy with the label, or with the baseline's answer, nats
+    agreed: int  # answers that are the baseline's
 
     @property
     def top1(self) -> float:
@@ -201,7 +201,7 @@ class Trial:
     origin: str  # "sampler", "seed", "random", or a preset's name
     schedule_hash: str
     state: TrialState
-    predicted: float  # ratio to the un-reduced model's latency, before anything was run
+    predicted: float  # ratio to the baseline's latency, before anything was run
     comparison: Comparison | None  # None: others were better, or it would have taught little
     accuracy: Accuracy  # on the images of `search` that it took
     seconds: float  # what it cost
@@ -209,7 +209,7 @@ class Trial:
 
     @property
     def ratio(self) -> float:
-        """Latency as a share of the un-reduced model's: as timed, else as predicted."""
+        """Latency as a share of the baseline's: as timed, else as predicted."""
         return self.predicted if self.comparison is None else self.comparison.ratio
 
 

@@ -63,7 +63,7 @@ class Interval:
 def three_digits(value: float) -> str:
     """Three significant digits, without an exponent.
 
-    >>> significant(4), significant(39.96), significant(1234.5), significant(0)
+    >>> three_digits(4), three_digits(39.96), three_digits(1234.5), three_digits(0)
     ('4.00', '40.0', '1234', '0')
     """
     if value == 0:

@@ -68,11 +68,11 @@ class Finished:
     document: Mapping[str, Any]
     settings: SearchSettings
     known: tuple[Known, ...]
-    share: float  # its target, of the un-reduced model's latency
+    share: float  # its target, of the baseline's latency
 
     @property
     def unreduced(self) -> Policy:
-        """The un-reduced model, which every run confirms."""
+        """The baseline, which every run confirms."""
         return next(one.policy for one in self.known if not one.policy.reduces)
 
 
@@ -94,7 +94,7 @@ def read_finished(folder: RunFolder) -> Finished:
         )
     found = _finished(folder, document)
     if all(one.policy.reduces for one in found.known):
-        raise RunError(f"{folder.run} lacks the un-reduced model among its finalists")
+        raise RunError(f"{folder.run} lacks the baseline among its finalists")
     return found
 
 
@@ -111,9 +111,9 @@ def check_place(source: RunFolder, folder: RunFolder) -> None:
 def worth_timing(
     known: Sequence[Known], forecast: Forecast, *, limit: float, objective: Objective
 ) -> tuple[Known, ...]:
-    """Return the un-reduced model, the best that may meet the target, and some of the front.
+    """Return the baseline, the best that may meet the target, and some of the front.
 
-    limit  the target as a share of the un-reduced model's latency
+    limit  the target as a share of the baseline's latency
     """
     off = forecast.margin
     values = [trial_value(one.select, objective) for one in known]
@@ -186,7 +186,7 @@ class Retarget:
         self._hand_on_costs()
         reduced = [one.policy for one in self.source.known if one.policy.reduces]
         forecast = make_forecast(timing, self.folder, self.listener, pick_mild_to_deep(reduced))
-        self.listener.stage("timing the un-reduced model")
+        self.listener.stage("timing the baseline")
         first = timing.time(self.source.unreduced, BUDGET)
         limit = target_ratio(first, self.target, batch=timing.cell.batch)
         doubt = self._doubt(forecast, limit)
@@ -283,7 +283,7 @@ def _known(one: Mapping[str, Any], trial: Trial) -> Known:
 
 
 class MovedCell(NamedTuple):
-    """A reduced policy's latency, as a share of the un-reduced model's, in two cells."""
+    """A reduced policy's latency, as a share of the baseline's, in two cells."""
 
     then: float  # of the run
     now: float
@@ -291,7 +291,7 @@ class MovedCell(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class SearchedCell:
-    """What a run searched, as shares of the un-reduced model's latency."""
+    """What a run searched, as shares of the baseline's latency."""
 
     fastest: float  # that it holds
     slowest: float  # that it would have proposed: its target
@@ -323,8 +323,8 @@ def read_searched_cell(moved: Sequence[MovedCell], share: float) -> SearchedCell
 
     Policies say how much of a reduction is left in the new cell: as a power, so that 1 stays 1.
 
-    >>> searched([Moved(0.5, 0.25), Moved(0.9, 0.81)], share=0.6)
-    Searched(fastest=0.25, slowest=0.36)
+    >>> read_searched_cell([MovedCell(0.5, 0.25), MovedCell(0.9, 0.81)], share=0.6)
+    SearchedCell(fastest=0.25, slowest=0.36)
     """
     powers = [log(one.now) / log(one.then) for one in moved if one.then < 1]
     slowest = share ** median(powers) if powers else share

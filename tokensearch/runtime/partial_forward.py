@@ -37,7 +37,7 @@ def entering_key(model: nn.Module, block: int) -> Hashable:
 
     Models with equal weights and equal keys give the block the same bits for the same images, in
     what rides on the features too. Before its first step, every policy has the key of the
-    un-reduced model.
+    baseline.
     """
     return block, tuple(_decided(one) for one in opened_in(model) if one.place < block)
 

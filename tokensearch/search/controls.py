@@ -1,4 +1,4 @@
-"""What a search is held against: the un-reduced model, published schedules, and random controls."""
+"""What a search is held against: the baseline, published schedules, and random controls."""
 
 from collections.abc import Callable, Iterator
 
@@ -15,7 +15,7 @@ from tokensearch.policy import (
 
 # Presets that every search tries where they were made for the model: all of them would take most
 # of a short run. Both controls, ToMe at three strengths, and of each other method the one nearest
-# to half or two thirds of the work; the un-reduced model first, since the rest is held against it.
+# to half or two thirds of the work; the baseline first, since the rest is held against it.
 CONTROLS = (
     "none",
     "last-cls",
@@ -59,7 +59,7 @@ def nearest_presets(
 ) -> Iterator[tuple[str, Policy]]:
     """Yield the published schedules that somebody with this target would take, by name.
 
-    ratio  predicted latency as a share of the un-reduced model's
+    ratio  predicted latency as a share of the baseline's
     limit  the target in the same terms
     """
     best: dict[str, tuple[float, str, Policy]] = {}

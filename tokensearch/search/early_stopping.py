@@ -18,7 +18,7 @@ from tokensearch.policy import Objective, Policy, best_value, objective_value
 from tokensearch.records.measurements import Accuracy, Comparison, Trial, TrialState, to_json
 
 # Pairs of a trial: enough to teach a forecast; finalists get more. Without warm-up, which took a
-# third of the passes: a median bears a slow first one. The un-reduced model's own trial is warm,
+# third of the passes: a median bears a slow first one. The baseline's own trial is warm,
 # for a target in milliseconds is held against it.
 TRIAL_BUDGET = Budget(warmup=0, min_pairs=12, max_pairs=40, seconds=1.5, precision=0.02)
 FIRST_BUDGET = replace(TRIAL_BUDGET, warmup=2)
@@ -64,7 +64,7 @@ class Race:
         )
 
     def timed(self, policy: Policy) -> Comparison:
-        """Time a policy in turn with the un-reduced model."""
+        """Time a policy in turn with the baseline."""
         return self.evaluator.time(policy, TRIAL_BUDGET if policy.reduces else FIRST_BUDGET)
 
     def _rival(self, predicted: float) -> Tensor | None:

@@ -75,7 +75,7 @@ def draw_policies(space: SearchSpace, model: ModelSpec, seed: int) -> list[Polic
 def _timed(
     timing: PolicyTimer, listener: ProgressListener, policies: Sequence[Policy], seconds: float
 ) -> Iterator[tuple[Policy, float]]:
-    """Yield ratios to the un-reduced model's latency."""
+    """Yield ratios to the baseline's latency."""
     listener.stage("timing schedules from mild to deep", unit="schedules")
     start_s = time.monotonic()
     for done, policy in enumerate(policies):

@@ -43,7 +43,7 @@ class SearchLoop:
     listener: ProgressListener
     forecast: Forecast
     objective: Objective
-    limit: float = 1.0  # the target as a share of the un-reduced model's latency
+    limit: float = 1.0  # the target as a share of the baseline's latency
     earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
     searched_seconds: float = 0.0  # once the search has ended
     _ran: list[EvaluatedTrial] = field(default_factory=list)

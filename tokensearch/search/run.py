@@ -56,7 +56,7 @@ LEAST_USED = 0.7  # of the target's latency
 class SearchRun:
     """Everything a run needs, made by the command line."""
 
-    model: nn.Module  # un-reduced, on its device, in its dtype
+    model: nn.Module  # the baseline, on its device, in its dtype
     splits: Splits
     space: SearchSpace
     settings: SearchSettings
@@ -201,7 +201,7 @@ class SearchRun:
         self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed([("none", Policy(self._spec))])
         first = search.trials[0].comparison
-        assert first is not None  # the un-reduced model always is
+        assert first is not None  # the baseline always is
         search.limit = min(
             1.0, target_ratio(first, self.settings.target, batch=self.settings.batch)
         )
@@ -264,7 +264,7 @@ class SearchRun:
         least = min(map(search.forecast.ratio, [*(one.policy for one in found), *fixed]))
         self.listener.caution(
             f"target {self.settings.target} is out of reach: that is {search.limit:.2f}x of the "
-            f"un-reduced model, and the fastest schedule of this space or published is predicted "
+            f"baseline, and the fastest schedule of this space or published is predicted "
             f"to take {least:.2f}x, give or take {100 * search.margin:.0f} %"
             f"{launch_floor_hint(search.evaluator.timing.launching, search.limit)}"
         )
@@ -297,13 +297,13 @@ class SearchRun:
         proposals.enqueue([*near, *bent])
 
     def _baseline(self, evaluator: PolicyEvaluator) -> None:
-        """Ask the un-reduced model about the search split, and doubt it if it knows nothing."""
-        self.listener.stage("the un-reduced model on the search split", unit="images")
+        """Ask the baseline about the search split, and doubt it if it knows nothing."""
+        self.listener.stage("the baseline on the search split", unit="images")
         found = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
         right = found.accuracy.top1
         if right < POOR_BASELINE:
             self.listener.caution(
-                f"the un-reduced model is right on {100 * right:.1f} % of the images: are the "
+                f"the baseline is right on {100 * right:.1f} % of the images: are the "
                 f"folders of {self.splits.name} the classes it was trained on? (see --class-map)"
             )
 

@@ -26,7 +26,7 @@ def starting_points(
 ) -> Iterator[Mapping[str, object]]:
     """Yield parameters of the space's schedules nearest to `shapes`, bent to the target.
 
-    ratio  latency of a policy as a share of the un-reduced model's
+    ratio  latency of a policy as a share of the baseline's
     limit  the target in the same terms
     """
     for shape, share in zip(shapes, cycle(LATENCY_SHARES), strict=False):
@@ -81,11 +81,11 @@ def describe_reach(found: Sequence[FastestPolicy]) -> Iterator[str]:
 def launch_floor_hint(launching: LaunchCost | None, limit: float) -> str:
     """Name the way out where launching alone takes more than a target allows; else nothing.
 
-    limit  the target, of the un-reduced model's latency
+    limit  the target, of the baseline's latency
     """
     if launching is None or launching.share < limit:
         return ""
-    return f"; launching the un-reduced model's pass alone takes {launching.share:.2f}x: {WAY_OUT}"
+    return f"; launching the baseline's pass alone takes {launching.share:.2f}x: {WAY_OUT}"
 
 
 def _of_kind(kind: str, policy: Policy) -> bool:

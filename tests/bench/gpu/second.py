@@ -108,7 +108,7 @@ def show_fronts(path: Path) -> list[str]:
         ]
         lines += ["", f"Batch {found['cell']['batch']}, {found['model']}: {found['said']}."]
         lines += [f"Not timed: {name}, {why}" for name, why in found["untimed"].items()]
-        whole = f"accuracy (un-reduced {found['baseline_accuracy']:.2%})"
+        whole = f"accuracy (baseline {found['baseline_accuracy']:.2%})"
         lines += ["", *table(("policy", "ratio", "ms", whole), rows)]
     return lines
 

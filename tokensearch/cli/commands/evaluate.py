@@ -1,4 +1,4 @@
-"""Measure one policy or preset: accuracy and latency beside the un-reduced model."""
+"""Measure one policy or preset: accuracy and latency beside the baseline."""
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -23,7 +23,7 @@ def evaluate(
     rescale: RescaleOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Measure one policy or preset: accuracy and latency beside the un-reduced model."""
+    """Measure one policy or preset: accuracy and latency beside the baseline."""
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener, tell_stage
     from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -38,9 +38,9 @@ def evaluate(
     evaluator = PolicyEvaluator(subject.model, subject.splits, subject.cell, wanted.seed)
     evaluator.check_steady(subject.name)
     with progress_listener(err) as watcher:
-        watcher.stage(f"accuracy of {name} on the report split, then of the un-reduced model")
+        watcher.stage(f"accuracy of {name} on the report split, then of the baseline")
         scored = evaluator.score(chosen, "report", on_batch=tell_stage(watcher))
-        watcher.stage("latency, in turn with the un-reduced model")
+        watcher.stage("latency, in turn with the baseline")
         comparison = evaluator.time(chosen, CONFIRM_BUDGET)
     document: dict[str, Any] = {
         "policy": policy,

@@ -39,7 +39,7 @@ class SearchOptions:
         Literal["kl", "ce", "top1", "agreement"],
         Option(
             "--objective",
-            help="what to make best: divergence from the un-reduced model, cross-entropy with the "
+            help="what to make best: divergence from the baseline, cross-entropy with the "
             "labels, right answers, or answers that stay the same",
         ),
     ] = "kl"

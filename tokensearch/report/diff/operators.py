@@ -158,8 +158,8 @@ def _calls_apart(sides: Sequence[Traced], names: Sequence[str]) -> Iterator[str]
         many, few = names if min(ratios) < 1 else (names[1], names[0])
         times = max(*ratios, *(1 / ratio for ratio in ratios))
         yield (
-            f"A step of {many} calls all {text.three_digits(times)} times as often as one of {few}: "
-            "it holds another number of passes, so times of a step are not of the same work."
+            f"A step of {many} calls all {text.three_digits(times)} times as often as one of "
+            f"{few}: it holds another number of passes, so times of a step are not of equal work."
         )
 
 

@@ -54,7 +54,7 @@ def pace(one: Interval, other: Interval) -> str:
 def rival_table(findings: RunFindings) -> ReportTable:
     """The answer beside what else would be as fast."""
     measure, answer = findings.measure, findings.answer
-    columns = ("model", "images", "latency", "of un-reduced", measure, "change", "answer's lead")
+    columns = ("model", "images", "latency", "of baseline", measure, "change", "answer's lead")
     own = [] if answer is None else [_answer_row(findings, answer)]
     rows = [*own, *(_row(one) for one in findings.rivals)]
     marked = frozenset(range(len(own)))
@@ -117,7 +117,7 @@ def _without_answer(findings: RunFindings) -> str:
 
 
 def _limit(findings: RunFindings, one: Rival) -> float:
-    """The target as a share of the un-reduced model's latency, as timed beside `one`."""
+    """The target as a share of the baseline's latency, as timed beside `one`."""
     target = findings.target
     return target.limit_ms(batch=findings.batch, baseline_ms=one.baseline_ms) / one.baseline_ms
 

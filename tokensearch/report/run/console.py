@@ -45,7 +45,7 @@ def _paths(folder: RunFolder) -> Text:
 
 
 def evaluation(document: Mapping[str, Any]) -> RenderableType:
-    """Return one policy's figures beside the un-reduced model's, and reasons to distrust them."""
+    """Return one policy's figures beside the baseline's, and reasons to distrust them."""
     comparison = document["comparison"]
     cautions = [Caution[name.upper()].value for name in comparison["cautions"]]
     parts: list[RenderableType] = [
@@ -71,7 +71,7 @@ def _figures(document: Mapping[str, Any]) -> ReportTable:
         ("change", f"{change} ({text.probability(paired['p_value'])})"),
         ("KL", text.nats(accuracy["kl"])),
         ("latency", f"{text.ms(candidate_ms)}, {text.rate(batch, candidate_ms)}"),
-        ("un-reduced", text.ms(comparison["baseline"]["median_ms"])),
+        ("baseline", text.ms(comparison["baseline"]["median_ms"])),
         ("ratio", text.ratio_interval(interval(comparison, "ratio"))),
         ("verdict", comparison["verdict"]),
     )
@@ -85,7 +85,7 @@ def calibration_table(policies: PolicySet, before: PolicySet) -> ReportTable:
         "policy",
         "tokens by block",
         "latency",
-        "of un-reduced",
+        "of baseline",
         "before",
         "right answers",
         "confirmed",

@@ -24,7 +24,7 @@ def draw_front(
 ) -> None:
     """Draw right answers against latency: trials, front, presets, baseline and target.
 
-    Latencies are ratios timed in turn, times the un-reduced model's: drift between trials cancels.
+    Latencies are ratios timed in turn, times the baseline's: drift between trials cancels.
     """
     figure, axes = figure_page()
     members = [_member(policy, findings) for policy in front.policies]
@@ -37,7 +37,7 @@ def draw_front(
     _draw_compared(axes, findings, compared, floor)
     axes.set_ylim(bottom=floor - MARGIN * max(1.0, axes.get_ylim()[1] - floor))
     images = text.count(findings.batch, "image")
-    axes.set_xlabel(f"latency of a pass of {images} (ms, ratio times one un-reduced latency)")
+    axes.set_xlabel(f"latency of a pass of {images} (ms, ratio times one baseline latency)")
     axes.set_ylabel(f"{findings.measure} (%)")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     save_figure(figure, path)
@@ -130,7 +130,7 @@ def _draw_members(axes: Axes, findings: RunFindings, members: Sequence[_Dot]) ->
             axes.plot(dot.ms, dot.share, marker="*", ms=16, color=FOUND, mec="white", zorder=4)
             _name(axes, "answer", dot.ms, dot.share, colour=FOUND)
         elif not dot.policy.reduces:
-            _name(axes, "un-reduced", dot.ms, dot.share, colour=INK)
+            _name(axes, "baseline", dot.ms, dot.share, colour=INK)
 
 
 def _draw_compared(

@@ -114,7 +114,7 @@ def _front(source: _Source) -> str:
         "intervals; members were chosen on `select`, so that one may look out of order here. "
         f"A bar per block shows the patch tokens left of {patches}. "
         f"Change is of the {source.findings.measure}, "
-        "from the un-reduced model on the same images."
+        "from the baseline on the same images."
     )
     table = table_to_markdown(tables.front_table(source.front, source.findings))
     picture = f"![{source.findings.measure} against latency]({FRONT_PICTURE})"
@@ -126,15 +126,15 @@ def _schedule(source: _Source) -> str:
     if answer is None or not answer.policy.reduces:
         return "Every block keeps every token: no reduced policy is the answer."
     policy = answer.policy
-    facts = tables.schedule_line(policy)
-    return f"`{tables.token_strip(policy)}` {facts}.\n\n{table_to_markdown(tables.schedule_table(policy))}"
+    facts, steps = tables.schedule_line(policy), table_to_markdown(tables.schedule_table(policy))
+    return f"`{tables.token_strip(policy)}` {facts}.\n\n{steps}"
 
 
 def _finalists(source: _Source) -> str:
     note = (
-        "Each was timed afresh, in turn with the un-reduced model. Answer and front were chosen on "
+        "Each was timed afresh, in turn with the baseline. Answer and front were chosen on "
         "`select`; `report` had no part in it. KL is the mean divergence from the "
-        "un-reduced model. The verdict is what the ratio's whole interval proves: faster or "
+        "baseline. The verdict is what the ratio's whole interval proves: faster or "
         "slower where it leaves out 1, same where it stays close to 1, else ambiguous. "
         + tables.random_note()
     )
@@ -165,7 +165,7 @@ def _times(source: _Source) -> str:
 
 
 def _table_of_one(baseline: Profile) -> str:
-    words = "Only the un-reduced model has a profile, as no policy is the answer."
+    words = "Only the baseline has a profile, as no policy is the answer."
     return f"{words}\n\n{table_to_markdown(tables.phase_table(baseline))}"
 
 
@@ -175,7 +175,7 @@ def _ledger(found: Ledger) -> str:
         return words
     return (
         f"{words}\n\n{table_to_markdown(term_table(found))}\n\n"
-        f"![from the un-reduced model's pass to the answer's]({WATERFALL_PICTURE})\n\n"
+        f"![from the baseline's pass to the answer's]({WATERFALL_PICTURE})\n\n"
         f"{table_to_markdown(block_table(found))}\n\n"
         f"{sentence(legend(found))} "
         f"Down to operators: [a differential flame graph]({FLAME_PICTURE})."

@@ -14,7 +14,7 @@ from tokensearch.report.text import Interval, plain, short
 Json = Mapping[str, Any]
 Outcome = Literal["met", "missed", "ambiguous", "unreduced"]
 
-UNREDUCED = "un-reduced"
+BASELINE = "baseline"
 # What a search came upon by itself, by origin: its own proposals, and schedules drawn at random.
 SEARCHED = {"sampler": "found", "seed": "found", "fastest": "found", "random": "drawn"}
 PROOF = 0.05  # largest p-value called a proof: what the 95 % intervals stand for
@@ -115,7 +115,7 @@ class RunFindings:
     lead: Lead | None  # of the answer over the best preset; None where nobody compared them
     rivals: tuple[Rival, ...]
     cautions: tuple[str, ...]
-    moved: float  # share by which the un-reduced model's speed changed, finalists and controls
+    moved: float  # share by which the baseline's speed changed, finalists and controls
 
     @property
     def measure(self) -> str:
@@ -142,15 +142,15 @@ def measure(*, labelled: bool) -> str:
     """Name what the share of right answers means, with labels and without.
 
     >>> measure(labelled=False)
-    'agreement with the un-reduced model'
+    'agreement with the baseline'
     """
-    return "accuracy" if labelled else "agreement with the un-reduced model"
+    return "accuracy" if labelled else "agreement with the baseline"
 
 
 def name_of(policy: Policy, origin: str) -> str:
     """Name a policy: published ones have a name, others get one from their hash."""
     if not policy.reduces:
-        return UNREDUCED
+        return BASELINE
     kind = SEARCHED.get(origin)
     return origin if kind is None else f"{kind} {short(policy.schedule_hash)}"
 

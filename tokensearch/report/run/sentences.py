@@ -2,7 +2,7 @@
 
 from tokensearch.report import text
 from tokensearch.report.run.alternatives import pace, rival_sentences
-from tokensearch.report.run.result import PROOF, UNREDUCED, Finalist, RunFindings
+from tokensearch.report.run.result import BASELINE, PROOF, Finalist, RunFindings
 from tokensearch.report.run.tables import cell_line
 from tokensearch.report.text import Interval
 
@@ -31,14 +31,12 @@ def target_sentence(findings: RunFindings) -> str:
         asked += f", {text.ms(findings.limit_ms)}"
     baseline = text.ms(findings.baseline_ms)
     if findings.outcome == "unreduced":
-        return (
-            f"Target met without reducing anything: {asked}; the un-reduced model takes {baseline}."
-        )
+        return f"Target met without reducing anything: {asked}; the baseline takes {baseline}."
     fastest = findings.answer or _fastest(findings)
     if fastest is None:
         return (
             f"Target not met: {asked}; but for controls, nothing that was confirmed is faster than "
-            f"the un-reduced model, so search longer."
+            f"the baseline, so search longer."
         )
     who = "the answer" if findings.answer is not None else f"the fastest finalist, {fastest.name},"
     took = f"{who} takes {_times(fastest)}, {_margin(findings, fastest)}"
@@ -113,15 +111,15 @@ def _pass(findings: RunFindings) -> str:
 
 
 def _times(one: Finalist) -> str:
-    if one.name == UNREDUCED:
+    if one.name == BASELINE:
         return text.ms(one.median_ms)
     # The baseline timed beside it, not the run's: on a machine that drifts they differ.
-    both = f"{text.ms(one.median_ms)} against {text.ms(one.baseline_ms)} un-reduced"
+    both = f"{text.ms(one.median_ms)} against {text.ms(one.baseline_ms)} for the baseline"
     return f"{both}, {text.ratio_interval(one.ratio)}"
 
 
 def _limit(findings: RunFindings, one: Finalist) -> float:
-    """The target as a share of the un-reduced model's latency, as timed beside `one`."""
+    """The target as a share of the baseline's latency, as timed beside `one`."""
     target = findings.target
     return target.limit_ms(batch=findings.batch, baseline_ms=one.baseline_ms) / one.baseline_ms
 
@@ -154,8 +152,8 @@ def limitation_lines(findings: RunFindings) -> tuple[str, ...]:
         f"Latencies belong to one cell: {cell_line(findings.run['cell'])}. "
         "Another machine, batch or number type wants its own run.",
         _precision(findings),
-        "Each row was timed beside its own un-reduced passes: compare rows by their ratios, since "
-        "milliseconds drift with the machine; here the un-reduced model's moved by "
+        "Each row was timed beside its own baseline passes: compare rows by their ratios, since "
+        "milliseconds drift with the machine; here the baseline's moved by "
         f"{text.percent(findings.moved)}.",
         "Every interval covers its own figure at 95 %; of twenty, one may miss.",
         "A latency is the forward pass alone, images ready on the device; loading and "
@@ -170,7 +168,7 @@ def limitation_lines(findings: RunFindings) -> tuple[str, ...]:
     if not findings.labelled:
         lines.append(
             "The images have no labels: agreement says how often the reduced model answers as the "
-            "un-reduced one, not how often either is right."
+            "baseline, not how often either is right."
         )
     if findings.run["settings"]["model"] == DEMO:
         lines.append(
@@ -189,5 +187,5 @@ def _precision(findings: RunFindings) -> str:
     paired = text.points(findings.answer.difference.reach)
     return (
         f"{known}: the answer's {findings.measure} is known to about {reach} either way, its "
-        f"change from the un-reduced model to about {paired}."
+        f"change from the baseline to about {paired}."
     )

@@ -37,7 +37,7 @@ def front_table(front: PolicySet, findings: RunFindings) -> ReportTable:
     """Every member of the front, fastest first; the answer stands out."""
     members = [read_measured(policy, policy.evidence[0]) for policy in front.policies]
     rows = [_front_row(one, findings) for one in members]
-    columns = ("policy", "tokens by block", "latency", "of un-reduced", findings.measure, "change")
+    columns = ("policy", "tokens by block", "latency", "of baseline", findings.measure, "change")
     answers = {place for place, one in enumerate(members) if findings.is_answer(one.policy)}
     return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=frozenset(answers))
 
@@ -63,7 +63,7 @@ def finalist_table(findings: RunFindings) -> ReportTable:
         f"{measure} (report)",
         "KL",
         "latency",
-        "of un-reduced",
+        "of baseline",
         "verdict",
         "on the front",
     )
@@ -145,7 +145,7 @@ def token_strip(policy: Policy) -> str:
 def evidence_table(policy: Policy, measure: str) -> ReportTable:
     """What was measured of a policy, a row per cell."""
     rows = [_evidence_row(read_measured(policy, one), one.cell) for one in policy.evidence]
-    columns = ("cell", "latency", "of un-reduced", measure, "confirmed")
+    columns = ("cell", "latency", "of baseline", measure, "confirmed")
     return ReportTable(columns, rows, numbers=frozenset({"latency"}))
 
 
@@ -221,7 +221,7 @@ def schedule_line(policy: Policy) -> str:
     """What holds for a whole schedule, in one line."""
     weighted = "with" if policy.proportional_attention else "without"
     return (
-        f"{text.percent(mac_share(policy))} of the un-reduced blocks' multiply-accumulates, "
+        f"{text.percent(mac_share(policy))} of the blocks of the baseline' multiply-accumulates, "
         f"{weighted} proportional attention, schedule {text.short(policy.schedule_hash)}"
     )
 

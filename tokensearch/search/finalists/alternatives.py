@@ -1,7 +1,7 @@
 """What else would be as fast: controls that are no token schedules.
 
 The same model on smaller images, and a smaller model where its weights are given. They go the way
-of finalists: timed afresh in turn with the un-reduced model, judged on the images of `report`.
+of finalists: timed afresh in turn with the baseline, judged on the images of `report`.
 """
 
 import copy
@@ -42,8 +42,8 @@ class AlternativeModel:
     kind: Kind
     module: nn.Module  # on the device of the cell, in its dtype, in eval mode
     pixels: int  # side of the images it takes
-    key: str  # which it is, beside the un-reduced model, for answers that are kept
-    prepare: Callable[[Tensor], Tensor]  # from images as the un-reduced model takes them, float32
+    key: str  # which it is, beside the baseline, for answers that are kept
+    prepare: Callable[[Tensor], Tensor]  # from images as the baseline takes them, float32
 
     def to_json(self) -> dict[str, str]:
         """Return what run.json says was asked for."""
@@ -57,9 +57,9 @@ class Alternative:
     name: str
     kind: Kind
     pixels: int
-    comparison: Comparison  # with the un-reduced model, fresh
+    comparison: Comparison  # with the baseline, fresh
     accuracy: Accuracy  # on `report`
-    paired: PairedAccuracy  # with the un-reduced model, on the same images
+    paired: PairedAccuracy  # with the baseline, on the same images
     lead: PairedAccuracy | None  # the answer against it, on the same images; None without an answer
 
     def to_json(self) -> dict[str, Any]:
@@ -85,7 +85,7 @@ def measure_alternatives(
 ) -> tuple[Alternative, ...]:
     """Measure what else would be as fast.
 
-    limit   the target as a share of the un-reduced model's latency
+    limit   the target as a share of the baseline's latency
     answer  what each is compared with, image by image
     """
     listener.stage("timing and quoting other ways to be as fast")
@@ -101,7 +101,7 @@ def measure_alternatives(
 def lower_resolution(model: nn.Module, limit: float) -> AlternativeModel:
     """Return the same model on the largest images that promise the target.
 
-    Its blocks' multiply-accumulates are at most `limit` of the un-reduced model's; positions are
+    Its blocks' multiply-accumulates are at most `limit` of the baseline's; positions are
     resampled as timm does.
 
     Raises:
@@ -144,7 +144,7 @@ def smaller_model(
 ) -> AlternativeModel:
     """Return another model, which sees the same crops, in its own size and normalisation.
 
-    given  how the images are prepared for the un-reduced model
+    given  how the images are prepared for the baseline
     own    how this model wants them
     """
     prepare = partial(_as_own, given=given, own=own)
@@ -217,7 +217,7 @@ def _measured(
 def _logits(
     contender: AlternativeModel, device: torch.device, dtype: torch.dtype, images: Tensor
 ) -> Tensor:
-    """Logits, (B, K), for images as the un-reduced model takes them, float32 (B, 3, S, S)."""
+    """Logits, (B, K), for images as the baseline takes them, float32 (B, 3, S, S)."""
     logits: Tensor = contender.module(contender.prepare(images).to(device, dtype))
     return logits
 

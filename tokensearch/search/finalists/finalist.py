@@ -64,7 +64,7 @@ def confirm(trial: Trial, evaluator: PolicyEvaluator, objective: Objective) -> F
 
 
 def on_front(finalists: Sequence[Finalist], best: Finalist | None) -> tuple[Finalist, ...]:
-    """Finalists that no other dominates, fastest first; with the answer and the un-reduced model.
+    """Finalists that no other dominates, fastest first; with the answer and the baseline.
 
     A faster finalist that may miss the target can dominate an answer that meets it for certain.
     """
@@ -102,8 +102,8 @@ def _median_interval(latency: Latency) -> tuple[float, float]:
 def select_answer(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Answer:
     """Return the most accurate finalist (on `select`) that meets the target, and how surely.
 
-    The un-reduced model, if it meets the target. If none does for certain, the most accurate of
-    those that may; of equally accurate ones what diverges less from the un-reduced model.
+    The baseline, if it meets the target. If none does for certain, the most accurate of
+    those that may; of equally accurate ones what diverges less from the baseline.
     """
     how = {f.trial.schedule_hash: meets_target(f, target, batch=batch) for f in finalists}
     for outcome in ("met", "ambiguous"):

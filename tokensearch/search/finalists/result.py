@@ -57,7 +57,7 @@ def finish_run(
     """
     target, batch = parse_target(document["settings"]["target"]), evaluator.cell.batch
     first = next(trial.comparison for trial in search.trials if trial.origin == "none")
-    assert first is not None  # the un-reduced model cannot be worse than itself
+    assert first is not None  # the baseline cannot be worse than itself
     limit = target_ratio(first, target, batch=batch)
     finalists = _confirmed(search, evaluator, target, limit)
     verdict = select_finalists_for(finalists, target, batch=batch)
@@ -254,8 +254,8 @@ def _profiled(search: SearchLoop, evaluator: PolicyEvaluator, best: Answer) -> l
 
 
 def _profile(search: SearchLoop, evaluator: PolicyEvaluator, best: Answer) -> None:
-    """Profile the un-reduced model and the answer."""
-    search.listener.stage("profiling the un-reduced model and the answer")
+    """Profile the baseline and the answer."""
+    search.listener.stage("profiling the baseline and the answer")
     policies = {"baseline": Policy(search.proposals.model)}
     if best.finalist is not None:
         policies["answer"] = best.finalist.policy
@@ -292,7 +292,7 @@ def _rivals(
     limit: float,
     smaller: AlternativeModel | None,
 ) -> tuple[Alternative, ...]:
-    """Measure what else would be as fast; nothing where the un-reduced model is fast enough."""
+    """Measure what else would be as fast; nothing where the baseline is fast enough."""
     if found.best.outcome == "unreduced":
         return ()
     best = found.best.finalist
@@ -333,7 +333,7 @@ def result_cautions(finalists: Sequence[Finalist], others: Sequence[Alternative]
 
 
 def warn_launch_bound(timing: PolicyTimer, listener: ProgressListener) -> dict[str, float] | None:
-    """Say so if the un-reduced model is launch-bound; return what run.json holds of it."""
+    """Say so if the baseline is launch-bound; return what run.json holds of it."""
     found = timing.launching
     if found is not None and found.bound:
         listener.caution(found.sentence)
@@ -341,11 +341,11 @@ def warn_launch_bound(timing: PolicyTimer, listener: ProgressListener) -> dict[s
 
 
 def baseline_drift(timed: Iterable[Finalist | Alternative | Trial]) -> float:
-    """Share by which the un-reduced model's speed changed between them."""
+    """Share by which the baseline's speed changed between them."""
     return _sentinel(timed).moved
 
 
 def _sentinel(timed: Iterable[Finalist | Alternative | Trial]) -> BaselineDrift:
-    """Return how the un-reduced model fared beside each of them; some trials were not timed."""
+    """Return how the baseline fared beside each of them; some trials were not timed."""
     comparisons = [one.comparison for one in timed]
     return BaselineDrift([one.baseline for one in comparisons if one is not None])

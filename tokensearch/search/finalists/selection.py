@@ -43,7 +43,7 @@ def select_finalists(best: Sequence[RankedTrial], *, limit: float, off: float) -
     """Trials worth confirming, for a target of `limit` times the baseline's latency.
 
     The front's spread, the best near the target, the best published presets and the best random
-    schedule that may meet it, and the un-reduced model.
+    schedule that may meet it, and the baseline.
 
     best  best first
     off   relative error of latencies

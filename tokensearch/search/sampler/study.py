@@ -135,7 +135,7 @@ class StudyAdapter:
         self.tell(proposal, finished, worth)
 
     def refuse(self, proposal: Proposal, ratio: float) -> None:
-        """Say that a proposal is too slow to be tried: `ratio` times the un-reduced model."""
+        """Say that a proposal is too slow to be tried: `ratio` times the baseline."""
         proposal.trial.set_user_attr(_REFUSAL, value=True)
         self.study.tell(proposal.trial, [best_value(self.objective) - _REFUSED, ratio])
 

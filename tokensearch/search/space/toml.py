@@ -67,7 +67,7 @@ def shipped_path(name: str) -> Path:
     """Path of a search space that ships with the package; SpaceError with the known names."""
     folder = Path(str(resources.files("tokensearch") / "search_spaces"))
     if not folder.is_dir():  # an editable install: the files stand beside the package
-        folder = Path(__file__).parents[2] / "search_spaces"
+        folder = Path(__file__).parents[3] / "search_spaces"
     known = sorted(path.stem for path in folder.glob("*.toml"))
     if name not in known:
         raise SpaceError(f"search space {name!r} is unknown; known are {', '.join(known)}")
