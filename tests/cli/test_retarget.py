@@ -227,8 +227,7 @@ def test_a_front_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "error: the file cannot be read: No such file or directory\n"
-        f"  in {tmp_path / 'none.json'}\n"
+        f"error: the file cannot be read: No such file or directory (in {tmp_path / 'none.json'})\n"
     )
 
 
@@ -237,8 +236,8 @@ def test_what_is_no_policy_set_is_one_sentence(source: RunFolder) -> None:
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
-        "error: format is 'tokensearch.run'; this reader wants 'tokensearch.front'\n"
-        f"  in {source.run}\n"
+        "error: format is 'tokensearch.run'; this reader wants 'tokensearch.front' "
+        f"(in {source.run})\n"
     )
 
 

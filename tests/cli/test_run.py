@@ -329,7 +329,7 @@ def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -
         str(tmp_path / "run"),
     )  # fmt: skip
 
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert "allows blocks 50 to" in result.stderr
     assert not (tmp_path / "run").exists()
 
