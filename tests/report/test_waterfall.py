@@ -119,7 +119,7 @@ def test_it_fits_100_columns_and_a_pipe_without_colour() -> None:
 
     assert max(map(len, lines)) <= COLUMNS
     assert not any("\x1b" in line for line in lines)
-    assert "baseline                   ████████████████████████                   26.0 ms" in (
+    assert "baseline                     ████████████████████████                   26.0 ms" in (
         "\n".join(lines)
     )
 
