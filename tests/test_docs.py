@@ -16,7 +16,7 @@ import tokensearch
 from tests.report.fixtures import ENTRIES, run_folder, trials
 from tokensearch import errors
 from tokensearch.cli.main import VERBS, app
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, save, save_set
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import to_json
@@ -107,7 +107,9 @@ def finished_run(path: Path, patch: pytest.MonkeyPatch) -> None:
     for entry, trial in zip(ENTRIES, trials(), strict=False):
         same = {"schedule_hash": entry.policy.schedule_hash, "origin": entry.origin}
         folder.append_trial(to_json(replace(trial, **same, policy=policy_to_json(entry.policy))))
-    patch.setattr("tokensearch.retime.retarget.BUDGET", Budget(1, 4, 12, seconds=0.2))
+    patch.setattr(
+        "tokensearch.retime.retarget.BUDGET", TimingBudget(warmup=1, max_rounds=12, seconds=0.2)
+    )
     quick = partial(make_forecast, seconds=1.0)
     patch.setattr("tokensearch.retime.retarget.make_forecast", quick)
 

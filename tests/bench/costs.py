@@ -35,7 +35,7 @@ from tests.costs.queue_machine import (
 from tokensearch import applied
 from tokensearch.costs import CostTable
 from tokensearch.costs.sweep import sweep
-from tokensearch.measure import Budget, clock_for, compare, describe_cell
+from tokensearch.measure import TimingBudget, clock_for, compare, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
@@ -144,7 +144,7 @@ def measured(
 ) -> Iterator[dict[str, Any]]:
     """Yield predicted and measured ratio of every policy."""
     candidate = copy.deepcopy(model)
-    budget = Budget(warmup=1, min_pairs=8, max_pairs=60, seconds=seconds, precision=0.005)
+    budget = TimingBudget(warmup=1, max_rounds=60, seconds=seconds, precision=0.005)
     runs = partial(model, images), partial(candidate, images)
     for policy in policies:
         with torch.inference_mode(), applied(candidate, policy):

@@ -20,13 +20,13 @@ from tokensearch.errors import PolicyError, TokensearchError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
 from tokensearch.front import Point, dominates, hypervolume
-from tokensearch.measure import Effort
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import PRESETS, ModelSpec, Policy, load_set, preset
 from tokensearch.records.measurements import Accuracy, Backend, Comparison, to_json
 from tokensearch.report.text import short
 
 MODEL = "deit_small_patch16_224"
-ROUNDS = (8, 40)  # least and most
+MIN_ROUNDS, MAX_ROUNDS = 8, 40
 # Hypervolumes count what is faster than the baseline and loses at most so much, as a share
 # of that rectangle: 1 would be no time at no loss.
 WORST_LOSS = 0.1
@@ -156,9 +156,14 @@ def timed(
     waiting = [list(policies[place::count]) for place in range(count)]
     while waiting:
         some = waiting.pop()
-        effort = Effort(2, *ROUNDS, seconds=seconds * len(some) / len(policies))
+        budget = TimingBudget(
+            warmup=2,
+            min_rounds=MIN_ROUNDS,
+            max_rounds=MAX_ROUNDS,
+            seconds=seconds * len(some) / len(policies),
+        )
         try:
-            found = timing.time_together(some, effort, tell=lambda *_: None)
+            found = timing.time_together(some, budget, tell=lambda *_: None)
             times |= zip(some, found, strict=True)
         except (TokensearchError, RuntimeError) as error:
             if len(some) == 1:

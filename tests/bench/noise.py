@@ -30,10 +30,10 @@ from torch import Tensor, nn
 
 from tests.bench.results import add_output, collect
 from tokensearch.measure import (
-    Budget,
     Clock,
     MachineMonitor,
     Run,
+    TimingBudget,
     attention_of,
     clock_for,
     compare,
@@ -145,7 +145,7 @@ def comparisons(model: nn.Module, images: Tensor, options: argparse.Namespace) -
     baseline, candidate = run_of(model, images), run_of(twin, images)
     mlp, tokens = spare(twin, images, clock, options)
     slower, work = run_of(Planted(twin, mlp, tokens), images), work_of(mlp, tokens, run_of)
-    budget = Budget(warmup=3, min_pairs=30, max_pairs=1000, seconds=options.seconds)
+    budget = TimingBudget(warmup=3, first_look=30, max_rounds=1000, seconds=options.seconds)
     for repeat in range(options.repeats):
         share = share_of(work, candidate, clock)
         for run, planted in ((candidate, 0.0), (slower, share)):

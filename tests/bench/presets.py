@@ -14,7 +14,7 @@ import torch
 
 from tests.bench.results import add_output, collect
 from tokensearch import applied
-from tokensearch.measure import Budget, MachineMonitor, clock_for, compare, describe_cell
+from tokensearch.measure import MachineMonitor, TimingBudget, clock_for, compare, describe_cell
 from tokensearch.policy import find
 from tokensearch.records.measurements import Backend, to_json
 from tokensearch.runtime import describe, with_backend
@@ -50,7 +50,9 @@ def timings(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     candidate, clock = copy.deepcopy(model), clock_for(place)
     spec = describe(model)
     presets = options.presets or [name for name in SHORT if find(name).made_for(spec)]
-    budget = Budget(warmup=3, min_pairs=20, max_pairs=200, seconds=options.seconds, precision=0.005)
+    budget = TimingBudget(
+        warmup=3, first_look=20, max_rounds=200, seconds=options.seconds, precision=0.005
+    )
     for batch in options.batch:
         images = torch.randn(batch, *model.pretrained_cfg["input_size"]).to(place, kind)
         cell = describe_cell(place, kind, batch, images.shape[-1], backend=options.backend)

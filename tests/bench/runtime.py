@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from tests.bench.results import add_output, collect
 from tokensearch import apply, preset
-from tokensearch.measure import Budget, Effort, MachineMonitor, clock_for, compare, describe_cell
+from tokensearch.measure import MachineMonitor, TimingBudget, clock_for, compare, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
 from tokensearch.profiling import Plan, profile
 from tokensearch.records.measurements import to_json
@@ -59,8 +59,8 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield every case in every cell."""
     device, kind = torch.device(options.device), getattr(torch, options.dtype)
     host, clock = timm.create_model(MODEL).eval().to(device, kind), clock_for(device)
-    budget = Budget(
-        warmup=5, min_pairs=30, max_pairs=2000, seconds=options.seconds, precision=0.002
+    budget = TimingBudget(
+        warmup=5, first_look=30, max_rounds=2000, seconds=options.seconds, precision=0.002
     )
     for backend in options.backend:
         for batch in options.batch:
@@ -96,7 +96,11 @@ def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "tome-r13": preset("tome-r13", host),
     }
     asked = {name: policy for name, policy in policies.items() if name in options.case}
-    plan = Plan(Effort(3, 20, 100, options.seconds), traced_passes=0, roofline=False)
+    plan = Plan(
+        TimingBudget(warmup=3, min_rounds=20, max_rounds=100, seconds=options.seconds),
+        traced_passes=0,
+        roofline=False,
+    )
     for batch in options.batch if asked else ():
         images = torch.randn(batch, 3, 224, 224).to(device, kind)
         cell = describe_cell(images.device, images.dtype, batch, images.shape[-1])

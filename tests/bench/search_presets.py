@@ -9,7 +9,7 @@ from tests.bench.searching import Bench, Quiet, settings
 from tokensearch.accuracy.accuracy import per_image
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import spread
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, preset
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
@@ -30,7 +30,7 @@ PRESETS = (
     "diffrate-s-2.9",
 )
 MOST_TIMED = 12  # members of the front that are timed afresh
-TIMED = Budget(warmup=2, min_pairs=30, max_pairs=120, seconds=4.0, precision=0.01)
+TIMED = TimingBudget(warmup=2, first_look=30, max_rounds=120, seconds=4.0, precision=0.01)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.splits import Sizes, Splits
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import Point, hypervolume
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.models import load_model
 from tokensearch.policy import Policy, parse_target
 from tokensearch.records.measurements import Comparison, Latency, Trial
@@ -68,7 +68,7 @@ class Tabled(PolicyEvaluator):
 
     ratio: Callable[[Policy], float] = lambda policy: 1.0
 
-    def time(self, policy: Policy, budget: Budget) -> Comparison:
+    def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
         """Return what the table says, as if it had been timed without noise."""
         ratio = self.ratio(policy) if policy.reduces else 1.0
         baseline, candidate = Latency((10.0,) * 12, 1), Latency((10.0 * ratio,) * 12, 1)

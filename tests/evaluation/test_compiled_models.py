@@ -12,13 +12,13 @@ from tests.search.tiny import model, splits
 from tokensearch.evaluation import latency
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.latency import CompiledModels
-from tokensearch.measure import Budget, Effort, describe_cell
+from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe, with_backend
 
 CELL = describe_cell(torch.device("cpu"), torch.float32, 2, 32, backend="compile")
-BUDGET = Budget(warmup=1, min_pairs=12, max_pairs=12, seconds=1.0, precision=0.5)
+BUDGET = TimingBudget(warmup=1, max_rounds=12, seconds=1.0, precision=0.5)
 SPEC = describe(model())
 
 
@@ -49,7 +49,9 @@ def test_timed_together_each_is_compiled_once_and_the_unreduced_model_too(
     policies = [Policy(SPEC), *(Policy(SPEC, (Prune(1, keep), Pool(2, 6))) for keep in (12, 8))]
 
     found = timing.time_together(
-        policies, Effort(1, 12, 12, 1.0), tell=lambda rounds, _: heard.append(rounds)
+        policies,
+        TimingBudget(warmup=1, max_rounds=12, seconds=1.0),
+        tell=lambda rounds, _: heard.append(rounds),
     )
 
     assert compiler.graphs == 4

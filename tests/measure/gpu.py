@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tokensearch import runtime
-from tokensearch.measure import Effort, clock, timer_cost
+from tokensearch.measure import TimingBudget, clock, timer_cost
 
 
 @dataclass
@@ -122,5 +122,7 @@ def installed(gpu: FakeGpu, patch: pytest.MonkeyPatch) -> AbstractContextManager
     patch.setattr(torch.cuda, "device", lambda device: nullcontext())
     patch.setattr(runtime, "with_backend", backed)
     patch.setattr(clock, "WARM_MS", 0.0)  # warm after a pass
-    patch.setattr(timer_cost, "ROUNDS", Effort(warmup=1, least=8, most=8, seconds=9.0))
+    patch.setattr(
+        timer_cost, "ROUNDS", TimingBudget(warmup=1, min_rounds=8, max_rounds=8, seconds=9.0)
+    )
     return _Launches(gpu)

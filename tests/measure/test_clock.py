@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from tokensearch.measure import (
-    Budget,
     CudaEvents,
     Flushed,
     Run,
+    TimingBudget,
     WallClock,
     clock_for,
     compare,
@@ -147,7 +147,7 @@ class Heating:
 
 
 def test_passes_before_the_device_is_warm_are_not_counted() -> None:
-    budget = Budget(warmup=0, min_pairs=12, max_pairs=12, seconds=60)
+    budget = TimingBudget(warmup=0, max_rounds=12, seconds=60)
 
     found = compare(lambda: None, lambda: None, clock=Heating(), budget=budget)
 

@@ -8,7 +8,14 @@ import torch
 
 from tests.cells import GPU
 from tests.measure.fakes import noisy
-from tokensearch.measure import Budget, Run, describe_cell, machine, measure_noise, this_machine
+from tokensearch.measure import (
+    Run,
+    TimingBudget,
+    describe_cell,
+    machine,
+    measure_noise,
+    this_machine,
+)
 from tokensearch.measure.machine import governor
 from tokensearch.measure.machine_monitor import usable_cores
 
@@ -87,7 +94,7 @@ class RunningClock:
 
 
 def test_noise_compares_a_workload_with_itself() -> None:
-    budget = Budget(warmup=0, min_pairs=2, max_pairs=12, seconds=1, precision=0.01)
+    budget = TimingBudget(warmup=0, max_rounds=12, seconds=1, precision=0.01)
 
     comparison = measure_noise(CPU, clock=RunningClock(), budget=budget)
 

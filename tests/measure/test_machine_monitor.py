@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.measure.fakes import FakeClock, baseline, candidate, steady
-from tokensearch.measure import Budget, MachineMonitor, compare, machine_monitor, nvml
+from tokensearch.measure import MachineMonitor, TimingBudget, compare, machine_monitor, nvml
 from tokensearch.measure.machine_monitor import busy_seconds, others_share, tick_ms, usable_cores
 from tokensearch.records.measurements import Caution, Conditions, to_json, trial_from_json
 
@@ -257,7 +257,7 @@ def test_a_gpu_that_idles_at_first_raises_no_doubt(
     idle, loaded = (345, nvml.IDLE, 30, (HOSTS,)), (1980, 0, 60, (HOSTS,))
     library = FakeNvml(idle, loaded)
     clock = FakeClock(baseline=steady(), candidate=steady())
-    budget = Budget(warmup=0, min_pairs=30, max_pairs=30, seconds=60)
+    budget = TimingBudget(warmup=0, first_look=30, max_rounds=30, seconds=60)
 
     found = compare(baseline, candidate, clock=clock, budget=budget, watch=watched(library))
 
@@ -276,7 +276,7 @@ class Crowded(MachineMonitor):
 
 def test_a_watched_comparison_holds_what_was_seen_and_its_doubts() -> None:
     clock = FakeClock(baseline=steady(), candidate=steady())
-    budget = Budget(warmup=0, min_pairs=30, max_pairs=30, seconds=60)
+    budget = TimingBudget(warmup=0, first_look=30, max_rounds=30, seconds=60)
 
     found = compare(baseline, candidate, clock=clock, budget=budget, watch=Crowded(CPU))
 
@@ -287,7 +287,7 @@ def test_a_watched_comparison_holds_what_was_seen_and_its_doubts() -> None:
 
 def test_conditions_come_back_from_their_file() -> None:
     clock = FakeClock(baseline=steady(), candidate=steady())
-    budget = Budget(warmup=0, min_pairs=30, max_pairs=30, seconds=60)
+    budget = TimingBudget(warmup=0, first_look=30, max_rounds=30, seconds=60)
     found = compare(baseline, candidate, clock=clock, budget=budget, watch=Crowded(CPU))
     written = {"comparison": to_json(found), "accuracy": ACCURACY}
 

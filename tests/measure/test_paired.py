@@ -8,10 +8,10 @@ import pytest
 
 from tests.measure.fakes import FakeClock, baseline, candidate, noisy, steady
 from tokensearch.errors import MeasurementError
-from tokensearch.measure import Budget, WallClock, compare
+from tokensearch.measure import TimingBudget, WallClock, compare
 from tokensearch.records.measurements import Caution, Comparison
 
-BUDGET = Budget(warmup=0, min_pairs=12, max_pairs=40, seconds=60, precision=0.01)
+BUDGET = TimingBudget(warmup=0, max_rounds=40, seconds=60, precision=0.01)
 WHOLE = replace(BUDGET, precision=1e-9)  # never precise enough: all 40 pairs are taken
 
 
@@ -19,7 +19,7 @@ def compared(
     baseline_ms: Iterator[float],
     candidate_ms: Iterator[float],
     *,
-    budget: Budget = BUDGET,
+    budget: TimingBudget = BUDGET,
     seed: int = 0,
 ) -> tuple[Comparison, FakeClock]:
     clock = FakeClock(baseline=baseline_ms, candidate=candidate_ms)
@@ -91,7 +91,7 @@ def test_warm_up_ends_though_passes_never_settle() -> None:
 def test_timing_stops_when_the_interval_is_narrow_enough() -> None:
     comparison, _ = compared(steady(), steady())
 
-    assert len(comparison.baseline.passes_ms) == BUDGET.min_pairs
+    assert len(comparison.baseline.passes_ms) == BUDGET.min_rounds
     assert comparison.high - comparison.low <= 2 * BUDGET.precision
     assert comparison.verdict == "same"
 
@@ -99,7 +99,7 @@ def test_timing_stops_when_the_interval_is_narrow_enough() -> None:
 def test_timing_stops_at_the_most_pairs() -> None:
     comparison, _ = compared(noisy(4.0, seed=0), noisy(4.0, seed=1), budget=WHOLE)
 
-    assert len(comparison.baseline.passes_ms) == WHOLE.max_pairs
+    assert len(comparison.baseline.passes_ms) == WHOLE.max_rounds
 
 
 def test_timing_stops_when_the_seconds_are_spent() -> None:
@@ -119,7 +119,7 @@ def test_seconds_yield_to_the_pairs_that_a_verdict_needs() -> None:
 
 
 def test_too_few_pairs_prove_nothing() -> None:
-    budget = replace(BUDGET, min_pairs=2, max_pairs=5)
+    budget = replace(BUDGET, min_rounds=2, max_rounds=5)
 
     comparison, _ = compared(repeat(4.0), repeat(3.0), budget=budget)
 
@@ -159,10 +159,14 @@ def test_an_impossible_time_is_refused(elapsed_ms: float) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"warmup": -1}, "warm-up must be 0 passes or more, got -1"),
+        ({"warmup": -1}, "warm-up must be 0 rounds or more, got -1"),
         (
-            {"min_pairs": 41},
-            "at least 1 pair must be timed and the most must not be below the least, got 41 to 40",
+            {"min_rounds": 41},
+            "at least 1 round must be timed and the most must not be below the least, got 41 to 40",
+        ),
+        (
+            {"min_rounds": 0},
+            "at least 1 round must be timed and the most must not be below the least, got 0 to 40",
         ),
         ({"seconds": 0.0}, "seconds must be a number above 0, got 0.0"),
         ({"precision": -0.1}, "precision must be a number above 0, got -0.1"),
@@ -176,7 +180,7 @@ def test_an_impossible_budget_is_refused(change: dict[str, float], message: str)
 
 
 def test_a_real_clock_gives_real_times() -> None:
-    budget = Budget(warmup=1, min_pairs=2, max_pairs=12, seconds=1, precision=0.5)
+    budget = TimingBudget(warmup=1, max_rounds=12, seconds=1, precision=0.5)
 
     comparison = compare(lambda: sum(range(99)), lambda: None, clock=WallClock(), budget=budget)
 

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from tests.measure.fakes import FakeClock, baseline, candidate, noisy
-from tokensearch.measure import Budget, compare
+from tokensearch.measure import TimingBudget, compare
 from tokensearch.records.measurements import Caution, Comparison
 
 TRIALS = 500
 NOMINAL = 0.05
-BUDGET = Budget(warmup=0, min_pairs=30, max_pairs=38, seconds=60)
-PATIENT = Budget(warmup=0, min_pairs=30, max_pairs=400, seconds=60)
+BUDGET = TimingBudget(warmup=0, first_look=30, max_rounds=38, seconds=60)
+PATIENT = TimingBudget(warmup=0, first_look=30, max_rounds=400, seconds=60)
 
 Script = Iterator[float]
 Machine = Callable[[int], float]
@@ -76,7 +76,7 @@ def compared(
     *,
     ratio: float = 1.0,
     machine: Callable[[int], Machine] = steady_machine,
-    budget: Budget = BUDGET,
+    budget: TimingBudget = BUDGET,
 ) -> Comparison:
     clock = FakeClock(
         machine=machine(trial),

@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from tests.measure.gpu import FakeGpu, installed
 from tokensearch.diff.ledger import make_ledger
-from tokensearch.measure import Effort, describe_cell
+from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
 from tokensearch.profiling import Plan, profile
 from tokensearch.records.profile import PhaseTime, Profile
@@ -27,7 +27,7 @@ POLICIES = {
     "none": Policy(SPEC),
     "reduced": Policy(SPEC, (Prune(1, 12), Pool(3, 8)), proportional_attention=True),
 }
-PLAN = Plan(Effort(warmup=1, least=12, most=12, seconds=60.0), traced_passes=0, roofline=False)
+PLAN = Plan(TimingBudget(warmup=1, max_rounds=12, seconds=60.0), traced_passes=0, roofline=False)
 CELL = replace(describe_cell(torch.device("cpu"), torch.float32, 2, 32), device="cuda")
 
 

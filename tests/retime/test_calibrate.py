@@ -9,7 +9,7 @@ from tests.search.clockless import no_clock, timing, together
 from tests.search.tiny import Quiet, by_macs, session
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.latency import PolicyTimer
-from tokensearch.measure import Effort
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import ModelSpec, Policy, PolicySet, load_set, mac_share, save_set
 from tokensearch.records.measurements import Caution, Comparison, Latency, to_json
 from tokensearch.retime.calibrate import calibrate_front
@@ -37,7 +37,7 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> PolicySet:
 def _other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """On which reducing costs time, the more the more is dropped."""
 
-    def slower(_: PolicyTimer, policy: Policy, effort: Effort) -> Comparison:
+    def slower(_: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
         ratio = 1.0 if not policy.reduces else SLOW - mac_share(policy)
         passes = Latency((50.0,) * 12, 2), Latency((50.0 * ratio,) * 12, 2)
         cautions = (Caution.BUSY,) if policy.reduces else ()

@@ -35,8 +35,8 @@ def no_clock() -> Iterator[None]:
 
 def together(time: Callable[[Any, Policy, Any], Comparison]) -> Callable[..., Any]:
     """What stands in for `Timing.time_together`, by what stands in for timing one policy."""
-    return lambda timing, policies, effort, tell: tuple(
-        time(timing, policy, effort) for policy in policies
+    return lambda timing, policies, budget, tell: tuple(
+        time(timing, policy, budget) for policy in policies
     )
 
 

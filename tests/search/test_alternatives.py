@@ -13,7 +13,7 @@ from tokensearch.data.pixels import Preprocessing
 from tokensearch.errors import ModelError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import PROBES
-from tokensearch.measure import Budget, describe_cell
+from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report
@@ -174,7 +174,7 @@ def test_answers_of_rivals_are_remembered(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_rival_is_timed_on_its_own_images_in_turn_with_the_unreduced_model() -> None:
     one = PolicyEvaluator(tiny.model(), tiny.splits(), CELL, seed=0)
     contender = lower_resolution(one.model, 0.6)
-    budget = Budget(warmup=0, min_pairs=12, max_pairs=12, seconds=1, precision=0.5)
+    budget = TimingBudget(warmup=0, max_rounds=12, seconds=1, precision=0.5)
 
     timed = one.time_model(contender.module, contender.prepare(one.images), budget)
 

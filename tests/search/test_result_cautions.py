@@ -10,7 +10,7 @@ import torch
 from tests.search import tiny
 from tokensearch.evaluation import latency as timing
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.measure import Budget, Flushed, MachineMonitor, describe_cell
+from tokensearch.measure import Flushed, MachineMonitor, TimingBudget, describe_cell
 from tokensearch.policy import Policy, Prune
 from tokensearch.records.measurements import Caution, Comparison, Latency
 from tokensearch.runtime import describe
@@ -19,7 +19,7 @@ from tokensearch.search.finalists import result as outcome
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
-BUDGET = Budget(warmup=0, min_pairs=12, max_pairs=12, seconds=1)
+BUDGET = TimingBudget(warmup=0, max_rounds=12, seconds=1)
 
 
 def at_speed(found: Comparison, baseline_ms: float) -> Comparison:
@@ -38,7 +38,7 @@ def result_of_a_run(
     """A run whose every comparison finds the machine slower than the one before."""
     times: list[Comparison] = []
 
-    def timed(one: PolicyEvaluator, policy: Policy, budget: Budget) -> Comparison:
+    def timed(one: PolicyEvaluator, policy: Policy, budget: TimingBudget) -> Comparison:
         baseline_ms = 10.0 * (1 + slower * len(times))
         times.append(at_speed(tiny.by_macs(one, policy, budget), baseline_ms))
         return times[-1]

@@ -10,7 +10,7 @@ from tests.search.tiny import promised, session
 from tokensearch.costs.forecast import ENOUGH, NEARBY
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.latency import PolicyTimer
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, Pool, mac_share
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import Comparison, Trial, trial_from_json
@@ -26,7 +26,7 @@ Run = tuple[list[Trial], dict[str, Any]]  # trials, and the result of run.json
 def searched(folder: Path, clock: Callable[[Policy], float]) -> Run:
     """A search that predicts multiply-accumulates, where a clock says something else."""
 
-    def time(_: Any, policy: Policy, budget: Budget) -> Comparison:
+    def time(_: Any, policy: Policy, budget: TimingBudget) -> Comparison:
         return promised(clock(policy) if policy.reduces else 1.0)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -10,7 +10,7 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.data.photos import photo_splits
 from tokensearch.data.splits import Sizes, Splits
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, block_macs, mac_share, parse_target
 from tokensearch.records.measurements import Comparison, Latency
 from tokensearch.records.run_folder import RunFolder
@@ -38,7 +38,7 @@ def splits() -> Splits:
     return photo_splits(data_config=CONFIG, sizes=Sizes(40, 30, 50), seed=0)
 
 
-def by_macs(evaluator: PolicyEvaluator, policy: Policy, budget: Budget) -> Comparison:
+def by_macs(evaluator: PolicyEvaluator, policy: Policy, budget: TimingBudget) -> Comparison:
     """Stands in for a clock: a policy is as fast as its multiply-accumulates promise."""
     return promised(mac_share(policy))
 
@@ -53,7 +53,7 @@ def promised(ratio: float) -> Comparison:
 class Unclocked(PolicyEvaluator):
     """Times other models by their multiply-accumulates as well."""
 
-    def time_model(self, module: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+    def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         whole, other = (sum(block_macs(Policy(describe(one)))) for one in (self.model, module))
         return promised(other / whole)
 

@@ -155,14 +155,16 @@ def _taken(
 ) -> dict[str, Profile]:
     """Profile policies and presets in turn, with progress on stderr."""
     from tokensearch.cli.progress import progress_listener
-    from tokensearch.measure import Effort
+    from tokensearch.measure import TimingBudget
     from tokensearch.profiling import Plan, profile
 
     ready = asked.timed()
     say_launches(ready)
     policies = {name: _policy(side, ready, asked) for name, side in sides.items()}
     traces = None if folder is None else _unlinked(folder / TRACES, policies)
-    effort = Effort(WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS, seconds)
+    budget = TimingBudget(
+        warmup=WARMUP_ROUNDS, min_rounds=LEAST_ROUNDS, max_rounds=MOST_ROUNDS, seconds=seconds
+    )
     with progress_listener(err) as watcher:
         watcher.stage(f"profiling {' and '.join(policies)}", unit="s")
         found = profile(
@@ -170,7 +172,7 @@ def _taken(
             policies,
             images=ready.images,
             cell=ready.cell,
-            plan=Plan(effort, seed=asked.seed),
+            plan=Plan(budget, seed=asked.seed),
             folder=traces,
             enough=_enough,
             tell=_Telling(watcher, seconds),

@@ -18,7 +18,7 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
-from tokensearch.measure import Budget, Effort
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy
 from tokensearch.profiling import SPLIT, Plan, profile
 from tokensearch.records.measurements import Accuracy, Cell, Comparison, PairedAccuracy
@@ -26,7 +26,7 @@ from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 
 # Enough for a picture of where time goes, in a few seconds; `tokensearch diff` takes its time.
-PROFILING = Plan(Effort(warmup=2, least=12, most=100, seconds=6.0))
+PROFILING = Plan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))
 
 GIGA = 10**9
 STEADY = 8  # images by which a model is seen to answer the same twice
@@ -98,11 +98,11 @@ class PolicyEvaluator:
         split = self.splits.of(purpose)
         return ScoredPolicy(accuracy(found, split), paired_accuracy(found, split))
 
-    def time(self, policy: Policy, budget: Budget) -> Comparison:
+    def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
         """Latency in the cell, in turn with the baseline."""
         return self.timing.time(policy, budget)
 
-    def time_model(self, module: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+    def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         """Latency of another model on images of its own, in turn with the baseline."""
         return self.timing.time_model(module, images, budget)
 

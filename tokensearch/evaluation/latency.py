@@ -12,18 +12,17 @@ from torch import Tensor, nn
 
 from tokensearch import runtime
 from tokensearch.measure import (
-    Budget,
-    Effort,
     MachineMonitor,
     Run,
+    TimingBudget,
     clock_for,
     compare,
     compare_samples,
+    make_pass_turn,
     measure_launching,
     self_comparison_caution,
     time_interleaved,
     warm_device,
-    whole_pass_turn,
     with_cautions,
 )
 from tokensearch.policy import ModelSpec, Policy
@@ -117,7 +116,7 @@ class PolicyTimer:
         with torch.inference_mode():
             return measure_launching(self._pairs.baseline(self.images), clock_for(place))
 
-    def time(self, policy: Policy, budget: Budget) -> Comparison:
+    def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
         """Time a policy in turn with the baseline.
 
         The baseline in turn with itself shows what the noise alone makes of it.
@@ -127,7 +126,11 @@ class PolicyTimer:
         return found if policy.reduces else self_comparison_caution(found)
 
     def time_together(
-        self, policies: Sequence[Policy], effort: Effort, *, tell: Callable[[int, float], None]
+        self,
+        policies: Sequence[Policy],
+        budget: TimingBudget,
+        *,
+        tell: Callable[[int, float], None],
     ) -> tuple[Comparison, ...]:
         """Time at most `TOGETHER` policies and the baseline, each once in every round.
 
@@ -147,10 +150,10 @@ class PolicyTimer:
 
         with torch.inference_mode(), ExitStack() as stack:
             runs = self._runs(policies, stack)
-            warmup = warm_device(runs[0], clock) + effort.warmup
+            warmup = warm_device(runs[0], clock) + budget.warmup
             watch.start()
             taken = time_interleaved(
-                [whole_pass_turn(run, clock) for run in runs], effort, seed=self.seed, tell=look
+                [make_pass_turn(run, clock) for run in runs], budget, seed=self.seed, tell=look
             )
             conditions = watch.stop()
         passes = [Latency(tuple(one.ms for one in each), warmup) for each in taken]
@@ -174,12 +177,12 @@ class PolicyTimer:
             runs = [baseline, *runs[1:], run]
         return runs
 
-    def time_model(self, model: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+    def time_model(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         """Time another model, on images of its own, in turn with the baseline."""
         with torch.inference_mode():
             return self._compared(model, images, budget)
 
-    def _compared(self, model: nn.Module, images: Tensor, budget: Budget) -> Comparison:
+    def _compared(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         place = torch.device(self.cell.device)
         baseline, candidate = self._pairs.pair(model, self.images, images)
         return compare(

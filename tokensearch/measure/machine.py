@@ -10,8 +10,9 @@ from tokensearch.measure import nvml
 from tokensearch.measure.allocator import keep_freed_memory
 from tokensearch.measure.cautions import self_comparison_caution
 from tokensearch.measure.clock import Clock, clock_for
+from tokensearch.measure.interleaved import TimingBudget
 from tokensearch.measure.machine_monitor import MachineMonitor, usable_cores
-from tokensearch.measure.paired import Budget, compare
+from tokensearch.measure.paired import compare
 from tokensearch.records.measurements import Backend, Cache, Cell, Comparison, Machine
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
@@ -22,7 +23,7 @@ CPUS = Path("/sys/devices/system/cpu")
 NOISE_IMAGES = 8
 NOISE_TOKENS = 197
 NOISE_WIDTH = 384
-NOISE_BUDGET = Budget(warmup=5, min_pairs=30, max_pairs=200, seconds=5.0, precision=0.005)
+NOISE_BUDGET = TimingBudget(warmup=5, first_look=30, max_rounds=200, seconds=5.0, precision=0.005)
 
 
 def this_machine(device: torch.device) -> Machine:
@@ -88,7 +89,7 @@ def measure_noise(
     device: torch.device,
     *,
     clock: Clock | None = None,
-    budget: Budget = NOISE_BUDGET,
+    budget: TimingBudget = NOISE_BUDGET,
     seed: int = 0,
 ) -> Comparison:
     """Compare a fixed piece of work with itself: any difference found is this machine's noise.

@@ -16,14 +16,19 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.measure.clock import clock_for
+from tokensearch.measure.interleaved import (
+    TimingBudget,
+    make_pass_turn,
+    make_phase_turn,
+    time_interleaved,
+)
 from tokensearch.measure.phase_timer import PhaseTimer
-from tokensearch.measure.rounds import Effort, phase_turn, time_interleaved, whole_pass_turn
 from tokensearch.records.profile import Place
 from tokensearch.runtime.profiler_ranges import block_ranges
 
 RANGES = 64  # two borders each: as many as a pass of twelve blocks has
 # Medians of so many pairs of passes; a millisecond each where a kernel takes its launch.
-ROUNDS = Effort(warmup=5, least=40, most=40, seconds=1.0)
+ROUNDS = TimingBudget(warmup=5, min_rounds=40, max_rounds=40, seconds=1.0)
 
 
 class _Bit(nn.Module):
@@ -45,7 +50,7 @@ def phase_border_ms(device: torch.device, *, captured: bool = False) -> float:
             without, within = PhaseTimer(device).captured(bare, x), stamps.captured(ranged, x)
         else:
             without, within = partial(bare, x), partial(ranged, x)
-        turns = (whole_pass_turn(without, clock_for(device)), phase_turn(within, stamps))
+        turns = (make_pass_turn(without, clock_for(device)), make_phase_turn(within, stamps))
         wholes, splits = time_interleaved(turns, ROUNDS, seed=0)
     longer_ms = median(one.ms - other.ms for one, other in zip(splits, wholes, strict=True))
     return max(0.0, longer_ms / len(stamps.borders))

@@ -20,8 +20,8 @@ from tokensearch.measure import (
     Turn,
     WorkCounter,
     clock_for,
-    phase_turn,
-    whole_pass_turn,
+    make_pass_turn,
+    make_phase_turn,
 )
 from tokensearch.policy import Policy
 from tokensearch.records.measurements import Backend, Cell
@@ -67,7 +67,7 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
 
         def split(stamps: PhaseTimer, *, floor: bool = False) -> Turn:
             copied = ranged(stamps.around, floor=floor)
-            return phase_turn(
+            return make_phase_turn(
                 partial(copied, images)
                 if eager
                 else stamps.captured(copied, images, sharing=backed),
@@ -78,9 +78,9 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
         whole = partial(backed, images)
         splits = cell.backend in SPLIT
         yield Passes(
-            plain=whole_pass_turn(whole, clock_for(device)),
+            plain=make_pass_turn(whole, clock_for(device)),
             whole=whole,
-            stamped=split(stamps) if splits else phase_turn(whole, stamps),
+            stamped=split(stamps) if splits else make_phase_turn(whole, stamps),
             stamps=stamps,
             floor=split(floor_stamps, floor=True) if splits and policy.reduces else None,
             floor_stamps=floor_stamps,

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import (
-    Effort,
     MachineMonitor,
     PhaseTimer,
     Sample,
+    TimingBudget,
     Turn,
     attention_of,
     clock_for,
@@ -35,14 +35,13 @@ from tokensearch.records.measurements import REPLAYED, Cell, Latency
 from tokensearch.records.profile import Ceilings, PhaseTime, Profile
 
 TRACED_PASSES = 5  # few: traces grow by a megabyte a pass, and viewers choke on large ones
-EFFORT = Effort(warmup=3, least=30, most=400, seconds=20.0)  # 30 prove something without a caution
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """How much is measured."""
 
-    effort: Effort = EFFORT
+    budget: TimingBudget
     traced_passes: int = TRACED_PASSES  # 0: no operators, no kernels
     roofline: bool = True  # count work, and measure this machine's ceilings
     seed: int = 0
@@ -81,7 +80,7 @@ def profile(
             stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
         ]
         heated = warm_device(ready[0].whole, clock_for(torch.device(cell.device)))
-        price_ms, warmup = _price_ms(cell), heated + plan.effort.warmup
+        price_ms, warmup = _price_ms(cell), heated + plan.budget.warmup
 
         def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
             dealt = zip(blank, ready, _dealt(taken, ready), strict=True)
@@ -96,7 +95,7 @@ def profile(
         watch.start()
         taken = time_interleaved(
             turns,
-            plan.effort,
+            plan.budget,
             seed=plan.seed,
             enough=looked,
             tell=tell,

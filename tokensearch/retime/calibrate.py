@@ -7,13 +7,13 @@ from math import ceil
 
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
-from tokensearch.measure import Effort
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.records.measurements import Caution, Comparison, to_json
 from tokensearch.runtime import check
 from tokensearch.search.listener import ProgressListener
 
-WARMUP, ROUNDS = 2, (12, 60)  # least and most; a dozen prove something, thirty are enough
+WARMUP, MAX_ROUNDS = 2, 60  # a dozen rounds show something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
 NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
 
@@ -36,9 +36,11 @@ def calibrate_front(
     listener.stage("timing the policies of the front in turn", unit="rounds")
     found: dict[Policy, Comparison] = {}
     for some in _rounds(tuple(fitting)):
-        effort = Effort(WARMUP, *ROUNDS, seconds=seconds * len(some) / len(fitting))
-        told = partial(_tell, listener, effort)
-        timed = timing.time_together([fitting[policy] for policy in some], effort, tell=told)
+        budget = TimingBudget(
+            warmup=WARMUP, max_rounds=MAX_ROUNDS, seconds=seconds * len(some) / len(fitting)
+        )
+        told = partial(_tell, listener, budget)
+        timed = timing.time_together([fitting[policy] for policy in some], budget, tell=told)
         found |= zip(some, timed, strict=True)
     _warn(found, listener)
     fresh = [_with(policy, comparison, timing) for policy, comparison in found.items()]
@@ -58,12 +60,12 @@ def _rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:
     return [policies[place::count] for place in range(count)]
 
 
-def _tell(listener: ProgressListener, effort: Effort, rounds: int, spent: float) -> None:
-    expected = round(rounds * effort.seconds / spent)
+def _tell(listener: ProgressListener, budget: TimingBudget, rounds: int, spent: float) -> None:
+    expected = round(rounds * budget.seconds / spent)
     listener.progress(
         done=rounds,
-        total=max(rounds, effort.least, min(effort.most, expected)),
-        seconds_left=max(0.0, effort.seconds - spent),
+        total=max(rounds, budget.min_rounds, min(budget.max_rounds, expected)),
+        seconds_left=max(0.0, budget.seconds - spent),
         text="",
     )
 

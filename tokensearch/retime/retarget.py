@@ -16,7 +16,7 @@ from tokensearch.errors import MeasurementError, RunError
 from tokensearch.evaluation.evaluator import ScoredPolicy
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.front import Point, spread
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Objective, Policy, Target
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import (
@@ -42,7 +42,7 @@ from tokensearch.search.listener import ProgressListener
 from tokensearch.search.settings import SearchSettings
 
 # As surely as a run confirms, in half its time: a minute is to hold a sweep and all of them.
-BUDGET = Budget(warmup=3, min_pairs=30, max_pairs=100, seconds=3.0, precision=0.01)
+BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=100, seconds=3.0, precision=0.01)
 # Members confirmed: the best predicted to meet the target, those that may miss it by the error of
 # the prediction, and some of the whole front.
 UNDER, DOUBTFUL, ON_FRONT = 3, 2, 4

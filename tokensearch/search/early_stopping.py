@@ -13,14 +13,14 @@ from tokensearch.accuracy.accuracy import accuracy, per_image
 from tokensearch.accuracy.results import ImageResults, join_results
 from tokensearch.data.splits import Split
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Objective, Policy, best_value, objective_value
 from tokensearch.records.measurements import Accuracy, Comparison, Trial, TrialState, to_json
 
 # Pairs of a trial: enough to teach a forecast; finalists get more. Without warm-up, which took a
 # third of the passes: a median bears a slow first one. The baseline's own trial is warm,
 # for a target in milliseconds is held against it.
-TRIAL_BUDGET = Budget(warmup=0, min_pairs=12, max_pairs=40, seconds=1.5, precision=0.02)
+TRIAL_BUDGET = TimingBudget(warmup=0, max_rounds=40, seconds=1.5, precision=0.02)
 FIRST_BUDGET = replace(TRIAL_BUDGET, warmup=2)
 
 

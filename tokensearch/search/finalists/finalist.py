@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.front import Point, front
-from tokensearch.measure import Budget
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import CONTROL, PRESETS, Evidence, Objective, Policy, Target
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.records.measurements import Accuracy, Cell, Comparison, Latency, Trial, to_json
@@ -16,7 +16,7 @@ from tokensearch.stats.bootstrap import ratio_interval
 
 # Fresh pairs for every finalist, to about one percent. Autotuners of compilers ask for no fewer
 # than fifty passes that the search never saw before they keep a winner.
-CONFIRM_BUDGET = Budget(warmup=3, min_pairs=30, max_pairs=150, seconds=6.0, precision=0.01)
+CONFIRM_BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=150, seconds=6.0, precision=0.01)
 
 Meets = Literal["met", "missed", "ambiguous"]
 Outcome = Literal["met", "missed", "ambiguous", "unreduced"]
