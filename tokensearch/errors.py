@@ -60,3 +60,16 @@ class ExportError(TokensearchError, RuntimeError):
 
 class TokensearchWarning(UserWarning):
     """Something that the user should know, and that stops nothing."""
+
+
+def first_line(error: BaseException) -> str:
+    r"""Return the first line of what an error says, else its name; without a full stop at its end.
+
+    Of SystemExit and the like, whose text says nothing, the name with its arguments.
+
+    >>> first_line(ValueError("no such file.\nSee the log."))
+    'no such file'
+    """
+    if not isinstance(error, Exception):
+        return repr(error)
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 
 from tokensearch.demo.model import demo_model
 from tokensearch.documents import read_object
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, first_line
 
 ModelName = NewType("ModelName", str)  # full, and found fit to be loaded
 
@@ -198,7 +198,7 @@ def _downloaded(name: str, *, pretrained: bool) -> nn.Module:
     except Exception as error:
         # Hub, HTTP client, file system and timm raise what they like; the user's way out is one.
         raise ModelError(
-            f"the weights of {name} cannot be downloaded ({_first_line(error)}); "
+            f"the weights of {name} cannot be downloaded ({first_line(error)}); "
             "give a local file with --checkpoint FILE"
         ) from error
 
@@ -231,12 +231,6 @@ def _on_hub(name: str) -> tuple[str, tuple[str, ...]] | None:
     return config.hf_hub_id, (*named, *_HUB_FILES)
 
 
-def _first_line(error: BaseException) -> str:
-    if not isinstance(error, Exception):  # SystemExit and the like: their text says nothing
-        return repr(error)
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-
-
 def _is_factory(name: str) -> bool:
     return not name.startswith(_SOURCES) and _FACTORY.fullmatch(name) is not None
 
@@ -249,7 +243,7 @@ def _from_factory(name: str) -> nn.Module:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # that of a SystemExit would pass for our own exit code
-        raise ModelError(f"model factory {name} failed: {_first_line(error)}") from error
+        raise ModelError(f"model factory {name} failed: {first_line(error)}") from error
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"model factory {name} returned a {type(module).__name__}, not a torch module"
@@ -267,9 +261,7 @@ def _factory(name: str) -> Callable[[], object]:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        raise ModelError(
-            f"model factory {name} cannot be imported: {_first_line(error)}"
-        ) from error
+        raise ModelError(f"model factory {name} cannot be imported: {first_line(error)}") from error
     found: Callable[[], object] | None = getattr(module, function, None)
     if not callable(found):
         raise ModelError(f"module {package} has no function {function}")
@@ -329,7 +321,7 @@ def _check_container(file: Path) -> None:
                     f"checkpoint {file} is compressed, which torch.save never does; save it again"
                 )
     except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ModelError(f"checkpoint {file} cannot be read: {_first_line(error)}") from error
+        raise ModelError(f"checkpoint {file} cannot be read: {first_line(error)}") from error
 
 
 def _with_head_of(state: Mapping[str, Tensor], module: nn.Module) -> nn.Module:

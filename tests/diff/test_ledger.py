@@ -93,7 +93,7 @@ def test_what_was_planted_is_found_where_it_was_planted() -> None:
     assert term(found, "shifted", 7, "attention") == pytest.approx(0.3, rel=0.3)
     assert kinds(found)["saved"] == pytest.approx(-15, rel=0.05)
     assert kinds(found)["spent"] == pytest.approx(1.8, rel=0.05)
-    assert {one.phase for one in found.by_phase if one.kind == "spent" and one.ms.proven} == {
+    assert {one.phase for one in found.by_phase if one.kind == "spent" and one.ms.significant} == {
         "selecting",
         "merging",
         "bias",
@@ -114,7 +114,9 @@ def test_of_comparisons_of_a_model_with_itself_nineteen_in_twenty_are_empty(roun
     ]
 
     # Of each kind 95 are expected; binomial, 0.4 % of runs would have fewer than 89.
-    assert sum(not any(one.ms.proven for one in (*it.terms, *it.by_kind)) for it in found) >= 89
+    assert (
+        sum(not any(one.ms.significant for one in (*it.terms, *it.by_kind)) for it in found) >= 89
+    )
     assert sum(it.verdict not in {"faster", "slower"} for it in found) >= 89
 
 

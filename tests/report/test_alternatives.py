@@ -8,7 +8,7 @@ from tokensearch.report.run.alternatives import rival_sentences, standing
 from tokensearch.report.run.page import write_report
 from tokensearch.report.run.result import Lead, Rival, RunFindings, read_findings
 from tokensearch.report.run.sentences import answer_sentences
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 MORE, LESS = Lead(Interval(0.02, 0.01, 0.03), 0.001), Lead(Interval(-0.02, -0.03, -0.01), 0.001)
 UNPROVEN = Lead(Interval(-0.002, -0.009, 0.005), 0.6)

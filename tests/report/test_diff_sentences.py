@@ -25,7 +25,7 @@ from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import Backend, Latency
 from tokensearch.records.profile import Operator, PhaseTime, Profile
 from tokensearch.report.diff.sentences import ledger_sentences
-from tokensearch.stats.bootstrap import Estimate
+from tokensearch.stats.interval import Interval
 
 
 def said(found: Ledger, about: str, staircase: Staircase | None = None) -> str:
@@ -96,7 +96,7 @@ def test_a_residual_inside_a_wide_noise_is_not_known_to_be_nothing() -> None:
 
 def test_a_small_residual_closes_the_ledger_even_when_it_is_no_noise() -> None:
     found = of_known_terms()
-    rest = Term("residual", None, None, Estimate(0.1, 0.05, 0.15))
+    rest = Term("residual", None, None, Interval(0.1, 0.05, 0.15))
 
     closing = said(replace(found, by_kind=(*found.by_kind[:-1], rest)), "close")
 
@@ -107,8 +107,8 @@ def test_a_small_residual_closes_the_ledger_even_when_it_is_no_noise() -> None:
 
 def test_faster_without_a_term_outside_the_noise_is_said_to_have_no_known_cause() -> None:
     found = of_itself()
-    shorter = Estimate(-1.0, -1.5, -0.5)
-    ratio = Estimate(0.96, 0.94, 0.98)
+    shorter = Interval(-1.0, -1.5, -0.5)
+    ratio = Interval(0.96, 0.94, 0.98)
 
     verdict = ledger_sentences(replace(found, difference=shorter, ratio=ratio))[0]
 

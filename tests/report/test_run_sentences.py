@@ -6,7 +6,7 @@ from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
 from tokensearch.report.run.result import Finalist, Lead, RunFindings, read_findings
 from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 ASKED = "0.5x for a pass of 8 images"
 TOOK = "the answer takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49]"

@@ -1,7 +1,7 @@
 import pytest
 
 from tokensearch.report import text
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from tokensearch.cli.options import (
     ModelOption,
     SeedOption,
 )
-from tokensearch.errors import DataError, ModelError
+from tokensearch.errors import DataError, ModelError, first_line
 from tokensearch.policy import ModelSpec
 
 if TYPE_CHECKING:
@@ -178,8 +178,9 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a user's module raises what it likes
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise ModelError(f"model {name} cannot be run on {size} pixels: {reason}") from error
+        raise ModelError(
+            f"model {name} cannot be run on {size} pixels: {first_line(error)}"
+        ) from error
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")

@@ -10,7 +10,7 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
 from tokensearch.documents import opened
-from tokensearch.errors import DataError
+from tokensearch.errors import DataError, first_line
 
 # Decoded and converted, so many take 3 s and 0.8 GB as PNG. Cameras of full frame have 61 million.
 MAX_PIXELS = 64 * 10**6
@@ -40,8 +40,7 @@ def read_image(path: Path) -> Image.Image:
             known = ", ".join(FORMATS)
             raise DataError(f"image {path} cannot be read: it is none of {known}") from error
         except Exception as error:  # each format has errors of its own
-            reason = str(error).splitlines() or [type(error).__name__]
-            raise DataError(f"image {path} cannot be read: {reason[0]}") from error
+            raise DataError(f"image {path} cannot be read: {first_line(error)}") from error
 
 
 def size_of(path: Path) -> int:

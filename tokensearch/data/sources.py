@@ -13,7 +13,7 @@ from tokensearch.data.fair import choose_evenly, shrink_sizes
 from tokensearch.data.folder import folder_splits, to_pixels
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
-from tokensearch.errors import DataError
+from tokensearch.errors import DataError, first_line
 
 DIGITS = "digits"  # the bundled digit scenes, for any model of ten classes
 # Schemes of timm whose data sets can be indexed; its streamed ones have no fixed order to split.
@@ -59,11 +59,7 @@ def _opened(source: str, scheme: str) -> Any:
         return create_dataset(source, root=root, split="validation", download=scheme == "torch")
     except Exception as error:
         # Network, missing packages, unknown names: every library behind timm raises its own kind.
-        raise DataError(f"data set {source} cannot be opened: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DataError(f"data set {source} cannot be opened: {first_line(error)}") from error
 
 
 def _labels(dataset: Any) -> Sequence[int]:

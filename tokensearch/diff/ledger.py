@@ -32,13 +32,13 @@ from tokensearch.records.measurements import Verdict
 from tokensearch.records.profile import REDUCING, Phase, PhaseTime, Place, Profile
 from tokensearch.stats.bootstrap import (
     Draws,
-    Estimate,
     Values,
     block_length,
     draw_rounds,
     middle_means,
     simultaneous_intervals,
 )
+from tokensearch.stats.interval import Interval
 
 Kind = Literal["saved", "spent", "shifted", "residual"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -58,7 +58,7 @@ class Term:
     kind: Kind
     block: int | None  # None: outside the blocks, or the sum over all
     phase: Phase | None  # None: the sum over all
-    ms: Estimate
+    ms: Interval
 
 
 @dataclass(frozen=True)
@@ -69,11 +69,11 @@ class Ledger:
     candidate: Profile
     baseline_ms: float  # a plain pass, at the speed at which both were timed
     candidate_ms: float
-    difference: Estimate  # of plain passes
-    ratio: Estimate  # of plain passes, candidate / baseline; no unit
+    difference: Interval  # of plain passes
+    ratio: Interval  # of plain passes, candidate / baseline; no unit
     terms: tuple[Term, ...]  # by kind, block and phase
     by_block: tuple[Term, ...]
-    nets: Mapping[int | None, Estimate]  # of each block, all kinds together
+    nets: Mapping[int | None, Interval]  # of each block, all kinds together
     by_phase: tuple[Term, ...]
     by_kind: tuple[Term, ...]  # saved, spent, shifted, residual: they add up to the difference
     operators: tuple[OperatorChange, ...]
@@ -102,7 +102,7 @@ class Ledger:
     def empty(self) -> bool:
         """Whether nothing in it is outside the noise."""
         terms = (*self.terms, *self.by_kind)
-        return not (self.difference.proven or any(term.ms.proven for term in terms))
+        return not (self.difference.significant or any(term.ms.significant for term in terms))
 
     @property
     def split(self) -> bool:
@@ -266,16 +266,16 @@ class _Sums:
             ),
         )
 
-    def _alone(self, values: Values) -> Estimate:
+    def _alone(self, values: Values) -> Interval:
         """An interval that holds for one figure by itself."""
         return simultaneous_intervals([values], blocks=self.blocks)[0]
 
 
-def _exponential(one: Estimate) -> Estimate:
-    return Estimate(exp(one.value), exp(one.low), exp(one.high))
+def _exponential(one: Interval) -> Interval:
+    return Interval(exp(one.value), exp(one.low), exp(one.high))
 
 
-def _terms(group: Iterable["_Key"], estimates: Iterator[Estimate]) -> tuple[Term, ...]:
+def _terms(group: Iterable["_Key"], estimates: Iterator[Interval]) -> tuple[Term, ...]:
     return tuple(Term(key.kind, key.block, key.phase, next(estimates)) for key in group)
 
 

@@ -7,7 +7,8 @@ from typing import Literal
 import numpy as np
 
 from tokensearch.records.profile import Operator
-from tokensearch.stats.bootstrap import Estimate, Values, draw_rounds, simultaneous_intervals
+from tokensearch.stats.bootstrap import Values, draw_rounds, simultaneous_intervals
+from tokensearch.stats.interval import Interval
 
 Change = Literal["added", "removed", "increased", "decreased", "same", "untested"]
 _Name = tuple[str, bool]  # and whether it is a kernel
@@ -23,7 +24,7 @@ class OperatorChange:
     candidate_ms: float
     baseline_calls: float  # per pass
     candidate_calls: float
-    ms: Estimate
+    ms: Interval
     passes: int  # traced of the side that has fewer
 
     @property
@@ -38,7 +39,7 @@ class OperatorChange:
             return "removed"
         if self.passes < 2:
             return "untested"
-        if not self.ms.proven:
+        if not self.ms.significant:
             return "same"
         return "increased" if self.ms.value > 0 else "decreased"
 
@@ -99,11 +100,11 @@ def _passes(side: _Side) -> int:
 
 def _differences(
     before: _Side, after: _Side, names: Sequence[_Name], passes: int, *, seed: int
-) -> Iterator[Estimate]:
+) -> Iterator[Interval]:
     if passes < 2:
         for name in names:
             was, is_now = _ms(before, name), _ms(after, name)
-            yield Estimate(is_now - was, -was, is_now)
+            yield Interval(is_now - was, -was, is_now)
         return
     random = np.random.default_rng(seed)
     drawn = [_drawn(side, names, random) for side in (before, after)]

@@ -8,8 +8,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from tokensearch.errors import first_line
 from tokensearch.report import text
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 if TYPE_CHECKING:
     import torch
@@ -75,7 +76,7 @@ def vision() -> Check:
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         remedy = "install the torchvision of torch's release: pip install -U torch torchvision"
         return Check(
-            "operators", "problem", f"torchvision does not fit torch: {_line(error)}", remedy
+            "operators", "problem", f"torchvision does not fit torch: {first_line(error)}", remedy
         )
     return Check("operators", "ok", "torchvision fits torch")
 
@@ -119,7 +120,7 @@ def attention() -> Check:
         finite = torch.nn.functional.scaled_dot_product_attention(x, x, x).isfinite().all()
     except RuntimeError as error:
         remedy = "install the torch that was built for this device"
-        return Check("attention", "problem", f"SDPA fails on {place}: {_line(error)}", remedy)
+        return Check("attention", "problem", f"SDPA fails on {place}: {first_line(error)}", remedy)
     if not bool(finite):
         return Check(
             "attention", "problem", f"SDPA on {place} is not finite", "install torch again"
@@ -219,7 +220,3 @@ def _device() -> "torch.device":
     from tokensearch.measure.resolve_cell import resolve_device
 
     return resolve_device("auto")
-
-
-def _line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from tokensearch.errors import ExportError, TokensearchError
+from tokensearch.errors import ExportError, TokensearchError, first_line
 from tokensearch.export import onnx, pt2
 from tokensearch.export.check import Check, Format, answers, difference, name_of, tolerance
 from tokensearch.export.quiet import quiet
@@ -162,4 +162,4 @@ def _cause(error: BaseException) -> str:
     """Return the first line of what began it: exporters wrap it in advice."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return (str(error) or type(error).__name__).splitlines()[0]
+    return first_line(error)

@@ -1,12 +1,12 @@
 """Reasons to distrust profiles: those of any timing, and instruments in contradiction."""
 
 from collections.abc import Sequence
-from statistics import quantiles
+from statistics import median, quantiles
 
 from tokensearch.measure import find_cautions
-from tokensearch.records.comparability import Interval, disagrees
 from tokensearch.records.measurements import Caution
 from tokensearch.records.profile import Profile
+from tokensearch.stats.interval import Interval
 
 # What a stamped pass may take beyond a plain one. Measured on two CPU cores: 0.5 % of a pass of
 # DeiT-S at batch 8, up to 4 % of one of DeiT-T at batch 1, whose operators are that short.
@@ -31,9 +31,9 @@ def profile_cautions(baseline: Profile, candidate: Profile) -> tuple[Caution, ..
 def contradicted(profile: Profile) -> bool:
     """Whether the clock says another thing than the stamps, or less than the kernels take."""
     clock = _middle(profile.plain.passes_ms)
-    low, high = clock
-    apart = disagrees((low * (1 - STAMPING), high * (1 + STAMPING)), _middle(profile.stamped_ms))
-    return apart or (profile.busy_ms is not None and profile.busy_ms > high * (1 + STAMPING))
+    wide = Interval(clock.value, clock.low * (1 - STAMPING), clock.high * (1 + STAMPING))
+    apart = not wide.overlaps(_middle(profile.stamped_ms))
+    return apart or (profile.busy_ms is not None and profile.busy_ms > wide.high)
 
 
 def blind(profile: Profile) -> bool:
@@ -44,6 +44,6 @@ def blind(profile: Profile) -> bool:
 def _middle(passes_ms: Sequence[float]) -> Interval:
     """The interval that holds the middle half of the passes."""
     if len(passes_ms) < 2:
-        return passes_ms[0], passes_ms[0]
+        return Interval(passes_ms[0], passes_ms[0], passes_ms[0])
     low, _, high = quantiles(passes_ms, n=4, method="inclusive")
-    return low, high
+    return Interval(median(passes_ms), low, high)

@@ -17,8 +17,6 @@ DRIFT = 0.02
 # 0.1 % pass for drift (asking that middle halves not overlap let 7 % through).
 AGREEMENT = 0.9
 
-Interval = tuple[float, float]  # low, high
-
 
 def differences(one: Cell, other: Cell) -> tuple[str, ...]:
     """Name in words what differs between two cells; empty exactly when they are equal.
@@ -52,14 +50,6 @@ def _against(name: str, one: object, other: object) -> str:
         return ""
     said = ["unknown" if value is None else str(value) for value in (one, other)]
     return f"{name.replace('_', ' ')} {said[0]} against {said[1]}"
-
-
-def disagrees(clock: Interval, profiler: Interval) -> bool:
-    """Whether two intervals of the same time, in the same unit, have nothing in common.
-
-    Then one of the two instruments is wrong, by more than its noise.
-    """
-    return clock[1] < profiler[0] or profiler[1] < clock[0]
 
 
 def baseline_disagrees(comparison: Comparison) -> bool:

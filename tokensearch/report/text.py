@@ -1,9 +1,9 @@
 """How figures are written. Nothing else in the package formats a number."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from math import ceil, floor, log10
-from typing import Protocol
+
+from tokensearch.stats.interval import Interval
 
 BARS = "▁▂▃▄▅▆▇█"
 NONE = "-"  # what a table shows where there is nothing
@@ -24,40 +24,6 @@ def plain(words: str) -> str:
     if words.isprintable():
         return words
     return "".join(one if one.isprintable() else repr(one)[1:-1] for one in words)
-
-
-class Ranged(Protocol):
-    """A figure with an interval, whoever measured it."""
-
-    @property
-    def value(self) -> float:
-        """The figure."""
-
-    @property
-    def low(self) -> float:
-        """The interval's lower end."""
-
-    @property
-    def high(self) -> float:
-        """The interval's upper end."""
-
-
-@dataclass(frozen=True, slots=True)
-class Interval:
-    """A figure and how far it may be off."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def reach(self) -> float:
-        """Half the interval's width."""
-        return (self.high - self.low) / 2
-
-    def overlaps(self, other: "Interval") -> bool:
-        """Whether both may mean the same value."""
-        return self.low <= other.high and other.low <= self.high
 
 
 def three_digits(value: float) -> str:
@@ -86,7 +52,7 @@ def ms(value_ms: float) -> str:
     return f"{three_digits(value_ms / 1e3)} s"
 
 
-def signed_ms_interval(change: Ranged) -> str:
+def signed_ms_interval(change: Interval) -> str:
     """A change of a latency with its interval, all in the unit and to the digit of the largest.
 
     >>> signed_ms_interval(Interval(-14.57, -15.4, -13.8))
@@ -130,7 +96,7 @@ def signed_percent(share: float) -> str:
     return f"{100 * share:+z.1f} %"
 
 
-def percent_interval(share: Ranged) -> str:
+def percent_interval(share: Interval) -> str:
     """A share with its interval.
 
     >>> percent_interval(Interval(0.973, 0.965, 0.98))
@@ -177,7 +143,7 @@ def ratio(value: float) -> str:
     return f"{value:.2f}x"
 
 
-def ratio_interval(value: Ranged) -> str:
+def ratio_interval(value: Interval) -> str:
     """A multiple of the baseline with its interval.
 
     >>> ratio_interval(Interval(0.48, 0.47, 0.49)), ratio_interval(Interval(0.4812, 0.479, 0.483))

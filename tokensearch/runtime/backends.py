@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, first_line
 from tokensearch.records.measurements import Backend
 
 Forward = Callable[[Tensor], Tensor]
@@ -87,7 +87,7 @@ def _compiled(model: nn.Module, example: Tensor, compiler: _Compiler) -> Forward
     try:
         run(example)
     except RuntimeError as error:  # the base of what the compiler raises, cause inside
-        reason = _line(getattr(error, "inner_exception", error))
+        reason = first_line(getattr(error, "inner_exception", error))
         raise ModelError(f"a {type(model).__name__} cannot be compiled here: {reason}") from error
     return run
 
@@ -140,7 +140,7 @@ def _captured(
         return _capture(model, example, sharing, compiler)
     except RuntimeError as error:
         raise ModelError(
-            f"a {type(model).__name__} cannot be captured as a CUDA graph: {_line(error)}"
+            f"a {type(model).__name__} cannot be captured as a CUDA graph: {first_line(error)}"
         ) from error
 
 
@@ -184,7 +184,3 @@ def _side_stream(device: int) -> torch.cuda.Stream:
 
 def _kind(images: Tensor) -> str:
     return f"{'x'.join(map(str, images.shape))} {str(images.dtype).removeprefix('torch.')}"
-
-
-def _line(error: BaseException) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -14,7 +14,7 @@ from weakref import WeakSet
 import torch
 from torch import Tensor, nn
 
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, first_line
 from tokensearch.runtime.attach import opened_in
 from tokensearch.runtime.host import as_host
 from tokensearch.runtime.reduced_block import ReducedBlock
@@ -105,7 +105,7 @@ def check_resumes(model: nn.Module, image: Image) -> None:
         try:
             found = logits_from(model, last, held[0], image=image)
         except RuntimeError as error:
-            raise ModelError(f"{_cannot(model)}: {str(error).splitlines()[0]}") from error
+            raise ModelError(f"{_cannot(model)}: {first_line(error)}") from error
     if not torch.equal(found, whole):
         raise ModelError(f"{_cannot(model)}: its logits are others then")
     _PROVEN.add(model)

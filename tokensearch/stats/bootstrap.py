@@ -13,12 +13,13 @@ comparisons differed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from math import cbrt, sqrt
 from statistics import NormalDist
 
 import numpy as np
 import numpy.typing as npt
+
+from tokensearch.stats.interval import Interval
 
 LEVEL = 0.95  # nominal coverage of every interval; the field's habit
 RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half-width (measured)
@@ -29,20 +30,6 @@ ROUND_BLOCK_FACTOR = 1.0
 
 Values = npt.NDArray[np.float64]
 Draws = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A figure and its interval. Milliseconds, candidate minus baseline, unless said otherwise."""
-
-    value: float
-    low: float
-    high: float
-
-    @property
-    def proven(self) -> bool:
-        """Whether it is outside the noise: its interval does not hold 0."""
-        return self.low > 0 or self.high < 0
 
 
 def draw_rounds(rounds: int, random: np.random.Generator, *, block: int | None = None) -> Draws:
@@ -77,7 +64,7 @@ def middle_means(passes_ms: Values, drawn: Draws) -> Values:
     return means
 
 
-def simultaneous_intervals(values: Sequence[Values], *, blocks: float) -> list[Estimate]:
+def simultaneous_intervals(values: Sequence[Values], *, blocks: float) -> list[Interval]:
     """Intervals that hold for all figures at once. Each: row 0 as measured, then resamples.
 
     `blocks` were drawn from: few of them make a bootstrap too narrow, which is mended by taking
@@ -92,7 +79,7 @@ def simultaneous_intervals(values: Sequence[Values], *, blocks: float) -> list[E
     normal_reach = float(np.quantile(np.abs(deviations / scale[:, None]).max(axis=0), LEVEL))
     reach = expand_reach(normal_reach, freedom=blocks - 1)
     return [
-        Estimate(float(value), float(value - reach * one), float(value + reach * one))
+        Interval(float(value), float(value - reach * one), float(value + reach * one))
         for value, one in zip(measured, error, strict=True)
     ]
 

@@ -7,7 +7,7 @@ from tokensearch.diff.ledger import Kind, Ledger, Term
 from tokensearch.records.profile import Phase
 from tokensearch.report import text
 from tokensearch.report.table import ReportTable
-from tokensearch.stats.bootstrap import Estimate
+from tokensearch.stats.interval import Interval
 
 NOISE_MARK = "~"
 NO_GAIN = "its cut does not pay"
@@ -22,8 +22,8 @@ class Payback:
     """What cutting tokens in one block costs and saves, there and in all later blocks."""
 
     block: int
-    spent: Estimate
-    saved: Estimate  # above 0: time that is saved
+    spent: Interval
+    saved: Interval  # above 0: time that is saved
 
     @property
     def loses(self) -> bool:
@@ -44,7 +44,7 @@ def paybacks(ledger: Ledger) -> tuple[Payback, ...]:
         Payback(
             block,
             weight_estimate(_shares(block, "spent", cut, ledger)),
-            negate(weight_estimate(_shares(block, "saved", cut, ledger))),
+            -weight_estimate(_shares(block, "saved", cut, ledger)),
         )
         for block, tokens in enumerate(cut)
         if tokens and any((one.kind, one.block) == ("spent", block) for one in ledger.by_block)
@@ -62,7 +62,7 @@ def _cut(ledger: Ledger) -> tuple[int, ...] | None:
 
 def _shares(
     block: int, kind: Kind, cut: tuple[int, ...], ledger: Ledger
-) -> Iterator[tuple[float, Estimate]]:
+) -> Iterator[tuple[float, Interval]]:
     """Every term of one kind in the blocks, with the share of it that is one block's doing."""
     for term in ledger.terms:
         if term.kind != kind or term.block is None:
@@ -89,7 +89,7 @@ def block_table(ledger: Ledger) -> ReportTable:
     Milliseconds, candidate minus baseline, but of what is saved; marked are those inside the noise.
     """
     losing = {one.block for one in paybacks(ledger) if one.loses}
-    terms: dict[int | None, dict[Kind, Estimate]] = {}
+    terms: dict[int | None, dict[Kind, Interval]] = {}
     for term in ledger.by_block:
         terms.setdefault(term.block, {})[term.kind] = term.ms
     rows = [
@@ -107,15 +107,15 @@ def block_table(ledger: Ledger) -> ReportTable:
     )
 
 
-def _figures(found: Mapping[Kind, Estimate], net: Estimate, whole_ms: float) -> tuple[str, ...]:
+def _figures(found: Mapping[Kind, Interval], net: Interval, whole_ms: float) -> tuple[str, ...]:
     saved, *rest = (found.get(kind) for kind in _KINDS)
-    each = (None if saved is None else negate(saved), *rest, net)
+    each = (None if saved is None else -saved, *rest, net)
     return tuple(text.NONE if one is None else marked(one, whole_ms) for one in each)
 
 
-def marked(change: Estimate, whole_ms: float) -> str:
+def marked(change: Interval, whole_ms: float) -> str:
     """A change in milliseconds without unit, marked where it is inside the noise."""
-    return f"{'' if change.proven else NOISE_MARK}{text.aligned_ms(change.value, whole_ms)}"
+    return f"{'' if change.significant else NOISE_MARK}{text.aligned_ms(change.value, whole_ms)}"
 
 
 def _tokens(block: int | None, ledger: Ledger) -> str:
@@ -125,10 +125,10 @@ def _tokens(block: int | None, ledger: Ledger) -> str:
     return text.count(after) if before == after else f"{before:,} → {after:,}"
 
 
-WeightedSum = tuple[float, Estimate]
+WeightedSum = tuple[float, Interval]
 
 
-def sum_estimates(estimates: Iterable[Estimate]) -> Estimate:
+def sum_estimates(estimates: Iterable[Interval]) -> Interval:
     """Sum figures whose intervals hold all at once, as those of a ledger do.
 
     Then the sums of their ends hold too: wider than an interval of the sum itself, never too
@@ -137,16 +137,11 @@ def sum_estimates(estimates: Iterable[Estimate]) -> Estimate:
     return weight_estimate((1.0, one) for one in estimates)
 
 
-def weight_estimate(parts: Iterable[WeightedSum]) -> Estimate:
+def weight_estimate(parts: Iterable[WeightedSum]) -> Interval:
     """Sum figures, each times a weight of at least 0."""
     taken = list(parts)
-    return Estimate(
+    return Interval(
         sum(weight * one.value for weight, one in taken),
         sum(weight * one.low for weight, one in taken),
         sum(weight * one.high for weight, one in taken),
     )
-
-
-def negate(one: Estimate) -> Estimate:
-    """Turn a change into what it saves."""
-    return Estimate(-one.value, -one.high, -one.low)

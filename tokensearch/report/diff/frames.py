@@ -42,7 +42,7 @@ def tree(ledger: Ledger) -> Frame:
         "pass",
         ledger.baseline.pass_ms,
         ledger.candidate.pass_ms,
-        ledger.difference.proven,
+        ledger.difference.significant,
         _ordered(_block(block, sides) for block in blocks),
     )
 
@@ -127,7 +127,7 @@ def _inside(place: Place, sides: _Sides) -> Iterator[Frame]:
 
 
 def _proven(terms: Iterable[Term]) -> bool:
-    return sum_estimates(term.ms for term in terms).proven
+    return sum_estimates(term.ms for term in terms).significant
 
 
 def _ordered(frames: Iterable[Frame]) -> tuple[Frame, ...]:

@@ -12,8 +12,8 @@ from tokensearch.records.launch_bound import WAY_OUT, State, launch_state
 from tokensearch.records.measurements import REPLAYED
 from tokensearch.records.profile import REDUCING, Profile, Work
 from tokensearch.report import text
-from tokensearch.report.diff.blocks import Payback, negate, paybacks, sum_estimates
-from tokensearch.stats.bootstrap import Estimate
+from tokensearch.report.diff.blocks import Payback, paybacks, sum_estimates
+from tokensearch.stats.interval import Interval
 
 LONGER = "profile for longer (diff --seconds)"
 
@@ -70,7 +70,7 @@ def verdict_sentence(ledger: Ledger) -> str:
     if change.low <= 1 <= change.high:
         return f"{passes}: neither is proven to be faster; {LONGER}."
     verdict = "faster" if change.high < 1 else "slower"
-    if not ledger.split or any(one.ms.proven for one in (*ledger.terms, *ledger.by_kind)):
+    if not ledger.split or any(one.ms.significant for one in (*ledger.terms, *ledger.by_kind)):
         return f"{passes}: {verdict}."
     by = text.ms(abs(ledger.difference.value))
     return f"{passes}: {verdict} by {by}; no single term is outside the noise."
@@ -104,7 +104,7 @@ _NEUTRAL: dict[Kind, str] = {
 }
 
 
-def _name(kind: Kind, change: Estimate) -> str:
+def _name(kind: Kind, change: Interval) -> str:
     match kind:
         case "saved":
             return "added by more tokens" if change.low > 0 else "saved by fewer tokens"
@@ -114,14 +114,14 @@ def _name(kind: Kind, change: Estimate) -> str:
             return "shifted in the model's own phases at equal tokens"
 
 
-def _noise(change: Estimate) -> str:
-    return "" if change.proven else " (inside the noise)"
+def _noise(change: Interval) -> str:
+    return "" if change.significant else " (inside the noise)"
 
 
 def closing_sentence(ledger: Ledger) -> str:
     """Say whether the terms add up to the measured difference, all but a little of it."""
     rest, share = text.signed_ms_interval(ledger.residual.ms), text.percent(ledger.closing)
-    proven = ledger.residual.ms.proven
+    proven = ledger.residual.ms.significant
     if ledger.closes:
         noise = "" if proven else ", inside the noise"
         return f"The ledger closes to {share} of the difference: its residual is {rest}{noise}."
@@ -207,9 +207,9 @@ def _realised(ledger: Ledger) -> Iterator[str]:
     """What was saved, as a share of what would be if time fell as counted work does."""
     saved = next((term.ms for term in ledger.by_kind if term.kind == "saved"), None)
     ideal_ms = _ideal_saving_ms(ledger)
-    if ideal_ms is None or saved is None or not saved.proven:
+    if ideal_ms is None or saved is None or not saved.significant:
         return
-    share = negate(saved).value / ideal_ms
+    share = -saved.value / ideal_ms
     words = (
         f"If time fell as counted work does, {text.ms(ideal_ms)} would be saved: "
         f"{text.percent(share)} of it was"
@@ -267,7 +267,7 @@ def _proportional(ledger: Ledger) -> Iterator[str]:
     before, after = ledger.baseline, ledger.candidate
     if _masks(before) or not _masks(after):
         return
-    bias = [term.ms for term in ledger.by_phase if term.phase == "bias" and term.ms.proven]
+    bias = [term.ms for term in ledger.by_phase if term.phase == "bias" and term.ms.significant]
     slower = [
         term.ms
         for term in ledger.by_phase

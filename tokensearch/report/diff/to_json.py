@@ -31,7 +31,7 @@ def ledger_to_json(ledger: Ledger, staircase: Staircase | None = None) -> dict[s
         "candidate": _side(ledger.candidate),
         "paired": ledger.paired,
         "empty": ledger.empty,
-        "difference_ms": asdict(ledger.difference) | {"proven": ledger.difference.proven},
+        "difference_ms": asdict(ledger.difference) | {"proven": ledger.difference.significant},
         "ratio": asdict(ledger.ratio) | {"proven": not ledger.ratio.low <= 1 <= ledger.ratio.high},
         "baseline_ms": ledger.baseline_ms,
         "candidate_ms": ledger.candidate_ms,
@@ -67,7 +67,7 @@ def _side(profile: Profile) -> dict[str, Any]:
 
 
 def _term(term: Term) -> dict[str, Any]:
-    return asdict(term) | {"proven": term.ms.proven}
+    return asdict(term) | {"proven": term.ms.significant}
 
 
 def _operator(change: OperatorChange) -> dict[str, Any]:

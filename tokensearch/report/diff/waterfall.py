@@ -17,7 +17,7 @@ from tokensearch.report.diff.sentences import empty_sentence
 from tokensearch.report.figure import FAINT, GREY, INK, figure_page, save_figure
 from tokensearch.report.phases import PHASE_NAMES
 from tokensearch.report.table import ReportTable, table_to_rich
-from tokensearch.stats.bootstrap import Estimate
+from tokensearch.stats.interval import Interval
 
 Part = Kind | Literal["pass", "noise"]
 
@@ -28,7 +28,7 @@ class Bar:
 
     part: Part
     label: str
-    ms: Estimate  # the change; of a pass its whole time, without an interval
+    ms: Interval  # the change; of a pass its whole time, without an interval
     start_ms: float  # where the bars above it have led to
 
     @property
@@ -39,7 +39,7 @@ class Bar:
     @property
     def doubtful(self) -> bool:
         """Whether it may be nothing at all."""
-        return not self.ms.proven
+        return not self.ms.significant
 
 
 def bars(ledger: Ledger) -> tuple[Bar, ...]:
@@ -56,14 +56,14 @@ def bars(ledger: Ledger) -> tuple[Bar, ...]:
 
 
 def _pass(name: str, ms: float) -> Bar:
-    return Bar("pass", text.plain(name), Estimate(ms, ms, ms), 0.0)
+    return Bar("pass", text.plain(name), Interval(ms, ms, ms), 0.0)
 
 
-def _changes(ledger: Ledger) -> Iterator[tuple[Part, str, Estimate]]:
-    proven = [term for term in ledger.by_phase if term.ms.proven]
+def _changes(ledger: Ledger) -> Iterator[tuple[Part, str, Interval]]:
+    proven = [term for term in ledger.by_phase if term.ms.significant]
     for term in sorted(proven, key=lambda one: -abs(one.ms.value)):
         yield term.kind, label(term), term.ms
-    rest = [term.ms for term in ledger.by_phase if not term.ms.proven]
+    rest = [term.ms for term in ledger.by_phase if not term.ms.significant]
     if rest:
         yield "noise", f"inside the noise ({text.count(len(rest), 'term')})", sum_estimates(rest)
     yield "residual", "residual", ledger.residual.ms
@@ -154,8 +154,8 @@ def _bar_table(ledger: Ledger) -> Table:
 def drawn(bar: Bar, longest_ms: float, width: int) -> str:
     """A bar in halves of `width` characters; never nothing.
 
-    >>> from tokensearch.stats.bootstrap import Estimate
-    >>> drawn(Bar("saved", "", Estimate(-1, -2, 0), start_ms=3), longest_ms=4, width=6)
+    >>> from tokensearch.stats.interval import Interval
+    >>> drawn(Bar("saved", "", Interval(-1, -2, 0), start_ms=3), longest_ms=4, width=6)
     '   █▌ '
     """
     low, high = sorted((bar.start_ms, bar.end_ms))

@@ -6,7 +6,7 @@ from typing import Literal
 from tokensearch.report import text
 from tokensearch.report.run.result import Finalist, Rival, RunFindings
 from tokensearch.report.table import ReportTable
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 Standing = Literal["dominates", "matches", "behind"]
 

@@ -11,7 +11,7 @@ from tokensearch.policy import Policy, PolicySet
 from tokensearch.report import text
 from tokensearch.report.figure import FAINT, INK, figure_page, save_figure
 from tokensearch.report.run.result import SEARCHED, Finalist, RunFindings, read_measured
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
 FOUND, PUBLISHED, CONTROL, TARGET = "#0072b2", "#d55e00", "#a06a94", "#009e73"

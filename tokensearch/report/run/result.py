@@ -9,7 +9,8 @@ from tokensearch.errors import PolicyError, RunError, TokensearchError
 from tokensearch.policy import CONTROL, PRESETS, RANDOM, Evidence, Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.launch_bound import LaunchCost
-from tokensearch.report.text import Interval, plain, short
+from tokensearch.report.text import plain, short
+from tokensearch.stats.interval import Interval
 
 Json = Mapping[str, Any]
 Outcome = Literal["met", "missed", "ambiguous", "unreduced"]

@@ -4,7 +4,7 @@ from tokensearch.report import text
 from tokensearch.report.run.alternatives import pace, rival_sentences
 from tokensearch.report.run.result import BASELINE, PROOF, Finalist, RunFindings
 from tokensearch.report.run.tables import cell_line
-from tokensearch.report.text import Interval
+from tokensearch.stats.interval import Interval
 
 NO_WORSE = 0.005  # accuracy that nobody minds: published tables argue over a fifth of it
 

@@ -20,7 +20,7 @@ from tokensearch.accuracy.accuracy import compare_results
 from tokensearch.accuracy.model_identity import model_identity
 from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.pixels import Preprocessing
-from tokensearch.errors import MeasurementError, ModelError
+from tokensearch.errors import MeasurementError, ModelError, first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import ModelSpec, Policy, block_macs
 from tokensearch.records.measurements import Accuracy, Comparison, PairedAccuracy, to_json
@@ -158,11 +158,6 @@ def resized(images: Tensor, *, pixels: int) -> Tensor:
     if images.shape[-1] == pixels:
         return images
     return F.interpolate(images, size=(pixels, pixels), mode="bicubic", antialias=True)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of what an error says."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _as_own(images: Tensor, *, given: Preprocessing, own: Preprocessing) -> Tensor:

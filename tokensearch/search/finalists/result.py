@@ -7,6 +7,7 @@ from typing import Any
 
 from tokensearch import __version__
 from tokensearch.accuracy.accuracy import compare_results
+from tokensearch.errors import first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
@@ -19,7 +20,6 @@ from tokensearch.search.finalists.alternatives import (
     NO_REASON_TO_FAIL,
     Alternative,
     AlternativeModel,
-    first_line,
     measure_alternatives,
 )
 from tokensearch.search.finalists.finalist import (
