@@ -27,7 +27,7 @@ from tokensearch.search.settings import SamplerName
 
 IMAGES = Sizes(128, 512, 2000)
 BATCH = 8
-ENCODINGS = ("default", "per_block", "knots")  # spaces of the same freedom
+ENCODINGS = ("default", "per_block")  # spaces of the same freedom
 REFERENCE = Path(__file__).with_name("reference") / "search.json"
 # The worth of a policy is the number of digits of its divergence, down to a thousandth of a nat:
 # a front between 0.3 and 0.003 nats is otherwise all at its fast end. Worst: one nat, baseline.

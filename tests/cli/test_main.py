@@ -18,7 +18,7 @@ from tokensearch.cli.main import app
 from tokensearch.errors import PolicyError
 from tokensearch.policy import ModelSpec, Policy, Prune, save
 
-HEAVY = ("torch", "timm", "optuna", "matplotlib", "numpy", "sklearn")
+HEAVY = ("torch", "timm", "optuna", "matplotlib", "numpy", "scipy", "sklearn")
 
 
 def called(*args: str) -> Result:

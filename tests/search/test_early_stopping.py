@@ -1,10 +1,11 @@
 """A race must not throw out what is no worse, and must not take all day over what is."""
 
 import torch
+from scipy.stats import wilcoxon
 from torch import Tensor
 
 from tokensearch.evaluation.predictions import CHUNK
-from tokensearch.search.early_stopping import FIRST_LOOK, MARGIN_FACTOR, _ranks, significantly_worse
+from tokensearch.search.early_stopping import FIRST_LOOK, MARGIN_FACTOR, significantly_worse
 
 IMAGES, RACES = 256, 400
 LOOKS = IMAGES // CHUNK - 1
@@ -64,13 +65,17 @@ def test_nothing_is_stopped_before_the_first_look() -> None:
     assert significantly_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS, times=MARGIN_FACTOR)
 
 
-def test_ranks_are_those_of_the_textbook() -> None:
-    """Darwin's plants in eighths of an inch, as Fisher (1935) gave them: 96 against 24."""
-    lead = torch.tensor([49.0, -67, 8, 16, 6, 23, 28, 41, 14, 29, 56, 24, 75, 60, -48])
-    ranks = _ranks(lead.abs())
+def test_the_verdict_is_that_of_wilcoxons_signed_rank_test() -> None:
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(50):
+        # rounded, so that there are ties and images without a difference
+        losses, rival = (torch.rand(2, 64, generator=generator) * 8).round().double()
+        p = wilcoxon(losses - 0.9 * rival, alternative="greater").pvalue
 
-    assert float(ranks[lead > 0].sum()) == 96
-    assert float(ranks[lead < 0].sum()) == 24
+        for level in (p * LOOKS * 0.99, p * LOOKS * 1.01):
+            assert significantly_worse(
+                losses, rival, looks=LOOKS, times=0.9, level=1 - level
+            ) == bool(p < level / LOOKS and losses.mean() > rival.mean())
 
 
 def test_what_is_worse_on_most_images_and_better_in_the_mean_goes_on() -> None:

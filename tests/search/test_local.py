@@ -23,7 +23,7 @@ from tokensearch.search.sampler.local import (
     hypervolume_gains,
     observe,
 )
-from tokensearch.search.sampler.surrogate import Surrogate, features
+from tokensearch.search.sampler.surrogate import features
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 SPACE = load_space("default")
@@ -39,7 +39,7 @@ def log_loss(policy: Policy) -> float:
     return float(np.log(loss))
 
 
-def drawn(random: Random) -> Policy:
+def draw_policy(random: Random) -> Policy:
     chosen = {name: random.choice(values) for name, values in SPACE.dimensions(DEIT).items()}
     return SPACE.build(chosen, DEIT)
 
@@ -73,33 +73,6 @@ def local(known: list[Observation], *, limit: float = 1.0, seed: int = 0) -> Loc
         finest=FINEST_LOSS,
         seed=seed,
     )
-
-
-def test_the_surrogate_orders_schedules_that_it_has_not_seen() -> None:
-    random = Random(0)
-    known, new = [seen(drawn(random)) for _ in range(80)], [drawn(random) for _ in range(100)]
-    surrogate = Surrogate()
-    surrogate.fit(
-        [one.features for one in known], np.array([one.log_loss for one in known]), np.zeros(80)
-    )
-
-    mean, deviation = surrogate.guess([features(policy) for policy in new])
-
-    truth = np.array([log_loss(policy) for policy in new])
-    assert np.corrcoef(np.argsort(np.argsort(mean)), np.argsort(np.argsort(truth)))[0, 1] > 0.9
-    assert np.mean(np.abs(truth - mean) < 2 * deviation) > 0.8
-
-
-def test_the_surrogate_is_sure_of_what_it_has_seen_and_not_of_what_it_has_not() -> None:
-    near = [Policy(DEIT, (Prune(3, keep),)) for keep in range(60, 180, 10)]
-    surrogate = Surrogate()
-    surrogate.fit(
-        [features(one) for one in near], np.array([log_loss(one) for one in near]), np.zeros(12)
-    )
-
-    _, deviation = surrogate.guess([features(near[5]), features(Policy(DEIT, (Prune(0, 2),)))])
-
-    assert deviation[0] < 0.2 * deviation[1]
 
 
 def test_expected_gains_are_those_of_many_throws() -> None:

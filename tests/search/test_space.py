@@ -54,7 +54,7 @@ def spelled(space: SearchSpace, model: ModelSpec = DEIT, **chosen: object) -> Po
 
 def test_there_are_spaces_for_every_kind_of_search() -> None:
     assert {path.stem for path in FILES} == {
-        "default", "dense", "diffrate_like", "exhaustive_small", "few_sites", "knots", "per_block",
+        "default", "dense", "diffrate_like", "exhaustive_small", "few_sites", "per_block",
         "pool_only", "ppt", "prune_only",
     }  # fmt: skip
     assert all(load_space(path).name == path.stem for path in FILES)
@@ -105,7 +105,7 @@ def test_every_published_schedule_has_a_nearest(path: Path) -> None:
             assert all(found[name] in values for name, values in dimensions.items()), name
 
 
-@pytest.mark.parametrize("space", ["default", "per_block", "knots", "diffrate_like"])
+@pytest.mark.parametrize("space", ["default", "per_block", "diffrate_like"])
 @pytest.mark.parametrize("name", ["tome-r13", "ppt-r50", "topk-0.7", "evit-0.7", "diffrate-s-2.3"])
 def test_the_nearest_of_a_published_schedule_does_about_as_much_work(space: str, name: str) -> None:
     chosen, wanted = load_space(space), preset(name, DEIT)
@@ -244,15 +244,6 @@ def test_a_prune_before_a_pool_drops_whatever_the_others_do(tmp_path: Path) -> N
     assert space.build(space.nearest(policy, DEIT), DEIT) == policy
 
 
-def test_a_curve_steps_down_to_its_knots() -> None:
-    space = load_space("knots")
-
-    policy = spelled(space, op="prune", left_1=1.0, left_2=0.5, left_3=0.71, left_4=0.5)
-
-    # from all at the knot in block 2 to half at that in block 5, where it stays
-    assert policy.steps == (Prune(3, 164), Prune(4, 132), Prune(5, 96))
-
-
 def test_random_scores_are_no_weights_to_fuse_by(tmp_path: Path) -> None:
     space = changed(
         tmp_path, "exhaustive_small",
@@ -349,7 +340,7 @@ def test_an_unknown_space_is_refused_with_the_known() -> None:
         ("slots = 4", "slots = 0", "steps.slots is 0; it must be an integer from 1 to 1024"),
         ("slots = 4", "slots = 10_000_000", "steps.slots is 10000000; "
          "it must be an integer from 1 to 1024"),
-        ("slots = 4", "knots = 4", "steps has the unknown field 'knots'"),
+        ("slots = 4", "sites = 4", "steps has the unknown field 'sites'"),
         ("slots = 4", "", "steps.slots is missing"),
         ("first = 0 ", "begin = 0 ", "blocks has the unknown field 'begin'"),
         ("0.04,", "1.05,", "steps.left[0] is 1.05; it must be a share above 0 and below 1"),
@@ -366,8 +357,8 @@ def test_an_unknown_space_is_refused_with_the_known() -> None:
          "it must have from 1 to 1000"),
         ('"full"]', '"half"]', "whole.last_block[1] is 'half'; "
          "it must be one of full, prefix_only"),
-        ('"sites"', '"tree"', "encoding is 'tree'; it must be one of per_block, sites, knots"),
-        ('"sites"', "[]", "encoding is []; it must be one of per_block, sites, knots"),
+        ('"sites"', '"tree"', "encoding is 'tree'; it must be one of per_block, sites"),
+        ('"sites"', "[]", "encoding is []; it must be one of per_block, sites"),
         ('encoding = "sites"', "", "encoding is missing"),
         ('"sites"', '"per_block"', "steps has the unknown field 'slots'"),
         ('name = "default"', "", "name is missing"),
@@ -434,7 +425,7 @@ def test_a_grid_is_nothing_to_search(tmp_path: Path) -> None:
     ],
 )
 def test_a_space_beyond_all_bounds_is_refused(tmp_path: Path, name: str, sentence: str) -> None:
-    (tmp_path / "own.toml").write_text(f'{name}\nencoding = "knots"\n')
+    (tmp_path / "own.toml").write_text(f'{name}\nencoding = "sites"\n')
 
     with pytest.raises(SpaceError) as raised:
         load_space(tmp_path / "own.toml")

@@ -35,7 +35,7 @@ def test_more_is_left_below_the_first_power_and_less_above() -> None:
     assert [step.keep for step in scale_counts(policy, 2).steps] == [49, 12]
 
 
-@pytest.mark.parametrize("name", ["default", "per_block", "knots", "prune_only"])
+@pytest.mark.parametrize("name", ["default", "per_block", "prune_only"])
 def test_seeds_are_of_the_space_and_near_the_target(name: str) -> None:
     space = load_space(name)
     shapes = [*early_prunes(Policy(DEIT), space.blocks(DEIT)), preset("topk-0.7", DEIT)]

@@ -7,6 +7,7 @@ from statistics import NormalDist, median
 from typing import NamedTuple
 
 import torch
+from scipy.stats import rankdata
 from torch import Tensor
 
 from tokensearch.accuracy.accuracy import accuracy, per_image
@@ -127,17 +128,10 @@ def significantly_worse(
     if len(mine) < FIRST_LOOK or mine.mean() <= theirs.mean():
         return False
     lead = mine - times * theirs
-    ranks = _ranks(lead[lead != 0].abs())
+    ranks = torch.from_numpy(rankdata(lead[lead != 0].abs().numpy()))
     signed = (ranks * lead[lead != 0].sign()).sum()
     z = NormalDist().inv_cdf(1 - (1 - level) / looks)
     return bool(signed > z * ranks.square().sum().sqrt())
-
-
-def _ranks(values: Tensor) -> Tensor:
-    """Rank of each, from 1; equal ones share the mean of theirs."""
-    _, place, count = torch.unique(values, return_inverse=True, return_counts=True)
-    middle: Tensor = count.cumsum(0) - (count - 1) / 2
-    return middle[place].double()
 
 
 ALIKE = 9  # policies that lost most nearly as much by then, and went on

@@ -16,6 +16,7 @@ from optuna import Study
 from optuna.distributions import BaseDistribution, CategoricalDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
+from scipy.special import ndtr
 
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.search.early_stopping import LEAST_LOSS
@@ -226,7 +227,7 @@ class LocalSampler(BaseSampler):
         surrogate: Surrogate,
         least: float,
     ) -> list[float]:
-        guess = surrogate.guess([features(one.policy) for one in candidates])
+        guess = surrogate.predict([features(one.policy) for one in candidates])
         ratios = np.array([one.ratio for one in candidates])
         found: list[float] = hypervolume_gains(
             whole, ratios, *guess, limit=self._limit(), least=least
@@ -296,18 +297,6 @@ def hypervolume_gains(
 def _shortfall(level: Values, mean: Values, deviation: Values) -> Values:
     """Expected amount by which normal guesses lie below levels: (guesses, levels)."""
     lead = (level - mean[:, None]) / deviation[:, None]
-    shortfall: Values = deviation[:, None] * (lead * _below(lead) + _density(lead))
+    density = np.exp(-0.5 * np.square(lead)) / np.sqrt(2 * np.pi)
+    shortfall: Values = deviation[:, None] * (lead * ndtr(lead) + density)
     return shortfall
-
-
-def _density(x: Values) -> Values:
-    density: Values = np.exp(-0.5 * np.square(x)) / np.sqrt(2 * np.pi)
-    return density
-
-
-def _below(x: Values) -> Values:
-    """Share of a normal distribution below x, to 7.5e-8 (Abramowitz & Stegun 26.2.17)."""
-    t = 1 / (1 + 0.2316419 * np.abs(x))
-    powers = (0.319381530, -0.356563782, 1.781477937, -1.821255978, 1.330274429)
-    tail = _density(x) * sum(c * t**k for k, c in enumerate(powers, 1))
-    return np.where(x > 0, 1 - tail, tail)

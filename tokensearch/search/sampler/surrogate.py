@@ -1,7 +1,20 @@
-"""A guess of what a schedule loses, from those that were tried: a Gaussian process in numpy.
+"""Predict the loss of a policy from those observed: a Gaussian process over policy features.
 
-Losses span orders of magnitude and change smoothly with how many tokens are left where, so their
-logarithm is modelled, over what a policy leaves and how it takes the rest away.
+Losses span orders of magnitude and change smoothly with the tokens left after each block. So the
+process models their logarithm, over what a policy leaves and how it takes the rest away.
+
+Notation:
+
+X: features of the n observed policies, (n, d): counts, operators, flags, side by side.
+x: features of the m policies to predict, (m, d).
+y: observed log losses, (n,), in nats; standardised to mean 0 and standard deviation 1.
+noise: standard errors of y, (n,).
+K: covariance of the observed, k(X, X) + diag(noise^2 + NOISE^2), (n, n).
+k: squared exponential kernel, AMPLITUDE^2 exp(-0.5 sum over groups of mean((x - x')^2) / length^2).
+alpha: K^-1 y, (n,). The prediction at x is k(x, X) alpha.
+L: lower Cholesky factor of K, (n, n).
+std_inflation: factor on predicted deviations. The root mean square of the leave-one-out residuals,
+    each over its predicted deviation: alpha_i / sqrt((K^-1)_ii) (Rasmussen & Williams 2006, 5.4.2).
 """
 
 from collections.abc import Sequence
@@ -10,6 +23,9 @@ from math import log2
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from tokensearch.policy import Policy, Pool, Prune, Step, changes_sizes
 from tokensearch.policy.steps import SCORES
@@ -17,28 +33,29 @@ from tokensearch.policy.steps import SCORES
 Values = npt.NDArray[np.float64]
 
 _KINDS = ("drop", "fuse", "mean", "bipartite", "ranked", "other")
-# Of the kernel, in standard deviations of the losses seen; lengths in units of the features. Fixed:
-# settings that were likeliest for so few observations, all of them chosen near the front, mostly
-# said that nothing is alike, or that what was seen is exact, and the search stood still for a
-# hundred trials. On the demo model these reach 98 % of the reference after 44 to 76 evaluations
-# (three seeds), with half the noise after more than 90, with noise 0.25 and lengths 1.6, 1.1 and
-# 7.6 after 78 to 88.
+# Kernel settings: in standard deviations of the observed losses; lengths in units of the features.
+# They are fixed. Fitted by maximum likelihood to so few observations, all of them near the front,
+# they mostly said that no two policies are alike, or that observations are exact, and the search
+# stood still for a hundred trials. On the demo model these reach 98 % of the reference after 44 to
+# 76 evaluations (three seeds); with half the noise after more than 90; with noise 0.25 and lengths
+# 1.6, 1.1 and 7.6 after 78 to 88.
 AMPLITUDE, NOISE = 2.5, 0.2
-LENGTHS = 2.5, 1.3, 7.0  # counts, ways, flags
-MOST_DOUBT = 3.0
+LENGTHS = 2.5, 1.3, 7.0  # counts, operators, flags
+MAX_STD_INFLATION = 3.0
+MIN_STD = 1e-4  # of a prediction, in standard deviations of the losses: rounding gives 0
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """One policy in numbers, by kinds that are compared on scales of their own."""
+    """One policy in numbers, in groups that are compared on scales of their own."""
 
-    counts: Values  # (blocks,) logarithm of the share of tokens left after each
-    ways: Values  # (blocks x kinds,) share of all tokens that each operator took by then
-    flags: Values
+    counts: Values  # (blocks,) half the binary logarithm of the share of tokens left after each
+    operators: Values  # (blocks x kinds,) share of all tokens that each operator took by then
+    flags: Values  # (1 + scores,) whether tokens are weighed by size; share that each score removed
 
 
 def features(policy: Policy) -> Features:
-    """Return what the losses of two policies are likely to depend on."""
+    """Return the features that the loss of a policy is likely to depend on."""
     model = policy.model
     taken = np.zeros((model.blocks, len(_KINDS)))
     by_score = np.zeros(len(SCORES))
@@ -70,56 +87,50 @@ def _kind(step: Step) -> str:
 
 
 class Surrogate:
-    """What losses are expected of policies, given those of others."""
+    """Predicts the log losses of policies from those of others."""
 
-    def fit(self, tried: Sequence[Features], log_loss: Values, noise: Values) -> None:
-        """Take in what was observed.
+    def fit(self, observed: Sequence[Features], log_loss: Values, noise: Values) -> None:
+        """Condition the process on observations.
 
         log_loss  (n,) natural logarithms
         noise     (n,) standard errors of them, from how many images they rest on
         """
-        self._tried = _table(tried)
         self._mean, self._scale = float(log_loss.mean()), float(log_loss.std()) or 1.0
-        self._y = (log_loss - self._mean) / self._scale
-        self._noise = noise / self._scale
-        self._solve()
+        self._process = GaussianProcessRegressor(
+            ConstantKernel(AMPLITUDE**2) * RBF(_length_scales(observed[0])),
+            alpha=np.square(noise / self._scale) + NOISE**2,
+            optimizer=None,
+        )
+        self._process.fit(_as_matrix(observed), (log_loss - self._mean) / self._scale)
+        self._std_inflation = self._leave_one_out_error()
 
-    def guess(self, policies: Sequence[Features]) -> tuple[Values, Values]:
-        """Return the mean and the standard deviation of each log loss, (n,) both."""
-        across = _kernel(_table(policies), self._tried)
-        mean = across @ self._weights
-        half = np.linalg.solve(self._root, across.T)
-        variance = AMPLITUDE**2 - np.square(half).sum(axis=0)
-        deviation = self._doubt * np.sqrt(np.maximum(variance, 1e-8))
+    def predict(self, policies: Sequence[Features]) -> tuple[Values, Values]:
+        """Return the mean and the standard deviation of each log loss, (m,) both."""
+        mean, std = self._process.predict(_as_matrix(policies), return_std=True)
+        deviation = self._std_inflation * np.maximum(std, MIN_STD)
         return self._mean + self._scale * mean, self._scale * deviation
 
-    def _solve(self) -> None:
-        covariance = _kernel(self._tried, self._tried) + np.diag(np.square(self._noise) + NOISE**2)
-        self._root = np.linalg.cholesky(covariance).astype(np.float64)
-        half = np.linalg.solve(self._root, np.eye(len(self._y)))
-        inverse = half.T @ half
-        self._weights = inverse @ self._y
-        # How far off the others are about each, over how far they say they are.
-        missed = np.sqrt(np.mean(np.square(self._weights) / np.diag(inverse)))
-        self._doubt = float(np.clip(missed, 1.0, MOST_DOUBT))
+    def _leave_one_out_error(self) -> float:
+        """Error of each observation predicted by the others, over its own deviation: 1 if true."""
+        alpha, root = self._process.alpha_, self._process.L_
+        inverse_root = solve_triangular(root, np.eye(len(root)), lower=True)
+        inverse_diagonal = np.square(inverse_root).sum(axis=0)
+        error = np.sqrt(np.mean(np.square(alpha) / inverse_diagonal))
+        return float(np.clip(error, 1.0, MAX_STD_INFLATION))
 
 
-def _table(policies: Sequence[Features]) -> tuple[Values, ...]:
-    return tuple(
-        np.array([getattr(one, name) for one in policies]) for name in ("counts", "ways", "flags")
+def _groups(policy: Features) -> tuple[Values, ...]:
+    return policy.counts, policy.operators, policy.flags
+
+
+def _as_matrix(policies: Sequence[Features]) -> Values:
+    """Features of some policies, (policies, d)."""
+    return np.array([np.concatenate(_groups(policy)) for policy in policies])
+
+
+def _length_scales(policy: Features) -> Values:
+    """Length scale of each feature, (d,): a group counts by its mean square, whatever its size."""
+    groups = zip(_groups(policy), LENGTHS, strict=True)
+    return np.concatenate(
+        [np.full(group.size, length * np.sqrt(group.size)) for group, length in groups]
     )
-
-
-def _kernel(one: tuple[Values, ...], other: tuple[Values, ...]) -> Values:
-    distance = sum(
-        _squares(a, b) / length**2 for a, b, length in zip(one, other, LENGTHS, strict=True)
-    )
-    kernel: Values = AMPLITUDE**2 * np.exp(-0.5 * distance)
-    return kernel
-
-
-def _squares(one: Values, other: Values) -> Values:
-    """Mean squared differences of every pair."""
-    apart = np.square(one).sum(1)[:, None] + np.square(other).sum(1)[None] - 2 * one @ other.T
-    squares: Values = np.maximum(apart, 0.0) / one.shape[1]
-    return squares

@@ -1,7 +1,6 @@
 """How a schedule is written as a flat list of choices, and its steps made from them.
 
-There are three encodings, to be compared: PerBlockEncoding, SlotEncoding and CurveEncoding. Each is
-flat and of fixed length: every choice is always made, and one that does not matter is ignored.
+There are two encodings: PerBlockEncoding and SlotEncoding. Each is flat and of fixed length: every choice is always made, and one that does not matter is ignored.
 Samplers then see one box, not a tree of conditional parameters, which the Gaussian-process and
 multivariate samplers of Optuna need. And each is total: any choices give a schedule. What cannot be
 done is left out: a slot that asks for more tokens than reach it, for one; a pool that cannot merge
@@ -103,18 +102,6 @@ def block_reductions(
         landed[block] = landed[block].then(found, block=block) if block in landed else found
         left = step.keep
     return list(landed.values())
-
-
-def counts_per_block(
-    found: Sequence[BlockReduction], blocks: Sequence[int], tokens: int
-) -> list[int]:
-    """Patch tokens left at each of `blocks` by reductions that lie in some of them."""
-    keep = {reduction.block: reduction.keep for reduction in found}
-    counts = []
-    for block in blocks:
-        tokens = keep.get(block, tokens)
-        counts.append(tokens)
-    return counts
 
 
 def merge_late_reductions(

@@ -22,7 +22,6 @@ from tokensearch.documents import (
 from tokensearch.errors import SpaceError
 from tokensearch.policy import BOUNDS
 from tokensearch.policy.steps import MATCHES, RESTS, SCORES
-from tokensearch.search.space.curve import CurveEncoding
 from tokensearch.search.space.encoding import Encoding
 from tokensearch.search.space.per_block import PerBlockEncoding
 from tokensearch.search.space.slots import SlotEncoding
@@ -81,9 +80,8 @@ def _digest(text: str) -> str:
 _OPS = {
     "per_block": ("keep", "prune", "pool", "prune_pool"),
     "sites": ("prune", "pool"),
-    "knots": ("prune", "pool"),
 }
-_OWN = {"per_block": None, "sites": "slots", "knots": "knots"}  # what else stands in [steps]
+_OWN = {"per_block": None, "sites": "slots"}  # what else stands in [steps]
 # A grid leaves a quarter of a whole grid or nothing, so there is no share to search.
 _FREE_MATCHES = tuple(match for match in MATCHES if match != "grid")
 
@@ -150,7 +148,5 @@ def _encoding(name: str, values: dict[str, Any]) -> Encoding:
     match name:
         case "sites":
             return SlotEncoding(ops, left, values.pop("slots"))
-        case "knots":
-            return CurveEncoding(ops, left, values.pop("knots"))
         case _:
             return PerBlockEncoding(ops, left)
