@@ -1,10 +1,11 @@
-"""How a schedule is written as a flat list of choices, and its steps made from them.
+"""A schedule as a flat list of choices, and its steps made from them.
 
-There are two encodings: PerBlockEncoding and SlotEncoding. Each is flat and of fixed length: every choice is always made, and one that does not matter is ignored.
-Samplers then see one box, not a tree of conditional parameters, which the Gaussian-process and
-multivariate samplers of Optuna need. And each is total: any choices give a schedule. What cannot be
-done is left out: a slot that asks for more tokens than reach it, for one; a pool that cannot merge
-so many merges what it can.
+There are two encodings, PerBlockEncoding and SlotEncoding. Each is flat and of fixed length: every
+choice is always made, and one that does not matter is ignored. So samplers see one box instead of
+a tree of conditional parameters. The Gaussian-process and multivariate samplers of Optuna need
+that. Each is also total: any choices give a schedule, and what cannot be done is left out. A slot
+that asks for more tokens than reach it does nothing; a pool that cannot merge so many merges what
+it can.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
