@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 from random import Random
 from statistics import median
-from typing import Protocol, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import CLASS_SCORES, Policy, Score
 from tokensearch.profiling import SPLIT
+from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Cell
 from tokensearch.runtime import describe
 from tokensearch.runtime.host import has_class_token, reads_prefix_only
@@ -34,14 +35,6 @@ QUEUED_TRIALS = 24
 PASSES_PER_ROUND = 1 + FLOORS + REDUCINGS + 1
 
 
-class SweepListener(Protocol):
-    """Watches a sweep: a terminal, a log, or nobody."""
-
-    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
-        """Report that `done` of `total` seconds are over."""
-        ...
-
-
 def sweep(
     model: nn.Module,
     *,
@@ -50,7 +43,7 @@ def sweep(
     seconds: float = SECONDS,
     seed: int = 0,
     operators: Collection[str] | None = None,
-    listener: SweepListener | None = None,
+    listener: ProgressListener | None = None,
 ) -> CostTable:
     """Return the cost table of `model` in `cell`.
 
@@ -103,7 +96,7 @@ def swept(
     cell: Cell,
     seconds: float,
     seed: int,
-    listener: SweepListener | None = None,
+    listener: ProgressListener | None = None,
     queue: Queue | None = None,
 ) -> CostTable:
     """Run rounds until the seconds are over, and fit a table to them.
@@ -168,7 +161,7 @@ def _predicts(table: CostTable, policy: Policy) -> bool:
     return True
 
 
-def _tell(listener: SweepListener, elapsed_s: float, seconds: float, rounds: int) -> None:
+def _tell(listener: ProgressListener, elapsed_s: float, seconds: float, rounds: int) -> None:
     done, total = min(round(elapsed_s), round(seconds)), max(1, round(seconds))
     text = f"{PASSES_PER_ROUND * rounds} passes"
     listener.progress(done=done, total=total, seconds_left=max(0.0, seconds - elapsed_s), text=text)

@@ -9,9 +9,9 @@ from tokensearch.errors import PolicyError
 from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, Policy, PolicySet
+from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Caution, Comparison, to_json
 from tokensearch.runtime import check
-from tokensearch.search.listener import ProgressListener
 
 WARMUP, MAX_ROUNDS = 2, 60  # a dozen rounds show something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms

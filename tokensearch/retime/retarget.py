@@ -19,6 +19,7 @@ from tokensearch.front import Point, spread
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Objective, Policy, Target
 from tokensearch.policy.file import policy_from_json
+from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import (
     Accuracy,
     Trial,
@@ -38,7 +39,6 @@ from tokensearch.search.finalists.result import (
     write_result,
 )
 from tokensearch.search.latency_model import make_forecast, pick_mild_to_deep
-from tokensearch.search.listener import ProgressListener
 from tokensearch.search.settings import SearchSettings
 
 # As surely as a run confirms, in half its time: a minute is to hold a sweep and all of them.

@@ -1,6 +1,6 @@
 """Search for the schedules worth having: propose, measure, confirm, choose."""
 
-from tokensearch.search.listener import ProgressListener
+from tokensearch.progress import ProgressListener
 from tokensearch.search.run import SearchRun
 from tokensearch.search.settings import SAMPLERS, SearchBudget, SearchSettings
 from tokensearch.search.space.space import SearchSpace

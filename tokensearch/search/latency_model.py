@@ -15,9 +15,9 @@ from tokensearch.errors import MeasurementError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import ModelSpec, Policy, mac_share
 from tokensearch.profiling import SPLIT
+from tokensearch.progress import ProgressListener
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.early_stopping import TRIAL_BUDGET
-from tokensearch.search.listener import ProgressListener
 from tokensearch.search.space.space import SearchSpace
 
 # Of sweeping: what a run of some minutes can spare. It says itself how far off its predictions are.

@@ -8,6 +8,7 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy
 from tokensearch.policy.file import policy_from_json, policy_to_json
+from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Comparison, Trial, TrialState, to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.early_stopping import (
@@ -20,7 +21,6 @@ from tokensearch.search.early_stopping import (
     trial_value,
     value_from_log_loss,
 )
-from tokensearch.search.listener import ProgressListener
 from tokensearch.search.sampler.local import Observation, observe
 from tokensearch.search.sampler.study import StudyAdapter
 from tokensearch.search.settings import SearchBudget

@@ -18,6 +18,7 @@ from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import attention_of, describe_cell
 from tokensearch.policy import ModelSpec, Policy
+from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Cell, Trial, to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
@@ -28,7 +29,6 @@ from tokensearch.search.finalists.alternatives import AlternativeModel
 from tokensearch.search.finalists.finalist import target_ratio
 from tokensearch.search.finalists.result import finish_run, warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
-from tokensearch.search.listener import ProgressListener
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
 from tokensearch.search.sampler.local import LocalSampler

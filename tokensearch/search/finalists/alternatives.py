@@ -23,9 +23,9 @@ from tokensearch.data.pixels import Preprocessing
 from tokensearch.errors import MeasurementError, ModelError, first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import ModelSpec, Policy, block_macs
+from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Accuracy, Comparison, PairedAccuracy, to_json
 from tokensearch.search.finalists.finalist import CONFIRM_BUDGET
-from tokensearch.search.listener import ProgressListener
 
 Kind = Literal["resolution", "model"]
 

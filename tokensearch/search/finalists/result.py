@@ -12,6 +12,7 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
 from tokensearch.policy.policy import Json
+from tokensearch.progress import ProgressListener
 from tokensearch.records.comparability import BaselineDrift
 from tokensearch.records.measurements import Caution, Cell, PairedAccuracy, Trial
 from tokensearch.records.profile_file import profile_to_json
@@ -39,7 +40,6 @@ from tokensearch.search.finalists.selection import (
     rank_trials,
     select_finalists,
 )
-from tokensearch.search.listener import ProgressListener
 from tokensearch.search.loop import SearchLoop
 
 EXIT_CODES = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}

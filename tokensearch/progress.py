@@ -1,10 +1,10 @@
-"""What a search tells whoever watches it."""
+"""What long work tells whoever watches it."""
 
 from typing import Protocol
 
 
 class ProgressListener(Protocol):
-    """Watches a search: a terminal, a log, or nobody."""
+    """Watches a search or a sweep: a terminal or a log. A sweep only calls `progress`."""
 
     def stage(self, title: str, *, unit: str = "") -> None:
         """Begin a new stage of the run, whose progress is counted in `unit`."""
