@@ -14,6 +14,7 @@ BENCHES = {
     "runtime": "tests.bench.runtime",
     "noise": "tests.bench.noise",
     "search": "tests.bench.search",
+    "structure": "tests.bench.structure",
 }
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
