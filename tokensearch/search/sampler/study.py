@@ -14,6 +14,7 @@ from pathlib import Path
 import optuna
 from optuna.distributions import CategoricalDistribution
 from optuna.samplers import BaseSampler
+from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
@@ -65,7 +66,7 @@ class StudyAdapter:
         try:
             if not folder.study.exists():
                 _make_study(folder.study)
-            self.study = optuna.load_study(study_name=_STUDY, storage=f"sqlite:///{folder.study}")
+            self.study = optuna.load_study(study_name=_STUDY, storage=_open_storage(folder.study))
         except RunError:
             raise
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
@@ -169,13 +170,28 @@ class StudyAdapter:
         return self.study.get_trials(deepcopy=False, states=(state,))
 
 
+def _open_storage(file: Path) -> RDBStorage:
+    """Open a study's file without waiting for the disk at every write, which Optuna makes many of.
+
+    A killed process loses nothing by it. A machine that loses power may: then the study is made
+    anew from `trials.jsonl`, which does wait. Measured on 62 proposals of a tiny model: 9 of 39 s.
+    """
+
+    def connect() -> sqlite3.Connection:
+        connection = sqlite3.connect(file, check_same_thread=False)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    return RDBStorage(f"sqlite:///{file}", engine_kwargs={"creator": connect})
+
+
 def _make_study(study: Path) -> None:
     """Make the file whole: a disk that was full in between would leave tables without their rules.
 
     Then a study is made a second time beside the first, and neither can be opened.
     """
     with in_place_of(study) as part:
-        storage = optuna.storages.RDBStorage(f"sqlite:///{part}")
+        storage = _open_storage(part)
         try:
             optuna.create_study(
                 study_name=_STUDY, storage=storage, directions=["maximize", "minimize"]
