@@ -12,7 +12,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from tokensearch.documents import opened
 from tokensearch.errors import DataError, first_line
 
-# Decoded and converted, so many take 3 s and about 1 GB as PNG. Cameras of full frame have 61 million.
+# As PNG so many take 3 s and 1 GB to decode and convert. Cameras of full frame have 61 million.
 MAX_PIXELS = 64 * 10**6
 # An image is resized by its shorter side, so that a line of pixels would fill the memory.
 MAX_ASPECT = 32
