@@ -1,34 +1,33 @@
+from itertools import product
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.isotonic import isotonic_regression
-from sklearn.linear_model import LinearRegression
 
 from tests.costs.machine import SPEC, SyntheticMachine, slope
-from tokensearch.costs.curves import Halves, curve, isotonic, shrunk
+from tokensearch.costs.curves import Halves, curve, shrunk
 from tokensearch.costs.fit import Split, samples_of
-from tokensearch.costs.prices import non_negative, priced
+from tokensearch.costs.prices import priced, solve_non_negative
 from tokensearch.policy import Policy, Pool, Prune
 
 
-@given(st.lists(st.tuples(st.floats(-9, 9), st.floats(0.1, 9)), min_size=1, max_size=30))
-def test_the_isotonic_fit_is_scikit_learns(pairs: list[tuple[float, float]]) -> None:
-    values, weights = map(np.array, zip(*pairs, strict=True))
-
-    assert isotonic(values, weights) == pytest.approx(
-        isotonic_regression(values, sample_weight=weights), abs=1e-9
-    )
-
-
-@given(st.integers(0, 10_000))
-def test_non_negative_least_squares_are_scikit_learns(seed: int) -> None:
+@given(st.integers(0, 10_000), st.integers(1, 5))
+def test_non_negative_least_squares_are_the_best_of_all_subsets(seed: int, terms: int) -> None:
     random = np.random.default_rng(seed)
-    rows, wanted = random.normal(size=(20, 4)), random.normal(size=20)
+    rows, wanted = random.normal(size=(20, terms)), random.normal(size=20)
+    rows *= 10.0 ** random.integers(-3, 4, size=terms)  # counts, and their products
 
-    reference = LinearRegression(positive=True, fit_intercept=False).fit(rows, wanted)
+    best, least = np.zeros(terms), float(np.square(wanted).sum())
+    for chosen in product([False, True], repeat=terms):
+        coefficients = np.zeros(terms)
+        columns = rows[:, np.array(chosen)]
+        coefficients[np.array(chosen)] = np.linalg.lstsq(columns, wanted, rcond=None)[0]
+        left = float(np.square(rows @ coefficients - wanted).sum())
+        if (coefficients >= 0).all() and left < least:
+            best, least = coefficients, left
 
-    assert non_negative(rows, wanted) == pytest.approx(reference.coef_, abs=1e-8)
+    assert rows @ solve_non_negative(rows, wanted) == pytest.approx(rows @ best, abs=1e-9)
 
 
 def test_ratios_that_noise_explains_are_moved_onto_the_smooth_curve() -> None:

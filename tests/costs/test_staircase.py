@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from rich.console import Console
+from sklearn.isotonic import isotonic_regression
 
 from tests.costs.machine import SyntheticMachine, slope, table_of, treads
 from tokensearch.costs import staircase
@@ -20,6 +21,16 @@ def test_counts_worth_stopping_at_are_the_ends_of_the_planted_treads(noise: floa
 
     assert stairs.good_counts == (8, 16, 24, 32, 40, 48)
     assert stairs.sentences[0] == "1 patch tokens cost as much as 8 here"
+
+
+def test_levels_are_the_isotonic_fit_of_scikit_learn() -> None:
+    stairs = staircase(table_of(SyntheticMachine(slope, noise=0.2), seconds=20))
+
+    weights = 1 / np.square(stairs.error_ms)
+    assert stairs.ms == pytest.approx(
+        isotonic_regression(stairs.measured_ms, sample_weight=weights), abs=1e-9
+    )
+    assert stairs.ms != pytest.approx(stairs.measured_ms)
 
 
 @pytest.mark.parametrize("seed", range(3))

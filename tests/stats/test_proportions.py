@@ -1,4 +1,5 @@
 import math
+from fractions import Fraction
 from itertools import product
 from statistics import NormalDist
 
@@ -65,6 +66,15 @@ def test_mcnemar_counts_outcomes_of_ten_tosses_as_extreme(heads: int) -> None:
     extreme = sum(abs(sum(tosses) - 5) >= away for tosses in TOSSES)
 
     assert mcnemar(heads, 10 - heads) == pytest.approx(extreme / len(TOSSES))
+
+
+@given(lost=st.integers(0, 2000), won=st.integers(0, 2000))
+def test_mcnemar_is_exact_to_nine_digits(lost: int, won: int) -> None:
+    tail = sum(math.comb(lost + won, k) for k in range(min(lost, won) + 1))
+
+    exact = min(1.0, float(Fraction(2 * tail, 2 ** (lost + won))))
+
+    assert mcnemar(lost, won) == pytest.approx(exact, rel=1e-9, abs=1e-300)
 
 
 def test_mcnemar_finds_nothing_where_models_never_differ() -> None:

@@ -103,23 +103,6 @@ def shrunk(ratios: Floats, error: Floats) -> Floats:
     return 1 + np.maximum(0.0, 1 - 1 / np.maximum(near, 1.0)) * (ratios - 1)
 
 
-def isotonic(values: Floats, weights: Floats) -> Floats:
-    """Nearest values that never fall, by weighted squares: pool adjacent violators.
-
-    Source: Barlow, Bartholomew, Bremner & Brunk, "Statistical Inference under Order Restrictions",
-    1972.
-    """
-    pools: list[tuple[float, float, int]] = []  # mean, weight, length
-    for value, weight in zip(values.tolist(), weights.tolist(), strict=True):
-        mean, heavy, length = value, weight, 1
-        while pools and pools[-1][0] >= mean:
-            before, its, more = pools.pop()
-            mean = (mean * heavy + before * its) / (heavy + its)
-            heavy, length = heavy + its, length + more
-        pools.append((mean, heavy, length))
-    return np.repeat([pool[0] for pool in pools], [pool[2] for pool in pools])
-
-
 def spread(values: Floats) -> float:
     """Robust standard deviation, never 0."""
     return MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values)))) + TINY

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tokensearch.costs.forecast import LEAST_TIMED, MACS_ERROR, Forecast
-from tokensearch.costs.prices import Floats, non_negative
+from tokensearch.costs.prices import Floats, solve_non_negative
 from tokensearch.policy import Policy, Prune, mac_share
 
 
@@ -45,4 +45,4 @@ def _terms(policy: Policy) -> tuple[float, ...]:
 def _fitted(rows: Floats, ratios: Floats) -> Floats:
     """Least squares of relative residuals; the baseline is one more, of ratio 1."""
     rows = np.vstack([rows, [1.0, 1.0, 0.0, 0.0]]) / np.append(ratios, 1.0)[:, None]
-    return non_negative(rows, np.ones(len(rows)))
+    return solve_non_negative(rows, np.ones(len(rows)))

@@ -6,11 +6,11 @@ not become cheaper by work that it does.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, combinations
 from math import prod
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import nnls
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -81,11 +81,11 @@ def priced(name: str, n_in: Ints, n_out: Ints, ms: Floats) -> Price:
     least = max(float(np.median(ms)) / LOWEST, TINY)
     rows, measured = _rows(terms, n_in, n_out), np.maximum(ms, least)
     # First relative to the samples themselves: what other programs slowed then weighs little.
-    found = non_negative(rows / measured[:, None], np.ones(len(measured)))
+    found = solve_non_negative(rows / measured[:, None], np.ones(len(measured)))
     for _ in range(REFITS):
         expected = rows @ found
         near = _near(measured / expected)
-        found = non_negative((rows / expected[:, None])[near], (measured / expected)[near])
+        found = solve_non_negative((rows / expected[:, None])[near], (measured / expected)[near])
     error = float(np.median(np.abs(measured / (rows @ found) - 1)))
     return Price(name, terms, tuple(found.tolist()), len(measured), error)
 
@@ -96,22 +96,16 @@ def _near(ratios: Floats) -> npt.NDArray[np.bool_]:
     return away <= OUTLIER * MAD_TO_SIGMA * float(np.median(away)) + TINY
 
 
-def non_negative(rows: Floats, wanted: Floats) -> Floats:
-    """Least squares with no coefficient below 0: the best of the subsets of columns, all tried.
+def solve_non_negative(rows: Floats, wanted: Floats) -> Floats:
+    """Return the coefficients of least squares, none of them below 0.
 
-    rows  (samples, terms), at most five terms
+    rows    (samples, terms)
+    wanted  (samples,)
     """
-    columns = range(rows.shape[1])
+    # Terms differ by a factor of a million: without a scale, rounding would decide.
     scale = np.maximum(np.abs(rows).max(axis=0), TINY)
-    best, least = np.zeros(rows.shape[1]), float("inf")
-    for chosen in chain.from_iterable(combinations(columns, size) for size in range(1, 6)):
-        found = np.zeros(rows.shape[1])
-        found[list(chosen)] = np.linalg.lstsq((rows / scale)[:, chosen], wanted, rcond=None)[0]
-        left = float(np.square((rows / scale) @ found - wanted).sum())
-        if (found >= 0).all() and left < least:
-            best, least = found, left
-    found_at: Floats = best / scale
-    return found_at
+    coefficients: Floats = nnls(rows / scale, wanted)[0] / scale
+    return coefficients
 
 
 def _rows(terms: Sequence[str], n_in: Ints, n_out: Ints) -> Floats:

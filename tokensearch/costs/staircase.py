@@ -8,8 +8,8 @@ from itertools import pairwise
 from math import hypot
 
 import numpy as np
+from scipy.optimize import isotonic_regression
 
-from tokensearch.costs.curves import isotonic
 from tokensearch.costs.parts import ATTENTION, MLP
 from tokensearch.costs.prices import Floats, Ints
 from tokensearch.costs.table import CostTable
@@ -76,7 +76,7 @@ def staircase(table: CostTable) -> Staircase:
     counts = sorted({*halves[0].counts, *halves[1].counts} & every.keys())
     ms = np.array([every[count] for count in counts])
     off = np.array([scale * hypot(*(half.error_of(count) for half in halves)) for count in counts])
-    fit = isotonic(ms, 1 / np.square(off))
+    fit = isotonic_regression(ms, weights=1 / np.square(off)).x
     return Staircase(
         table.cell,
         tuple(counts),

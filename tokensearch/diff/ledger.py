@@ -11,7 +11,7 @@
 
 Every figure is a mean over the middle half of its passes, at one speed of the machine, so that
 terms add up and neither outliers nor slow rounds count. Intervals are *simultaneous*: a bootstrap
-over rounds in blocks gives the largest deviation among all terms, in their own standard errors, and
+over rounds in runs gives the largest deviation among all terms, in their own standard errors, and
 all intervals get its 95th percentile (the "max-t" of Romano & Wolf, Econometrica 2005). Of twenty
 comparisons of a model with itself nineteen have no term outside the noise, however many terms there
 are.
@@ -33,9 +33,9 @@ from tokensearch.records.profile import REDUCING, Phase, PhaseTime, Place, Profi
 from tokensearch.stats.bootstrap import (
     Draws,
     Values,
-    block_length,
     draw_rounds,
     middle_means,
+    run_length,
     simultaneous_intervals,
 )
 from tokensearch.stats.interval import Interval
@@ -214,7 +214,7 @@ class _Sums:
     def __init__(self, first: _Drawn, second: _Drawn) -> None:
         self.first, self.second = first, second
         rounds = min(first.rounds.shape[1], second.rounds.shape[1])
-        self.blocks = rounds / block_length(rounds)
+        self.runs = rounds / run_length(rounds)
         split = _is_split(first.profile) and _is_split(second.profile)
         places = dict.fromkeys([*first.stamped, *second.stamped] if split else [])
         ordered = sorted(places, key=lambda place: (place[0] is None, place[0] or 0))
@@ -247,7 +247,7 @@ class _Sums:
             nets[key.block] = nets.get(key.block, 0.0) + values
         groups: tuple[Mapping[Any, Values], ...] = (detail, by_block, by_phase, by_kind, nets)
         every = [values for group in groups for values in group.values()]
-        estimates = iter(simultaneous_intervals(every, blocks=self.blocks))
+        estimates = iter(simultaneous_intervals(every, runs=self.runs))
         ratio = self.second.plain / self.first.plain
         return Ledger(
             baseline=self.first.profile,
@@ -268,7 +268,7 @@ class _Sums:
 
     def _alone(self, values: Values) -> Interval:
         """An interval that holds for one figure by itself."""
-        return simultaneous_intervals([values], blocks=self.blocks)[0]
+        return simultaneous_intervals([values], runs=self.runs)[0]
 
 
 def _exponential(one: Interval) -> Interval:

@@ -1,7 +1,8 @@
-"""How sure a share of right answers is. Standard library only."""
+"""How sure a share of right answers is."""
 
 import math
-from statistics import NormalDist
+
+from scipy.special import bdtr, ndtri
 
 LEVEL = 0.95  # nominal coverage of every interval, unless asked otherwise
 
@@ -29,17 +30,13 @@ def mcnemar(only_baseline: int, only_candidate: int) -> float:
     """Return the two-sided p-value of the exact McNemar test, from the images that set two apart.
 
     If neither were better, each such image would favour either by the toss of a coin. Twice the
-    smaller binomial tail, at most 1; 1 where the models never differ. Computed in whole numbers.
+    smaller binomial tail, at most 1; 1 where the models never differ.
 
     >>> mcnemar(1, 7)
     0.0703125
     """
     differing, fewer = only_baseline + only_candidate, min(only_baseline, only_candidate)
-    ways = tail = 1  # to pick k of them, and to pick at most k
-    for k in range(fewer):
-        ways = ways * (differing - k) // (k + 1)
-        tail += ways
-    return min(1.0, float(2 * tail / (1 << differing)))
+    return min(1.0, 2 * float(bdtr(fewer, differing, 0.5)))
 
 
 def paired_difference(
@@ -60,4 +57,4 @@ def paired_difference(
 
 def _z(level: float) -> float:
     """Return how many standard deviations hold `level` of a normal distribution."""
-    return NormalDist().inv_cdf((1 + level) / 2)
+    return float(ndtri((1 + level) / 2))
