@@ -14,7 +14,7 @@ from tokensearch.runtime import pooled_head
 from tokensearch.runtime.compatibility import check, resolve
 from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.host import as_host, describe
-from tokensearch.runtime.plan import Extras, make_plan, sizes_leave
+from tokensearch.runtime.plan import Extras, make_plan, sizes_reach_head
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_state import read_state
@@ -168,7 +168,7 @@ def _attach_again(model: nn.Module, before: _Attachment | None) -> None:
 def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     host = as_host(model)
     whole = extras.dense or extras.floor
-    weighs = pooled_head.averages(model) and not whole and sizes_leave(policy)
+    weighs = pooled_head.averages(model) and not whole and sizes_reach_head(policy)
     opened = tuple(make_plan(host, policy, extras, weighs=weighs))
     for block in opened:
         check_equivalence(block, width=policy.model.width, rotates=host.rotates)

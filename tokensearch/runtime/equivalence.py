@@ -57,7 +57,7 @@ def _refuse_hooks(opened: ReducedBlock) -> None:
         hooked = part._forward_hooks or part._forward_pre_hooks
         if hooked and "Attention" in type(part).__name__:
             raise ModelError(
-                f"{name} of block {opened.place} has hooks, which a policy would pass over; "
+                f"{name} of block {opened.index} has hooks, which a policy would pass over; "
                 f"remove them first"
             )
 
@@ -114,7 +114,7 @@ def _compare(found: Tensor, host: Tensor, opened: ReducedBlock) -> None:
     if not difference <= TOLERANCE * host.abs().max().item():
         kind = type(opened.block)
         raise ModelError(
-            f"block {opened.place}, a {kind.__module__}.{kind.__name__}, differs by "
+            f"block {opened.index}, a {kind.__module__}.{kind.__name__}, differs by "
             f"{difference:.2g} from its own forward when opened; this version of it is not "
             f"supported"
         )

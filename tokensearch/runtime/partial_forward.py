@@ -39,7 +39,7 @@ def entering_key(model: nn.Module, block: int) -> Hashable:
     what rides on the features too. Before its first step, every policy has the key of the
     baseline.
     """
-    return block, tuple(_decided(one) for one in opened_in(model) if one.place < block)
+    return block, tuple(_decided(one) for one in opened_in(model) if one.index < block)
 
 
 @contextmanager

@@ -1,12 +1,28 @@
-"""Which blocks a policy opens, and what each hands on to the next."""
+"""Which blocks a policy changes, and what each hands on to the next."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from tokensearch.policy import Policy, changes_sizes
+from torch import nn
+
+from tokensearch.policy import Policy, Step, changes_sizes
 from tokensearch.runtime.adapters import family_of
 from tokensearch.runtime.host import Host
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
+from tokensearch.runtime.token_flow import (
+    CutReduction,
+    DenseOutput,
+    Entry,
+    NoReduction,
+    Output,
+    PlainEntry,
+    PlainOutput,
+    Reduction,
+    StateEntry,
+    StateOutput,
+    StepReduction,
+)
 
 
 @dataclass(frozen=True)
@@ -16,64 +32,118 @@ class Extras:
     dense: bool = False  # every block hands out the full grid
     sources: bool = False  # from the first block on, it is known where patches went
     floor: bool = False  # steps cut tokens off instead, the last ones first
-    around: Around | None = None  # put around every phase of what is opened
+    around: Around | None = None  # put around every phase of what is changed
 
 
 def make_plan(
     host: Host, policy: Policy, extras: Extras, *, weighs: bool
 ) -> Iterator[ReducedBlock]:
-    """Open the blocks that do something: reduce, or take part in what others know of their tokens.
+    """Plan the blocks that do something: reduce, or pass on what others know of their tokens.
 
     weighs  the head wants sizes
     """
-    last = len(host.blocks) - 1
-    sites = [step.block for step in policy.steps]
-    first_step = sites[0] if sites else last + 1
-    sizes = range(0) if extras.floor else _span_of_sizes(policy, last + 1 if weighs else last)
-    follows = extras.sources or extras.dense
-    first = 0 if extras.sources else first_step
-    left = policy.model.patch_tokens
-    for place, block in enumerate(host.blocks):
-        steps = policy.steps_of(place)
-        prefix_only = place == last and policy.last_block == "prefix_only"
-        # After the first step, tokens have positions of their own and patches must be looked up.
-        tracks = (follows or host.rotates) and place >= first
-        next_tracks = (tracks and place < last) or (extras.sources and place == last)
-        if steps or prefix_only or place in sizes or tracks:
-            family = family_of(block)
-            assert family is not None  # `as_host` refuses others
-            yield ReducedBlock(
-                block,
-                family,
-                place,
-                prefix=host.num_prefix_tokens,
-                enters=left,
-                steps=steps,
-                # Elsewhere sizes are 1; a flag without effect would tell equal blocks apart.
-                proportional=policy.proportional_attention and place in sizes,
-                prefix_only=prefix_only,
-                begins=not (place in sizes or (tracks and place > first)),
-                hands_on=place + 1 in sizes or next_tracks,
-                sizes=place + 1 in sizes,
-                places=host.rotates,
-                sources=follows,
-                dense=extras.dense,
-                floor=extras.floor,
-                around=extras.around,
-            )
-        left = steps[-1].keep if steps else left
+    plan = _Plan(host, policy, extras, weighs)
+    patch_tokens = policy.model.patch_tokens
+    for index, block in enumerate(host.blocks):
+        if plan.changes(index):
+            yield plan.make_block(index, block, patch_tokens)
+        steps = policy.steps_of(index)
+        patch_tokens = steps[-1].keep if steps else patch_tokens
 
 
-def sizes_leave(policy: Policy) -> bool:
+@dataclass(frozen=True)
+class _Plan:
+    """Who knows what of the tokens, by the index of a block; one past the last is the head."""
+
+    host: Host
+    policy: Policy
+    extras: Extras
+    weighs: bool
+
+    @cached_property
+    def sizes(self) -> range:
+        """Blocks that tokens with sizes enter and that need them."""
+        changing = [step.block for step in self.policy.steps if changes_sizes(step)]
+        if self.extras.floor or not changing:
+            return range(0)
+        if self.weighs:
+            last = len(self.host.blocks)
+        elif self.policy.proportional_attention:
+            last = len(self.host.blocks) - 1
+        else:
+            last = changing[-1]  # which weighs by size
+        return range(changing[0] + 1, last + 1)
+
+    @cached_property
+    def first_tracked(self) -> int:
+        """First block that notes which patches its tokens are; past the head where none does."""
+        never = len(self.host.blocks) + 1
+        if self.extras.sources:
+            return 0
+        follows = self.extras.dense or self.host.rotates
+        return self.policy.steps[0].block if follows and self.policy.steps else never
+
+    def changes(self, index: int) -> bool:
+        """Whether the block does anything but run the host's code."""
+        return (
+            bool(self.policy.steps_of(index))
+            or self._prefix_only(index)
+            or index in self.sizes
+            or index >= self.first_tracked
+        )
+
+    def make_block(self, index: int, block: nn.Module, patch_tokens: int) -> ReducedBlock:
+        """Return the block that takes the place of `block`, which `patch_tokens` enter."""
+        family = family_of(block)
+        assert family is not None  # `as_host` refuses others
+        return ReducedBlock(
+            block,
+            family,
+            index,
+            prefix=self.host.num_prefix_tokens,
+            patch_tokens=patch_tokens,
+            entry=self._entry(index),
+            reduction=self._reduction(index, self.policy.steps_of(index)),
+            output=self._output(index),
+            # Elsewhere sizes are 1; a flag without effect would tell equal blocks apart.
+            proportional=self.policy.proportional_attention and index in self.sizes,
+            prefix_only=self._prefix_only(index),
+            around=self.extras.around,
+        )
+
+    def _entry(self, index: int) -> Entry:
+        if self._reads_state(index):
+            return StateEntry(index)
+        return PlainEntry(
+            self.host.num_prefix_tokens,
+            positions=self.host.rotates,
+            sources=self.extras.sources or self.extras.dense,
+        )
+
+    def _reduction(self, index: int, steps: tuple[Step, ...]) -> Reduction:
+        prefix = self.host.num_prefix_tokens
+        if not steps:
+            return NoReduction()
+        if self.extras.floor:
+            return CutReduction(prefix + steps[-1].keep)
+        return StepReduction(steps, prefix, index, sizes=index + 1 in self.sizes)
+
+    def _output(self, index: int) -> Output:
+        state = self._reads_state(index + 1)
+        if self.extras.dense:
+            return DenseOutput(self.host.num_prefix_tokens, state)
+        return StateOutput() if state else PlainOutput()
+
+    def _prefix_only(self, index: int) -> bool:
+        return index == len(self.host.blocks) - 1 and self.policy.last_block == "prefix_only"
+
+    def _reads_state(self, index: int) -> bool:
+        """Whether what enters has state: sizes, or the patches that an earlier block has noted."""
+        # Past the last block, only a trace asks for patches.
+        end = len(self.host.blocks) + self.extras.sources
+        return index in self.sizes or self.first_tracked < index < end
+
+
+def sizes_reach_head(policy: Policy) -> bool:
     """Whether tokens of more than one patch reach the head."""
     return policy.last_block == "full" and any(changes_sizes(step) for step in policy.steps)
-
-
-def _span_of_sizes(policy: Policy, last: int) -> range:
-    """Blocks that tokens with sizes enter and that need them; one past the last is the head."""
-    changing = [step.block for step in policy.steps if changes_sizes(step)]
-    if not changing:
-        return range(0)
-    head = last >= policy.model.blocks
-    needed = last if policy.proportional_attention or head else changing[-1]  # which weighs by size
-    return range(changing[0] + 1, needed + 1)

@@ -11,12 +11,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
-from tokensearch.ops import Tokens, cut, restored, size_bias, started
-from tokensearch.policy import Step
+from tokensearch.ops import Tokens, size_bias
 from tokensearch.records.profile import Phase
-from tokensearch.runtime.adapters import Attended, Family
-from tokensearch.runtime.reduce import StepReducer
-from tokensearch.runtime.token_state import attach_state, attach_state_to, read_state
+from tokensearch.runtime.adapters import Family
+from tokensearch.runtime.token_flow import Entry, Output, Reduction
 
 # Opens a range around one phase of one block: a profiler's, or one that notes the time.
 Around = Callable[[int, Phase], AbstractContextManager[object]]
@@ -28,19 +26,14 @@ class ReducedBlock:
 
     block: nn.Module
     family: Family
-    place: int  # which block of the model, from 0
+    index: int  # which block of the model, from 0
     prefix: int
-    enters: int  # patch tokens that the policy promises on entry
-    steps: tuple[Step, ...] = ()
-    proportional: bool = False  # add log(size) to the attention logits
-    prefix_only: bool = False  # compute prefix tokens alone: the last block
-    begins: bool = True  # plain features enter; False: tokens that earlier blocks have changed
-    hands_on: bool = False  # who comes next wants more than features
-    sizes: bool = False  # ... sizes, namely
-    places: bool = False  # the host rotates by position, so positions must travel
-    sources: bool = False  # somebody wants to know where patches went
-    dense: bool = False  # hand out the full grid
-    floor: bool = False  # cut tokens off instead of reducing them: what no operator can get below
+    patch_tokens: int  # that the policy promises on entry
+    entry: Entry
+    reduction: Reduction
+    output: Output
+    proportional: bool  # add log(size) to the attention logits
+    prefix_only: bool  # compute prefix tokens alone: the last block
     around: Around | None = None  # what to put around every phase
 
     def forward(
@@ -52,14 +45,13 @@ class ReducedBlock:
     ) -> Tensor:
         """Take the place of the host block's own `forward`."""
         with self._range("other"):  # what none of the phases below holds
-            return self._forward(x, rope, attn_mask, unused)
+            if attn_mask is not None or any(unused.values()):
+                raise ModelError("a model that follows a policy takes no attention mask")
+            return self._forward(x, rope)
 
-    def _forward(
-        self, x: Tensor, rope: Tensor | None, attn_mask: Tensor | None, unused: dict[str, Any]
-    ) -> Tensor:
-        if attn_mask is not None or any(unused.values()):
-            raise ModelError("a model that follows a policy takes no attention mask")
-        tokens = self._entering(x)
+    def _forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
+        tokens = self.entry.read(x)
+        self._check_count(tokens)
         with self._range("bias"):
             sized = self.proportional and tokens.size is not None
             bias = size_bias(tokens.size) if sized and tokens.size is not None else None
@@ -72,72 +64,44 @@ class ReducedBlock:
                 queries=self.prefix if self.prefix_only else None,
                 rope=rotations,
             )
-        tokens = self._reduced(tokens._replace(x=attended.x), attended, bias)
+        tokens = self.reduction.reduce(tokens._replace(x=attended.x), attended, bias, self._range)
         if self.family.second is None:  # attention and MLP ran side by side
-            return self._leaving(tokens)
+            return self.output.write(tokens)
         with self._range("mlp"):
             out = self.family.finish(self.block, tokens.x)
-        return self._leaving(tokens._replace(x=out))
+        return self.output.write(tokens._replace(x=out))
 
-    def _rotations(self, rope: Tensor | None, place: Tensor | None) -> Tensor | None:
-        """Rotations of the tokens that are left: all of them, or picked by their places."""
-        if rope is None or place is None:
+    def _check_count(self, tokens: Tokens) -> None:
+        """Hold what enters against what the policy promises."""
+        count = tokens.x.shape[1] - self.prefix
+        if count != self.patch_tokens:
+            raise ModelError(
+                f"block {self.index} was given {count} patch tokens; the policy in use promises it "
+                f"{self.patch_tokens} (images of another size, or tokens dropped elsewhere)"
+            )
+
+    def _rotations(self, rope: Tensor | None, positions: Tensor | None) -> Tensor | None:
+        """Rotations of the tokens that are left: all of them, or picked by their positions."""
+        if rope is None or positions is None:
             return rope
         with self._range("gathering"):
-            return _rope_of(rope, place)
-
-    def _entering(self, x: Tensor) -> Tokens:
-        """Unpack what enters, and hold it against what the policy promises."""
-        if self.begins:
-            tokens = started(x, prefix=self.prefix, places=self.places, sources=self.sources)
-        else:
-            carried = read_state(x)
-            if carried is None:
-                raise ModelError(
-                    f"block {self.place} needs what block {self.place - 1} knew of its tokens, but "
-                    f"something between them made new features (a hook, or checkpointing)"
-                )
-            tokens = carried
-        found = tokens.x.shape[1] - self.prefix
-        if found != self.enters:
-            raise ModelError(
-                f"block {self.place} was given {found} patch tokens; the policy in use promises it "
-                f"{self.enters} (images of another size, or tokens dropped elsewhere)"
-            )
-        return tokens
-
-    def _reduced(self, tokens: Tokens, attended: Attended, bias: Tensor | None) -> Tokens:
-        if not self.steps:
-            return tokens
-        if self.floor:
-            with self._range("gathering"):  # making whole rows of them is no part of the floor
-                return cut(tokens, self.prefix + self.steps[-1].keep)
-        reduction = StepReducer(self.prefix, self.place, attended, bias, self._range, self.sizes)
-        for step in self.steps:
-            tokens = reduction.carry_out(step, tokens)
-        return tokens
-
-    def _leaving(self, tokens: Tokens) -> Tensor:
-        if self.dense:
-            grid = restored(tokens, prefix=self.prefix)
-            return attach_state_to(grid, tokens) if self.hands_on else grid
-        return attach_state(tokens) if self.hands_on else tokens.x
+            return _pick_rotations(rope, positions)
 
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
         """Open a range, or nothing: ranges cost time, so they are off unless asked for."""
-        return nullcontext() if self.around is None else self.around(self.place, phase)
+        return nullcontext() if self.around is None else self.around(self.index, phase)
 
 
-def _rope_of(rope: Tensor, place: Tensor) -> Tensor:
+def _pick_rotations(rope: Tensor, positions: Tensor) -> Tensor:
     """Return the rotations of the tokens that are left.
 
-    rope  (G, 2 D), (H, G, 2 D) or (B, 1 or H, G, 2 D)
-    place (B, N) patches whose positions they have
-    ->    broadcasts to (B, H, N, 2 D)
+    rope       (G, 2 D), (H, G, 2 D) or (B, 1 or H, G, 2 D)
+    positions  (B, N) patches whose positions they have
+    ->         broadcasts to (B, H, N, 2 D)
     """
     if rope.dim() == 4:
-        index = place[:, None, :, None].expand(-1, rope.shape[1], -1, rope.shape[-1])
+        index = positions[:, None, :, None].expand(-1, rope.shape[1], -1, rope.shape[-1])
         return rope.gather(2, index)
     if rope.dim() == 3:
-        return rope[:, place].transpose(0, 1)
-    return rope[place][:, None]
+        return rope[:, positions].transpose(0, 1)
+    return rope[positions][:, None]
