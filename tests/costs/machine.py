@@ -9,7 +9,7 @@ import numpy as np
 
 from tests import cells
 from tokensearch.costs.design import OPERATORS, SLOW, Design
-from tokensearch.costs.sweep import swept
+from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Step, changes_sizes
 from tokensearch.policy.steps import SCORES
@@ -112,7 +112,7 @@ def design(seed: int = 0, operators: tuple[str, ...] = OF_ITS_TERMS) -> Design:
 
 def table_of(machine: SyntheticMachine, seconds: float = 150.0, seed: int = 0) -> CostTable:
     """Sweep a machine; its seconds pass as its passes say, not on the wall."""
-    return swept(machine, design(seed), cell=CELL, seconds=seconds, seed=seed)
+    return run_sweep(machine, design(seed), cell=CELL, seconds=seconds, seed=seed)
 
 
 def unseen(count: int = 30) -> list[Policy]:

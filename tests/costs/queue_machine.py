@@ -18,7 +18,7 @@ import numpy.typing as npt
 from tests import cells
 from tokensearch.costs.design import Design
 from tokensearch.costs.match_latency import match_latency
-from tokensearch.costs.sweep import swept
+from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step, changes_sizes, mac_share
 from tokensearch.policy.steps import SCORES
@@ -283,7 +283,7 @@ def table_of(machine: QueueMachine, seconds: float = 20.0, seed: int = 0) -> Cos
     """Sweep a machine for as long as a sweep within a run lasts."""
     cell = replace(CELL, batch=machine.batch)
     queue = machine if machine.delayed else None
-    return swept(machine, design(seed), cell=cell, seconds=seconds, seed=seed, queue=queue)
+    return run_sweep(machine, design(seed), cell=cell, seconds=seconds, seed=seed, queue=queue)
 
 
 def front_like(count: int = 60, seed: int = 77) -> list[Policy]:

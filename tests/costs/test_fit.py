@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.costs.machine import SPEC, SyntheticMachine, slope
-from tokensearch.costs.curves import Halves, curve, shrunk
+from tokensearch.costs.curves import Halves, fit_curve, shrink_ratios
 from tokensearch.costs.fit import Split, samples_of
-from tokensearch.costs.prices import priced, solve_non_negative
+from tokensearch.costs.prices import fit_price, solve_non_negative
 from tokensearch.policy import Policy, Pool, Prune
 
 
@@ -34,7 +34,7 @@ def test_ratios_that_noise_explains_are_moved_onto_the_smooth_curve() -> None:
     random = np.random.default_rng(0)
     error = np.full(200, 0.02)
 
-    moved = shrunk(1 + error * random.standard_normal(200), error)
+    moved = shrink_ratios(1 + error * random.standard_normal(200), error)
 
     assert np.abs(moved - 1).mean() < 0.005
 
@@ -42,7 +42,7 @@ def test_ratios_that_noise_explains_are_moved_onto_the_smooth_curve() -> None:
 def test_steps_that_noise_does_not_explain_stay() -> None:
     steps = 1 + 0.1 * (np.arange(100) % 16 > 7)
 
-    assert shrunk(steps, np.full(100, 0.002))[[12, 28, 44]] == pytest.approx(1.1, abs=0.002)
+    assert shrink_ratios(steps, np.full(100, 0.002))[[12, 28, 44]] == pytest.approx(1.1, abs=0.002)
 
 
 def test_outliers_do_not_move_a_price() -> None:
@@ -51,13 +51,13 @@ def test_outliers_do_not_move_a_price() -> None:
     ms = 1 + 0.1 * n_in + 0.2 * n_out
     ms[::7] *= 9
 
-    price = priced("prune drop", n_in, n_out, ms)
+    price = fit_price("prune drop", n_in, n_out, ms)
 
     assert price.of(100, 20) == pytest.approx(1 + 10 + 4)
 
 
 def test_two_counts_that_were_met_once_make_a_curve() -> None:
-    found = curve("attention", Halves([0, 1], [10, 11], [1.0, 1.5]), blocks=2)
+    found = fit_curve("attention", Halves([0, 1], [10, 11], [1.0, 1.5]), blocks=2)
 
     assert found.counts == (10, 11)
 

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from tests.costs.machine import CELL
 from tests.measure.gpu import FakeGpu, installed
 from tokensearch.costs.passes import ModelPasses
-from tokensearch.costs.sweep import designed, sweep
+from tokensearch.costs.sweep import make_design, sweep
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import Policy, Prune
 from tokensearch.runtime import describe
@@ -46,7 +46,7 @@ def test_a_split_pass_holds_the_phases_that_a_sweep_asks_for() -> None:
 
 
 def test_without_a_class_token_no_score_reads_one() -> None:
-    design = designed(tiny(class_token=False, global_pool="avg"))
+    design = make_design(tiny(class_token=False, global_pool="avg"))
 
     assert list(design.scores) == ["mean_attention", "random"]
     assert "prune_or_pool" not in design.operators

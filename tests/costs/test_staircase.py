@@ -7,7 +7,7 @@ from rich.console import Console
 from sklearn.isotonic import isotonic_regression
 
 from tests.costs.machine import SyntheticMachine, slope, table_of, treads
-from tokensearch.costs import staircase
+from tokensearch.costs import fit_staircase
 from tokensearch.costs.curves import Curve
 from tokensearch.costs.staircase import block_costs
 from tokensearch.report.costs import draw_staircase, sparkline, staircase_text
@@ -15,7 +15,7 @@ from tokensearch.report.costs import draw_staircase, sparkline, staircase_text
 
 @pytest.mark.parametrize("noise", [0.0, 0.03])
 def test_counts_worth_stopping_at_are_the_ends_of_the_planted_treads(noise: float) -> None:
-    stairs = staircase(
+    stairs = fit_staircase(
         table_of(SyntheticMachine(treads, noise=noise), seconds=600 if noise else 150)
     )
 
@@ -24,7 +24,7 @@ def test_counts_worth_stopping_at_are_the_ends_of_the_planted_treads(noise: floa
 
 
 def test_levels_are_the_isotonic_fit_of_scikit_learn() -> None:
-    stairs = staircase(table_of(SyntheticMachine(slope, noise=0.2), seconds=20))
+    stairs = fit_staircase(table_of(SyntheticMachine(slope, noise=0.2), seconds=20))
 
     weights = 1 / np.square(stairs.error_ms)
     assert stairs.ms == pytest.approx(
@@ -35,7 +35,7 @@ def test_levels_are_the_isotonic_fit_of_scikit_learn() -> None:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_on_a_slope_no_count_is_better_than_another(seed: int) -> None:
-    stairs = staircase(table_of(SyntheticMachine(slope, noise=0.03, seed=seed)))
+    stairs = fit_staircase(table_of(SyntheticMachine(slope, noise=0.03, seed=seed)))
 
     assert stairs.good_counts == (48,)
     assert stairs.sentences == ()
@@ -57,7 +57,7 @@ def test_on_a_slope_of_many_counts_none_is_better_either(seed: int) -> None:
         for name in ("attention", "mlp")
     ]
 
-    stairs = staircase(replace(table_of(SyntheticMachine(slope), 10), curves=tuple(curves)))
+    stairs = fit_staircase(replace(table_of(SyntheticMachine(slope), 10), curves=tuple(curves)))
 
     assert stairs.good_counts == (48,)
 
@@ -91,7 +91,7 @@ def test_a_slope_is_said_to_have_no_steps() -> None:
 
 
 def test_the_sparkline_rises() -> None:
-    bars = sparkline(staircase(table_of(SyntheticMachine(treads))))
+    bars = sparkline(fit_staircase(table_of(SyntheticMachine(treads))))
 
     assert list(bars) == sorted(bars)
     assert bars[0] < bars[-1]

@@ -14,7 +14,7 @@ from tests.costs.machine import (
     unseen,
 )
 from tokensearch.costs import CostTable
-from tokensearch.costs.sweep import swept
+from tokensearch.costs.sweep import run_sweep
 from tokensearch.policy import Policy
 
 # A median of k samples with relative noise s is off by 1.25 s / sqrt(k). A hundred passes split by
@@ -155,7 +155,7 @@ def heard(seconds: float) -> list[tuple[int, int]]:
             told.append((done, total))
 
     machine = SyntheticMachine(slope)
-    swept(machine, design(), cell=CELL, seconds=seconds, seed=0, listener=Watcher())
+    run_sweep(machine, design(), cell=CELL, seconds=seconds, seed=0, listener=Watcher())
     return told
 
 

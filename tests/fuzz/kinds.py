@@ -17,7 +17,7 @@ from tests.report.profiles import profile
 from tokensearch.chrome import ChromeTrace
 from tokensearch.chrome.events import parse_events
 from tokensearch.chrome.trace import trace_of
-from tokensearch.costs import costs_from_json, costs_to_json, staircase
+from tokensearch.costs import costs_from_json, costs_to_json, fit_staircase
 from tokensearch.costs.forecast import Forecast
 from tokensearch.costs.table import CostTable
 from tokensearch.diff.ledger import make_ledger
@@ -130,7 +130,7 @@ def use_costs(table: CostTable) -> None:
         assert math.isfinite(table.predict(policy))
         assert math.isfinite(table.ratio(policy))
         assert all(math.isfinite(block.ms) for block in table.blocks(policy))
-    staircase(table)
+    fit_staircase(table)
 
 
 def profile_document() -> Document:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.measure.fakes import noisy
-from tokensearch.measure import find_cautions, self_comparison_caution
-from tokensearch.measure.cautions import drifts, steps
+from tokensearch.measure import add_self_comparison_caution, find_cautions
+from tokensearch.measure.cautions import has_drift, has_speed_step
 from tokensearch.records.measurements import Caution, Comparison, Conditions, Latency
 
 PASSES = 60
@@ -88,13 +88,13 @@ def test_noise_seldom_passes_for_drift_or_a_step(spread: float) -> None:
     scripts = [noisy(4.0, seed=seed, spread=spread) for seed in range(200)]
     samples = [[next(script) for _ in range(30)] for script in scripts]
 
-    assert sum(drifts(sample) for sample in samples) <= 2  # 1 %
-    assert sum(steps(sample) for sample in samples) <= 2
+    assert sum(has_drift(sample) for sample in samples) <= 2  # 1 %
+    assert sum(has_speed_step(sample) for sample in samples) <= 2
 
 
 def test_too_few_passes_neither_drift_nor_step() -> None:
-    assert not drifts([1.0, 2.0, 3.0, 4.0, 5.0])
-    assert not steps([1.0] * 8 + [2.0] * 8)
+    assert not has_drift([1.0, 2.0, 3.0, 4.0, 5.0])
+    assert not has_speed_step([1.0] * 8 + [2.0] * 8)
 
 
 def test_few_passes_are_reported() -> None:
@@ -125,7 +125,7 @@ def compared(verdict: str) -> Comparison:
 
 @pytest.mark.parametrize("verdict", ["faster", "slower"])
 def test_a_model_that_differs_from_itself_is_reported(verdict: str) -> None:
-    assert self_comparison_caution(compared(verdict)).cautions == (
+    assert add_self_comparison_caution(compared(verdict)).cautions == (
         Caution.DRIFT,
         Caution.UNLIKE_ITSELF,
     )
@@ -133,7 +133,7 @@ def test_a_model_that_differs_from_itself_is_reported(verdict: str) -> None:
 
 @pytest.mark.parametrize("verdict", ["same", "ambiguous"])
 def test_a_model_that_is_like_itself_is_no_reason_for_doubt(verdict: str) -> None:
-    assert self_comparison_caution(compared(verdict)) == compared(verdict)
+    assert add_self_comparison_caution(compared(verdict)) == compared(verdict)
 
 
 @pytest.mark.parametrize("caution", Caution)

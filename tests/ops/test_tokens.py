@@ -12,8 +12,8 @@ from tokensearch.ops import (
     pick,
     pick_and_add,
     rank,
-    restored,
-    started,
+    restore_grid,
+    start_tokens,
     take,
     unmerge,
 )
@@ -29,7 +29,7 @@ def test_rows_are_taken_per_image() -> None:
 def test_sources_follow_tokens_through_every_operator(seed: int) -> None:
     x = noise(2, 1 + 16, 3, seed=seed)
     metric, score = noise(2, 17, 4, seed=seed + 1), noise(2, 16, seed=seed + 2)
-    start = started(x, prefix=1, places=True, sources=True)
+    start = start_tokens(x, prefix=1, places=True, sources=True)
     steps = {
         "bipartite": merge(start, match_bipartite(metric, removed=7, prefix=1), prefix=1),
         "kmeans": merge_clusters(start, kmeans(x[:, 1:], clusters=5), clusters=5, prefix=1),
@@ -49,7 +49,7 @@ def test_sources_follow_tokens_through_every_operator(seed: int) -> None:
 
 def test_a_merged_token_has_the_position_of_the_one_that_was_joined() -> None:
     metric = torch.tensor([[[0.0, 0], [1, 0], [0, 1], [0, 1], [-1, 0]]])  # class, then B A B A
-    start = started(torch.zeros(1, 5, 1), prefix=1, places=True, sources=True)
+    start = start_tokens(torch.zeros(1, 5, 1), prefix=1, places=True, sources=True)
 
     merged = merge(start, match_bipartite(metric, removed=1, prefix=1), prefix=1)
 
@@ -61,14 +61,14 @@ def test_a_merged_token_has_the_position_of_the_one_that_was_joined() -> None:
 
 def test_discarded_patches_have_no_source_and_keep_their_last_features() -> None:
     x = noise(1, 1 + 4, 3)
-    start = started(x, prefix=1, places=False, sources=True)
+    start = start_tokens(x, prefix=1, places=False, sources=True)
 
     once = pick(start, torch.tensor([[0, 2, 3, 4]]), prefix=1)
     twice = pick(once._replace(x=once.x + 10), torch.tensor([[0, 1, 3]]), prefix=1)
 
     assert twice.source is not None
     assert twice.source.tolist() == [[-1, 0, -1, 1]]
-    full = restored(twice._replace(x=twice.x + 100), prefix=1)[0, 1:]
+    full = restore_grid(twice._replace(x=twice.x + 100), prefix=1)[0, 1:]
     expected = torch.stack([x[0, 1], x[0, 2] + 110, x[0, 3] + 10, x[0, 4] + 110])
     torch.testing.assert_close(full, expected)
 

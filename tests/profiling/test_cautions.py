@@ -6,14 +6,14 @@ import pytest
 
 from tests.report.ledgers import baseline, operator
 from tokensearch.profiling import profile_cautions
-from tokensearch.profiling.cautions import contradicted
+from tokensearch.profiling.cautions import is_contradicted
 from tokensearch.records.measurements import Caution, Conditions, Latency
 
 PLAIN = Latency((26.0, 26.1, 25.9) * 12, warmup=3)
 
 
 def test_stamps_that_cost_little_are_believed() -> None:
-    assert not contradicted(baseline(plain=PLAIN))
+    assert not is_contradicted(baseline(plain=PLAIN))
     assert profile_cautions(baseline(plain=PLAIN), baseline(plain=PLAIN)) == ()
 
 
@@ -29,7 +29,7 @@ def test_a_clock_that_says_another_thing_than_the_stamps_is_a_doubt(factor: floa
 def test_kernels_cannot_take_longer_than_the_pass() -> None:
     def kernels(ms: float) -> bool:
         traced = (operator((0, "mlp"), "gemm", ms, kernel=True),)
-        return contradicted(baseline(plain=PLAIN, operators=traced))
+        return is_contradicted(baseline(plain=PLAIN, operators=traced))
 
     assert not kernels(20.0)
     assert kernels(40.0)

@@ -11,7 +11,7 @@ from tests.search import tiny
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiling import Plan, profile, twin
+from tokensearch.profiling import Plan, copy_sharing_weights, profile
 from tokensearch.records.profile import REDUCING, Profile
 from tokensearch.runtime import describe
 
@@ -129,7 +129,7 @@ def test_traces_are_left_where_they_are_wanted(tmp_path: Path) -> None:
 
 def test_twins_share_weights_and_nothing_else() -> None:
     model = tiny.model()
-    other = twin(model)
+    other = copy_sharing_weights(model)
 
     assert other is not model
     assert other.blocks[0] is not model.blocks[0]

@@ -34,7 +34,7 @@ def explain(
     as_json: bool,
 ) -> None:
     """Print the ledger of two profiles, and leave all of it in `folder` if there is one."""
-    from tokensearch.costs import staircase
+    from tokensearch.costs import fit_staircase
     from tokensearch.profiling import profile_cautions
     from tokensearch.report.diff.sentences import ledger_sentences
     from tokensearch.report.diff.to_json import ledger_to_json
@@ -42,7 +42,7 @@ def explain(
 
     if folder is not None:  # first of all: what was timed is not to be timed again
         _leave_profiles(baseline, candidate, folder)
-    stairs = None if costs is None else staircase(costs)
+    stairs = None if costs is None else fit_staircase(costs)
     found, doubted = make_ledger(baseline, candidate), profile_cautions(baseline, candidate)
     document = ledger_to_json(found, stairs) | {
         "cautions": [doubt.name.lower() for doubt in doubted]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from tokensearch.costs.prices import MAD_TO_SIGMA, OUTLIER, TINY, Floats, Ints, priced
+from tokensearch.costs.prices import MAD_TO_SIGMA, OUTLIER, TINY, Floats, Ints, fit_price
 
 MEDIAN_WIDTH = 1.2533  # standard error of a median over that of a mean, of normal noise
 MEDIAN_SQUARE = 0.4549  # median of the square of a normal variable of variance 1
@@ -54,15 +54,15 @@ class Curve:
         return float(np.interp(count, self.counts, self.error_ms))
 
 
-def curve(name: str, samples: Halves, *, blocks: int) -> Curve:
+def fit_curve(name: str, samples: Halves, *, blocks: int) -> Curve:
     """Fit a curve to samples: few terms, steps where they are proven, a factor per block."""
     place, at = np.array(samples.blocks), np.array(samples.counts)
     ms = np.array(samples.ms, dtype=np.float64)
     factors = np.ones(blocks)
     for _ in range(ROUNDS):
-        found = _stepped(name, at, ms / factors[place])
+        found = _fit_steps(name, at, ms / factors[place])
         factors = _factors(ms / np.interp(at, found.counts, found.ms), place, blocks)
-    counts, at_usual, error = _stepped(name, at, ms / factors[place])
+    counts, at_usual, error = _fit_steps(name, at, ms / factors[place])
     return Curve(
         name,
         tuple(counts.tolist()),
@@ -78,10 +78,10 @@ class _Stepped(NamedTuple):
     error_ms: Floats
 
 
-def _stepped(name: str, at: Ints, ms: Floats) -> _Stepped:
+def _fit_steps(name: str, at: Ints, ms: Floats) -> _Stepped:
     """Fit few terms, and by how much each count differs from them beyond noise."""
     counts, where, size = np.unique(at, return_inverse=True, return_counts=True)
-    trend = priced(name, at, at, ms).at(counts, counts)
+    trend = fit_price(name, at, at, ms).at(counts, counts)
     ratios = ms / trend[where]
     medians = np.array([np.median(ratios[where == place]) for place in range(len(counts))])
     error = MEDIAN_WIDTH * _noise(ratios, medians, where, size) / np.sqrt(size)
@@ -89,10 +89,10 @@ def _stepped(name: str, at: Ints, ms: Floats) -> _Stepped:
     if not sure.any():  # of two counts that are far apart, each is the other's outlier
         sure[:] = True
     smooth, medians, error = trend[sure], medians[sure], error[sure]
-    return _Stepped(counts[sure], smooth * shrunk(medians, error), smooth * error)
+    return _Stepped(counts[sure], smooth * shrink_ratios(medians, error), smooth * error)
 
 
-def shrunk(ratios: Floats, error: Floats) -> Floats:
+def shrink_ratios(ratios: Floats, error: Floats) -> Floats:
     """Move ratios to a smooth curve towards 1, as far as their noise explains.
 
     Where those of neighbouring counts stray from 1 no more than their standard errors say, all the
@@ -103,7 +103,7 @@ def shrunk(ratios: Floats, error: Floats) -> Floats:
     return 1 + np.maximum(0.0, 1 - 1 / np.maximum(near, 1.0)) * (ratios - 1)
 
 
-def spread(values: Floats) -> float:
+def robust_deviation(values: Floats) -> float:
     """Robust standard deviation, never 0."""
     return MAD_TO_SIGMA * float(np.median(np.abs(values - np.median(values)))) + TINY
 
@@ -121,10 +121,10 @@ def _noise(ratios: Floats, medians: Floats, where: Ints, size: Ints) -> float:
     """Robust standard deviation of samples of the same count."""
     many = size[where] >= LEAST_SAMPLES
     if many.sum() < LEAST_SAMPLES:
-        return spread(ratios)
+        return robust_deviation(ratios)
     # A median passes through the middle of its own samples: the fewer, the smaller their residuals.
     freedom = np.sqrt(size[where] / np.maximum(size[where] - 1, 1))
-    return spread(((ratios - medians[where]) * freedom)[many])
+    return robust_deviation(((ratios - medians[where]) * freedom)[many])
 
 
 def _factors(ratios: Floats, place: Ints, blocks: int) -> Floats:
@@ -138,7 +138,7 @@ def _factors(ratios: Floats, place: Ints, blocks: int) -> Floats:
     usual = float(np.median(list(middles.values()))) if known else 1.0
     found = np.ones(blocks)
     for block in known:
-        error = MEDIAN_WIDTH * spread(own[block]) / np.sqrt(len(own[block]))
+        error = MEDIAN_WIDTH * robust_deviation(own[block]) / np.sqrt(len(own[block]))
         if abs(middles[block] - usual) > DISTINCT * error:
             found[block] = middles[block] / usual
     return found

@@ -8,10 +8,10 @@ from statistics import fmean, median
 
 import numpy as np
 
-from tokensearch.costs.curves import DISTINCT, Curve, Halves, curve, spread
-from tokensearch.costs.launch_queue import Launches, Path, launches
+from tokensearch.costs.curves import DISTINCT, Curve, Halves, fit_curve, robust_deviation
+from tokensearch.costs.launch_queue import Launches, Path, fit_launch_terms
 from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
-from tokensearch.costs.prices import Price, priced
+from tokensearch.costs.prices import Price, fit_price
 from tokensearch.costs.table import Calibration, Trial
 from tokensearch.policy import Policy
 from tokensearch.records.profile import Phase, Place
@@ -56,7 +56,7 @@ class Round:
 Sample = tuple[Part, float]  # part of a pass, milliseconds
 
 
-def at_one_speed(rounds: Sequence[Round]) -> list[Round]:
+def level_rounds(rounds: Sequence[Round]) -> list[Round]:
     """Return the rounds as if the machine had run at one speed, that of the median baseline."""
     baselines = [one.baseline_ms for one in rounds]
     usual = median(baselines)
@@ -103,7 +103,9 @@ def _kind(part: Part) -> str:
     return "scoring" if part.name.startswith("score ") else part.half
 
 
-def fitted(rounds: Sequence[Round], *, blocks: int) -> tuple[tuple[Curve, ...], tuple[Price, ...]]:
+def fit_costs(
+    rounds: Sequence[Round], *, blocks: int
+) -> tuple[tuple[Curve, ...], tuple[Price, ...]]:
     """Fit curves to the halves of blocks, and prices to all other parts.
 
     The speed of every single pass is found along with them: rounds are seconds long, and a machine
@@ -111,13 +113,13 @@ def fitted(rounds: Sequence[Round], *, blocks: int) -> tuple[tuple[Curve, ...], 
     """
     passes = [tuple(samples_of(split)) for one in rounds for split in one.splits]
     for _ in range(SPEED_FITS):
-        passes = _levelled(passes, _curves(passes, blocks))
+        passes = _level_speeds(passes, _curves(passes, blocks))
     curves = _curves(passes, blocks)
     rest = _by_name(passes, lambda name: name not in CURVES)
     return tuple(curves.values()), tuple(_price(*found) for found in sorted(rest.items()))
 
 
-def _levelled(
+def _level_speeds(
     passes: Sequence[Sequence[Sample]], curves: Mapping[str, Curve]
 ) -> list[tuple[Sample, ...]]:
     """Divide each pass by how slow it was, and leave out those that others interrupted.
@@ -134,7 +136,10 @@ def _levelled(
         np.array([against(part, ms) for part, ms in samples if part.name in CURVES])
         for samples in passes
     ]
-    slow, spreads = [float(np.median(own)) for own in ratios], [spread(own) for own in ratios]
+    slow, spreads = (
+        [float(np.median(own)) for own in ratios],
+        [robust_deviation(own) for own in ratios],
+    )
     usual = median(spreads)
     return [
         tuple((part, ms / factor) for part, ms in samples)
@@ -145,7 +150,9 @@ def _levelled(
 
 def _curves(passes: Sequence[Sequence[Sample]], blocks: int) -> dict[str, Curve]:
     found = _by_name(passes, lambda name: name in CURVES)
-    return {name: curve(name, _halves(samples), blocks=blocks) for name, samples in found.items()}
+    return {
+        name: fit_curve(name, _halves(samples), blocks=blocks) for name, samples in found.items()
+    }
 
 
 def _by_name(
@@ -164,16 +171,16 @@ def _halves(samples: Iterable[Sample]) -> Halves:
 
 def _price(name: str, samples: Sequence[Sample]) -> Price:
     counts = np.array([(part.n_in, part.n_out) for part, _ in samples])
-    return priced(name, counts[:, 0], counts[:, 1], np.array([ms for _, ms in samples]))
+    return fit_price(name, counts[:, 0], counts[:, 1], np.array([ms for _, ms in samples]))
 
 
-def launched(rounds: Sequence[Round]) -> Launches | None:
+def fit_launches(rounds: Sequence[Round]) -> Launches | None:
     """Fit what the host takes to enqueue parts; None where nothing is enqueued."""
     if not all(one.launches for one in rounds):
         return None
     baselines = [one.launches[0][1] for one in rounds]
     usual = median(baselines)
-    return launches(
+    return fit_launch_terms(
         [
             (policy, ms * usual / near)
             for one, near in zip(rounds, _nearby(baselines), strict=True)
@@ -183,7 +190,7 @@ def launched(rounds: Sequence[Round]) -> Launches | None:
     )
 
 
-def calibrated(
+def fit_calibration(
     path: Callable[[Policy, float], Path], rounds: Sequence[Round], whole: Policy
 ) -> Calibration:
     """Fit plain passes of the trials, and of the baseline, to what their parts come to.

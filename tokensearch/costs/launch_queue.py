@@ -81,12 +81,12 @@ class Launches:
         return share + added
 
 
-def launches(passes: Sequence[tuple[Policy, float]], pass_ms: float) -> Launches:
+def fit_launch_terms(passes: Sequence[tuple[Policy, float]], pass_ms: float) -> Launches:
     """Fit what each part adds, from what the host took for whole passes; `pass_ms` of the baseline.
 
     Least squares without outliers, held to 0 where little was met.
     """
-    counts = [_counted(policy) for policy, _ in passes]
+    counts = [_count_terms(policy) for policy, _ in passes]
     names = tuple(sorted({name for one in counts for name in one}))
     rows = np.array([[one.get(name, 0) for name in names] for one in counts], dtype=np.float64)
     more = np.array([ms for _, ms in passes]) / pass_ms - 1
@@ -98,7 +98,7 @@ def launches(passes: Sequence[tuple[Policy, float]], pass_ms: float) -> Launches
     return Launches(pass_ms, names, tuple((pass_ms * found).tolist()))
 
 
-def _counted(policy: Policy) -> dict[str, int]:
+def _count_terms(policy: Policy) -> dict[str, int]:
     """How often each part is met that the baseline has not."""
     names = [part.name for part in parts_of(policy)]
     return {name: names.count(name) for name in names if name not in _EVEN | {OTHER}}

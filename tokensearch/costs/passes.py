@@ -21,7 +21,7 @@ from tokensearch.measure import (
     warm_device,
 )
 from tokensearch.policy import Policy
-from tokensearch.profiling import twin
+from tokensearch.profiling import copy_sharing_weights
 from tokensearch.records.measurements import Cell
 from tokensearch.records.profile import Phase, Place
 
@@ -76,7 +76,7 @@ class ModelPasses:
     """
 
     def __init__(self, model: nn.Module, images: Tensor, cell: Cell) -> None:
-        self._images, self._model = images, runtime.remove(twin(model))
+        self._images, self._model = images, runtime.remove(copy_sharing_weights(model))
         self._device, self._unreduced = torch.device(cell.device), Policy(runtime.describe(model))
         self._clock = clock_for(self._device)
         self._start_s = perf_counter()

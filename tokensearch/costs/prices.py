@@ -70,7 +70,7 @@ def terms_of(name: str) -> tuple[str, ...]:
     return TERMS[name] if name in TERMS else TERMS[name.split(" ")[0]]
 
 
-def priced(name: str, n_in: Ints, n_out: Ints, ms: Floats) -> Price:
+def fit_price(name: str, n_in: Ints, n_out: Ints, ms: Floats) -> Price:
     """Fit a price to samples, by least squares of relative residuals without outliers.
 
     n_in, n_out, ms  (samples,)

@@ -69,7 +69,7 @@ def block_costs(table: CostTable) -> dict[int, float]:
     return dict(zip(counts.tolist(), ms.tolist(), strict=True))
 
 
-def staircase(table: CostTable) -> Staircase:
+def fit_staircase(table: CostTable) -> Staircase:
     """Fit a staircase to the costs of a block."""
     halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
     every = block_costs(table)

@@ -15,7 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.costs.design import OPERATORS, SLOW, Design
-from tokensearch.costs.fit import Round, Split, at_one_speed, calibrated, fitted, launched
+from tokensearch.costs.fit import (
+    Round,
+    Split,
+    fit_calibration,
+    fit_costs,
+    fit_launches,
+    level_rounds,
+)
 from tokensearch.costs.passes import ModelPasses, Passes, Queue
 from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
@@ -58,10 +65,10 @@ def sweep(
             f"a sweep splits passes by block, which takes {' or '.join(SPLIT)} and warm caches; "
             f"the cell has backend {cell.backend} and cache {cell.cache}"
         )
-    design = designed(model, seed=seed, operators=operators)
+    design = make_design(model, seed=seed, operators=operators)
     with torch.inference_mode():
         passes = ModelPasses(model, images, cell)
-        return swept(
+        return run_sweep(
             passes,
             design,
             cell=cell,
@@ -72,7 +79,7 @@ def sweep(
         )
 
 
-def designed(
+def make_design(
     model: nn.Module, *, seed: int = 0, operators: Collection[str] | None = None
 ) -> Design:
     """Return a design of what `model` can follow."""
@@ -89,7 +96,7 @@ def designed(
     return Design(describe(model), scores, allowed, reads_prefix_only(model), Random(seed))
 
 
-def swept(
+def run_sweep(
     passes: Passes,
     design: Design,
     *,
@@ -134,8 +141,8 @@ def _round(passes: Passes, design: Design, trial: Policy, queue: Queue | None) -
 def _table(
     rounds: Sequence[Round], design: Design, *, cell: Cell, seconds: float, seed: int
 ) -> CostTable:
-    level = at_one_speed(rounds)
-    curves, prices = fitted(level, blocks=design.model.blocks)
+    level = level_rounds(rounds)
+    curves, prices = fit_costs(level, blocks=design.model.blocks)
     table = CostTable(
         model=design.model,
         cell=cell,
@@ -146,11 +153,11 @@ def _table(
         passes=PASSES_PER_ROUND * len(rounds),
         seconds=seconds,
         seed=seed,
-        launches=launched(level),
+        launches=fit_launches(level),
     )
     # A short sweep may never have come to an operator that a trial draws: that trial is left out.
     priced = [one for one in level if _predicts(table, one.trial[0])]
-    return replace(table, calibration=calibrated(table.path, priced, Policy(design.model)))
+    return replace(table, calibration=fit_calibration(table.path, priced, Policy(design.model)))
 
 
 def _predicts(table: CostTable, policy: Policy) -> bool:

@@ -15,15 +15,15 @@ from tokensearch.measure import (
     MachineMonitor,
     Run,
     TimingBudget,
+    add_cautions,
+    add_self_comparison_caution,
     clock_for,
     compare,
     compare_samples,
     make_pass_turn,
     measure_launching,
-    self_comparison_caution,
     time_interleaved,
     warm_device,
-    with_cautions,
 )
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records.launch_bound import LaunchCost
@@ -123,7 +123,7 @@ class PolicyTimer:
         """
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
             found = self._compared(model, self.images, budget)
-        return found if policy.reduces else self_comparison_caution(found)
+        return found if policy.reduces else add_self_comparison_caution(found)
 
     def time_together(
         self,
@@ -159,9 +159,9 @@ class PolicyTimer:
         passes = [Latency(tuple(one.ms for one in each), warmup) for each in taken]
         found = [compare_samples(passes[0], each, seed=self.seed) for each in passes[1:]]
         return tuple(
-            with_cautions(one, conditions)
+            add_cautions(one, conditions)
             if policy.reduces
-            else self_comparison_caution(with_cautions(one, conditions))
+            else add_self_comparison_caution(add_cautions(one, conditions))
             for policy, one in zip(policies, found, strict=True)
         )
 

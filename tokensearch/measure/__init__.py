@@ -1,7 +1,7 @@
 """Clocks, interleaved timing, verdicts, machine and profile: how a callable is timed."""
 
 from tokensearch.measure.attention import attention_of, sdpa_backend
-from tokensearch.measure.cautions import find_cautions, self_comparison_caution
+from tokensearch.measure.cautions import add_self_comparison_caution, find_cautions
 from tokensearch.measure.clock import (
     Clock,
     CudaEvents,
@@ -22,7 +22,7 @@ from tokensearch.measure.interleaved import (
 from tokensearch.measure.launches import measure_launching
 from tokensearch.measure.machine import describe_cell, measure_noise, this_machine
 from tokensearch.measure.machine_monitor import MachineMonitor
-from tokensearch.measure.paired import compare, compare_samples, with_cautions
+from tokensearch.measure.paired import add_cautions, compare, compare_samples
 from tokensearch.measure.phase_timer import PhaseTimer, columns
 from tokensearch.measure.roofline import WorkCounter, measure_ceilings
 from tokensearch.measure.timer_cost import phase_border_ms, subtract_timer_cost, timer_cost_ms
@@ -43,6 +43,8 @@ __all__ = [
     "Turn",
     "WallClock",
     "WorkCounter",
+    "add_cautions",
+    "add_self_comparison_caution",
     "attention_of",
     "clock_for",
     "columns",
@@ -59,12 +61,10 @@ __all__ = [
     "phase_border_ms",
     "ratio_interval",
     "sdpa_backend",
-    "self_comparison_caution",
     "subtract_timer_cost",
     "this_machine",
     "time_interleaved",
     "timer_cost_ms",
     "verdict",
     "warm_device",
-    "with_cautions",
 ]

@@ -23,7 +23,7 @@ WIDE_SPREAD = 0.10  # quartile distance over median: torch.utils.benchmark's _IQ
 # (log-normal to 10 %, two-speed, outliers) and of ramps 0.3 % or less are taken for a step, of
 # steps by 10 to 30 % at least 98 % are; of AR(1) noise (0.6, 3 %) 4 % at 30 passes, none at 60.
 STEP_PART = 0.25
-STEP = 0.05  # half of the spread that is wide; smaller ones are told by `drifts`
+STEP = 0.05  # half of the spread that is wide; smaller ones are told by `has_drift`
 STEP_PASSES = 20  # fewest of which a quarter is more than a handful
 STEP_AGREEMENT = 0.95  # as `AGREEMENT`, but of the best of many runs
 # Two speeds must explain the passes so much better than a line, which with noise is near a step.
@@ -40,8 +40,8 @@ def find_cautions(
 ) -> tuple[Caution, ...]:
     """Return the reasons to distrust a comparison of two latencies; empty when there are none."""
     both = (baseline, candidate)
-    stepped = steps(baseline.passes_ms)
-    drifted = not stepped and drifts(baseline.passes_ms)
+    stepped = has_speed_step(baseline.passes_ms)
+    drifted = not stepped and has_drift(baseline.passes_ms)
     checks = {
         Caution.SLOW_START: any(one.passes_ms[0] > SLOW_START * one.median_ms for one in both),
         Caution.WIDE_SPREAD: not (stepped or drifted)
@@ -56,14 +56,14 @@ def find_cautions(
     return tuple(caution for caution, holds in checks.items() if holds)
 
 
-def self_comparison_caution(comparison: Comparison) -> Comparison:
+def add_self_comparison_caution(comparison: Comparison) -> Comparison:
     """Return the comparison of a model with itself, with a caution if a difference was found."""
     if not baseline_disagrees(comparison):
         return comparison
     return replace(comparison, cautions=(*comparison.cautions, Caution.UNLIKE_ITSELF))
 
 
-def drifts(passes_ms: Sequence[float]) -> bool:
+def has_drift(passes_ms: Sequence[float]) -> bool:
     """Whether the last third of the passes left the first behind, beyond noise and `DRIFT`."""
     third = len(passes_ms) // 3
     if third < 2:
@@ -72,7 +72,7 @@ def drifts(passes_ms: Sequence[float]) -> bool:
     return abs(median(late) / median(early) - 1) > DRIFT and separated(early, late)
 
 
-def steps(passes_ms: Sequence[float]) -> bool:
+def has_speed_step(passes_ms: Sequence[float]) -> bool:
     """Whether some run of passes went at another speed than the rest, and not by and by."""
     passes = np.asarray(passes_ms, dtype=np.float64)
     if len(passes) < STEP_PASSES:

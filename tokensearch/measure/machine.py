@@ -8,7 +8,7 @@ import torch
 
 from tokensearch.measure import nvml
 from tokensearch.measure.allocator import keep_freed_memory
-from tokensearch.measure.cautions import self_comparison_caution
+from tokensearch.measure.cautions import add_self_comparison_caution
 from tokensearch.measure.clock import Clock, clock_for
 from tokensearch.measure.interleaved import TimingBudget
 from tokensearch.measure.machine_monitor import MachineMonitor, usable_cores
@@ -108,7 +108,7 @@ def measure_noise(
         return torch.nn.functional.gelu(x @ up) @ down
 
     watch = MachineMonitor(device)
-    return self_comparison_caution(
+    return add_self_comparison_caution(
         compare(run, run, clock=clock or clock_for(device), budget=budget, seed=seed, watch=watch)
     )
 

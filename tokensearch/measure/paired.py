@@ -56,10 +56,10 @@ def compare(
         precision=budget.precision,
         seed=seed,
     )
-    return comparison if watch is None else with_cautions(comparison, watch.stop())
+    return comparison if watch is None else add_cautions(comparison, watch.stop())
 
 
-def with_cautions(comparison: Comparison, conditions: Conditions) -> Comparison:
+def add_cautions(comparison: Comparison, conditions: Conditions) -> Comparison:
     """Return a comparison with what the machine was like, and the cautions that follow from it."""
     cautions = find_cautions(comparison.baseline, comparison.candidate, conditions)
     return replace(comparison, conditions=conditions, cautions=cautions)

@@ -12,7 +12,7 @@ from tokensearch.ops.scores import (
     mean_query,
     random_order,
 )
-from tokensearch.ops.tokens import Moves, Tokens, cut, restored, started, take, unmerge
+from tokensearch.ops.tokens import Moves, Tokens, cut, restore_grid, start_tokens, take, unmerge
 
 __all__ = [
     "Matching",
@@ -38,9 +38,9 @@ __all__ = [
     "prune_or_pool",
     "random_order",
     "rank",
-    "restored",
+    "restore_grid",
     "size_bias",
-    "started",
+    "start_tokens",
     "take",
     "unmerge",
 ]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.ops.pool import one_hot, unit
-from tokensearch.ops.tokens import Moves, Tokens, in_own_type, moved, take, tracked
+from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
 ROUNDS = 5
@@ -31,7 +31,7 @@ def merge_clusters(tokens: Tokens, label: Tensor, *, clusters: int, prefix: int)
     # Shares before sums: in half precision a sum of many would overflow.
     merged = (member / counts) @ x[:, prefix:]
     after = Tokens(torch.cat([x[:, :prefix], merged], 1), torch.cat([first, counts], 1))
-    if not tracked(tokens):
+    if not is_tracked(tokens):
         return after
     own = torch.arange(prefix, device=label.device).expand(x.shape[0], prefix)
     moves = Moves(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.ops.prune import Ranking
-from tokensearch.ops.tokens import Moves, Tokens, in_own_type, moved, take, tracked
+from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
 
 
 class Matching(NamedTuple):
@@ -77,7 +77,7 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
     # Shares before sums: in half precision a sum of many would overflow.
     merged = torch.baddbmm(x[:, place_b] * own, joins / size_b, moving)
     after = Tokens(torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat(sizes, dim=1))
-    if not tracked(tokens):
+    if not is_tracked(tokens):
         return after
     return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
 
@@ -114,7 +114,7 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     x = torch.baddbmm(stay * share, joins * share, leave)
     size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
     after = Tokens(x, size.clamp(min=torch.finfo(size.dtype).tiny))
-    if not tracked(tokens):
+    if not is_tracked(tokens):
         return after
     own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
     rows = torch.cat([own, partner + prefix], dim=1)

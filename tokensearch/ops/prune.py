@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from tokensearch.ops.tokens import Moves, Tokens, in_own_type, moved, take, tracked
+from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
 
 
 class Ranking(NamedTuple):
@@ -15,7 +15,7 @@ class Ranking(NamedTuple):
     gone: Tensor  # (B, N - K) best first
 
 
-def descending(score: Tensor) -> Tensor:
+def sort_descending(score: Tensor) -> Tensor:
     """Places of tokens, best first; of equals the earlier one. (B, N) -> (B, N)."""
     return score.sort(dim=1, descending=True, stable=True).indices
 
@@ -28,7 +28,7 @@ def rank(score: Tensor, *, keep: int, prefix: int, by_score: bool = False) -> Ra
 
     Costs two sorts of N. Source: top-k selection of EViT (arXiv:2202.07800).
     """
-    order = descending(score) + prefix
+    order = sort_descending(score) + prefix
     kept, gone = order[:, :keep], order[:, keep:]
     if not by_score:
         kept = kept.sort(dim=1).values
@@ -44,7 +44,7 @@ def pick(tokens: Tokens, index: Tensor, *, prefix: int) -> Tokens:
     ->      (B, P + K, C)
     """
     after = Tokens(take(tokens.x, index), None if tokens.size is None else take(tokens.size, index))
-    if not tracked(tokens):
+    if not is_tracked(tokens):
         return after
     moves = Moves(index, _rows(index, tokens.x.shape[1]), discards=True)
     return moved(tokens, after, moves, prefix=prefix)
@@ -76,7 +76,7 @@ def pick_and_add(
     extra, extra_size = _extra(tokens, gone, None if weight is None else weight[..., None], prefix)
     x = torch.cat([take(tokens.x, kept), extra], dim=1)
     after = Tokens(x, None if size is None else torch.cat([take(size, kept), extra_size], dim=1))
-    if not tracked(tokens):
+    if not is_tracked(tokens):
         return after
     row = _rows(kept, tokens.x.shape[1])
     row = torch.where(row < 0, kept.shape[1], row)  # the added token holds what was discarded

@@ -71,7 +71,7 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     return picked.view(images, index.shape[1], width)
 
 
-def tracked(before: Tokens) -> bool:
+def is_tracked(before: Tokens) -> bool:
     """Whether anybody wants to know where tokens go."""
     return before.place is not None or before.source is not None
 
@@ -83,7 +83,7 @@ def moved(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens
         place = place.gather(1, moves.first[:, prefix:] - prefix)
     if source is not None:
         if moves.discards:
-            last = restored(before, prefix=prefix)[:, prefix:]
+            last = restore_grid(before, prefix=prefix)[:, prefix:]
         row = moves.row[:, prefix:].gather(1, source.clamp(min=0)) - prefix
         source = torch.where((source < 0) | (row < 0), -1, row)
     return after._replace(place=place, source=source, last=last)
@@ -100,7 +100,7 @@ def cut(tokens: Tokens, length: int) -> Tokens:
     )
 
 
-def started(x: Tensor, *, prefix: int, places: bool, sources: bool) -> Tokens:
+def start_tokens(x: Tensor, *, prefix: int, places: bool, sources: bool) -> Tokens:
     """Return the tokens that enter the first block; every patch token is its own patch.
 
     x  (B, P + G, C)
@@ -121,7 +121,7 @@ def unmerge(x: Tensor, source: Tensor, *, prefix: int) -> Tensor:
     return torch.cat([x[:, :prefix], patches], dim=1)
 
 
-def restored(tokens: Tokens, *, prefix: int) -> Tensor:
+def restore_grid(tokens: Tokens, *, prefix: int) -> Tensor:
     """Return the full grid (B, P + G, C): `unmerge`, and a discarded patch as it was when it went.
 
     That is what dense heads are given in Cropr (arXiv:2412.00965), where discarded tokens join the

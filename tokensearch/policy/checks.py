@@ -9,7 +9,7 @@ from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.steps import MATCHES, RESTS, SCORES, Pool, Prune, PruneOrPool, Step
 
 
-def checked(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
+def check_steps(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
     """Return the steps that change something; PolicyError if any cannot be carried out."""
     _check_order(model, steps)
     left = model.patch_tokens

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError
-from tokensearch.policy.checks import checked
+from tokensearch.policy.checks import check_steps
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.steps import Pool, Prune, PruneOrPool, Step
 
@@ -50,7 +50,7 @@ class Policy:
     extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept when written again
 
     def __post_init__(self) -> None:
-        steps = checked(self.model, self.steps)
+        steps = check_steps(self.model, self.steps)
         if self.last_block == "prefix_only":  # the last block then drops every patch token anyway
             steps = tuple(step for step in steps if step.block != self.model.blocks - 1)
         object.__setattr__(self, "steps", steps)

@@ -1,7 +1,7 @@
 """Where the time of a pass goes under a policy: models and policies in, profiles out."""
 
 from tokensearch.profiling.cautions import profile_cautions
-from tokensearch.profiling.passes import SPLIT, twin
+from tokensearch.profiling.passes import SPLIT, copy_sharing_weights
 from tokensearch.profiling.profile import Plan, profile
 
-__all__ = ["SPLIT", "Plan", "profile", "profile_cautions", "twin"]
+__all__ = ["SPLIT", "Plan", "copy_sharing_weights", "profile", "profile_cautions"]

@@ -22,13 +22,13 @@ def profile_cautions(baseline: Profile, candidate: Profile) -> tuple[Caution, ..
     found = find_cautions(baseline.plain, candidate.plain, conditions)
     both = (baseline, candidate)
     checks = {
-        Caution.PROFILER_DISAGREES: any(map(contradicted, both)),
-        Caution.NO_KERNELS: any(map(blind, both)),
+        Caution.PROFILER_DISAGREES: any(map(is_contradicted, both)),
+        Caution.NO_KERNELS: any(map(lacks_kernels, both)),
     }
     return (*found, *(caution for caution, holds in checks.items() if holds))
 
 
-def contradicted(profile: Profile) -> bool:
+def is_contradicted(profile: Profile) -> bool:
     """Whether the clock says another thing than the stamps, or less than the kernels take."""
     clock = _middle(profile.plain.passes_ms)
     wide = Interval(clock.value, clock.low * (1 - STAMPING), clock.high * (1 + STAMPING))
@@ -36,7 +36,7 @@ def contradicted(profile: Profile) -> bool:
     return apart or (profile.busy_ms is not None and profile.busy_ms > wide.high)
 
 
-def blind(profile: Profile) -> bool:
+def lacks_kernels(profile: Profile) -> bool:
     """Whether passes on a GPU were traced without a kernel: another tool may hold the tracer."""
     return profile.cell.device != "cpu" and bool(profile.traced_ms) and profile.busy_ms is None
 

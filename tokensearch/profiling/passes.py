@@ -44,7 +44,7 @@ class Passes:
     counting: WorkCounter
 
 
-def twin(model: nn.Module) -> nn.Module:
+def copy_sharing_weights(model: nn.Module) -> nn.Module:
     """Copy modules, share weights: what is attached to one is not attached to the other."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
@@ -62,7 +62,7 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
     with ExitStack() as stack:
 
         def ranged(around: runtime.Around, *, floor: bool = False) -> nn.Module:
-            copied = runtime.apply(twin(model), policy)
+            copied = runtime.apply(copy_sharing_weights(model), policy)
             return stack.enter_context(runtime.phase_ranges(copied, around, floor=floor))
 
         def split(stamps: PhaseTimer, *, floor: bool = False) -> Turn:
@@ -74,7 +74,9 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
                 stamps,
             )
 
-        backed = runtime.with_backend(runtime.apply(twin(model), policy), cell.backend, images)
+        backed = runtime.with_backend(
+            runtime.apply(copy_sharing_weights(model), policy), cell.backend, images
+        )
         whole = partial(backed, images)
         splits = cell.backend in SPLIT
         yield Passes(

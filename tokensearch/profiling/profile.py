@@ -74,7 +74,7 @@ def profile(
             f"a profile is of passes with warm caches; the cell has cache {cell.cache!r}, which "
             "only a comparison of whole passes can time"
         )
-    blank = _blank(model, policies, cell)
+    blank = _make_blanks(model, policies, cell)
     with torch.inference_mode(), ExitStack() as stack:
         ready = [
             stack.enter_context(passes(model, policy, images, cell)) for policy in policies.values()
@@ -83,8 +83,10 @@ def profile(
         price_ms, warmup = _price_ms(cell), heated + plan.budget.warmup
 
         def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
-            dealt = zip(blank, ready, _dealt(taken, ready), strict=True)
-            return tuple(priced(_timed(*one, warmup), price_ms) for one in dealt)
+            dealt = zip(blank, ready, _split_samples(taken, ready), strict=True)
+            return tuple(
+                subtract_border_cost(_fill_timings(*one, warmup), price_ms) for one in dealt
+            )
 
         def looked(taken: list[list[Sample]]) -> bool:
             watch.look()
@@ -104,23 +106,23 @@ def profile(
         stage("counting work and tracing operators")
         top = _ceilings(cell) if plan.roofline else None
         return tuple(
-            _traced(_counted(replace(one, conditions=conditions), of, top), of, plan, folder)
+            _add_trace(_add_work(replace(one, conditions=conditions), of, top), of, plan, folder)
             for one, of in zip(filled(taken), ready, strict=True)
         )
 
 
-def _blank(model: nn.Module, policies: Mapping[str, Policy], cell: Cell) -> list[Profile]:
+def _make_blanks(model: nn.Module, policies: Mapping[str, Policy], cell: Cell) -> list[Profile]:
     """Profiles of one session, of which only the question is known."""
     session = uuid4().hex
     return [
-        _question(
+        _make_blank(
             name, policy, cell, session=session, sdpa=attention_of(model, masked=_masks(policy))
         )
         for name, policy in policies.items()
     ]
 
 
-def _question(name: str, policy: Policy, cell: Cell, *, session: str, sdpa: str) -> Profile:
+def _make_blank(name: str, policy: Policy, cell: Cell, *, session: str, sdpa: str) -> Profile:
     return Profile(
         name=name,
         model=policy.model.name,
@@ -145,7 +147,9 @@ def _turns(of: Passes) -> tuple[Turn, ...]:
     return (of.plain, of.stamped) if of.floor is None else (of.plain, of.stamped, of.floor)
 
 
-def _dealt(taken: list[list[Sample]], ready: Sequence[Passes]) -> Iterator[list[list[Sample]]]:
+def _split_samples(
+    taken: list[list[Sample]], ready: Sequence[Passes]
+) -> Iterator[list[list[Sample]]]:
     """Give every profile the samples of its own turns."""
     start = 0
     for one in ready:
@@ -154,7 +158,7 @@ def _dealt(taken: list[list[Sample]], ready: Sequence[Passes]) -> Iterator[list[
         start = stop
 
 
-def _timed(blank: Profile, of: Passes, taken: list[list[Sample]], warmup: int) -> Profile:
+def _fill_timings(blank: Profile, of: Passes, taken: list[list[Sample]], warmup: int) -> Profile:
     plain, stamped, *floor = taken
     return replace(
         blank,
@@ -171,7 +175,7 @@ def _phases(samples: list[Sample], stamps: PhaseTimer) -> tuple[PhaseTime, ...]:
     )
 
 
-def priced(timed: Profile, most_ms: float) -> Profile:
+def subtract_border_cost(timed: Profile, most_ms: float) -> Profile:
     """Take the price of its borders off every phase, though of no phase more than its mean.
 
     most_ms  price of a border that nothing hides
@@ -181,19 +185,19 @@ def priced(timed: Profile, most_ms: float) -> Profile:
     floor = replace(timed, stamped=timed.floor)  # with a middle of its own
 
     def less(of: Profile) -> tuple[PhaseTime, ...]:
-        return tuple(_less(one, each_ms, of.middle) for one in of.stamped)
+        return tuple(_subtract_border(one, each_ms, of.middle) for one in of.stamped)
 
     return replace(
         timed, border_ms=each_ms, stamped=less(timed), floor=less(floor) if timed.floor else ()
     )
 
 
-def _less(one: PhaseTime, each_ms: float, middle: Sequence[int]) -> PhaseTime:
+def _subtract_border(one: PhaseTime, each_ms: float, middle: Sequence[int]) -> PhaseTime:
     off_ms = min(one.borders * each_ms, fmean(one.passes_ms[number] for number in middle))
     return replace(one, passes_ms=tuple(ms - off_ms for ms in one.passes_ms))
 
 
-def _counted(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
+def _add_work(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
     """Add what a pass computes and moves. Counting disturbs the clock, so it comes after."""
     if top is None:
         return timed
@@ -202,7 +206,7 @@ def _counted(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
     return replace(timed, work=of.counting.work, ceilings=top)
 
 
-def _traced(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Profile:
+def _add_trace(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Profile:
     """Add operators, kernels and memory. Tracing slows down what follows, so it comes last."""
     if not plan.traced_passes:
         return timed

@@ -6,7 +6,7 @@ from pathlib import Path
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tokensearch.costs import CostTable, Staircase, Tread, staircase
+from tokensearch.costs import CostTable, Staircase, Tread, fit_staircase
 from tokensearch.report import text
 from tokensearch.report.figure import FAINT, INK, figure_page, save_figure
 from tokensearch.report.table import ReportTable, table_to_rich
@@ -23,7 +23,7 @@ def draw_staircase(table: CostTable, path: Path) -> None:
     Raises:
         RunError: The suffix is neither .png nor .svg, or the picture cannot be written.
     """
-    stairs = staircase(table)
+    stairs = fit_staircase(table)
     figure, axes = figure_page()
     axes.errorbar(
         stairs.counts,
@@ -60,7 +60,7 @@ def draw_staircase(table: CostTable, path: Path) -> None:
 
 def staircase_text(table: CostTable) -> RenderableType:
     """Show the staircase, the widest treads and the operators' prices on a console."""
-    stairs = staircase(table)
+    stairs = fit_staircase(table)
     calibration = table.calibration
     head = (
         f"{table.model.name}, batch {table.cell.batch}: {text.ms(table.baseline_ms)} baseline; "

@@ -68,10 +68,10 @@ def signed_ms_interval(change: Interval) -> str:
     return f"{value} {unit} [{low}, {high}]"
 
 
-def aligned_ms(value_ms: float, whole_ms: float) -> str:
+def align_ms(value_ms: float, whole_ms: float) -> str:
     """A change among others that are parts of one whole, without unit: four digits of the whole.
 
-    >>> aligned_ms(-0.0786, whole_ms=64.4), aligned_ms(0.5, whole_ms=4.3)
+    >>> align_ms(-0.0786, whole_ms=64.4), align_ms(0.5, whole_ms=4.3)
     ('-0.08', '+0.500')
     """
     decimals = max(0, 3 - floor(log10(whole_ms)))

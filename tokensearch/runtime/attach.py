@@ -136,7 +136,7 @@ def policy_of(model: nn.Module) -> Policy | None:
     return attachment.policy if attachment else None
 
 
-def opened_in(model: nn.Module) -> tuple[ReducedBlock, ...]:
+def get_reduced_blocks(model: nn.Module) -> tuple[ReducedBlock, ...]:
     """Return the blocks that the policy of `model` opened, in order; none without a policy."""
     attachment: _Attachment | None = model.__dict__.get(_MARK)
     return attachment.opened if attachment else ()
@@ -175,7 +175,7 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     settings: list[tuple[nn.Module, str, Callable[..., Any]]] = [
         (one.block, "forward", one.forward) for one in opened
     ]
-    settings += pooled_head.openings(model) if weighs else ()
+    settings += pooled_head.list_overrides(model) if weighs else ()
     before = tuple(
         (module, name, name in module.__dict__, module.__dict__.get(name))
         for module, name, _ in settings

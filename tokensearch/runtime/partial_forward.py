@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError, first_line
-from tokensearch.runtime.attach import opened_in
+from tokensearch.runtime.attach import get_reduced_blocks
 from tokensearch.runtime.host import as_host
 from tokensearch.runtime.reduced_block import ReducedBlock
 from tokensearch.runtime.token_state import copy_state
@@ -39,7 +39,9 @@ def entering_key(model: nn.Module, block: int) -> Hashable:
     what rides on the features too. Before its first step, every policy has the key of the
     baseline.
     """
-    return block, tuple(_decided(one) for one in opened_in(model) if one.index < block)
+    return block, tuple(
+        _list_decisions(one) for one in get_reduced_blocks(model) if one.index < block
+    )
 
 
 @contextmanager
@@ -174,7 +176,7 @@ def _blocks(model: nn.Module, wanted: Iterable[int]) -> tuple[nn.Module, ...]:
     return blocks
 
 
-def _decided(opened: ReducedBlock) -> tuple[Hashable, ...]:
+def _list_decisions(opened: ReducedBlock) -> tuple[Hashable, ...]:
     """Return everything that was decided about a block when it was opened."""
     return tuple(
         getattr(opened, field.name) for field in fields(opened) if field.name not in _NO_VALUES

@@ -23,7 +23,7 @@ def averages(model: nn.Module) -> bool:
     )
 
 
-def openings(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[..., Any]]]:
+def list_overrides(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[..., Any]]]:
     """Yield what to set on which module so that its average goes by size."""
     norm = getattr(model, "norm", None)
     if norm is not None and not isinstance(norm, nn.Identity):

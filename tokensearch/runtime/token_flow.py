@@ -12,7 +12,7 @@ from typing import Protocol
 from torch import Tensor
 
 from tokensearch.errors import ModelError
-from tokensearch.ops import Tokens, cut, restored, started
+from tokensearch.ops import Tokens, cut, restore_grid, start_tokens
 from tokensearch.policy import Step
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import Attended
@@ -40,7 +40,7 @@ class PlainEntry:
 
     def read(self, x: Tensor) -> Tokens:
         """Return the tokens of `x`, each its own patch."""
-        return started(x, prefix=self.prefix, places=self.positions, sources=self.sources)
+        return start_tokens(x, prefix=self.prefix, places=self.positions, sources=self.sources)
 
 
 @dataclass(frozen=True)
@@ -151,5 +151,5 @@ class DenseOutput:
 
     def write(self, tokens: Tokens) -> Tensor:
         """Return the grid, with the tokens attached where the next block reads them."""
-        grid = restored(tokens, prefix=self.prefix)
+        grid = restore_grid(tokens, prefix=self.prefix)
         return attach_state_to(grid, tokens) if self.state else grid

@@ -110,12 +110,12 @@ def block_table(ledger: Ledger) -> ReportTable:
 def _figures(found: Mapping[Kind, Interval], net: Interval, whole_ms: float) -> tuple[str, ...]:
     saved, *rest = (found.get(kind) for kind in _KINDS)
     each = (None if saved is None else -saved, *rest, net)
-    return tuple(text.NONE if one is None else marked(one, whole_ms) for one in each)
+    return tuple(text.NONE if one is None else mark_noise(one, whole_ms) for one in each)
 
 
-def marked(change: Interval, whole_ms: float) -> str:
+def mark_noise(change: Interval, whole_ms: float) -> str:
     """A change in milliseconds without unit, marked where it is inside the noise."""
-    return f"{'' if change.significant else NOISE_MARK}{text.aligned_ms(change.value, whole_ms)}"
+    return f"{'' if change.significant else NOISE_MARK}{text.align_ms(change.value, whole_ms)}"
 
 
 def _tokens(block: int | None, ledger: Ledger) -> str:

@@ -146,16 +146,16 @@ def _bar_table(ledger: Ledger) -> Table:
     for bar in lines:
         style = STYLES[bar.part]
         name, *figures = _row(bar, ledger)
-        cells = (name, drawn(bar, longest_ms, BAR_COLUMNS), *figures)
+        cells = (name, draw_bar(bar, longest_ms, BAR_COLUMNS), *figures)
         table.add_row(*(Text(cell, style=style) for cell in cells))
     return table
 
 
-def drawn(bar: Bar, longest_ms: float, width: int) -> str:
+def draw_bar(bar: Bar, longest_ms: float, width: int) -> str:
     """A bar in halves of `width` characters; never nothing.
 
     >>> from tokensearch.stats.interval import Interval
-    >>> drawn(Bar("saved", "", Interval(-1, -2, 0), start_ms=3), longest_ms=4, width=6)
+    >>> draw_bar(Bar("saved", "", Interval(-1, -2, 0), start_ms=3), longest_ms=4, width=6)
     '   █▌ '
     """
     low, high = sorted((bar.start_ms, bar.end_ms))

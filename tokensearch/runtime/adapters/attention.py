@@ -57,11 +57,11 @@ def attend_differential(
     """Differential attention (arXiv:2410.05258) as timm's `DiffAttention` computes it."""
     del rope  # it knows none
     q, k, v = attn.qkv(x).chunk(3, dim=-1)
-    inner = contrasted(attn, (q[:, :queries], k, v), bias)
+    inner = attend_contrast(attn, (q[:, :queries], k, v), bias)
     return inner._replace(x=_output(attn, inner.outputs, x[:, :queries]))
 
 
-def contrasted(
+def attend_contrast(
     attn: HostAttention, projected: tuple[Tensor, Tensor, Tensor], bias: Tensor | None
 ) -> Attended:
     """Difference of two attentions over the same values; `x` of the result is unset (q)."""

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from tokensearch.runtime.adapters.attention import (
     Attended,
     attend,
+    attend_contrast,
     attend_differential,
-    contrasted,
     join,
     sdpa,
     split,
@@ -132,7 +132,7 @@ def _attend_scaling(
     if block.mlp_bias is not None:
         hidden = hidden + block.mlp_bias
     if hasattr(block, "sub_norm"):
-        inner = contrasted(block, (q, k, v), bias)
+        inner = attend_contrast(block, (q, k, v), bias)
     else:
         heads = block.num_heads
         queries_, keys = block.q_norm(split(q, heads)), block.k_norm(split(k, heads))
