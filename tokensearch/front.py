@@ -30,10 +30,10 @@ def front(points: Sequence[Point]) -> tuple[int, ...]:
     chosen: list[int] = []
     best = float("-inf")
     order = sorted(range(len(points)), key=lambda i: (points[i].latency, -points[i].accuracy, i))
-    for place in order:
-        if points[place].accuracy > best:
-            chosen.append(place)
-            best = points[place].accuracy
+    for index in order:
+        if points[index].accuracy > best:
+            chosen.append(index)
+            best = points[index].accuracy
     return tuple(chosen)
 
 

@@ -262,10 +262,10 @@ def _factory(name: str) -> Callable[[], object]:
         raise
     except BaseException as error:
         raise ModelError(f"model factory {name} cannot be imported: {first_line(error)}") from error
-    found: Callable[[], object] | None = getattr(module, function, None)
-    if not callable(found):
+    factory: Callable[[], object] | None = getattr(module, function, None)
+    if not callable(factory):
         raise ModelError(f"module {package} has no function {function}")
-    return found
+    return factory
 
 
 def _with_checkpoint(name: str, file: Path) -> nn.Module:

@@ -22,7 +22,7 @@ from tokensearch.documents import (
 )
 
 SHAPE = fields(
-    {"kind": choice("square", "circle"), "sides": items(number(0, 10), min_rounds=1, max_rounds=3)},
+    {"kind": choice("square", "circle"), "sides": items(number(0, 10), least=1, most=3)},
     {"named": optional(NAME), "inside": fields({"hole": FLAG}, closed=True)},
 )
 WHOLE = {"kind": "square", "sides": [1, 2.5]}

@@ -74,7 +74,7 @@ def test_without_proof_neither_is_called_faster() -> None:
     found = of_known_terms(plain_ms=26.1)
 
     assert ledger_sentences(found)[0].endswith(
-        ": neither is proven to be faster; profile for longer (diff --seconds)."
+        ": neither is significantly faster; profile for longer (diff --seconds)."
     )
 
 
@@ -265,10 +265,12 @@ def tread(first: int, last: int, *, real: bool) -> Tread:
     return Tread(first, last, ms=1.0, error_ms=0.01, step_ms=0.2, real=real)
 
 
-def test_counts_of_the_candidate_that_lie_on_a_proven_tread_are_named() -> None:
-    proven = stairs(tread(33, 48, real=True), tread(49, 64, real=False), tread(65, 90, real=True))
+def test_counts_of_the_candidate_that_lie_on_a_significant_tread_are_named() -> None:
+    treads_ = stairs(tread(33, 48, real=True), tread(49, 64, real=False), tread(65, 90, real=True))
 
-    sentences = [one for one in ledger_sentences(of_known_terms(), proven) if "cost as much" in one]
+    sentences = [
+        one for one in ledger_sentences(of_known_terms(), treads_) if "cost as much" in one
+    ]
 
     assert sentences == ["40 patch tokens cost as much as 48 here."]
 

@@ -12,7 +12,7 @@ from tests.report.ledgers import (
 )
 from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.errors import RunError
-from tokensearch.report.diff.flame_graph import NEW, UNPROVEN, draw_flame, flame
+from tokensearch.report.diff.flame_graph import INSIDE_NOISE, NEW, draw_flame, flame
 from tokensearch.report.diff.frames import Frame, removed, tree
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -78,7 +78,7 @@ def test_new_frames_are_purple_and_those_inside_the_noise_grey() -> None:
     fills = colours(flame(of_known_terms()))
 
     assert fills["halved > block 1 > merging"] == "#" + bytes(NEW).hex()
-    assert fills["halved > block 0 > MLP"] == "#" + bytes(UNPROVEN).hex()
+    assert fills["halved > block 0 > MLP"] == "#" + bytes(INSIDE_NOISE).hex()
     assert fills["halved > block 3 > MLP"] not in {fills["halved"], "#ffffff"}
 
 

@@ -34,8 +34,8 @@ def test_alike_but_for_one_operator_is_one_sentence() -> None:
     )
 
 
-def test_where_nothing_is_proven_that_is_said() -> None:
-    assert words(trace(), trace())[0].endswith("1.00x; no operator is proven to have changed.")
+def test_where_nothing_is_significant_that_is_said() -> None:
+    assert words(trace(), trace())[0].endswith("1.00x; no operator has changed significantly.")
 
 
 def test_one_step_proves_nothing() -> None:

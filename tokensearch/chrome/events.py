@@ -126,10 +126,10 @@ def _counted(hook: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, An
     numbers = itertools.count(1)
 
     def counting(fields: dict[str, Any]) -> object:
-        found = hook(fields)
-        if isinstance(found, Event) and next(numbers) > MAX_EVENTS:
+        entry = hook(fields)
+        if isinstance(entry, Event) and next(numbers) > MAX_EVENTS:
             raise MeasurementError(f"the trace has more than {MAX_EVENTS:,} events; {_FEWER}")
-        return found
+        return entry
 
     return counting
 

@@ -55,14 +55,14 @@ class Curve:
 
 
 def fit_curve(name: str, samples: Halves, *, blocks: int) -> Curve:
-    """Fit a curve to samples: few terms, steps where they are proven, a factor per block."""
-    place, at = np.array(samples.blocks), np.array(samples.counts)
+    """Fit a curve to samples: few terms, steps where they are significant, a factor per block."""
+    block_of, at = np.array(samples.blocks), np.array(samples.counts)
     ms = np.array(samples.ms, dtype=np.float64)
     factors = np.ones(blocks)
     for _ in range(ROUNDS):
-        found = _fit_steps(name, at, ms / factors[place])
-        factors = _factors(ms / np.interp(at, found.counts, found.ms), place, blocks)
-    counts, at_usual, error = _fit_steps(name, at, ms / factors[place])
+        steps = _fit_steps(name, at, ms / factors[block_of])
+        factors = _factors(ms / np.interp(at, steps.counts, steps.ms), block_of, blocks)
+    counts, at_usual, error = _fit_steps(name, at, ms / factors[block_of])
     return Curve(
         name,
         tuple(counts.tolist()),
@@ -127,21 +127,21 @@ def _noise(ratios: Floats, medians: Floats, where: Ints, size: Ints) -> float:
     return robust_deviation(((ratios - medians[where]) * freedom)[many])
 
 
-def _factors(ratios: Floats, place: Ints, blocks: int) -> Floats:
+def _factors(ratios: Floats, block_of: Ints, blocks: int) -> Floats:
     """Median ratio to the curve of each block, over that of the usual block.
 
     1 where it differs from the usual block's by no more than noise.
     """
-    own = [ratios[place == block] for block in range(blocks)]
+    own = [ratios[block_of == block] for block in range(blocks)]
     known = [block for block in range(blocks) if len(own[block]) >= LEAST_SAMPLES]
     middles = {block: float(np.median(own[block])) for block in known}
     usual = float(np.median(list(middles.values()))) if known else 1.0
-    found = np.ones(blocks)
+    factors = np.ones(blocks)
     for block in known:
         error = MEDIAN_WIDTH * robust_deviation(own[block]) / np.sqrt(len(own[block]))
         if abs(middles[block] - usual) > DISTINCT * error:
-            found[block] = middles[block] / usual
-    return found
+            factors[block] = middles[block] / usual
+    return factors
 
 
 def _near(values: Floats) -> Floats:

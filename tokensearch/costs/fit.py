@@ -58,26 +58,26 @@ Sample = tuple[Part, float]  # part of a pass, milliseconds
 
 def level_rounds(rounds: Sequence[Round]) -> list[Round]:
     """Return the rounds as if the machine had run at one speed, that of the median baseline."""
-    baselines = [one.baseline_ms for one in rounds]
+    baselines = [round_.baseline_ms for round_ in rounds]
     usual = median(baselines)
     levelled = []
-    for one, near in zip(rounds, _nearby(baselines), strict=True):
+    for round_, near in zip(rounds, _nearby(baselines), strict=True):
         factor = usual / near
         splits = tuple(
             Split(it.policy, it.floor, {at: ms * factor for at, ms in it.parts_ms.items()})
-            for it in one.splits
+            for it in round_.splits
         )
-        policy, ms = one.trial
+        policy, ms = round_.trial
         levelled.append(
-            Round(one.baseline_ms * factor, splits, (policy, ms * factor), one.launches)
+            Round(round_.baseline_ms * factor, splits, (policy, ms * factor), round_.launches)
         )
     return levelled
 
 
 def _nearby(baselines: Sequence[float]) -> Iterator[float]:
     """Yield the median of each baseline and of those around it."""
-    for place in range(len(baselines)):
-        yield median(baselines[max(0, place - SPEED_REACH) : place + SPEED_REACH + 1])
+    for index in range(len(baselines)):
+        yield median(baselines[max(0, index - SPEED_REACH) : index + SPEED_REACH + 1])
 
 
 def samples_of(split: Split) -> Iterator[Sample]:
@@ -149,20 +149,21 @@ def _level_speeds(
 
 
 def _curves(passes: Sequence[Sequence[Sample]], blocks: int) -> dict[str, Curve]:
-    found = _by_name(passes, lambda name: name in CURVES)
+    samples_by_name = _by_name(passes, lambda name: name in CURVES)
     return {
-        name: fit_curve(name, _halves(samples), blocks=blocks) for name, samples in found.items()
+        name: fit_curve(name, _halves(samples), blocks=blocks)
+        for name, samples in samples_by_name.items()
     }
 
 
 def _by_name(
     passes: Sequence[Sequence[Sample]], wanted: Callable[[str], bool]
 ) -> dict[str, list[Sample]]:
-    found: dict[str, list[Sample]] = defaultdict(list)
+    by_name: dict[str, list[Sample]] = defaultdict(list)
     for part, ms in chain.from_iterable(passes):
         if wanted(part.name):
-            found[part.name].append((part, ms))
-    return found
+            by_name[part.name].append((part, ms))
+    return by_name
 
 
 def _halves(samples: Iterable[Sample]) -> Halves:
@@ -176,15 +177,15 @@ def _price(name: str, samples: Sequence[Sample]) -> Price:
 
 def fit_launches(rounds: Sequence[Round]) -> Launches | None:
     """Fit what the host takes to enqueue parts; None where nothing is enqueued."""
-    if not all(one.launches for one in rounds):
+    if not all(round_.launches for round_ in rounds):
         return None
-    baselines = [one.launches[0][1] for one in rounds]
+    baselines = [round_.launches[0][1] for round_ in rounds]
     usual = median(baselines)
     return fit_launch_terms(
         [
             (policy, ms * usual / near)
-            for one, near in zip(rounds, _nearby(baselines), strict=True)
-            for policy, ms in one.launches[1:]
+            for round_, near in zip(rounds, _nearby(baselines), strict=True)
+            for policy, ms in round_.launches[1:]
         ],
         usual,
     )
@@ -198,9 +199,9 @@ def fit_calibration(
     The error is of ratios to the baseline, each by the calibration of all other trials:
     what a new schedule has to expect.
     """
-    timed: dict[Policy, list[float]] = {whole: [one.baseline_ms for one in rounds]}
-    for one in rounds:
-        timed.setdefault(one.trial[0], []).append(one.trial[1])
+    timed: dict[Policy, list[float]] = {whole: [round_.baseline_ms for round_ in rounds]}
+    for round_ in rounds:
+        timed.setdefault(round_.trial[0], []).append(round_.trial[1])
     fixed_ms, scale = 0.0, 1.0
     for _ in range(PATH_FITS):
         trials = [_trial(policy, path(policy, scale), ms) for policy, ms in timed.items()]
@@ -213,12 +214,12 @@ def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> Trial:
     return Trial(policy.schedule_hash, path.device_ms, float(median(ms)), len(ms), path.host_ms)
 
 
-def _left_out(trials: Sequence[Trial], place: int) -> float:
+def _left_out(trials: Sequence[Trial], index: int) -> float:
     """Relative error of one trial's ratio, by what the others say."""
-    fixed_ms, scale = _line([*trials[:place], *trials[place + 1 :]])
+    fixed_ms, scale = _line([*trials[:index], *trials[index + 1 :]])
     whole, one = (
         (fixed_ms + it.launches_ms + scale * it.parts_ms) / it.measured_ms
-        for it in (trials[0], trials[place])
+        for it in (trials[0], trials[index])
     )
     return abs(one / whole - 1)
 
@@ -236,9 +237,9 @@ def _line(trials: Sequence[Trial]) -> tuple[float, float]:
     held = (SCALED_NOISE / SCALED_SD) ** 2 if any(one.launches_ms for one in trials) else 0.0
     rows = np.stack([ones, parts], axis=1)
     square = rows.T @ rows + np.diag([0.0, held])
-    found = np.linalg.pinv(square) @ (rows.T @ wanted + [0.0, held])
-    noise = np.square(wanted - rows @ found).sum() / max(1, len(trials) - 2)
+    coefficients = np.linalg.pinv(square) @ (rows.T @ wanted + [0.0, held])
+    noise = np.square(wanted - rows @ coefficients).sum() / max(1, len(trials) - 2)
     error = np.sqrt(noise * np.linalg.pinv(square)[0, 0])
-    fixed_ms = float(found[0]) if abs(found[0]) > DISTINCT * error else 0.0
+    fixed_ms = float(coefficients[0]) if abs(coefficients[0]) > DISTINCT * error else 0.0
     scale = (parts @ (wanted - fixed_ms * ones) + held) / (parts @ parts + held)
     return fixed_ms, float(scale)

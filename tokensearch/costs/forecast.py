@@ -55,25 +55,25 @@ class Forecast:
         offset, slope = self.line
         return float(np.exp(offset + (1 + slope) * np.log(self.predict(policy))))
 
-    def learned(self, policy: Policy, found: Comparison) -> "Forecast":
+    def learned(self, policy: Policy, comparison: Comparison) -> "Forecast":
         """Return a forecast that knows what `policy` took, beside the baseline."""
         if not policy.reduces:
             return self
-        predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, found.ratio)
+        predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, comparison.ratio)
         x, y = np.log(predicted), np.log(timed)
         return replace(
             self,
             predicted=predicted,
             timed=timed,
-            noise=(*self.noise, _standard_error(found)),
+            noise=(*self.noise, _standard_error(comparison)),
             kinds=(*self.kinds, _kinds(policy)),
             line=_line(x, y - x, self.known_error),
         )
 
     def weighed(self, policy: Policy, timed: Comparison) -> float:
         """Return the ratio to expect where there is a timing too: both, by how sure each is."""
-        predicted, found = self.own_error / MEAN_OF_NORMAL, _standard_error(timed)
-        share = (predicted / hypot(predicted, found)) ** 2 if found else 1.0
+        predicted, measured = self.own_error / MEAN_OF_NORMAL, _standard_error(timed)
+        share = (predicted / hypot(predicted, measured)) ** 2 if measured else 1.0
         return float(self.ratio(policy) ** (1 - share) * timed.ratio**share)
 
     def knows(self, policy: Policy) -> bool:
@@ -110,9 +110,9 @@ class Forecast:
         x, y = np.log(self.predicted), np.log(self.timed)
         others = ~np.eye(len(x), dtype=bool)
         off = []
-        for place, rest in enumerate(others):
+        for index, rest in enumerate(others):
             offset, slope = _line(x[rest], (y - x)[rest], self.known_error)
-            off.append(float(abs(np.expm1(offset + (1 + slope) * x[place] - y[place]))))
+            off.append(float(abs(np.expm1(offset + (1 + slope) * x[index] - y[index]))))
         return off
 
     @property
@@ -140,10 +140,10 @@ def _line(x: Floats, off: Floats, error: float) -> tuple[float, float]:
     """
     rows = np.stack([np.ones_like(x), x], axis=1)
     prior, noise = np.diag([OFFSET_SD**-2, SLOPE_SD**-2]), error
-    found: Floats = np.zeros(2)
+    coefficients: Floats = np.zeros(2)
     for _ in range(ROUNDS):
         believed = rows.T @ rows / noise**2 + prior
-        found = np.linalg.solve(believed, rows.T @ off / noise**2).astype(np.float64)
-        squares = np.square(off - rows @ found).sum()
+        coefficients = np.linalg.solve(believed, rows.T @ off / noise**2).astype(np.float64)
+        squares = np.square(off - rows @ coefficients).sum()
         noise = float(np.sqrt((BELIEF * error**2 + squares) / (BELIEF + len(x))))
-    return float(found[0]), float(found[1])
+    return float(coefficients[0]), float(coefficients[1])

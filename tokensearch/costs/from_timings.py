@@ -23,14 +23,14 @@ def forecast_from_timings(timed: Sequence[tuple[Policy, float]]) -> Forecast:
     rows = np.array([_terms(policy) for policy, _ in timed])
     ratios = np.array([ratio for _, ratio in timed])
     errors = []
-    for place in range(len(timed)):
-        rest = np.arange(len(timed)) != place
+    for index in range(len(timed)):
+        rest = np.arange(len(timed)) != index
         errors.append(
-            abs(float(rows[place] @ _fitted(rows[rest], ratios[rest])) / ratios[place] - 1)
+            abs(float(rows[index] @ _fitted(rows[rest], ratios[rest])) / ratios[index] - 1)
         )
-    found = _fitted(rows, ratios)
+    coefficients = _fitted(rows, ratios)
     return Forecast(
-        lambda policy: float(np.array(_terms(policy)) @ found),
+        lambda policy: float(np.array(_terms(policy)) @ coefficients),
         float(np.mean(errors)),
         known_worst=max(errors),
     )

@@ -92,10 +92,10 @@ def fit_launch_terms(passes: Sequence[tuple[Policy, float]], pass_ms: float) -> 
     more = np.array([ms for _, ms in passes]) / pass_ms - 1
     near = np.ones(len(more), dtype=bool)
     for _ in range(REFITS):
-        found = _ridge(rows[near], more[near])
-        away = np.abs(more - rows @ found)
+        coefficients = _ridge(rows[near], more[near])
+        away = np.abs(more - rows @ coefficients)
         near = away <= OUTLIER * MAD_TO_SIGMA * np.median(away) + TINY
-    return Launches(pass_ms, names, tuple((pass_ms * found).tolist()))
+    return Launches(pass_ms, names, tuple((pass_ms * coefficients).tolist()))
 
 
 def _count_terms(policy: Policy) -> dict[str, int]:

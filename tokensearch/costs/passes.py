@@ -72,7 +72,7 @@ class ModelPasses:
     """Passes of one model and one batch, on the device where both are; eager, or captured anew.
 
     One copy of the model, which shares its weights, changes its policy from pass to pass: applied
-    once, its blocks are proven and the rest takes milliseconds.
+    once, its blocks are checked and the rest takes milliseconds.
     """
 
     def __init__(self, model: nn.Module, images: Tensor, cell: Cell) -> None:

@@ -81,13 +81,15 @@ def fit_price(name: str, n_in: Ints, n_out: Ints, ms: Floats) -> Price:
     least = max(float(np.median(ms)) / LOWEST, TINY)
     rows, measured = _rows(terms, n_in, n_out), np.maximum(ms, least)
     # First relative to the samples themselves: what other programs slowed then weighs little.
-    found = solve_non_negative(rows / measured[:, None], np.ones(len(measured)))
+    coefficients = solve_non_negative(rows / measured[:, None], np.ones(len(measured)))
     for _ in range(REFITS):
-        expected = rows @ found
+        expected = rows @ coefficients
         near = _near(measured / expected)
-        found = solve_non_negative((rows / expected[:, None])[near], (measured / expected)[near])
-    error = float(np.median(np.abs(measured / (rows @ found) - 1)))
-    return Price(name, terms, tuple(found.tolist()), len(measured), error)
+        coefficients = solve_non_negative(
+            (rows / expected[:, None])[near], (measured / expected)[near]
+        )
+    error = float(np.median(np.abs(measured / (rows @ coefficients) - 1)))
+    return Price(name, terms, tuple(coefficients.tolist()), len(measured), error)
 
 
 def _near(ratios: Floats) -> npt.NDArray[np.bool_]:

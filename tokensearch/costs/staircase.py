@@ -31,7 +31,7 @@ class Tread:
     ms: float  # of a block
     error_ms: float
     step_ms: float  # to the next tread; 0 for the last
-    real: bool  # whether it is proven that the tread is flat, and that it ends there
+    real: bool  # whether, beyond noise, the tread is flat and ends there
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Staircase:
 
     @property
     def sentences(self) -> tuple[str, ...]:
-        """The proven treads in words, widest first."""
+        """The real treads in words, widest first."""
         wide = sorted((one for one in self.treads if one.real), key=lambda it: it.first / it.last)
         return tuple(f"{one.first} patch tokens cost as much as {one.last} here" for one in wide)
 
@@ -90,16 +90,16 @@ def fit_staircase(table: CostTable) -> Staircase:
 def _treads(counts: list[int], fit: Floats, ms: Floats, errors: Floats) -> tuple[Tread, ...]:
     """Cut the fit where it has risen beyond `SAME`, and beyond noise, since the tread began."""
     starts = [0]
-    for place, level in enumerate(fit):
-        began, noise = fit[starts[-1]], hypot(errors[starts[-1]], errors[place])
+    for index, level in enumerate(fit):
+        began, noise = fit[starts[-1]], hypot(errors[starts[-1]], errors[index])
         if level - began > max(SAME * began, BEYOND_NOISE * noise):
-            starts.append(place)
+            starts.append(index)
     spans = [slice(*ends) for ends in pairwise([*starts, len(counts)])]
     means = [_mean(fit[span], errors[span]) for span in spans]
     slope = float(fit[-1] - fit[0]) / max(1, counts[-1] - counts[0])
     treads = []
-    for place, (span, (level, error)) in enumerate(zip(spans, means, strict=True)):
-        upper, above = means[min(place + 1, len(means) - 1)]
+    for index, (span, (level, error)) in enumerate(zip(spans, means, strict=True)):
+        upper, above = means[min(index + 1, len(means) - 1)]
         first, last = counts[span][0], counts[span][-1]
         ends = last == counts[-1] or upper - level > BEYOND_NOISE * hypot(error, above)
         real = ends and _flat(np.array(counts[span]), ms[span], errors[span], slope)

@@ -125,11 +125,11 @@ def make_ledger(baseline: Profile, candidate: Profile, *, seed: int = 0) -> Ledg
     random = np.random.default_rng(seed)
     if _in_turn(baseline, candidate):
         speed, rounds = _speed(baseline, candidate), _rounds(baseline, random)
-        first, second = (_Drawn(one, rounds, speed) for one in (baseline, candidate))
+        first, second = (_Drawn(profile, rounds, speed) for profile in (baseline, candidate))
     else:
         first, second = (
-            _Drawn(one, _rounds(one, random), np.ones(len(one.plain.passes_ms)))
-            for one in (baseline, candidate)
+            _Drawn(profile, _rounds(profile, random), np.ones(len(profile.plain.passes_ms)))
+            for profile in (baseline, candidate)
         )
     return _Sums(first, second).ledger(seed)
 
@@ -150,9 +150,9 @@ def _speed(*profiles: Profile) -> Values:
     the middle half of the passes then lies within 3.7 % instead of 9.5 %. Not for profiles of two
     sessions, whose speeds nothing compares: there, slow rounds are part of what is not known.
     """
-    turns = [one.plain.passes_ms for one in profiles]
-    for one in profiles:
-        turns += [np.sum([part.passes_ms for part in of], axis=0) for of in _timed(one)]
+    turns = [profile.plain.passes_ms for profile in profiles]
+    for profile in profiles:
+        turns += [np.sum([part.passes_ms for part in of], axis=0) for of in _timed(profile)]
     table = np.array(turns)
     speed: Values = np.median(table / np.median(table, axis=1, keepdims=True), axis=0)
     return speed
@@ -271,8 +271,8 @@ class _Sums:
         return simultaneous_intervals([values], runs=self.runs)[0]
 
 
-def _exponential(one: Interval) -> Interval:
-    return Interval(exp(one.value), exp(one.low), exp(one.high))
+def _exponential(interval: Interval) -> Interval:
+    return Interval(exp(interval.value), exp(interval.low), exp(interval.high))
 
 
 def _terms(group: Iterable["_Key"], estimates: Iterator[Interval]) -> tuple[Term, ...]:

@@ -115,11 +115,11 @@ def items(wanted: Check, *, least: int = 0, most: int = MAX_ITEMS) -> Check:
             raise MisfitError(f"is {value!r:.60}; it must be a list")
         if not least <= len(value) <= most:
             raise MisfitError(f"has {len(value)} items; it must have from {least} to {most}")
-        for place, item in enumerate(value):
+        for index, item in enumerate(value):
             try:
                 wanted(item)
             except MisfitError as misfit:
-                raise misfit.within(f"[{place}]") from None
+                raise misfit.within(f"[{index}]") from None
 
     return check_items
 

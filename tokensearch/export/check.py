@@ -37,11 +37,11 @@ def answers(module: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
         return [module(images) for images in batches]
 
 
-def difference(found: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
+def difference(outputs: Sequence[Tensor], expected: Sequence[Tensor]) -> float:
     """Return the largest absolute difference; nan where one is, or where shape or type differ."""
-    if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in expected]:
+    if [(one.shape, one.dtype) for one in outputs] != [(one.shape, one.dtype) for one in expected]:
         return float("nan")
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(outputs, expected, strict=True)
     each = [(one.double() - other.double()).abs().max() for one, other in pairs]
     return torch.stack(each).max().item()
 

@@ -69,13 +69,13 @@ def export(
     with _folder_beside(path) as folder:
         part = Path(folder) / path.name
         file = _File(format, part, "features" if dense else "logits", dynamic_batch, notes or {})
-        found = _written_and_run(file, module, batches)
+        outputs = _written_and_run(file, module, batches)
         check = Check(
             format=format,
             runtime=_FORMATS[format].runtime(),
             dtype=name_of(dtype),
             batches=tuple(len(batch) for batch in batches),
-            max_abs_difference=difference(found, expected),
+            max_abs_difference=difference(outputs, expected),
             tolerance=allowed,
             reason=reason,
             file_bytes=part.stat().st_size,

@@ -131,15 +131,15 @@ def _processor() -> str:
 
 
 def _versions(device: torch.device) -> tuple[tuple[str, str], ...]:
-    found = [("python", platform.python_version())]
+    versions = [("python", platform.python_version())]
     for package in PACKAGES:
         try:
-            found.append((package, version(package)))
+            versions.append((package, version(package)))
         except PackageNotFoundError:
             continue  # timm is not needed to time a callable
     if torch.version.cuda is not None:
-        found.append(("cuda", torch.version.cuda))
+        versions.append(("cuda", torch.version.cuda))
     if device.type == "cuda":
         cudnn = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]  # torch's gap
-        found.append(("cudnn", str(cudnn)))
-    return tuple(found)
+        versions.append(("cudnn", str(cudnn)))
+    return tuple(versions)

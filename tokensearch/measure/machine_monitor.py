@@ -24,7 +24,7 @@ class MachineMonitor:
     """Looks at the machine from `start` to `stop`, and at its GPU whenever told to `look`.
 
     Nobody looks at the start: before its first passes a GPU idles at a low clock, of which no
-    timing has to be doubted.
+    timing deserves a caution.
     """
 
     def __init__(self, device: torch.device, *, stat: Path = STAT) -> None:

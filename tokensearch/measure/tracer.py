@@ -191,5 +191,5 @@ def peak_bytes(run: Run, device: torch.device) -> int:
 def _allocations(profiler: torch_profile) -> list[Any]:
     """Allocations and frees, in the order of time."""
     results: Any = profiler.profiler
-    found = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
-    return sorted(found, key=lambda event: event.start_ns())
+    events = [event for event in results.kineto_results.events() if event.name() == "[memory]"]
+    return sorted(events, key=lambda event: event.start_ns())

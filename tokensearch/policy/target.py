@@ -50,10 +50,10 @@ def parse_target(text: str) -> Target:
     >>> parse_target("800us").limit_ms(batch=1, baseline_ms=5.0)
     0.8
     """
-    found = _GRAMMAR.fullmatch(text.strip())
-    if found is None:
+    match = _GRAMMAR.fullmatch(text.strip())
+    if match is None:
         raise TargetError(f"latency target {text!r} cannot be read; write {_FORMS}")
-    number, unit = float(found["number"]), found["unit"]
+    number, unit = float(match["number"]), match["unit"]
     if number <= 0:
         raise TargetError(f"latency target {text!r} is not above zero; write {_FORMS}")
     return Target(text.strip(), number, unit)  # type: ignore[arg-type]  # the grammar admits no other unit

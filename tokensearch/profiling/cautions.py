@@ -19,13 +19,13 @@ def profile_cautions(baseline: Profile, candidate: Profile) -> tuple[Caution, ..
     Stamps, and the profiler's kernels on a GPU, are held against the clock.
     """
     conditions = baseline.conditions if baseline.session == candidate.session else None
-    found = find_cautions(baseline.plain, candidate.plain, conditions)
+    cautions = find_cautions(baseline.plain, candidate.plain, conditions)
     both = (baseline, candidate)
     checks = {
         Caution.PROFILER_DISAGREES: any(map(is_contradicted, both)),
         Caution.NO_KERNELS: any(map(lacks_kernels, both)),
     }
-    return (*found, *(caution for caution, holds in checks.items() if holds))
+    return (*cautions, *(caution for caution, holds in checks.items() if holds))
 
 
 def is_contradicted(profile: Profile) -> bool:

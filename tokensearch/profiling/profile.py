@@ -85,14 +85,14 @@ def profile(
         def filled(taken: list[list[Sample]]) -> tuple[Profile, ...]:
             dealt = zip(blank, ready, _split_samples(taken, ready), strict=True)
             return tuple(
-                subtract_border_cost(_fill_timings(*one, warmup), price_ms) for one in dealt
+                subtract_border_cost(_fill_timings(*each, warmup), price_ms) for each in dealt
             )
 
         def looked(taken: list[list[Sample]]) -> bool:
             watch.look()
             return enough(filled(taken))
 
-        turns = [turn for one in ready for turn in _turns(one)]
+        turns = [turn for each in ready for turn in _turns(each)]
         watch = MachineMonitor(torch.device(cell.device))
         watch.start()
         taken = time_interleaved(
@@ -106,8 +106,8 @@ def profile(
         stage("counting work and tracing operators")
         top = _ceilings(cell) if plan.roofline else None
         return tuple(
-            _add_trace(_add_work(replace(one, conditions=conditions), of, top), of, plan, folder)
-            for one, of in zip(filled(taken), ready, strict=True)
+            _add_trace(_add_work(replace(each, conditions=conditions), of, top), of, plan, folder)
+            for each, of in zip(filled(taken), ready, strict=True)
         )
 
 
@@ -152,8 +152,8 @@ def _split_samples(
 ) -> Iterator[list[list[Sample]]]:
     """Give every profile the samples of its own turns."""
     start = 0
-    for one in ready:
-        stop = start + len(_turns(one))
+    for passes_of in ready:
+        stop = start + len(_turns(passes_of))
         yield taken[start:stop]
         start = stop
 
@@ -192,9 +192,9 @@ def subtract_border_cost(timed: Profile, most_ms: float) -> Profile:
     )
 
 
-def _subtract_border(one: PhaseTime, each_ms: float, middle: Sequence[int]) -> PhaseTime:
-    off_ms = min(one.borders * each_ms, fmean(one.passes_ms[number] for number in middle))
-    return replace(one, passes_ms=tuple(ms - off_ms for ms in one.passes_ms))
+def _subtract_border(phase: PhaseTime, each_ms: float, middle: Sequence[int]) -> PhaseTime:
+    off_ms = min(phase.borders * each_ms, fmean(phase.passes_ms[number] for number in middle))
+    return replace(phase, passes_ms=tuple(ms - off_ms for ms in phase.passes_ms))
 
 
 def _add_work(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:

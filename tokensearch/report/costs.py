@@ -102,10 +102,10 @@ def _treads(stairs: Staircase) -> ReportTable:
     )
 
 
-def _tread(one: Tread) -> tuple[str, ...]:
-    counts = f"{one.first} to {one.last}" if one.first < one.last else str(one.last)
-    step = text.ms(one.step_ms) if one.step_ms else text.NONE
-    return counts, text.ms(one.ms), text.ms(one.error_ms), step
+def _tread(tread: Tread) -> tuple[str, ...]:
+    counts = f"{tread.first} to {tread.last}" if tread.first < tread.last else str(tread.last)
+    step = text.ms(tread.step_ms) if tread.step_ms else text.NONE
+    return counts, text.ms(tread.ms), text.ms(tread.error_ms), step
 
 
 def _prices(table: CostTable) -> ReportTable:

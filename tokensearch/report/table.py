@@ -27,8 +27,8 @@ def table_to_rich(grid: ReportTable) -> Table:
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in grid.columns:
         table.add_column(name, justify="right" if name in grid.numbers else "left")
-    for place, row in enumerate(grid.rows):
-        style = "bold" if place in grid.marked else None
+    for index, row in enumerate(grid.rows):
+        style = "bold" if index in grid.marked else None
         table.add_row(*(Text(plain(cell)) for cell in row), style=style)
     return table
 
@@ -37,9 +37,9 @@ def table_to_markdown(grid: ReportTable) -> str:
     """Draw the grid for a page; marked rows are bold."""
     rules = ["---:" if name in grid.numbers else "---" for name in grid.columns]
     lines = [_line(grid.columns), _line(rules)]
-    for place, row in enumerate(grid.rows):
+    for index, row in enumerate(grid.rows):
         cells = [markdown_text(cell) for cell in row]
-        bold = place in grid.marked
+        bold = index in grid.marked
         lines.append(_line([f"**{cell}**" if bold and cell else cell for cell in cells]))
     return "\n".join(lines)
 

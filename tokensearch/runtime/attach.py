@@ -87,7 +87,7 @@ def phase_ranges(
     """Inside the `with`, every phase of every block runs inside a range of its own.
 
     `around(block, phase)` makes the range; by default it is the PyTorch profiler's, named by
-    `profiles.range_name`. Blocks that the policy leaves alone run their own code, between hooks.
+    `records.profile.range_name`. Blocks that the policy leaves alone run their own code, with hooks.
 
     With `floor`, steps cut the last tokens off instead of scoring, matching and merging: the same
     counts at no price, in which no operator can be beaten.
@@ -114,12 +114,12 @@ def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     policy = policy_of(model)
     if policy is None:
         raise ModelError(f"a {type(model).__name__} follows no policy that could be traced")
-    found: list[Tensor] = []
+    sources: list[Tensor] = []
     with _as_before(model):
         remove(model)
         _attach(model, policy, Extras(sources=True))
         hooks = [
-            block.register_forward_hook(lambda _, __, out: found.append(_source(out)))
+            block.register_forward_hook(lambda _, __, out: sources.append(_source(out)))
             for block in as_host(model).blocks
         ]
         try:
@@ -127,7 +127,7 @@ def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         finally:
             for hook in hooks:
                 hook.remove()
-    return tuple(found)
+    return tuple(sources)
 
 
 def policy_of(model: nn.Module) -> Policy | None:

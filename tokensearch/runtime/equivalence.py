@@ -22,9 +22,9 @@ _SEED = 0
 # 1e-14; norms that compute in single precision whatever they are given leave 1e-7.
 TOLERANCE = 1e-5
 
-# Blocks that were proven, with what they were made of then: a search applies hundreds of policies
-# to one model, and a proof copies the block.
-_PROVEN: WeakKeyDictionary[nn.Module, tuple[object, ...]] = WeakKeyDictionary()
+# Blocks that were checked, with what they were made of then: a search applies hundreds of policies
+# to one model, and a check copies the block.
+_CHECKED: WeakKeyDictionary[nn.Module, tuple[object, ...]] = WeakKeyDictionary()
 
 
 def check_equivalence(opened: ReducedBlock, *, width: int, rotates: bool) -> None:
@@ -32,13 +32,13 @@ def check_equivalence(opened: ReducedBlock, *, width: int, rotates: bool) -> Non
 
     A copy of the block is compared in double precision and evaluation mode, so that neither the
     model's number type nor its dropout blurs the comparison, and nobody's hooks are called.
-    Nothing can be compared on the meta device. A block is proven once, as long as its modules stay.
+    Nothing can be compared on the meta device. A block is checked once, while its modules stay.
     """
     block, prefix = opened.block, opened.prefix
     device = next(block.parameters()).device
     _refuse_hooks(opened)
     made_of = _made_of(block)
-    if device.type == "meta" or _PROVEN.get(block) == made_of:
+    if device.type == "meta" or _CHECKED.get(block) == made_of:
         return
     twin = _twin(block)
     x = _noise(2, prefix + _EXTRA_TOKENS, width).to(device)
@@ -48,7 +48,7 @@ def check_equivalence(opened: ReducedBlock, *, width: int, rotates: bool) -> Non
         whole, first = _opened(opened, twin, x, named)
     _compare(whole, host, opened)
     _compare(first, host[:, : prefix or None], opened)
-    _PROVEN[block] = made_of
+    _CHECKED[block] = made_of
 
 
 def _refuse_hooks(opened: ReducedBlock) -> None:
@@ -109,8 +109,8 @@ def _opened(
     return whole, first
 
 
-def _compare(found: Tensor, host: Tensor, opened: ReducedBlock) -> None:
-    difference = (found - host).abs().max().item()
+def _compare(output: Tensor, host: Tensor, opened: ReducedBlock) -> None:
+    difference = (output - host).abs().max().item()
     if not difference <= TOLERANCE * host.abs().max().item():
         kind = type(opened.block)
         raise ModelError(

@@ -30,8 +30,8 @@ def as_host(model: nn.Module) -> Host:
     """Read off what a Host has; ModelError when the model is not one."""
     kind = type(model).__name__
     timm_model: Any = model
-    for place, block in enumerate(getattr(model, "blocks", ())):
-        _check_block(block, place, kind)
+    for index, block in enumerate(getattr(model, "blocks", ())):
+        _check_block(block, index, kind)
     if not hasattr(model, "blocks") and (hasattr(model, "layers") or hasattr(model, "stages")):
         raise ModelError(
             f"a {kind} has stages, whose windows and downsampling need the whole grid, instead of "
@@ -49,14 +49,14 @@ def as_host(model: nn.Module) -> Host:
     )
 
 
-def _check_block(block: nn.Module, place: int, kind: str) -> None:
+def _check_block(block: nn.Module, index: int, kind: str) -> None:
     why = refusal(block)
     if why is not None:
-        raise ModelError(f"block {place} of the {kind} cannot be opened: {why}")
+        raise ModelError(f"block {index} of the {kind} cannot be opened: {why}")
     if family_of(block) is None:
         inner = type(getattr(block, "attn", None)).__name__
         raise ModelError(
-            f"block {place} of the {kind} is a {type(block).__name__} with {inner}; {_SUPPORTED}"
+            f"block {index} of the {kind} is a {type(block).__name__} with {inner}; {_SUPPORTED}"
         )
 
 

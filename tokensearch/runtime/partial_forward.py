@@ -29,7 +29,7 @@ Forward = Callable[..., Tensor]
 _NO_VALUES = frozenset({"block", "family", "around"})
 
 # Models whose passes were shown to start in the middle.
-_PROVEN: WeakSet[nn.Module] = WeakSet()
+_CHECKED: WeakSet[nn.Module] = WeakSet()
 
 
 def entering_key(model: nn.Module, block: int) -> Hashable:
@@ -49,7 +49,7 @@ def capture_activations(model: nn.Module, blocks: Iterable[int], keep: Keep) -> 
     """Inside the `with`, call `keep` with each of `blocks` that a pass reaches and what enters it.
 
     What it is given is the pass's own, (B, P + N, C) with what rides on it: copy it
-    (`riders.copied`) to keep it. The model must not be given another policy inside the `with`.
+    (`token_state.copy_state`) to keep it. The model must keep its policy inside the `with`.
     """
     places = sorted(set(blocks))
     hosts = _blocks(model, places)
@@ -97,7 +97,7 @@ def check_resumes(model: nn.Module, image: Image) -> None:
     A host that reads more than its blocks hand on, from its stem to its head, say, cannot start in
     the middle. Each model is run once, on two images of noise, under the policy it then follows.
     """
-    if model in _PROVEN:
+    if model in _CHECKED:
         return
     last = len(as_host(model).blocks) - 1
     held: list[Tensor] = []
@@ -105,12 +105,12 @@ def check_resumes(model: nn.Module, image: Image) -> None:
         with capture_activations(model, [last], lambda _, x: held.append(copy_state(x))):
             whole = model(_noise(model, image))
         try:
-            found = logits_from(model, last, held[0], image=image)
+            logits = logits_from(model, last, held[0], image=image)
         except RuntimeError as error:
             raise ModelError(f"{_cannot(model)}: {first_line(error)}") from error
-    if not torch.equal(found, whole):
+    if not torch.equal(logits, whole):
         raise ModelError(f"{_cannot(model)}: its logits are others then")
-    _PROVEN.add(model)
+    _CHECKED.add(model)
 
 
 @dataclass(frozen=True, eq=False)

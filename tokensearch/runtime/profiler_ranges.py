@@ -45,31 +45,31 @@ def traced_range(block: int, phase: Phase) -> AbstractContextManager[object]:
 def block_ranges(blocks: Iterable[nn.Module], around: Around) -> Iterator[None]:
     """Inside the `with`, hooks put ranges around the host's own code, opened blocks included."""
     with ExitStack() as stack:
-        for place, block in enumerate(blocks):
-            for hook in (*_halves(block, place, around), *_parts(block, place, around)):
+        for index, block in enumerate(blocks):
+            for hook in (*_halves(block, index, around), *_parts(block, index, around)):
                 stack.callback(hook.remove)
         yield
 
 
-def _halves(block: nn.Module, place: int, around: Around) -> Iterator[RemovableHandle]:
+def _halves(block: nn.Module, index: int, around: Around) -> Iterator[RemovableHandle]:
     """Split a block that is not opened in two: attention, and what comes after it."""
     family = family_of(block)
     if family is None or "forward" in block.__dict__:  # an opened block has ranges of its own
         return
     now = _Now()
-    yield block.register_forward_pre_hook(lambda *_: now.enter(around(place, "attention")))
+    yield block.register_forward_pre_hook(lambda *_: now.enter(around(index, "attention")))
     if family.second is not None:
         second = block.get_submodule(family.second)
-        yield second.register_forward_pre_hook(lambda *_: now.turn(around(place, "mlp")))
+        yield second.register_forward_pre_hook(lambda *_: now.turn(around(index, "mlp")))
     yield block.register_forward_hook(lambda *_: now.leave())
 
 
-def _parts(block: nn.Module, place: int, around: Around) -> Iterator[RemovableHandle]:
+def _parts(block: nn.Module, index: int, around: Around) -> Iterator[RemovableHandle]:
     """Norms and projections. Inside an MLP nothing is told apart."""
     for name, part in block.named_modules():
         phase = _PHASES.get(name.rpartition(".")[2])
         if phase is not None and "mlp" not in name and not isinstance(part, nn.Identity):
-            yield from _around(part, partial(around, place, phase))
+            yield from _around(part, partial(around, index, phase))
 
 
 def _around(part: nn.Module, opens: Range) -> Iterator[RemovableHandle]:

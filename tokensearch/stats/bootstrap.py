@@ -54,8 +54,8 @@ def middle_means(passes_ms: Values, drawn: Draws) -> Values:
     cut = rounds // 4
     # Places instead of times: whole numbers of 16 bits are sorted by their digits, in a third of
     # the time that floats take.
-    levels, place = np.unique(passes_ms.sum(axis=1), return_inverse=True)
-    places = place.astype(np.uint16 if len(levels) <= 2**16 else np.int64)
+    levels, level_of = np.unique(passes_ms.sum(axis=1), return_inverse=True)
+    places = level_of.astype(np.uint16 if len(levels) <= 2**16 else np.int64)
     order = np.argsort(places[drawn], axis=1, kind="stable")[:, cut : rounds - cut]
     kept = np.take_along_axis(drawn, order, axis=1)
     cells = kept + np.arange(resamples)[:, None] * rounds

@@ -107,8 +107,8 @@ def block_table(ledger: Ledger) -> ReportTable:
     )
 
 
-def _figures(found: Mapping[Kind, Interval], net: Interval, whole_ms: float) -> tuple[str, ...]:
-    saved, *rest = (found.get(kind) for kind in _KINDS)
+def _figures(changes: Mapping[Kind, Interval], net: Interval, whole_ms: float) -> tuple[str, ...]:
+    saved, *rest = (changes.get(kind) for kind in _KINDS)
     each = (None if saved is None else -saved, *rest, net)
     return tuple(text.NONE if one is None else mark_noise(one, whole_ms) for one in each)
 

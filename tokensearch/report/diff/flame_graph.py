@@ -19,7 +19,7 @@ NARROWEST = 0.5  # pixels: what is narrower cannot be seen
 LETTER = 0.6  # width of a letter as a share of its height, for sans-serif on average
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
-FASTER, SLOWER, NEW, UNPROVEN = (0, 114, 178), (213, 94, 0), (204, 121, 167), (214, 214, 214)
+FASTER, SLOWER, NEW, INSIDE_NOISE = (0, 114, 178), (213, 94, 0), (204, 121, 167), (214, 214, 214)
 PALEST, DEEPEST = 0.25, 0.75  # how much of a colour a small and a large change have
 LEGEND = (
     "width: candidate; blue faster, red slower, purple new, grey inside the noise; hatched: only "
@@ -93,15 +93,15 @@ def _tip(frame: Frame, path: str) -> str:
     if not frame.baseline_ms:
         return f"{path}: {change}, new"
     share = text.signed_percent(frame.change_ms / frame.baseline_ms)
-    noise = "" if frame.proven else ", inside the noise"
+    noise = "" if frame.significant else ", inside the noise"
     return f"{path}: {change}, {share}{noise}"
 
 
 def _colour(frame: Frame) -> str:
     if not frame.baseline_ms:
         return _hex(NEW)
-    if not frame.proven:
-        return _hex(UNPROVEN)
+    if not frame.significant:
+        return _hex(INSIDE_NOISE)
     depth = min(1.0, abs(frame.change_ms) / frame.baseline_ms)
     return _hex(FASTER if frame.change_ms < 0 else SLOWER, PALEST + (DEEPEST - PALEST) * depth)
 

@@ -20,7 +20,7 @@ class Frame:
     name: str
     baseline_ms: float
     candidate_ms: float
-    proven: bool  # whether the change is outside the noise
+    significant: bool  # whether the change is outside the noise
     children: tuple["Frame", ...] = ()  # largest change first
 
     @property
@@ -81,11 +81,11 @@ def _operators(profile: Profile) -> dict[Place, list[Operator]]:
     """Operators by place; none from outside the blocks, where traces know no stem and no head."""
     kernels = any(item.kernel for item in profile.operators)
     stemless = all(item.phase != "stem" for item in profile.stamped)
-    found: dict[Place, list[Operator]] = {}
+    by_place: dict[Place, list[Operator]] = {}
     for item in profile.operators:
         if item.kernel == kernels and (item.block is not None or stemless):
-            found.setdefault((item.block, item.phase), []).append(item)
-    return found
+            by_place.setdefault((item.block, item.phase), []).append(item)
+    return by_place
 
 
 def _block(block: int | None, sides: _Sides) -> Frame:
@@ -94,7 +94,7 @@ def _block(block: int | None, sides: _Sides) -> Frame:
         OUTSIDE if block is None else f"block {block}",
         sum(one.baseline_ms for one in phases),
         sum(one.candidate_ms for one in phases),
-        _proven(term for term in sides.ledger.by_block if term.block == block),
+        _any_significant(term for term in sides.ledger.by_block if term.block == block),
         phases,
     )
 
@@ -106,7 +106,7 @@ def _phase(place: Place, sides: _Sides) -> Frame:
         PHASE_NAMES[name],
         sides.before.get(place, 0.0),
         sides.after.get(place, 0.0),
-        _proven(own),
+        _any_significant(own),
         _ordered(_inside(place, sides)),
     )
 
@@ -126,7 +126,7 @@ def _inside(place: Place, sides: _Sides) -> Iterator[Frame]:
         )
 
 
-def _proven(terms: Iterable[Term]) -> bool:
+def _any_significant(terms: Iterable[Term]) -> bool:
     return sum_estimates(term.ms for term in terms).significant
 
 

@@ -112,7 +112,7 @@ def _largest(change: OperatorChange) -> str:
     by = f"{sign}{text.ms(abs(change.ms.value))}"
     match change.change:
         case "same":
-            return "no operator is proven to have changed"
+            return "no operator has changed significantly"
         case "untested":
             return f"the largest change: {short(change.name)}, {by}, which one step cannot prove"
         case known:

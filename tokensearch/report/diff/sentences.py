@@ -24,14 +24,14 @@ def ledger_sentences(ledger: Ledger, staircase: Staircase | None = None) -> tupl
     staircase   where costs have been swept
     """
     if ledger.empty:
-        return (empty_sentence(ledger), *_doubts(ledger))
+        return (empty_sentence(ledger), *_limitations(ledger))
     sentences = chain(
         (verdict_sentence(ledger),),
         _terms(ledger),
         _launches(ledger),
         () if _cells_apart(ledger) else policy_sentences(ledger),
         () if staircase is None else staircase_sentences(ledger.candidate, staircase),
-        _doubts(ledger),
+        _limitations(ledger),
     )
     return tuple(sentences)
 
@@ -60,7 +60,7 @@ def empty_sentence(ledger: Ledger) -> str:
 
 
 def verdict_sentence(ledger: Ledger) -> str:
-    """Say which of the two is faster, if that is proven, and whether it is known why.
+    """Say which of the two is faster, if that is significant, and whether it is known why.
 
     Of two cells, say neither: a larger batch is not slower.
     """
@@ -68,7 +68,7 @@ def verdict_sentence(ledger: Ledger) -> str:
     if _cells_apart(ledger):
         return f"{passes}, in another cell."
     if change.low <= 1 <= change.high:
-        return f"{passes}: neither is proven to be faster; {LONGER}."
+        return f"{passes}: neither is significantly faster; {LONGER}."
     verdict = "faster" if change.high < 1 else "slower"
     if not ledger.split or any(one.ms.significant for one in (*ledger.terms, *ledger.by_kind)):
         return f"{passes}: {verdict}."
@@ -121,11 +121,11 @@ def _noise(change: Interval) -> str:
 def closing_sentence(ledger: Ledger) -> str:
     """Say whether the terms add up to the measured difference, all but a little of it."""
     rest, share = text.signed_ms_interval(ledger.residual.ms), text.percent(ledger.closing)
-    proven = ledger.residual.ms.significant
+    significant = ledger.residual.ms.significant
     if ledger.closes:
-        noise = "" if proven else ", inside the noise"
+        noise = "" if significant else ", inside the noise"
         return f"The ledger closes to {share} of the difference: its residual is {rest}{noise}."
-    if proven:
+    if significant:
         return f"The ledger does not close: {rest}, {share} of the difference, belong to no term."
     return (
         f"Not known whether the ledger closes: its residual of {rest} is {share} of the "
@@ -168,7 +168,7 @@ def launch_state_of(profile: Profile) -> State | None:
     return launch_state(pass_ms=profile.plain.median_ms, busy_ms=profile.busy_ms)
 
 
-def _doubts(ledger: Ledger) -> Iterator[str]:
+def _limitations(ledger: Ledger) -> Iterator[str]:
     """What limits the comparison."""
     before, after = ledger.baseline, ledger.candidate
     apart = _cells_apart(ledger)
@@ -242,28 +242,28 @@ def _work(profile: Profile) -> dict[tuple[int | None, str], float]:
     }
 
 
-def _amount(one: Work) -> float:
+def _amount(work: Work) -> float:
     """Products where there are any; elsewhere what is moved."""
-    return one.flop or one.bytes
+    return work.flop or work.bytes
 
 
 def _unpaid(ledger: Ledger) -> Iterator[str]:
     """Steps that cost more than they save."""
-    losing = [one for one in paybacks(ledger) if one.loses]
+    losing = [payback for payback in paybacks(ledger) if payback.loses]
     if len(losing) == 1:
-        one = losing[0]
-        yield f"Block {one.block} spends more than it saves there and later: {_against(one)}."
+        only = losing[0]
+        yield f"Block {only.block} spends more than it saves there and later: {_against(only)}."
     elif losing:
-        named = [f"{one.block} ({_against(one)})" for one in losing]
+        named = [f"{payback.block} ({_against(payback)})" for payback in losing]
         yield f"Blocks {text.listed(named)} each spend more than they save there and later."
 
 
-def _against(one: Payback) -> str:
-    return f"{text.ms(one.spent.value)} against {text.ms(max(0.0, one.saved.value))}"
+def _against(payback: Payback) -> str:
+    return f"{text.ms(payback.spent.value)} against {text.ms(max(0.0, payback.saved.value))}"
 
 
 def _proportional(ledger: Ledger) -> Iterator[str]:
-    """Proportional attention, where the candidate alone has it and it is proven to cost time."""
+    """Proportional attention, where the candidate alone has it and it costs time significantly."""
     before, after = ledger.baseline, ledger.candidate
     if _masks(before) or not _masks(after):
         return
@@ -293,7 +293,7 @@ def _masks(profile: Profile) -> bool:
 
 
 def staircase_sentences(candidate: Profile, staircase: Staircase) -> Iterator[str]:
-    """Token counts of the candidate that are proven to cost as much as a larger one."""
+    """Token counts of the candidate that cost as much as a larger one, beyond the noise."""
     apart = differences(staircase.cell, candidate.cell)
     if apart:
         yield (

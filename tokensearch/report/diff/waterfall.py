@@ -37,7 +37,7 @@ class Bar:
         return self.start_ms + self.ms.value
 
     @property
-    def doubtful(self) -> bool:
+    def inside_noise(self) -> bool:
         """Whether it may be nothing at all."""
         return not self.ms.significant
 
@@ -60,8 +60,8 @@ def _pass(name: str, ms: float) -> Bar:
 
 
 def _changes(ledger: Ledger) -> Iterator[tuple[Part, str, Interval]]:
-    proven = [term for term in ledger.by_phase if term.ms.significant]
-    for term in sorted(proven, key=lambda one: -abs(one.ms.value)):
+    significant = [term for term in ledger.by_phase if term.ms.significant]
+    for term in sorted(significant, key=lambda one: -abs(one.ms.value)):
         yield term.kind, label(term), term.ms
     rest = [term.ms for term in ledger.by_phase if not term.ms.significant]
     if rest:
@@ -173,7 +173,7 @@ def _row(bar: Bar, ledger: Ledger) -> tuple[str, str, str]:
     whole_ms = ledger.baseline_ms
     if bar.part == "pass":
         return bar.label, text.ms(bar.ms.value), text.percent(bar.ms.value / whole_ms)
-    mark = NOISE_MARK if bar.doubtful else ""
+    mark = NOISE_MARK if bar.inside_noise else ""
     change = text.signed_ms_interval(bar.ms)
     return bar.label, f"{mark}{change}", text.signed_percent(bar.ms.value / whole_ms)
 

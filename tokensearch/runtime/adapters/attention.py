@@ -1,8 +1,8 @@
 """Attention spelt out, since scores and matching need what lies inside it.
 
 timm's `Attention`, `AttentionRope`, `EvaAttention` and `DiffAttention`. The host's own submodules
-do the work, so q/k-norm, output norm, gates and dropout stay the host's business; `proof.py` holds
-the outcome against the host's own forward before it is used.
+do the work, so q/k-norm, output norm, gates and dropout stay the host's business.
+`equivalence.py` holds the outcome against the host's own forward before it is used.
 """
 
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# timm is untyped: an attention is what `proof.py` shows it to be.
+# timm is untyped: an attention is what `equivalence.py` shows it to be.
 HostAttention = Any
 
 

@@ -20,7 +20,7 @@ from tokensearch.runtime.adapters.attention import (
     split,
 )
 
-HostBlock = Any  # timm is untyped: a block is what `proof.py` shows it to be
+HostBlock = Any  # timm is untyped: a block is what `equivalence.py` shows it to be
 
 
 class Family(NamedTuple):
