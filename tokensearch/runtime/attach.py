@@ -87,7 +87,7 @@ def phase_ranges(
     """Inside the `with`, every phase of every block runs inside a range of its own.
 
     `around(block, phase)` makes the range; by default it is the PyTorch profiler's, named by
-    `records.profile.range_name`. Blocks that the policy leaves alone run their own code, with hooks.
+    `records.profile.range_name`. Blocks without steps run their own code, between hooks.
 
     With `floor`, steps cut the last tokens off instead of scoring, matching and merging: the same
     counts at no price, in which no operator can be beaten.
