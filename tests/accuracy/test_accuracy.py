@@ -32,7 +32,7 @@ def split_of(count: int, *, labelled: bool = True) -> Split:
 
 
 def knows_all(images: Tensor) -> Tensor:
-    """Answer with the label that `Counting` gives."""
+    """Predict the label that `Counting` gives."""
     return 5.0 * torch.nn.functional.one_hot(images[:, 0, 0, 0].long() % 3, 3)
 
 
@@ -40,20 +40,20 @@ def says_zero(images: Tensor) -> Tensor:
     return torch.tensor([2.0, 1.0, 0.0]).expand(len(images), 3)
 
 
-def ask(forward: Callable[[Tensor], Tensor], split: Split) -> Predictions:
+def predict(forward: Callable[[Tensor], Tensor], split: Split) -> Predictions:
     images, labels = split.part(0, len(split))
     return predict_images(forward(images), labels, split, first=0)
 
 
-def answering(classes: Sequence[int], labels: Sequence[int]) -> Predictions:
+def predicting(classes: Sequence[int], labels: Sequence[int]) -> Predictions:
     logits = 3.0 * torch.nn.functional.one_hot(torch.tensor(classes), 3)
     return Predictions(logits.log_softmax(1), torch.tensor(labels))
 
 
 def test_predictions_are_log_probabilities_in_order() -> None:
-    predictions = ask(knows_all, split_of(10))
+    predictions = predict(knows_all, split_of(10))
 
-    assert predictions.answers.tolist() == [i % 3 for i in range(10)]
+    assert predictions.predicted.tolist() == [i % 3 for i in range(10)]
     assert predictions.labels.tolist() == [i % 3 for i in range(10)]
     assert torch.allclose(predictions.log_probs.exp().sum(1), torch.ones(10))
     assert predictions.log_probs.dtype == torch.float32
@@ -74,16 +74,16 @@ def test_logits_that_are_not_finite_name_the_image() -> None:
 
 def test_features_instead_of_logits_are_refused() -> None:
     with pytest.raises(MeasurementError) as caught:
-        ask(lambda images: images, split_of(4))
+        predict(lambda images: images, split_of(4))
 
     assert str(caught.value) == (
         "the model returned (4, 3, 4, 4) for 4 images, not one row of logits each"
     )
 
 
-def test_right_answers_are_counted_against_labels() -> None:
+def test_correct_predictions_are_counted_against_labels() -> None:
     split = split_of(10)
-    all_right, one_third = ask(knows_all, split), ask(says_zero, split)
+    all_right, one_third = predict(knows_all, split), predict(says_zero, split)
 
     result = accuracy(compare_predictions(one_third, all_right), split)
 
@@ -94,7 +94,7 @@ def test_right_answers_are_counted_against_labels() -> None:
 
 def test_without_labels_the_baseline_is_right() -> None:
     split = split_of(10, labelled=False)
-    baseline, candidate = ask(knows_all, split), ask(says_zero, split)
+    baseline, candidate = predict(knows_all, split), predict(says_zero, split)
 
     result = accuracy(compare_predictions(candidate, baseline), split)
 
@@ -116,8 +116,8 @@ def test_divergence_is_from_the_baseline_in_nats() -> None:
 
 def test_pairs_are_compared_image_by_image() -> None:
     labels = [0, 0, 0, 0, 1, 1]
-    baseline = answering([0, 0, 0, 2, 2, 2], labels)  # right, right, right, wrong, wrong, wrong
-    candidate = answering([0, 1, 2, 0, 2, 0], labels)  # right, wrong, wrong, right, wrong, wrong
+    baseline = predicting([0, 0, 0, 2, 2, 2], labels)  # right, right, right, wrong, wrong, wrong
+    candidate = predicting([0, 1, 2, 0, 2, 0], labels)  # right, wrong, wrong, right, wrong, wrong
 
     result = paired_accuracy(compare_predictions(candidate, baseline), split_of(6))
 
@@ -129,7 +129,7 @@ def test_pairs_are_compared_image_by_image() -> None:
 
 def test_without_labels_a_candidate_can_only_lose() -> None:
     labels = [-1] * 4
-    baseline, candidate = answering([0, 1, 2, 0], labels), answering([0, 2, 2, 1], labels)
+    baseline, candidate = predicting([0, 1, 2, 0], labels), predicting([0, 2, 2, 1], labels)
 
     result = paired_accuracy(compare_predictions(candidate, baseline), split_of(4, labelled=False))
 
@@ -137,7 +137,7 @@ def test_without_labels_a_candidate_can_only_lose() -> None:
 
 
 def test_different_images_cannot_be_compared() -> None:
-    few, many = answering([0, 1], [0, 1]), answering([0, 1, 2], [0, 1, 2])
+    few, many = predicting([0, 1], [0, 1]), predicting([0, 1, 2], [0, 1, 2])
 
     with pytest.raises(MeasurementError) as caught:
         compare_predictions(few, many)
@@ -146,7 +146,7 @@ def test_different_images_cannot_be_compared() -> None:
 
 
 def test_different_classes_cannot_be_compared() -> None:
-    three = answering([0, 1], [0, 1])
+    three = predicting([0, 1], [0, 1])
     two = Predictions(torch.zeros(2, 2), torch.tensor([0, 1]))
 
     with pytest.raises(MeasurementError) as caught:
@@ -159,7 +159,7 @@ def test_every_objective_is_the_mean_of_what_images_add() -> None:
     split = split_of(6)
     labels = [0, 0, 0, 0, 1, 1]
     found = compare_predictions(
-        answering([0, 1, 2, 0, 2, 0], labels), answering([0, 0, 0, 2, 2, 2], labels)
+        predicting([0, 1, 2, 0, 2, 0], labels), predicting([0, 0, 0, 2, 2, 2], labels)
     )
     result = accuracy(found, split)
 
@@ -171,8 +171,8 @@ def test_every_objective_is_the_mean_of_what_images_add() -> None:
     assert result.agreed == 2
 
 
-def test_without_labels_cross_entropy_is_with_the_answers_of_the_baseline() -> None:
-    baseline, candidate = answering([2], [-1]), answering([2], [-1])
+def test_without_labels_cross_entropy_is_with_the_class_of_the_baseline() -> None:
+    baseline, candidate = predicting([2], [-1]), predicting([2], [-1])
 
     found = compare_predictions(candidate, baseline)
 

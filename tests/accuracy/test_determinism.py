@@ -1,4 +1,4 @@
-"""A model that is searched answers the same twice."""
+"""A model that is searched is deterministic."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.search import tiny
-from tokensearch.accuracy.determinism import check_steady
+from tokensearch.accuracy.determinism import check_deterministic
 from tokensearch.errors import ModelError
 
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -16,13 +16,13 @@ IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 def refusal(model: nn.Module) -> str:
     with pytest.raises(ModelError) as caught:
-        check_steady(model, IMAGES, name="mine")
+        check_deterministic(model, IMAGES, name="mine")
     return str(caught.value)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_a_model_that_answers_the_same_twice_is_taken(dtype: torch.dtype) -> None:
-    check_steady(tiny.model().to(dtype), IMAGES.to(dtype), name="mine")
+def test_a_deterministic_model_is_accepted(dtype: torch.dtype) -> None:
+    check_deterministic(tiny.model().to(dtype), IMAGES.to(dtype), name="mine")
 
 
 def test_dropout_that_was_left_on_is_found() -> None:
@@ -31,7 +31,7 @@ def test_dropout_that_was_left_on_is_found() -> None:
 
     said = refusal(model)
 
-    assert said.startswith("model mine does not answer the same twice: between two passes of the ")
+    assert said.startswith("model mine is not deterministic: between two passes of the ")
     assert "model.eval()" in said
 
 
@@ -39,7 +39,7 @@ def test_noise_in_the_head_is_found() -> None:
     model: Any = tiny.model()
     model.head.register_forward_hook(lambda _, args, out: out + 1e-3 * torch.randn_like(out))
 
-    assert "does not answer the same twice" in refusal(model)
+    assert "is not deterministic" in refusal(model)
 
 
 def test_batch_statistics_are_found() -> None:
@@ -50,9 +50,7 @@ def test_batch_statistics_are_found() -> None:
 
     model.fc_norm.forward = normalised
 
-    assert refusal(model).startswith(
-        "model mine answers about an image by what else is in the batch: "
-    )
+    assert refusal(model).startswith("model mine depends on the other images of a batch: ")
 
 
 def test_rounding_is_no_reason_to_refuse() -> None:
@@ -62,4 +60,4 @@ def test_rounding_is_no_reason_to_refuse() -> None:
         lambda _, args, out: out + 1e-6 * spread * torch.randn_like(out)
     )
 
-    check_steady(model, IMAGES, name="mine")
+    check_deterministic(model, IMAGES, name="mine")

@@ -18,7 +18,7 @@ from tests.bench.results import add_output, collect
 from tokensearch.cli.inputs import ModelOptions, load_inputs
 from tokensearch.errors import PolicyError, TokensearchError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
+from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
 from tokensearch.front import Point, dominates, hypervolume
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import PRESETS, ModelSpec, Policy, load_set, preset
@@ -152,7 +152,7 @@ def timed(
     """Time all in rounds; what cannot be run is told apart by halves, and why is said."""
     times: dict[Policy, Comparison] = {}
     untimed: dict[Policy, str] = {}
-    count = ceil(len(policies) / TOGETHER)
+    count = ceil(len(policies) / MAX_TOGETHER)
     waiting = [list(policies[place::count]) for place in range(count)]
     while waiting:
         some = waiting.pop()

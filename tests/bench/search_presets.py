@@ -160,7 +160,7 @@ def _fastest(evaluator: PolicyEvaluator, found: Sequence[Timed], published: Time
 def _changed(evaluator: PolicyEvaluator, one: Policy, other: Policy) -> tuple[int, int]:
     """Images of `report` that only the first gets right, and that only the other does."""
     right = [
-        per_image(evaluator.answering.answers(policy, "report"), evaluator.splits.report, "top1")
+        per_image(evaluator.predictions.results(policy, "report"), evaluator.splits.report, "top1")
         for policy in (one, other)
     ]
     return int((right[0] > right[1]).sum()), int((right[1] > right[0]).sum())

@@ -8,7 +8,7 @@ from pathlib import Path
 import optuna
 
 from tests.bench.searching import WORST, Bench, Quiet, settings, worth_of
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy.file import policy_from_json
@@ -62,7 +62,7 @@ def default_seconds(bench: Bench, seed: int) -> float | None:
         RunFolder(Path(tempfile.mkdtemp(prefix="tokensearch-bench-"))),
         watch,
         "python -m tests.bench search",
-        AnswerStore(None),
+        PredictionStore(None),
     )
     session.folder.create()
     search = session.searched(session.evaluator())

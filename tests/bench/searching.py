@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.costs import CostTable, costs_from_json
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.bundled import bundled_splits
@@ -149,7 +149,7 @@ class Bench:
     model: nn.Module
     splits: Splits
     table: CostTable
-    store: AnswerStore
+    store: PredictionStore
     how: str = ""
     reference: tuple[Point, ...] = ()
 
@@ -171,7 +171,7 @@ class Bench:
             loaded.module,
             bundled_splits(data_config=dict(loaded.data_config), sizes=IMAGES),
             table,
-            AnswerStore(answers or Path(tempfile.mkdtemp()) / "answers.db"),
+            PredictionStore(answers or Path(tempfile.mkdtemp()) / "answers.db"),
         )
 
     @property
@@ -193,8 +193,10 @@ class Bench:
         session = self.session(sampler, seed, space=space, budget=budget)
         session.folder.create()
         evaluator = session.evaluator()
-        blocks = evaluator.answering.blocks("search")
-        limits = Limit(None, None, lambda: evaluator.answering.asked("search") / blocks, budget)
+        blocks = evaluator.predictions.count_chunks("search")
+        limits = Limit(
+            None, None, lambda: evaluator.predictions.chunks_asked("search") / blocks, budget
+        )
         return replace(session, limits=limits).searched(evaluator).trials
 
     def session(

@@ -84,7 +84,7 @@ def test_a_smaller_model_stands_in_the_report(
         ),
         (
             ["--smaller", "tests.cli.test_smaller_model:restless"],
-            "model tests.cli.test_smaller_model:restless does not answer the same twice",
+            "model tests.cli.test_smaller_model:restless is not deterministic",
         ),
         (["--smaller", "diet_s"], "model 'diet_s' is unknown; the nearest are deit_s, "),
         (

@@ -125,5 +125,5 @@ def test_a_factory_with_dropout_left_on_is_refused_before_anything_is_written(he
         "super().forward_head(x, pre_logits)", "super().forward_head(x, pre_logits), 0.1)"
     )
 
-    assert "error: model mine:model does not answer the same twice" in said(run(here, noisy))
+    assert "error: model mine:model is not deterministic" in said(run(here, noisy))
     assert not (here / "run").exists()

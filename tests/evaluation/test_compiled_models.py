@@ -64,7 +64,7 @@ def test_timed_together_each_is_compiled_once_and_the_unreduced_model_too(
 def test_what_was_compiled_is_forgotten_now_and_then(
     compiler: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(latency, "FORGET_AFTER", 2)
+    monkeypatch.setattr(latency, "RESET_AFTER", 2)
     made, candidate, images = CompiledModels(model(), "compile"), model(), torch.randn(2, 3, 32, 32)
 
     with torch.inference_mode():

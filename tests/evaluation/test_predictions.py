@@ -1,4 +1,4 @@
-"""Answers of earlier processes: found for the same model, and for no other."""
+"""Predictions of earlier processes: reused for the same model, and for no other."""
 
 import warnings
 from collections.abc import Callable
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tests.cells import CELL
 from tests.search import tiny
 from tokensearch.accuracy.results import ImageResults
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.errors import TokensearchWarning
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import PROBES, STALE
@@ -21,7 +21,7 @@ from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.runtime import describe
 
 
-def evaluator(store: AnswerStore, model: nn.Module | None = None) -> PolicyEvaluator:
+def evaluator(store: PredictionStore, model: nn.Module | None = None) -> PolicyEvaluator:
     return PolicyEvaluator(model or tiny.model(), tiny.splits(), CELL, 0, store)
 
 
@@ -30,13 +30,13 @@ def policies() -> tuple[Policy, ...]:
     return Policy(spec), Policy(spec, (Prune(2, 5),)), Policy(spec, (Pool(3, 9),))
 
 
-def asked(one: PolicyEvaluator) -> list[ImageResults]:
-    return [one.answering.answers(policy, "report") for policy in policies()]
+def predict(evaluator: PolicyEvaluator) -> list[ImageResults]:
+    return [evaluator.predictions.results(policy, "report") for policy in policies()]
 
 
-def equal(some: list[ImageResults], others: list[ImageResults]) -> bool:
+def have_equal_results(some: list[ImageResults], others: list[ImageResults]) -> bool:
     pairs = zip(some, others, strict=True)
-    return all(torch.equal(a.answers, b.answers) and torch.equal(a.ce, b.ce) for a, b in pairs)
+    return all(torch.equal(a.predicted, b.predicted) and torch.equal(a.ce, b.ce) for a, b in pairs)
 
 
 def heads(model: Any) -> None:
@@ -60,62 +60,65 @@ def mean(model: Any) -> None:
 
 
 @pytest.mark.parametrize("change", [heads, relu, mean])
-def test_another_model_of_the_same_weights_gets_no_answers_of_the_first(
+def test_another_model_of_the_same_weights_gets_no_predictions_of_the_first(
     tmp_path: Path, change: Callable[[Any], None]
 ) -> None:
-    store, other = AnswerStore(tmp_path / "answers.db"), tiny.model()
-    first = asked(evaluator(store))
+    store, other = PredictionStore(tmp_path / "answers.db"), tiny.model()
+    first = predict(evaluator(store))
     change(other)
 
-    found = asked(evaluator(store, other))
+    found = predict(evaluator(store, other))
 
-    assert equal(found, asked(evaluator(AnswerStore(None), other)))
-    assert not equal(found, first)
+    assert have_equal_results(found, predict(evaluator(PredictionStore(None), other)))
+    assert not have_equal_results(found, first)
 
 
-def test_the_same_model_is_asked_about_a_few_images_alone(tmp_path: Path) -> None:
-    store, later = AnswerStore(tmp_path / "answers.db"), AnswerStore(tmp_path / "answers.db")
-    first, passes = asked(evaluator(store)), []
+def test_the_same_model_predicts_only_a_few_images_again(tmp_path: Path) -> None:
+    store, later = (
+        PredictionStore(tmp_path / "answers.db"),
+        PredictionStore(tmp_path / "answers.db"),
+    )
+    first, passes = predict(evaluator(store)), []
     one = evaluator(later)
     one.timing.candidate.register_forward_pre_hook(lambda _, args: passes.append(len(args[0])))
 
-    assert equal(asked(one), first)
+    assert have_equal_results(predict(one), first)
     assert passes == [PROBES] * 3
-    assert one.answering.images_run == 0
+    assert one.predictions.images_run == 0
 
 
-def test_answers_that_a_fresh_pass_does_not_give_are_forgotten_and_said(
+def test_predictions_that_a_fresh_pass_contradicts_are_deleted_with_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = AnswerStore(tmp_path / "answers.db")
+    store = PredictionStore(tmp_path / "answers.db")
     one, other = evaluator(store), evaluator(store, tiny.model())
-    asked(one)
+    predict(one)
     relu(other.model)
-    other.answering.model = one.answering.model  # as if the key had missed what was changed
+    other.predictions.model = one.predictions.model  # as if the key had missed what was changed
 
-    with pytest.warns(TokensearchWarning, match="remembered answers were not those of the model"):
-        found = asked(other)
+    with pytest.warns(TokensearchWarning, match="stored predictions differ from the model"):
+        found = predict(other)
 
-    assert equal(found, asked(evaluator(AnswerStore(None), other.model)))
+    assert have_equal_results(found, predict(evaluator(PredictionStore(None), other.model)))
     again = evaluator(store, other.model)
-    again.answering.model = one.answering.model
+    again.predictions.model = one.predictions.model
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # what is kept now holds
-        assert equal(asked(again), found)
-    assert STALE.endswith("everything is asked again")
+        assert have_equal_results(predict(again), found)
+    assert STALE.endswith("all images are predicted again")
 
 
-@pytest.mark.parametrize("answer", [-1, 10**6])
-def test_an_answer_that_no_class_has_is_forgotten(tmp_path: Path, answer: int) -> None:
-    store = AnswerStore(tmp_path / "answers.db")
-    first = asked(evaluator(store))
+@pytest.mark.parametrize("index", [-1, 10**6])
+def test_a_prediction_outside_the_classes_is_deleted(tmp_path: Path, index: int) -> None:
+    store = PredictionStore(tmp_path / "answers.db")
+    first = predict(evaluator(store))
     one = evaluator(store)
     for policy in policies():
-        key = one.answering._key(policy.schedule_hash)
-        names = one.answering._names("report", 0)
+        key = one.predictions._key(policy.schedule_hash)
+        names = one.predictions._names("report", 0)
         kept = store.get(key, names)
         assert kept is not None
-        store.put(key, names, replace(kept, answers=torch.full_like(kept.answers, answer)))
+        store.put(key, names, replace(kept, predicted=torch.full_like(kept.predicted, index)))
 
-    with pytest.warns(TokensearchWarning, match="remembered answers were not those of the model"):
-        assert equal(asked(one), first)
+    with pytest.warns(TokensearchWarning, match="stored predictions differ from the model"):
+        assert have_equal_results(predict(one), first)

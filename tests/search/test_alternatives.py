@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from tests.search import tiny
 from tests.search.tiny import CONFIG, by_macs, session
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.data.pixels import Preprocessing
 from tokensearch.errors import ModelError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -155,7 +155,7 @@ def test_a_rival_with_the_same_weights_answers_as_the_unreduced_model() -> None:
 
 
 def test_answers_of_rivals_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = AnswerStore(tmp_path / "answers.db")
+    store = PredictionStore(tmp_path / "answers.db")
     before = found(evaluator(store=store), smaller=itself())
     asked, logits = [], module._logits
 

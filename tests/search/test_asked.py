@@ -9,7 +9,7 @@ import pytest
 
 from tests.search.clockless import listening, no_clock
 from tests.search.tiny import session
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.costs.forecast import MARGIN
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy, load_set
@@ -71,7 +71,7 @@ def test_a_cache_changes_no_answer(tmp_path: Path) -> None:
     assert found == [found[0]] * 3
 
 
-def images_run(folder: Path, target: str, store: AnswerStore) -> int:
+def images_run(folder: Path, target: str, store: PredictionStore) -> int:
     """Images that a run sends through the model under a policy."""
     kept: list[PolicyEvaluator] = []
     one = session(folder, trials=14, target=target)
@@ -83,18 +83,18 @@ def images_run(folder: Path, target: str, store: AnswerStore) -> int:
 
     Kept(**{name: getattr(one, name) for name in one.__dataclass_fields__} | {"store": store}).run()
     (evaluator,) = kept
-    return evaluator.answering.images_run
+    return evaluator.predictions.images_run
 
 
 def test_another_target_uses_the_answers_of_the_first_and_the_same_one_runs_no_image(
     tmp_path: Path,
 ) -> None:
-    store = AnswerStore(tmp_path / "answers.db")
+    store = PredictionStore(tmp_path / "answers.db")
     first = images_run(tmp_path / "a", "0.7x", store)
 
     again = images_run(tmp_path / "again", "0.7x", store)
-    later = images_run(tmp_path / "b", "0.8x", AnswerStore(tmp_path / "answers.db"))
-    unaided = images_run(tmp_path / "c", "0.8x", AnswerStore(None))
+    later = images_run(tmp_path / "b", "0.8x", PredictionStore(tmp_path / "answers.db"))
+    unaided = images_run(tmp_path / "c", "0.8x", PredictionStore(None))
 
     assert again == 0 < later < unaided
     assert first > 0

@@ -15,7 +15,7 @@ from tests.cells import CELL
 from tests.search import tiny
 from tests.search.clockless import no_clock
 from tests.search.tiny import Quiet, session
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.data.splits import Images, Purpose, Splits, contents
 from tokensearch.errors import DataError, ModelError, RunError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -196,21 +196,21 @@ def test_a_model_that_answers_by_chance_is_refused_before_the_search(tmp_path: P
     model: Any = tiny.model()
     model.head_drop.forward = lambda x: torch.nn.functional.dropout(x, 0.1)
 
-    with pytest.raises(ModelError, match=r"^model tiny does not answer the same twice: "):
+    with pytest.raises(ModelError, match=r"^model tiny is not deterministic: "):
         replace(session(tmp_path / "run", trials=2), model=model).run()
 
     assert not (tmp_path / "run").exists()
 
 
 def test_of_a_repaired_image_one_block_is_asked_again(tmp_path: Path) -> None:
-    store = AnswerStore(tmp_path / "answers.db")
+    store = PredictionStore(tmp_path / "answers.db")
     policy = Policy(describe(tiny.model()), (Prune(2, 5),))
     whole = PolicyEvaluator(tiny.model(), tiny.splits(), CELL, 0, store)
     other = PolicyEvaluator(tiny.model(), repaired("report", 40), CELL, 0, store)
 
-    first, found = (one.answering.answers(policy, "report") for one in (whole, other))
+    first, found = (one.predictions.results(policy, "report") for one in (whole, other))
 
-    assert (whole.answering.images_run, other.answering.images_run) == (50, 50 - CHUNK)
+    assert (whole.predictions.images_run, other.predictions.images_run) == (50, 50 - CHUNK)
     assert torch.equal(first.ce[:CHUNK], found.ce[:CHUNK])
     assert first.ce[40] != found.ce[40]
 

@@ -1,4 +1,4 @@
-"""How right answers are, with intervals, and how that compares with the baseline."""
+"""Accuracy of predictions on a split, with intervals, alone and compared with the baseline's."""
 
 from torch import Tensor
 
@@ -9,10 +9,10 @@ from tokensearch.records.measurements import Accuracy, PairedAccuracy
 from tokensearch.stats.proportions import LEVEL, mcnemar, paired_difference, wilson
 
 
-def accuracy(found: ImageResults, split: Split, *, level: float = LEVEL) -> Accuracy:
-    """Count right answers: the labels', or, on an unlabelled split, those of the baseline."""
-    right = int(_right(found.answers, found, split).sum())
-    images = len(found)
+def accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> Accuracy:
+    """Count correct predictions: by label, or by the baseline's class on an unlabelled split."""
+    right = int(_is_right(results.predicted, results, split).sum())
+    images = len(results)
     low, high = wilson(right, images, level=level)
     return Accuracy(
         kind="top1" if split.labelled else "agreement",
@@ -23,33 +23,34 @@ def accuracy(found: ImageResults, split: Split, *, level: float = LEVEL) -> Accu
         low=low,
         high=high,
         level=level,
-        kl=float(found.kl.mean()),
-        ce=float(found.ce.mean()),
-        agreed=int((found.answers == found.baseline).sum()),
+        kl=float(results.kl.mean()),
+        ce=float(results.ce.mean()),
+        agreed=int((results.predicted == results.baseline).sum()),
     )
 
 
-def paired_accuracy(found: ImageResults, split: Split, *, level: float = LEVEL) -> PairedAccuracy:
+def paired_accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> PairedAccuracy:
     """Compare candidate and baseline image by image.
 
-    On an unlabelled split the baseline is right by definition, so the difference is the share of
-    answers that changed, and cannot be above zero.
+    On an unlabelled split the baseline is right by definition. The difference is then the share of
+    predictions that changed, and cannot be above zero.
     """
-    mine, theirs = (_right(answers, found, split) for answers in (found.answers, found.baseline))
-    return _against(mine, theirs, level)
+    candidate = _is_right(results.predicted, results, split)
+    return _compare_right(candidate, _is_right(results.baseline, results, split), level)
 
 
 def compare_results(
-    found: ImageResults, other: ImageResults, split: Split, *, level: float = LEVEL
+    results: ImageResults, reference: ImageResults, split: Split, *, level: float = LEVEL
 ) -> PairedAccuracy:
-    """Compare two candidates image by image: the second stands where the baseline does."""
-    mine, theirs = (_right(one.answers, one, split) for one in (found, other))
-    return _against(mine, theirs, level)
+    """Compare two candidates image by image: `reference` takes the baseline's part."""
+    candidate, other = (_is_right(one.predicted, one, split) for one in (results, reference))
+    return _compare_right(candidate, other, level)
 
 
-def _against(mine: Tensor, theirs: Tensor, level: float) -> PairedAccuracy:
-    lost, won = int((theirs & ~mine).sum()), int((mine & ~theirs).sum())
-    images = len(mine)
+def _compare_right(candidate: Tensor, reference: Tensor, level: float) -> PairedAccuracy:
+    """Compare which images are right, both (M,) bool."""
+    lost, won = int((reference & ~candidate).sum()), int((candidate & ~reference).sum())
+    images = len(candidate)
     low, high = paired_difference(lost, won, images, level=level)
     return PairedAccuracy(
         images=images,
@@ -63,18 +64,19 @@ def _against(mine: Tensor, theirs: Tensor, level: float) -> PairedAccuracy:
     )
 
 
-def per_image(found: ImageResults, split: Split, objective: Objective) -> Tensor:
-    """Return what every image adds to the worth of a policy, (M,) float64; more is better."""
+def per_image(results: ImageResults, split: Split, objective: Objective) -> Tensor:
+    """Return what every image adds to the objective, (M,) float64; more is better."""
     match objective:
         case "kl":
-            return -found.kl
+            return -results.kl
         case "ce":
-            return -found.ce
+            return -results.ce
         case "agreement":
-            return (found.answers == found.baseline).double()
+            return (results.predicted == results.baseline).double()
         case "top1":
-            return _right(found.answers, found, split).double()
+            return _is_right(results.predicted, results, split).double()
 
 
-def _right(answers: Tensor, found: ImageResults, split: Split) -> Tensor:
-    return answers == (found.labels if split.labelled else found.baseline)
+def _is_right(classes: Tensor, results: ImageResults, split: Split) -> Tensor:
+    """Whether each class is the label, or the baseline's class on an unlabelled split: (M,)."""
+    return classes == (results.labels if split.labelled else results.baseline)

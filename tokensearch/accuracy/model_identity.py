@@ -35,7 +35,7 @@ _DEPTH = 8  # of values within values; what lies deeper does not say how a model
 
 @dataclass(frozen=True, slots=True)
 class ModelIdentity:
-    """Digests of what decides a model's answers, apart, so that a difference can be named."""
+    """Digests of what decides a model's predictions, apart, so that a difference can be named."""
 
     weights: str
     architecture: str
@@ -62,14 +62,14 @@ def model_identity(model: nn.Module) -> ModelIdentity:
                   of torch and torch.nn.functional that stand under the name of another
     versions      torch, timm, tokensearch
 
-    Preprocessing and images, number type and device belong to the answers as well, and stand beside
-    it where answers are kept. It is taken of a model that follows no policy.
+    Preprocessing, images, number type and device decide predictions as well. They are stored beside
+    the identity. It is taken of a model that follows no policy.
 
     It does not see what stands outside the model and the modules of its code: state of a process
     (environment, random generators, flags of torch), files that code reads, compiled extensions,
     globals of torch or timm but for the above, what lies deeper than eight values within another,
-    and fields of objects whose class is the standard library's. Stored answers are therefore held
-    against a fresh pass over some images before they are used.
+    and fields of objects whose class is the standard library's. Stored predictions are therefore
+    compared with a fresh pass over some images before they are used.
     """
     reader = _Reader()
     architecture = _sha(reader.module(model))

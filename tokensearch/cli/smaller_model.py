@@ -62,13 +62,13 @@ def _check_classes(subject: EvaluationInputs, smaller: "AlternativeModel") -> No
     """See on two images whether it is steady and knows as many classes; ModelError if not."""
     import torch
 
-    from tokensearch.accuracy.determinism import check_steady
+    from tokensearch.accuracy.determinism import check_deterministic
 
     place = next(subject.model.parameters())
     images, _ = next(subject.splits.search.batches(2))
     own = smaller.prepare(images).to(place.device, place.dtype)
     check_forward(smaller.name, smaller.module, own)
-    check_steady(smaller.module, own, name=smaller.name)
+    check_deterministic(smaller.module, own, name=smaller.name)
     with torch.inference_mode():
         theirs, ours = (
             logits.shape[1]

@@ -1,4 +1,4 @@
-"""What a policy is worth: its accuracy on a split, its latency beside the baseline's."""
+"""Evaluate a policy: accuracy on a split, latency compared with the baseline's, profile."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from tokensearch import runtime
 from tokensearch.accuracy.accuracy import accuracy, paired_accuracy
-from tokensearch.accuracy.determinism import check_steady
+from tokensearch.accuracy.determinism import check_deterministic
 from tokensearch.accuracy.model_identity import ModelIdentity, model_identity
 from tokensearch.accuracy.results import ImageResults
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.data.splits import Purpose, Splits
 from tokensearch.errors import ModelError
 from tokensearch.evaluation.latency import PolicyTimer
@@ -25,16 +25,16 @@ from tokensearch.records.measurements import Accuracy, Cell, Comparison, PairedA
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 
-# Enough for a picture of where time goes, in a few seconds; `tokensearch diff` takes its time.
+# Enough to see where time goes, in a few seconds; `tokensearch diff` measures longer.
 PROFILING = Plan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))
 
 GIGA = 10**9
-STEADY = 8  # images by which a model is seen to answer the same twice
+DETERMINISM_IMAGES = 8  # that tell whether a model is deterministic
 
 
 @dataclass(frozen=True, slots=True)
 class ScoredPolicy:
-    """A policy's answers on one split, beside those of the baseline."""
+    """Accuracy of a policy on one split, alone and compared with the baseline."""
 
     accuracy: Accuracy
     paired: PairedAccuracy
@@ -48,7 +48,7 @@ class PolicyEvaluator:
     splits: Splits
     cell: Cell
     seed: int
-    store: AnswerStore = field(default_factory=partial(AnswerStore, None))
+    store: PredictionStore = field(default_factory=partial(PredictionStore, None))
     cache_gb: float = 1.0  # of activations that policies share
 
     @cached_property
@@ -62,8 +62,8 @@ class PolicyEvaluator:
         return model_identity(self.model)
 
     @cached_property
-    def answering(self) -> PredictionCache:
-        """What policies make of the images, remembered."""
+    def predictions(self) -> PredictionCache:
+        """Predictions for the images under any policy, cached."""
         return PredictionCache(
             self.splits,
             Policy(runtime.describe(self.model)),
@@ -74,55 +74,54 @@ class PolicyEvaluator:
             self.store,
         )
 
-    def check_steady(self, name: str) -> None:
-        """Refuse a model that does not answer the same twice: ModelError."""
+    def check_deterministic(self, name: str) -> None:
+        """Refuse a model that is not deterministic: ModelError."""
         split = self.splits.search
-        images, _ = split.part(0, min(STEADY, len(split)))
-        check_steady(self.model, images.to(self.cell.device, self._dtype), name=name)
+        images, _ = split.part(0, min(DETERMINISM_IMAGES, len(split)))
+        check_deterministic(self.model, images.to(self.cell.device, self._dtype), name=name)
 
     def score(
         self,
         policy: Policy,
         purpose: Purpose,
         *,
-        limit: int | None = None,
+        first: int | None = None,
         on_batch: OnBatch | None = None,
     ) -> ScoredPolicy:
-        """Accuracy on a split, or on its first `limit` images."""
-        return self.scored(
-            self.answering.answers(policy, purpose, limit=limit, on_batch=on_batch), purpose
-        )
+        """Return the accuracy on a split, or on its first `first` images."""
+        results = self.predictions.results(policy, purpose, first=first, on_batch=on_batch)
+        return self.score_results(results, purpose)
 
-    def scored(self, found: ImageResults, purpose: Purpose) -> ScoredPolicy:
-        """Count what is right among answers to the first images of a split."""
+    def score_results(self, results: ImageResults, purpose: Purpose) -> ScoredPolicy:
+        """Return the accuracy of results for the first images of a split."""
         split = self.splits.of(purpose)
-        return ScoredPolicy(accuracy(found, split), paired_accuracy(found, split))
+        return ScoredPolicy(accuracy(results, split), paired_accuracy(results, split))
 
     def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
-        """Latency in the cell, in turn with the baseline."""
+        """Time a policy in the cell, in turn with the baseline."""
         return self.timing.time(policy, budget)
 
     def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
-        """Latency of another model on images of its own, in turn with the baseline."""
+        """Time another model on images of its own, in turn with the baseline."""
         return self.timing.time_model(module, images, budget)
 
     def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
-        """Where passes under some policies spend their time, in turn; leaves a TensorBoard folder.
+        """Profile passes under some policies, in turn; writes a TensorBoard folder.
 
-        Compiled passes can no longer be told apart by block: eager ones stand in for them.
+        Compiled passes cannot be split by block, so eager ones are profiled in their place.
         """
-        splits = self.cell.backend in SPLIT
+        can_split = self.cell.backend in SPLIT
         return profile(
             self.model,
             policies,
             images=self.images,
-            cell=self.cell if splits else replace(self.cell, backend="eager"),
+            cell=self.cell if can_split else replace(self.cell, backend="eager"),
             plan=PROFILING,
             folder=folder.profiles / "tensorboard",
         )
 
     @cached_property
-    def _reuse(self) -> PrefixCache:
+    def _prefix_cache(self) -> PrefixCache:
         return PrefixCache(round(self.cache_gb * GIGA))
 
     @torch.inference_mode()
@@ -133,9 +132,9 @@ class PolicyEvaluator:
         images: range,
         load: Callable[[], Tensor],
     ) -> Tensor:
-        """Logits for a stretch of images, from the deepest block that an earlier pass shares.
+        """Return logits for a range of images, resumed at the deepest block that is cached.
 
-        Only while searching: finalists are few, and have no steps in common to speak of.
+        Passes are resumed on the search split alone: finalists are few and share hardly any steps.
         """
         batch = Batch(
             self.splits.of(purpose).digest,
@@ -145,14 +144,14 @@ class PolicyEvaluator:
             lambda: load().to(self.cell.device, self._dtype),
         )
         with runtime.applied(self.timing.candidate, policy) as model:
-            if purpose == "search" and policy.reduces and self._resumes:
-                return logits_with_reuse(model, batch, self._reuse)
-            whole: Tensor = model(batch.images())
-            return whole
+            if purpose == "search" and policy.reduces and self._can_resume:
+                return logits_with_reuse(model, batch, self._prefix_cache)
+            logits: Tensor = model(batch.images())
+            return logits
 
     @cached_property
-    def _resumes(self) -> bool:
-        """Whether passes of this model can begin in the middle."""
+    def _can_resume(self) -> bool:
+        """Whether passes of this model can start at a block within."""
         if self.cache_gb <= 0:
             return False
         try:
@@ -163,13 +162,13 @@ class PolicyEvaluator:
 
     @property
     def _dtype(self) -> torch.dtype:
-        kind: torch.dtype = getattr(torch, self.cell.dtype)
-        return kind
+        dtype: torch.dtype = getattr(torch, self.cell.dtype)
+        return dtype
 
     @cached_property
     def images(self) -> Tensor:
-        """One batch of real images for timing; a split smaller than it is repeated."""
+        """One batch of real images for timing; a split smaller than a batch is repeated."""
         images, _ = next(self.splits.search.batches(self.cell.batch))
         repeats = -(-self.cell.batch // len(images))
-        whole = images.repeat(repeats, 1, 1, 1)[: self.cell.batch]
-        return whole.to(self.cell.device, self._dtype)
+        batch = images.repeat(repeats, 1, 1, 1)[: self.cell.batch]
+        return batch.to(self.cell.device, self._dtype)

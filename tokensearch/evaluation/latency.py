@@ -1,4 +1,4 @@
-"""Latency of policies beside the baseline, and the compiled models it needs."""
+"""Time policies in turn with the baseline, with the compiled models that this needs."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -31,14 +31,14 @@ from tokensearch.records.measurements import COMPILED, REPLAYED, Backend, Cell, 
 from tokensearch.runtime import with_backend
 from tokensearch.runtime.backends import Forward
 
-# A compiled candidate of twelve blocks leaves about 15 MB behind in torch 2.15 until all that was
-# compiled is forgotten; then the baseline must be compiled anew.
-FORGET_AFTER = 16
+# A compiled candidate of twelve blocks leaves about 15 MB behind in torch 2.15 until torch's
+# compiler is reset. After a reset the baseline must be compiled anew.
+RESET_AFTER = 16
 
 
 @dataclass
 class CompiledModels:
-    """Makes pairs of passes. The baseline is prepared once, each candidate for itself."""
+    """Makes pairs of passes. The baseline is prepared once, each candidate by itself."""
 
     model: nn.Module  # the baseline
     backend: Backend
@@ -46,43 +46,43 @@ class CompiledModels:
     _candidates: int = 0
 
     def pair(
-        self, candidate: nn.Module, images: Tensor, theirs: Tensor | None = None
+        self, candidate: nn.Module, images: Tensor, candidate_images: Tensor | None = None
     ) -> tuple[Run, Run]:
         """Return a pass of the baseline and one of `candidate`, both warmed up.
 
         `candidate` must not be given another policy while they are in use.
 
-        images  of every pass of the baseline; the same in every call
-        theirs  of the candidate, where it takes others
+        images            of every pass of the baseline; the same in every call
+        candidate_images  of the candidate, where it takes others
         """
-        own, baseline = images if theirs is None else theirs, self.baseline(images)
+        own = images if candidate_images is None else candidate_images
+        baseline = self.baseline(images)
         self._candidates += 1
-        # No two are replayed at one time, and answers are copied out: all graphs share one memory.
+        # All graphs share one memory: no two are replayed at one time, and logits are copied out.
         run = with_backend(candidate, self.backend, own, sharing=self._baseline)
         if self.backend == "eager" and own.device.type != "cpu":
-            run(
-                own
-            )  # libraries plan for new token counts: tens of milliseconds for each of cuDNN's
+            # Libraries plan for new token counts: tens of milliseconds for each of cuDNN's plans.
+            run(own)
         return baseline, partial(run, own)
 
     def baseline(self, images: Tensor) -> Run:
         """Return a pass of the baseline, warmed up."""
-        if self._baseline is None or self._worn:
-            self._forget()
+        if self._baseline is None or self._must_reset:
+            self._reset()
             self._baseline = with_backend(self.model, self.backend, images)
         return partial(self._baseline, images)
 
     @property
-    def _worn(self) -> bool:
-        return self.backend in COMPILED and self._candidates >= FORGET_AFTER
+    def _must_reset(self) -> bool:
+        return self.backend in COMPILED and self._candidates >= RESET_AFTER
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         if self._candidates:
             torch.compiler.reset()
         self._candidates = 0
 
 
-TOGETHER = FORGET_AFTER  # policies to a round: each has a compiled model of its own meanwhile
+MAX_TOGETHER = RESET_AFTER  # policies in a round: each has a compiled model of its own
 
 
 @dataclass(frozen=True)
@@ -93,37 +93,37 @@ class PolicyTimer:
     images: Tensor  # (B, 3, rows, columns), B the cell's batch
     cell: Cell
     seed: int
-    _twin: list[nn.Module] = field(default_factory=list)
+    _copy: list[nn.Module] = field(default_factory=list)
 
     @property
     def candidate(self) -> nn.Module:
         """The copy that follows policies."""
-        if not self._twin:
-            self._twin.append(copy.deepcopy(self.model))
-        return self._twin[0]
+        if not self._copy:
+            self._copy.append(copy.deepcopy(self.model))
+        return self._copy[0]
 
     @cached_property
     def spec(self) -> ModelSpec:
-        """The model's geometry; its weights do not matter to a clock."""
+        """The model's geometry; weights do not matter for latency."""
         return runtime.describe(self.model)
 
     @cached_property
     def launching(self) -> LaunchCost | None:
-        """What launching a pass of the baseline takes; None on a CPU, or replayed."""
-        place = torch.device(self.cell.device)
-        if place.type != "cuda" or self.cell.backend in REPLAYED:
+        """Cost of launching a pass of the baseline; None on a CPU, or where passes are replayed."""
+        device = torch.device(self.cell.device)
+        if device.type != "cuda" or self.cell.backend in REPLAYED:
             return None
         with torch.inference_mode():
-            return measure_launching(self._pairs.baseline(self.images), clock_for(place))
+            return measure_launching(self._pairs.baseline(self.images), clock_for(device))
 
     def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
         """Time a policy in turn with the baseline.
 
-        The baseline in turn with itself shows what the noise alone makes of it.
+        The baseline in turn with itself shows what noise alone does.
         """
         with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
-            found = self._compared(model, self.images, budget)
-        return found if policy.reduces else add_self_comparison_caution(found)
+            comparison = self._compare(model, self.images, budget)
+        return comparison if policy.reduces else add_self_comparison_caution(comparison)
 
     def time_together(
         self,
@@ -132,47 +132,49 @@ class PolicyTimer:
         *,
         tell: Callable[[int, float], None],
     ) -> tuple[Comparison, ...]:
-        """Time at most `TOGETHER` policies and the baseline, each once in every round.
+        """Time at most `MAX_TOGETHER` policies and the baseline, each once in every round.
 
-        In little more than half the time that pairs take, since the baseline is timed once
-        for all. All share its weights, as one model in use does with itself.
+        This takes little more than half the time of pairs, since the baseline is timed once for
+        all. All copies share its weights, as passes of one model do.
 
-        tell  hears of the rounds so far, and of the seconds of their passes
+        tell  called with the number of rounds so far, and the seconds of their passes
         """
-        if len(policies) > TOGETHER:
-            raise ValueError(f"{len(policies)} policies are too many for a round of {TOGETHER}")
-        place = torch.device(self.cell.device)
-        clock, watch = clock_for(place, self.cell.cache), MachineMonitor(place)
+        if len(policies) > MAX_TOGETHER:
+            raise ValueError(f"{len(policies)} policies are too many for a round of {MAX_TOGETHER}")
+        device = torch.device(self.cell.device)
+        clock, monitor = clock_for(device, self.cell.cache), MachineMonitor(device)
 
         def look(rounds: int, seconds: float) -> None:
-            watch.look()
+            monitor.look()
             tell(rounds, seconds)
 
         with torch.inference_mode(), ExitStack() as stack:
             runs = self._runs(policies, stack)
             warmup = warm_device(runs[0], clock) + budget.warmup
-            watch.start()
+            monitor.start()
             taken = time_interleaved(
                 [make_pass_turn(run, clock) for run in runs], budget, seed=self.seed, tell=look
             )
-            conditions = watch.stop()
-        passes = [Latency(tuple(one.ms for one in each), warmup) for each in taken]
-        found = [compare_samples(passes[0], each, seed=self.seed) for each in passes[1:]]
+            conditions = monitor.stop()
+        baseline, *candidates = [Latency(tuple(p.ms for p in passes), warmup) for passes in taken]
+        compared = (
+            add_cautions(compare_samples(baseline, latency, seed=self.seed), conditions)
+            for latency in candidates
+        )
         return tuple(
-            add_cautions(one, conditions)
-            if policy.reduces
-            else add_self_comparison_caution(add_cautions(one, conditions))
-            for policy, one in zip(policies, found, strict=True)
+            comparison if policy.reduces else add_self_comparison_caution(comparison)
+            for policy, comparison in zip(policies, compared, strict=True)
         )
 
     def _runs(self, policies: Sequence[Policy], stack: ExitStack) -> list[Run]:
-        """A pass of the baseline, and one under each policy while the stack is open."""
-        weights = {id(one): one for one in chain(self.model.parameters(), self.model.buffers())}
+        """Return a pass of the baseline, and one under each policy while the stack is open."""
+        tensors = chain(self.model.parameters(), self.model.buffers())
+        weights = {id(tensor): tensor for tensor in tensors}
         runs: list[Run] = []
         for policy in policies:
-            twin = copy.deepcopy(self.model, dict(weights))
+            model = copy.deepcopy(self.model, dict(weights))
             baseline, run = self._pairs.pair(
-                stack.enter_context(runtime.applied(twin, policy)), self.images
+                stack.enter_context(runtime.applied(model, policy)), self.images
             )
             runs = [baseline, *runs[1:], run]
         return runs
@@ -180,18 +182,18 @@ class PolicyTimer:
     def time_model(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         """Time another model, on images of its own, in turn with the baseline."""
         with torch.inference_mode():
-            return self._compared(model, images, budget)
+            return self._compare(model, images, budget)
 
-    def _compared(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
-        place = torch.device(self.cell.device)
+    def _compare(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
+        device = torch.device(self.cell.device)
         baseline, candidate = self._pairs.pair(model, self.images, images)
         return compare(
             baseline,
             candidate,
-            clock=clock_for(place, self.cell.cache),
+            clock=clock_for(device, self.cell.cache),
             budget=budget,
             seed=self.seed,
-            watch=MachineMonitor(place),
+            watch=MachineMonitor(device),
         )
 
     @cached_property

@@ -1,4 +1,8 @@
-"""What policies make of images: asked of the model once, then remembered, in pieces of a pass."""
+"""Predictions of one model under any policy, image by image: computed once in chunks, then cached.
+
+`PredictionCache` holds them in memory, and in a `PredictionStore` for later processes. A chunk is
+the images of one pass.
+"""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,30 +18,28 @@ from tokensearch.accuracy.results import (
     join_results,
     predict_images,
 )
-from tokensearch.accuracy.store import AnswerStore, Key
+from tokensearch.accuracy.store import Key, PredictionStore
 from tokensearch.data.splits import PURPOSES, Purpose, Splits, contents
 from tokensearch.errors import TokensearchWarning
 from tokensearch.policy import Policy
 
-# Images per pass when only answers count. Larger passes were no faster per image on two CPU cores.
+# Images per pass when only predictions count. Larger passes were no faster per image on two cores.
 CHUNK = 32
-# Images of a block that is remembered about which the model is asked again, once for every policy.
+# Images of a stored chunk that are predicted again as a check, once for every policy.
 PROBES = 4
-# How far what is remembered may be off, in nats: other images in the batch, another kernel.
+# How far stored results may be off, in nats: other images in the batch, another kernel.
 ROUNDING = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
-STALE = (
-    "remembered answers were not those of the model, and are forgotten; everything is asked again"
-)
+STALE = "stored predictions differ from the model's and are deleted; all images are predicted again"
 
 OnBatch = Callable[[int, int], None]  # called with images done, images in all
-# Logits of a policy for a stretch of the images of a split, loaded only if they are needed.
+# Logits of a policy for a range of images of a split; they are loaded only if they are needed.
 Logits = Callable[[Policy, Purpose, range, Callable[[], Tensor]], Tensor]
-Ask = Callable[[Purpose, range], Predictions]  # about a stretch of images
+Predict = Callable[[Purpose, range], Predictions]  # predictions for a range of images of a split
 
 
 @dataclass
 class PredictionCache:
-    """Answers of one model under any policy, block by block."""
+    """Results of one model under any policy, chunk by chunk."""
 
     splits: Splits
     unreduced: Policy
@@ -45,18 +47,18 @@ class PredictionCache:
     dtype: str
     device: str  # "cpu", "cuda"
     logits: Logits
-    store: AnswerStore
-    images_run: int = 0  # through the model under a policy, but for probes; 0: all was remembered
-    _whole: dict[tuple[Purpose, range], Predictions] = field(default_factory=dict)
+    store: PredictionStore
+    images_run: int = 0  # through the model under a policy, but for probes; 0: all were stored
+    _baseline: dict[tuple[Purpose, range], Predictions] = field(default_factory=dict)
     _contents: dict[Purpose, tuple[str, ...]] = field(default_factory=dict)
-    _known: dict[tuple[str, Purpose, int], ImageResults] = field(default_factory=dict)
-    _probed: set[str] = field(default_factory=set)  # schedules whose stored answers were tried
+    _results: dict[tuple[str, Purpose, int], ImageResults] = field(default_factory=dict)
+    _probed: set[str] = field(default_factory=set)  # schedules whose stored results were checked
 
     def read(self, on_batch: OnBatch | None = None) -> None:
-        """Read every image once, so that one that cannot be read is found before the search.
+        """Read every image once, so that an unreadable one is found before the search.
 
         Raises:
-            DataError: There is one.
+            DataError: An image cannot be read.
         """
         total = sum(len(self.splits.of(purpose)) for purpose in PURPOSES)
         done = 0
@@ -64,121 +66,123 @@ class PredictionCache:
             if on_batch is None:
                 self.contents(purpose)
             elif purpose not in self._contents:
-                told = partial(_tell, on_batch, done, total)
-                self._contents[purpose] = contents(self.splits.of(purpose), told)
+                report_read = partial(_report_read, on_batch, done, total)
+                self._contents[purpose] = contents(self.splits.of(purpose), report_read)
             done += len(self.splits.of(purpose))
 
     def contents(self, purpose: Purpose) -> tuple[str, ...]:
-        """The images of a split by name (`data.splits.contents`)."""
+        """Names of the images of a split (`data.splits.contents`)."""
         if purpose not in self._contents:
             self._contents[purpose] = contents(self.splits.of(purpose))
         return self._contents[purpose]
 
-    def blocks(self, purpose: Purpose) -> int:
-        """How many blocks a split has."""
+    def count_chunks(self, purpose: Purpose) -> int:
+        """Return the number of chunks of a split."""
         return -(-len(self.splits.of(purpose)) // CHUNK)
 
-    def asked(self, purpose: Purpose) -> int:
-        """Blocks of images that reduced policies were asked about, remembered ones counted in."""
-        whole = self.unreduced.schedule_hash
-        return sum(split == purpose and name != whole for name, split, _ in self._known)
+    def chunks_asked(self, purpose: Purpose) -> int:
+        """Return the number of chunks that were predicted under policies, stored ones included."""
+        baseline = self.unreduced.schedule_hash
+        return sum(split == purpose and name != baseline for name, split, _ in self._results)
 
-    def block(self, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
-        """Answers to one block of images."""
-        place = policy.schedule_hash, purpose, number
-        if place not in self._known:
-            self._known[place] = self._answered(policy, purpose, number)
-        return self._known[place]
+    def chunk(self, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
+        """Return the results of one chunk of images."""
+        key = policy.schedule_hash, purpose, number
+        if key not in self._results:
+            self._results[key] = self._load_or_predict(policy, purpose, number)
+        return self._results[key]
 
-    def answers(
+    def results(
         self,
         policy: Policy,
         purpose: Purpose,
         *,
-        limit: int | None = None,
+        first: int | None = None,
         on_batch: OnBatch | None = None,
     ) -> ImageResults:
-        """Answers to the first `limit` images, all of them by default."""
+        """Return the results of the first `first` images, of all by default."""
         split = self.splits.of(purpose)
-        wanted = len(split) if limit is None else min(limit, len(split))
+        images = len(split) if first is None else min(first, len(split))
         parts: list[ImageResults] = []
-        for number in range(-(-wanted // CHUNK)):
-            parts.append(self.block(policy, purpose, number))
+        for number in range(-(-images // CHUNK)):
+            parts.append(self.chunk(policy, purpose, number))
             if on_batch is not None:
-                on_batch(min(wanted, (number + 1) * CHUNK), wanted)
-        return join_results(parts).first(wanted)
+                on_batch(min(images, (number + 1) * CHUNK), images)
+        return join_results(parts).first(images)
 
-    def of_another(
+    def results_of_alternative(
         self, key: str, purpose: Purpose, logits: Callable[[Tensor], Tensor]
     ) -> ImageResults:
-        """Answers of a model that follows no policy, held against the baseline's.
+        """Return the results of a model that follows no policy, compared with the baseline's.
 
-        key     says which model it is; remembered under the baseline's identity as well
+        key     names the model; stored under the baseline's identity as well
         logits  of images, which it gets as the baseline takes them
         """
-        ask, parts = partial(self._ask_another, logits), []
-        for number in range(self.blocks(purpose)):
-            found = self._kept(f"rival:{key}", purpose, number, ask)
-            if found is None:
-                found = self._fresh(ask, purpose, number)
-                self._keep(f"rival:{key}", purpose, number, found)
-            parts.append(found)
+        predict, parts = partial(self._predict_alternative, logits), []
+        for number in range(self.count_chunks(purpose)):
+            results = self._stored(f"rival:{key}", purpose, number, predict)
+            if results is None:
+                results = self._predict_chunk(predict, purpose, number)
+                self._write(f"rival:{key}", purpose, number, results)
+            parts.append(results)
         return join_results(parts)
 
-    def remembered(self, policy: Policy, purpose: Purpose, images: int) -> ImageResults | None:
-        """Answers to the first `images`, if the model need not be asked."""
-        found: list[ImageResults] = []
+    def cached(self, policy: Policy, purpose: Purpose, images: int) -> ImageResults | None:
+        """Return the results of the first `images`, None if the model would have to run."""
+        parts: list[ImageResults] = []
         for number in range(-(-images // CHUNK)):
-            one = self._known.get((policy.schedule_hash, purpose, number))
-            if one is None:
-                ask = partial(self._ask, policy)
-                one = self._kept(policy.schedule_hash, purpose, number, ask)
-            if one is None:
+            results = self._results.get((policy.schedule_hash, purpose, number))
+            if results is None:
+                predict = partial(self._predict, policy)
+                results = self._stored(policy.schedule_hash, purpose, number, predict)
+            if results is None:
                 return None
-            found.append(one)
-        return join_results(found).first(images)
+            parts.append(results)
+        return join_results(parts).first(images)
 
-    def _answered(self, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
-        """Answers to one block: those of an earlier process, or the model's own."""
-        schedule, ask = policy.schedule_hash, partial(self._ask, policy)
-        found = self._kept(schedule, purpose, number, ask)
-        if found is None:
-            found = self._fresh(ask, purpose, number)
-            self.images_run += len(found) if policy.reduces else 0
-            self._keep(schedule, purpose, number, found)
-        return found
+    def _load_or_predict(self, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
+        """Return the results of one chunk: stored by an earlier process, or the model's own."""
+        schedule, predict = policy.schedule_hash, partial(self._predict, policy)
+        results = self._stored(schedule, purpose, number, predict)
+        if results is None:
+            results = self._predict_chunk(predict, purpose, number)
+            self.images_run += len(results) if policy.reduces else 0
+            self._write(schedule, purpose, number, results)
+        return results
 
-    def _kept(self, schedule: str, purpose: Purpose, number: int, ask: Ask) -> ImageResults | None:
-        """Answers of an earlier process, tried on a few images when first used."""
+    def _stored(
+        self, schedule: str, purpose: Purpose, number: int, predict: Predict
+    ) -> ImageResults | None:
+        """Return results of an earlier process, checked on a few images when first used."""
         if not self.store.keeps:
             return None
         key = self._key(schedule)
-        found = self.store.get(key, self._names(purpose, number))
-        if found is None or schedule in self._probed:
-            return found
-        if self._holds(found.first(PROBES), ask, purpose, number * CHUNK):
+        results = self.store.get(key, self._names(purpose, number))
+        if results is None or schedule in self._probed:
+            return results
+        if self._agrees(results.first(PROBES), predict, purpose, number * CHUNK):
             self._probed.add(schedule)
-            return found
+            return results
         self.store.forget(key)
         warnings.warn(STALE, TokensearchWarning, stacklevel=2)
         return None
 
-    def _holds(self, stored: ImageResults, ask: Ask, purpose: Purpose, first: int) -> bool:
-        """Whether a fresh pass answers the same, but for rounding."""
-        images, off = range(first, first + len(stored)), ROUNDING[self.dtype]
-        predictions, whole = ask(purpose, images), self._unreduced(purpose, images)
+    def _agrees(self, stored: ImageResults, predict: Predict, purpose: Purpose, start: int) -> bool:
+        """Whether a fresh pass gives the same results, but for rounding."""
+        images, tolerance = range(start, start + len(stored)), ROUNDING[self.dtype]
+        predictions, baseline = predict(purpose, images), self._predict_baseline(purpose, images)
         return all(
             (
-                _close(stored, compare_predictions(predictions, whole), off),
-                _may_answer(predictions, stored.answers, off),
-                _may_answer(whole, stored.baseline, off),
+                _losses_agree(stored, compare_predictions(predictions, baseline), tolerance),
+                _may_predict(predictions, stored.predicted, tolerance),
+                _may_predict(baseline, stored.baseline, tolerance),
             )
         )
 
-    def _keep(self, schedule: str, purpose: Purpose, number: int, found: ImageResults) -> None:
+    def _write(self, schedule: str, purpose: Purpose, number: int, results: ImageResults) -> None:
         if self.store.keeps:
-            self._probed.add(schedule)  # under this key there is now what the model itself said
-            self.store.put(self._key(schedule), self._names(purpose, number), found)
+            self._probed.add(schedule)  # the store now holds what this model predicted
+            self.store.put(self._key(schedule), self._names(purpose, number), results)
 
     def _names(self, purpose: Purpose, number: int) -> Sequence[str]:
         images = self._images(purpose, number)
@@ -191,51 +195,53 @@ class PredictionCache:
     def _key(self, schedule: str) -> Key:
         return Key(self.model, schedule, self.dtype, self.device)
 
-    def _fresh(self, ask: Ask, purpose: Purpose, number: int) -> ImageResults:
+    def _predict_chunk(self, predict: Predict, purpose: Purpose, number: int) -> ImageResults:
         images = self._images(purpose, number)
-        return compare_predictions(ask(purpose, images), self._unreduced(purpose, images))
+        return compare_predictions(
+            predict(purpose, images), self._predict_baseline(purpose, images)
+        )
 
-    def _ask_another(
+    def _predict_alternative(
         self, logits: Callable[[Tensor], Tensor], purpose: Purpose, images: range
     ) -> Predictions:
         split = self.splits.of(purpose)
         loaded, labels = split.part(images.start, images.stop)
         return predict_images(logits(loaded), labels, split, first=images.start)
 
-    def _ask(self, policy: Policy, purpose: Purpose, images: range) -> Predictions:
-        whole = self._unreduced(purpose, images)
+    def _predict(self, policy: Policy, purpose: Purpose, images: range) -> Predictions:
+        baseline = self._predict_baseline(purpose, images)
         if not policy.reduces:
-            return whole
+            return baseline
         split = self.splits.of(purpose)
         load = partial(split.part, images.start, images.stop)
         logits = self.logits(policy, purpose, images, lambda: load()[0])
-        return predict_images(logits, whole.labels, split, first=images.start)
+        return predict_images(logits, baseline.labels, split, first=images.start)
 
-    def _unreduced(self, purpose: Purpose, images: range) -> Predictions:
-        """Predictions of the baseline, which every divergence is from."""
-        if (purpose, images) not in self._whole:
+    def _predict_baseline(self, purpose: Purpose, images: range) -> Predictions:
+        """Return predictions of the baseline, which every divergence is from."""
+        if (purpose, images) not in self._baseline:
             split = self.splits.of(purpose)
             loaded, labels = split.part(images.start, images.stop)
             logits = self.logits(self.unreduced, purpose, images, lambda: loaded)
-            found = predict_images(logits, labels, split, first=images.start)
-            self._whole[purpose, images] = found
-        return self._whole[purpose, images]
+            predictions = predict_images(logits, labels, split, first=images.start)
+            self._baseline[purpose, images] = predictions
+        return self._baseline[purpose, images]
 
 
-def _tell(on_batch: OnBatch, before: int, total: int, read: int) -> None:
+def _report_read(on_batch: OnBatch, before: int, total: int, read: int) -> None:
     on_batch(before + read, total)
 
 
-def _close(stored: ImageResults, fresh: ImageResults, off: float) -> bool:
-    """Whether divergences and cross-entropies agree, to `off` nats or that share of them."""
+def _losses_agree(stored: ImageResults, fresh: ImageResults, tolerance: float) -> bool:
+    """Whether divergences and cross-entropies agree, to `tolerance` nats or that share of them."""
     pairs = (stored.kl, fresh.kl), (stored.ce, fresh.ce)
-    return all(bool(((a - b).abs() <= off * (1 + b)).all()) for a, b in pairs)
+    return all(bool(((a - b).abs() <= tolerance * (1 + b)).all()) for a, b in pairs)
 
 
-def _may_answer(predictions: Predictions, answers: Tensor, off: float) -> bool:
-    """Whether each answer is the most probable, or as good as that."""
+def _may_predict(predictions: Predictions, classes: Tensor, tolerance: float) -> bool:
+    """Whether each class is the most probable one, or as probable to `tolerance` nats."""
     log_probs = predictions.log_probs
-    if not bool(((answers >= 0) & (answers < log_probs.shape[1])).all()):
+    if not bool(((classes >= 0) & (classes < log_probs.shape[1])).all()):
         return False
-    given = log_probs.gather(1, answers[:, None]).squeeze(1)
-    return bool((given >= log_probs.amax(dim=1) - off).all())
+    given = log_probs.gather(1, classes[:, None]).squeeze(1)
+    return bool((given >= log_probs.amax(dim=1) - tolerance).all())

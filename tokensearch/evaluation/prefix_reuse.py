@@ -21,133 +21,135 @@ from tokensearch.runtime.token_state import copy_state, state_bytes
 
 @dataclass
 class PrefixCache:
-    """Tensors by key, with what rides on them; those that were not used for longest go first.
+    """Least-recently-used cache of activations by key, each with its token state.
 
-    One holds what one model computes with one set of weights, in one number type, on one device. A
-    tensor is copied when it is put in, so that nothing that is done to the original afterwards
-    reaches it; who takes one out must not write into it (`runtime.resumed` copies it again).
+    A cache belongs to one model with one set of weights, one number type and one device. A tensor
+    is copied on `put`, so later writes to the original do not reach it. Whoever reads one must not
+    write into it (`runtime.logits_from` copies it again).
 
     Args:
-        most_bytes: Bound of what is held, riders included. A tensor that is larger is not kept.
+        max_bytes: Bound of all tensors with their token state. A larger tensor is not cached.
     """
 
-    most_bytes: int
-    hits: int = 0  # of `first`: one of the keys was held
-    misses: int = 0  # none was
-    bytes: int = 0  # held now
-    _held: OrderedDict[Hashable, Tensor] = field(default_factory=OrderedDict)
+    max_bytes: int
+    hits: int = 0  # calls of `find_first` that found a key
+    misses: int = 0  # calls that found none
+    bytes: int = 0  # cached now
+    _entries: OrderedDict[Hashable, Tensor] = field(default_factory=OrderedDict)
 
     def __len__(self) -> int:
-        return len(self._held)
+        return len(self._entries)
 
     def __contains__(self, key: Hashable) -> bool:
-        return key in self._held
+        return key in self._entries
 
-    def first(self, keys: Iterable[Hashable]) -> tuple[int, Tensor] | None:
-        """Return the first of `keys` that is held, by its place among them, and its tensor."""
-        for place, key in enumerate(keys):
-            if key in self._held:
+    def find_first(self, keys: Iterable[Hashable]) -> tuple[int, Tensor] | None:
+        """Return the index of the first of `keys` that is cached, and its tensor."""
+        for index, key in enumerate(keys):
+            if key in self._entries:
                 self.hits += 1
-                self._held.move_to_end(key)
-                return place, self._held[key]
+                self._entries.move_to_end(key)
+                return index, self._entries[key]
         self.misses += 1
         return None
 
     def put(self, key: Hashable, x: Tensor) -> None:
-        """Keep a copy of `x`, as what was used last; others go until it fits.
+        """Cache a copy of `x` as the most recently used; the least recently used make room.
 
-        What is already held under `key` stays: equal keys mean equal tensors.
+        An entry already cached under `key` stays: equal keys mean equal tensors.
         """
-        if key in self._held:
-            self._held.move_to_end(key)
+        if key in self._entries:
+            self._entries.move_to_end(key)
             return
         size = state_bytes(x)
-        if size > self.most_bytes:
+        if size > self.max_bytes:
             return
-        while self.bytes + size > self.most_bytes:
-            _, oldest = self._held.popitem(last=False)
+        while self.bytes + size > self.max_bytes:
+            _, oldest = self._entries.popitem(last=False)
             self.bytes -= state_bytes(oldest)
-        self._held[key] = copy_state(x)
+        self._entries[key] = copy_state(x)
         self.bytes += size
 
     def clear(self) -> None:
-        """Let go of everything."""
-        self._held.clear()
+        """Delete all entries."""
+        self._entries.clear()
         self.bytes = 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Images that have a name, and are loaded only when a pass needs them.
+    """Images identified by split and range, loaded only when a pass needs them.
 
-    Batches that are cut differently are different: matrix products of another size round otherwise.
+    Batches of other ranges are other batches: matrix products of another size round differently.
     """
 
     split: str  # digest
-    first: int  # place of the first image in the split
+    first: int  # index of the first image in the split
     count: int  # B
     image: Image  # shape of each: 3, rows, columns
     load: Callable[[], Tensor] = field(compare=False)  # -> (B, 3, rows, columns), as the model's
 
     def images(self) -> Tensor:
-        """Load the images; MeasurementError if they are not what the name says."""
-        images, named = self.load(), (self.count, *self.image)
-        if tuple(images.shape) != named:
+        """Load the images; MeasurementError if their shape is not the one declared."""
+        images, shape = self.load(), (self.count, *self.image)
+        if tuple(images.shape) != shape:
             raise MeasurementError(
-                f"a batch was loaded as {tuple(images.shape)}, where {named} was promised"
+                f"a batch was loaded as {tuple(images.shape)}, where {shape} was declared"
             )
         return images
 
 
-def logits_with_reuse(model: nn.Module, batch: Batch, store: PrefixCache) -> Tensor:
-    """Return what `model`, under the policy that it follows, answers to a batch: (B, K).
+def logits_with_reuse(model: nn.Module, batch: Batch, cache: PrefixCache) -> Tensor:
+    """Return the logits of `model` for a batch under the policy that it follows: (B, K).
 
-    The same bits as those of a whole pass. The pass starts at the deepest block for which `store`
-    holds what enters it, and leaves there what enters each later block that reduces.
+    They are the same bits as those of a whole pass. The pass starts at the deepest block whose
+    input is cached, and caches the input of each later block that reduces.
 
     Raises:
-        ModelError: The model cannot start in the middle.
-        MeasurementError: The batch is not what its name says.
+        ModelError: The model cannot start at a block within.
+        MeasurementError: The batch has another shape than declared.
     """
     policy = policy_of(model)
     if policy is None:
-        return _whole(model, batch)
+        return _run_whole(model, batch)
     blocks = range(policy.model.blocks)[::-1]
-    found = store.first(_key(model, batch, block) for block in blocks)
-    if found is None:
-        return fill(model, batch, boundaries(policy), store)
-    place, features = found
-    start = blocks[place]
-    check_resumes(model, batch.image)  # before anything is captured: it makes passes of its own
-    later = [block for block in boundaries(policy) if block > start]
-    with capture_activations(model, later, _keeping(model, batch, store)):
+    hit = cache.find_first(_key(model, batch, block) for block in blocks)
+    if hit is None:
+        return fill_cache(model, batch, reducing_blocks(policy), cache)
+    index, features = hit
+    start = blocks[index]
+    check_resumes(model, batch.image)  # before any capture: the check makes passes of its own
+    later = [block for block in reducing_blocks(policy) if block > start]
+    with capture_activations(model, later, _cache_writer(model, batch, cache)):
         return logits_from(model, start, features, image=batch.image)
 
 
-def fill(model: nn.Module, batch: Batch, blocks: Iterable[int], store: PrefixCache) -> Tensor:
-    """Run one whole pass, leave in `store` what enters each of `blocks`, and return its logits.
+def fill_cache(model: nn.Module, batch: Batch, blocks: Iterable[int], cache: PrefixCache) -> Tensor:
+    """Run one whole pass, cache the input of each of `blocks`, and return the logits.
 
-    Of a model that follows no policy, these are the blocks at which any policy may begin to reduce.
+    For a model that follows no policy, these are the blocks at which policies may begin to reduce.
     """
-    with capture_activations(model, blocks, _keeping(model, batch, store)):
-        return _whole(model, batch)
+    with capture_activations(model, blocks, _cache_writer(model, batch, cache)):
+        return _run_whole(model, batch)
 
 
-def boundaries(policy: Policy) -> tuple[int, ...]:
-    """Blocks that reduce: policies that differ from `policy` in one of them share all before."""
+def reducing_blocks(policy: Policy) -> tuple[int, ...]:
+    """Return the blocks that reduce: a policy that differs in one of them shares all before it."""
     reducing = {step.block for step in policy.steps}
     if policy.last_block == "prefix_only":
         reducing.add(policy.model.blocks - 1)
     return tuple(sorted(reducing))
 
 
-def _whole(model: nn.Module, batch: Batch) -> Tensor:
-    whole: Tensor = model(batch.images())
-    return whole
+def _run_whole(model: nn.Module, batch: Batch) -> Tensor:
+    logits: Tensor = model(batch.images())
+    return logits
 
 
-def _keeping(model: nn.Module, batch: Batch, store: PrefixCache) -> Callable[[int, Tensor], None]:
-    return lambda block, x: store.put(_key(model, batch, block), x)
+def _cache_writer(
+    model: nn.Module, batch: Batch, cache: PrefixCache
+) -> Callable[[int, Tensor], None]:
+    return lambda block, x: cache.put(_key(model, batch, block), x)
 
 
 def _key(model: nn.Module, batch: Batch, block: int) -> Hashable:

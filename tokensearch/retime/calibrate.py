@@ -6,7 +6,7 @@ from functools import partial
 from math import ceil
 
 from tokensearch.errors import PolicyError
-from tokensearch.evaluation.latency import TOGETHER, PolicyTimer
+from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.progress import ProgressListener
@@ -56,7 +56,7 @@ def _ratio(policy: Policy) -> float:
 
 def _rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:
     """As many rounds as are needed, about equally full."""
-    count = ceil(len(policies) / TOGETHER)
+    count = ceil(len(policies) / MAX_TOGETHER)
     return [policies[place::count] for place in range(count)]
 
 

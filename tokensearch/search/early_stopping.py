@@ -46,7 +46,7 @@ class Race:
     def raced(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
         """Ask about block after block, until the end or until it is proven not to be worth it."""
         rival, times = self._rival(predicted), MARGIN_FACTOR if self.objective == "kl" else 1.0
-        looks = self.evaluator.answering.blocks("search") - 1
+        looks = self.evaluator.predictions.count_chunks("search") - 1
         for found in self._grown(policy):
             if len(found) == len(self._split):
                 break
@@ -74,7 +74,7 @@ class Race:
         if not faster:
             return None
         best = max(faster, key=lambda one: trial_value(one.trial.accuracy, self.objective))
-        return self._lost(self.evaluator.answering.answers(best.policy, "search"))
+        return self._lost(self.evaluator.predictions.results(best.policy, "search"))
 
     def _lost(self, found: ImageResults) -> Tensor:
         return best_value(self.objective) - per_image(found, self._split, self.objective)
@@ -85,8 +85,8 @@ class Race:
     def _grown(self, policy: Policy) -> Iterator[ImageResults]:
         """Yield the answers to the first block of images, to the first two, and so on."""
         parts: list[ImageResults] = []
-        for number in range(self.evaluator.answering.blocks("search")):
-            parts.append(self.evaluator.answering.block(policy, "search", number))
+        for number in range(self.evaluator.predictions.count_chunks("search")):
+            parts.append(self.evaluator.predictions.chunk(policy, "search", number))
             yield join_results(parts)
 
     @property
@@ -162,7 +162,7 @@ def loss_growths(
     """Return how policies that ran on all images went on from the first `images`."""
     split, found = evaluator.splits.search, list[LossGrowth]()
     for one in whole:
-        answers = evaluator.answering.remembered(one.policy, "search", images)
+        answers = evaluator.predictions.cached(one.policy, "search", images)
         if answers is not None and one.policy.reduces:
             first = to_log_loss(float(per_image(answers, split, objective).mean()), objective)
             last = to_log_loss(trial_value(one.trial.accuracy, objective), objective)

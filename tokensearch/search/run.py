@@ -11,7 +11,7 @@ import torch
 from optuna.samplers import BaseSampler
 from torch import nn
 
-from tokensearch.accuracy.store import AnswerStore
+from tokensearch.accuracy.store import PredictionStore
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import PURPOSES, Splits
 from tokensearch.errors import PolicyError
@@ -64,7 +64,7 @@ class SearchRun:
     folder: RunFolder
     listener: ProgressListener
     command: str
-    store: AnswerStore = field(default_factory=partial(AnswerStore, None))
+    store: PredictionStore = field(default_factory=partial(PredictionStore, None))
     cache_gb: float = 1.0  # of activations that policies share
     neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
     smaller: AlternativeModel | None = None  # a model to compare the answer with
@@ -78,16 +78,16 @@ class SearchRun:
         Raises:
             RunError: The folder cannot be written, or holds another run.
             DataError: An image cannot be read.
-            ModelError: The model does not answer the same twice.
+            ModelError: The model is not deterministic.
         """
         began = time.monotonic()
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
         evaluator = self.evaluator()
         _ = evaluator.images  # made now: a batch that does not fit in memory leaves nothing behind
-        evaluator.check_steady(self.settings.model)
+        evaluator.check_deterministic(self.settings.model)
         self.listener.stage("reading every image once", unit="images")
-        evaluator.answering.read(self._on_batch)
+        evaluator.predictions.read(self._on_batch)
         document = self._document(evaluator)
         self.folder.create(fresh=self.fresh)
         with lock_folder(self.folder):
@@ -170,7 +170,7 @@ class SearchRun:
                     purpose: {
                         "images": len(self.splits.of(purpose)),
                         "digest": self.splits.of(purpose).digest,
-                        "contents": digest_by_name(evaluator.answering.contents(purpose)),
+                        "contents": digest_by_name(evaluator.predictions.contents(purpose)),
                     }
                     for purpose in PURPOSES
                 },

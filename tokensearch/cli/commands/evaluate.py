@@ -36,7 +36,7 @@ def evaluate(
     chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)
     evaluator = PolicyEvaluator(subject.model, subject.splits, subject.cell, wanted.seed)
-    evaluator.check_steady(subject.name)
+    evaluator.check_deterministic(subject.name)
     with progress_listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the baseline")
         scored = evaluator.score(chosen, "report", on_batch=tell_stage(watcher))

@@ -17,7 +17,7 @@ from tokensearch.cli.options import JsonOption, TargetOption
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
-    from tokensearch.accuracy.store import AnswerStore
+    from tokensearch.accuracy.store import PredictionStore
     from tokensearch.policy import Policy
     from tokensearch.search import SearchBudget
 
@@ -103,11 +103,11 @@ class SearchOptions:
 
         return () if self.front is None else load_set(self.front).policies
 
-    def store(self) -> "AnswerStore":
+    def store(self) -> "PredictionStore":
         """Return what remembers answers."""
-        from tokensearch.accuracy.store import AnswerStore, usual_store
+        from tokensearch.accuracy.store import PredictionStore, default_store_path
 
-        return AnswerStore(usual_store() if self.remember else None)
+        return PredictionStore(default_store_path() if self.remember else None)
 
 
 if TYPE_CHECKING:

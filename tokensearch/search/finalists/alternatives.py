@@ -193,10 +193,10 @@ def _measured(
     """Time a contender, and ask it about the images that are quoted."""
     images = evaluator.images
     own = contender.prepare(images.float()).to(images.dtype)
-    answers = evaluator.answering.of_another(
+    answers = evaluator.predictions.results_of_alternative(
         contender.key, "report", partial(_logits, contender, images.device, images.dtype)
     )
-    scored = evaluator.scored(answers, "report")
+    scored = evaluator.score_results(answers, "report")
     return Alternative(
         contender.name,
         contender.kind,
@@ -218,7 +218,7 @@ def _logits(
 
 
 def _lead(evaluator: PolicyEvaluator, answer: Policy, theirs: ImageResults) -> PairedAccuracy:
-    mine = evaluator.answering.answers(answer, "report")
+    mine = evaluator.predictions.results(answer, "report")
     return compare_results(mine, theirs, evaluator.splits.report)
 
 

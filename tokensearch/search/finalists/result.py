@@ -307,7 +307,7 @@ def _lead(evaluator: PolicyEvaluator, found: Selection) -> PairedAccuracy | None
     if found.best.finalist is None or found.preset is None:
         return None
     mine, theirs = (
-        evaluator.answering.answers(one.policy, "report")
+        evaluator.predictions.results(one.policy, "report")
         for one in (found.best.finalist, found.preset)
     )
     return compare_results(mine, theirs, evaluator.splits.report)
