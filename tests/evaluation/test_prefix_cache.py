@@ -53,7 +53,7 @@ def test_the_bound_is_never_exceeded() -> None:
         cache.put(rng.randrange(50), torch.zeros(rng.randrange(1, 100)))
         cache.find_first([rng.randrange(50)])
 
-        sizes = [part.numel() * part.element_size() for part in cache._held.values()]
+        sizes = [part.numel() * part.element_size() for part in cache._entries.values()]
         assert cache.bytes == sum(sizes) <= 1000, key
     assert len(cache) > 1
 

@@ -44,22 +44,22 @@ def together(time: Callable[[Any, Policy, Any], Comparison]) -> Callable[..., An
 class Asked:
     """Which policies were asked about which images."""
 
-    blocks: list[tuple[str, Purpose]] = field(default_factory=list)
+    chunks: list[tuple[str, Purpose]] = field(default_factory=list)
 
     def about(self, purpose: Purpose) -> set[str]:
         """Schedules that were asked about images of one purpose."""
-        return {name for name, split in self.blocks if split == purpose}
+        return {name for name, split in self.chunks if split == purpose}
 
 
 def listening(patch: pytest.MonkeyPatch) -> Asked:
     """Note every policy that is asked about images from here on."""
-    asked, block = Asked(), PredictionCache.block
+    asked, chunk = Asked(), PredictionCache.chunk
 
     def noted(self: PredictionCache, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
-        asked.blocks.append((policy.schedule_hash, purpose))
-        return block(self, policy, purpose, number)
+        asked.chunks.append((policy.schedule_hash, purpose))
+        return chunk(self, policy, purpose, number)
 
-    patch.setattr(PredictionCache, "block", noted)
+    patch.setattr(PredictionCache, "chunk", noted)
     return asked
 
 

@@ -1,12 +1,12 @@
 import pytest
 
 from tokensearch.policy import PRESETS, ModelSpec, mac_share
-from tokensearch.search.controls import CONTROLS, nearest_presets, seeded_controls
+from tokensearch.search.controls import CONTROLS, fixed_controls, nearest_presets
 
 
 def names(width: int, *, blocks: int = 12) -> list[str]:
     model = ModelSpec("any", blocks, 196, 1, width)
-    return [name for name, _ in seeded_controls(model, scored=True, prefix_read=True)]
+    return [name for name, _ in fixed_controls(model, scored=True, prefix_read=True)]
 
 
 def test_a_search_tries_a_documented_few_of_the_presets() -> None:
@@ -43,7 +43,9 @@ def test_a_model_that_no_preset_was_made_for_gets_the_controls() -> None:
 def test_each_method_is_tried_at_the_strength_that_the_target_takes() -> None:
     model = ModelSpec("deit", 12, 196, 1, 384)
 
-    found = dict(nearest_presets(model, scored=True, prefix_read=True, ratio=mac_share, limit=0.6))
+    found = dict(
+        nearest_presets(model, scored=True, prefix_read=True, ratio=mac_share, target_ratio=0.6)
+    )
 
     sources = [PRESETS[name].source for name in found]
     assert 0 < len(found) <= 3
@@ -55,5 +57,5 @@ def test_a_target_that_no_publication_meets_brings_none() -> None:
     model = ModelSpec("deit", 12, 196, 1, 384)
 
     assert not dict(
-        nearest_presets(model, scored=True, prefix_read=True, ratio=mac_share, limit=0.05)
+        nearest_presets(model, scored=True, prefix_read=True, ratio=mac_share, target_ratio=0.05)
     )

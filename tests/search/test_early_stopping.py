@@ -8,7 +8,7 @@ from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.search.early_stopping import FIRST_LOOK, MARGIN_FACTOR, significantly_worse
 
 IMAGES, RACES = 256, 400
-LOOKS = IMAGES // CHUNK - 1
+N_LOOKS = IMAGES // CHUNK - 1
 
 
 def divergences(generator: torch.Generator, scale: float = 1.0) -> Tensor:
@@ -16,10 +16,12 @@ def divergences(generator: torch.Generator, scale: float = 1.0) -> Tensor:
     return scale * torch.empty(IMAGES, dtype=torch.float64).log_normal_(-6, 2, generator=generator)
 
 
-def images_run(losses: Tensor, rival: Tensor, times: float = MARGIN_FACTOR) -> int:
+def images_run(losses: Tensor, incumbent: Tensor, margin_factor: float = MARGIN_FACTOR) -> int:
     """Images after which a race ends."""
     for seen in range(CHUNK, IMAGES, CHUNK):
-        if significantly_worse(losses[:seen], rival, looks=LOOKS, times=times):
+        if significantly_worse(
+            losses[:seen], incumbent, n_looks=N_LOOKS, margin_factor=margin_factor
+        ):
             return seen
     return IMAGES
 
@@ -61,39 +63,41 @@ def test_what_diverges_five_times_as_far_is_stopped_early() -> None:
 def test_nothing_is_stopped_before_the_first_look() -> None:
     awful = torch.full((FIRST_LOOK,), 10.0)
 
-    assert not significantly_worse(awful[:-1], torch.zeros(FIRST_LOOK), looks=LOOKS)
-    assert significantly_worse(awful, torch.zeros(FIRST_LOOK), looks=LOOKS, times=MARGIN_FACTOR)
+    assert not significantly_worse(awful[:-1], torch.zeros(FIRST_LOOK), n_looks=N_LOOKS)
+    assert significantly_worse(
+        awful, torch.zeros(FIRST_LOOK), n_looks=N_LOOKS, margin_factor=MARGIN_FACTOR
+    )
 
 
 def test_the_verdict_is_that_of_wilcoxons_signed_rank_test() -> None:
     generator = torch.Generator().manual_seed(5)
     for _ in range(50):
         # rounded, so that there are ties and images without a difference
-        losses, rival = (torch.rand(2, 64, generator=generator) * 8).round().double()
-        p = wilcoxon(losses - 0.9 * rival, alternative="greater").pvalue
+        losses, incumbent = (torch.rand(2, 64, generator=generator) * 8).round().double()
+        p = wilcoxon(losses - 0.9 * incumbent, alternative="greater").pvalue
 
-        for level in (p * LOOKS * 0.99, p * LOOKS * 1.01):
+        for level in (p * N_LOOKS * 0.99, p * N_LOOKS * 1.01):
             assert significantly_worse(
-                losses, rival, looks=LOOKS, times=0.9, level=1 - level
-            ) == bool(p < level / LOOKS and losses.mean() > rival.mean())
+                losses, incumbent, n_looks=N_LOOKS, margin_factor=0.9, level=1 - level
+            ) == bool(p < level / N_LOOKS and losses.mean() > incumbent.mean())
 
 
 def test_what_is_worse_on_most_images_and_better_in_the_mean_goes_on() -> None:
-    rival = torch.full((64,), 0.1)
-    rival[0] = 100.0
+    incumbent = torch.full((64,), 0.1)
+    incumbent[0] = 100.0
 
     assert not significantly_worse(
-        10 * rival.clamp(max=0.1), rival, looks=LOOKS, times=MARGIN_FACTOR
+        10 * incumbent.clamp(max=0.1), incumbent, n_looks=N_LOOKS, margin_factor=MARGIN_FACTOR
     )
 
 
 def test_what_is_worse_by_little_goes_on() -> None:
     """Images may differ consistently by what the next few of them make good."""
-    rival = divergences(torch.Generator().manual_seed(3))
+    incumbent = divergences(torch.Generator().manual_seed(3))
 
-    assert images_run(1.4 * rival, rival) == IMAGES
-    assert images_run(1.6 * rival, rival) == FIRST_LOOK
+    assert images_run(1.4 * incumbent, incumbent) == IMAGES
+    assert images_run(1.6 * incumbent, incumbent) == FIRST_LOOK
 
 
 def test_equal_answers_are_never_worse() -> None:
-    assert not significantly_worse(torch.ones(128), torch.ones(256), looks=LOOKS)
+    assert not significantly_worse(torch.ones(128), torch.ones(256), n_looks=N_LOOKS)

@@ -1,4 +1,4 @@
-"""What stopped early is foreseen from policies that went on over the same images."""
+"""What stopped early is extrapolated from policies that went on over the same images."""
 
 from math import log
 from typing import get_args
@@ -10,7 +10,7 @@ from tokensearch.policy import Objective, best_value
 from tokensearch.search.early_stopping import (
     FINEST_LOSS,
     LEAST_LOSS,
-    UNKNOWN,
+    NOISE_WITHOUT_NEIGHBOURS,
     LossGrowth,
     extrapolate_loss,
     to_log_loss,
@@ -31,7 +31,7 @@ def growths(policies: int, seed: int = 0) -> list[tuple[float, float]]:
     ]
 
 
-def test_the_foreseen_loss_is_nearer_than_that_of_the_first_images() -> None:
+def test_the_extrapolated_loss_is_nearer_than_that_of_the_first_images() -> None:
     pairs = growths(60)
     known = [LossGrowth(first, whole - first) for first, whole in pairs[:30]]
 
@@ -56,7 +56,7 @@ def test_the_error_that_is_stated_is_about_the_error_that_is_made() -> None:
 
 
 def test_without_any_that_went_on_the_first_images_are_all_there_is() -> None:
-    assert extrapolate_loss(-3.0, []) == (-3.0, UNKNOWN)
+    assert extrapolate_loss(-3.0, []) == (-3.0, NOISE_WITHOUT_NEIGHBOURS)
 
 
 def test_losses_end_at_the_least_that_can_be_told_from_none() -> None:
@@ -67,7 +67,7 @@ def test_losses_end_at_the_least_that_can_be_told_from_none() -> None:
 
 
 @pytest.mark.parametrize("objective", get_args(Objective))
-def test_a_log_loss_gives_its_worth_back(objective: Objective) -> None:
-    worth = best_value(objective) - 0.25
+def test_a_log_loss_gives_its_value_back(objective: Objective) -> None:
+    value = best_value(objective) - 0.25
 
-    assert value_from_log_loss(to_log_loss(worth, objective), objective) == pytest.approx(worth)
+    assert value_from_log_loss(to_log_loss(value, objective), objective) == pytest.approx(value)

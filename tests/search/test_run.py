@@ -227,16 +227,16 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
 def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: RunFolder) -> None:
     asked = session(finished.path, trials=6)
     spec = load(finished.policy).model
-    proposals = StudyAdapter(finished, asked.space, spec, "kl")
-    stale = proposals.ask(line=2)
-    lost = proposals.ask(line=99)
+    study = StudyAdapter(finished, asked.space, spec, "kl")
+    stale = study.ask(line=2)
+    lost = study.ask(line=99)
 
-    proposals.reconcile(map(trial_from_json, finished.read_trials()))
+    study.reconcile(map(trial_from_json, finished.read_trials()))
 
-    states = {trial.number: trial.state.name for trial in proposals.study.trials}
+    states = {trial.number: trial.state.name for trial in study.study.trials}
     assert states[stale.trial.number] == "COMPLETE"
     assert states[lost.trial.number] == "FAIL"
-    waiting = [t for t in proposals.study.trials if t.state.name == "WAITING"]
+    waiting = [t for t in study.study.trials if t.state.name == "WAITING"]
     again = next(t for t in waiting if t.system_attrs["fixed_params"] == lost.trial.params)
     assert "line" not in again.user_attrs
 

@@ -7,7 +7,7 @@ import pytest
 from tokensearch.errors import SpaceError
 from tokensearch.policy import PRESETS, ModelSpec, Policy, Pool, Prune, mac_share, preset
 from tokensearch.search import SearchSpace, load_space
-from tokensearch.search.controls import seeded_controls
+from tokensearch.search.controls import fixed_controls
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 MODELS = [DEIT, ModelSpec("odd", 7, 49, 2, 8), ModelSpec("l", 24, 576, 1, 8)]
@@ -312,14 +312,14 @@ def test_scores_that_ask_no_class_token_stay(tmp_path: Path) -> None:
 
 
 def test_published_schedules_come_with_a_random_control() -> None:
-    names = [name for name, _ in seeded_controls(DEIT, scored=True, prefix_read=True)]
+    names = [name for name, _ in fixed_controls(DEIT, scored=True, prefix_read=True)]
 
     assert names[0] == "none"
     assert {"last-cls", "tome-r13", "topk-0.7", "random-topk-0.7"} < {*names}
 
 
 def test_published_schedules_leave_out_what_the_model_cannot_follow() -> None:
-    names = [name for name, _ in seeded_controls(DEIT, scored=False, prefix_read=False)]
+    names = [name for name, _ in fixed_controls(DEIT, scored=False, prefix_read=False)]
 
     assert not {"last-cls", "topk-0.7"} & {*names}
 

@@ -8,7 +8,7 @@ from tokensearch.search.warm_start import LATENCY_SHARES, early_prunes, starting
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 
 
-def test_a_shape_is_bent_to_its_latency() -> None:
+def test_a_schedule_is_scaled_to_its_latency() -> None:
     for name in ("topk-0.7", "evit-0.5", "diffrate-t-0.8"):
         found = match_latency(preset(name, DEIT), 0.5, mac_share)
 
@@ -16,7 +16,7 @@ def test_a_shape_is_bent_to_its_latency() -> None:
         assert [step.block for step in found.steps] == [s.block for s in preset(name, DEIT).steps]
 
 
-def test_a_pool_is_bent_as_far_as_it_can_merge() -> None:
+def test_a_pool_is_scaled_as_far_as_it_can_merge() -> None:
     found = match_latency(Policy(DEIT, (Pool(1, 150),)), 0.1, mac_share)
 
     assert found.steps == (Pool(1, 98),)
@@ -36,15 +36,16 @@ def test_more_is_left_below_the_first_power_and_less_above() -> None:
 
 
 @pytest.mark.parametrize("name", ["default", "per_block", "prune_only"])
-def test_seeds_are_of_the_space_and_near_the_target(name: str) -> None:
+def test_starting_points_are_of_the_space_and_near_the_target(name: str) -> None:
     space = load_space(name)
-    shapes = [*early_prunes(Policy(DEIT), space.blocks(DEIT)), preset("topk-0.7", DEIT)]
+    schedules = [*early_prunes(Policy(DEIT), space.blocks(DEIT)), preset("topk-0.7", DEIT)]
 
     found = [
-        space.build(one, DEIT) for one in starting_points(space, shapes, ratio=mac_share, limit=0.5)
+        space.build(one, DEIT)
+        for one in starting_points(space, schedules, ratio=mac_share, target_ratio=0.5)
     ]
 
-    assert len(found) == len(shapes)
+    assert len(found) == len(schedules)
     shares = [mac_share(policy) for policy in found]
     assert shares[0] == pytest.approx(0.5 * LATENCY_SHARES[0], rel=0.25)
     assert max(shares) == shares[0]

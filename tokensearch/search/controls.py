@@ -1,4 +1,4 @@
-"""What a search is held against: the baseline, published schedules, and random controls."""
+"""What a search is compared with: the baseline, published schedules, and random controls."""
 
 from collections.abc import Callable, Iterator
 
@@ -13,9 +13,9 @@ from tokensearch.policy import (
     preset,
 )
 
-# Presets that every search tries where they were made for the model: all of them would take most
-# of a short run. Both controls, ToMe at three strengths, and of each other method the one nearest
-# to half or two thirds of the work; the baseline first, since the rest is held against it.
+# Presets that every search tries where they were made for the model; all presets would take most of
+# a short run. They are both controls, ToMe at three strengths, and of each other method the one
+# nearest to half or two thirds of the work. The baseline is first: the rest is compared with it.
 CONTROLS = (
     "none",
     "last-cls",
@@ -24,28 +24,28 @@ CONTROLS = (
     "ppt-r50-pool",
     "topk-0.7",
 )
-# DiffRate's lists belong to a model, so one of its own size: near half of the work.
-_SIZED = {
+# DiffRate's lists belong to a model, so the one of its own size near half of the work.
+_BY_WIDTH = {
     192: ("diffrate-t-0.6",),
     768: ("diffrate-b-8.7",),
     1024: ("diffrate-mae-l-31.0",),
 }
-_USUAL_SIZE = ("diffrate-s-2.3",)
-_CONTROLLED = ("topk-0.7",)  # presets whose counts are also tried with random tokens
-# Of each method the published schedule that is predicted to meet the target by least, and of those
-# the slowest few: what somebody with this target would have taken.
+_DEFAULT_WIDTH = ("diffrate-s-2.3",)
+_WITH_RANDOM_CONTROL = ("topk-0.7",)  # presets whose counts are also tried with random tokens
+# Of each method the slowest published schedule that is predicted to meet the target, and of those
+# the slowest few: what a user with this target would have taken.
 NEAREST = 3
 
 
-def seeded_controls(
+def fixed_controls(
     model: ModelSpec, *, scored: bool, prefix_read: bool
 ) -> Iterator[tuple[str, Policy]]:
-    """Yield the seeded presets that were made for the model, and random controls, by name."""
-    for name in (*CONTROLS, *_SIZED.get(model.width, _USUAL_SIZE)):
-        policy = _fitting(name, model, scored=scored, prefix_read=prefix_read)
+    """Yield the controls that were made for the model, presets and random ones, by name."""
+    for name in (*CONTROLS, *_BY_WIDTH.get(model.width, _DEFAULT_WIDTH)):
+        policy = _preset_for(name, model, scored=scored, prefix_read=prefix_read)
         if policy is not None:
             yield name, policy
-            if name in _CONTROLLED:
+            if name in _WITH_RANDOM_CONTROL:
                 yield f"random-{name}", at_random(policy)
 
 
@@ -55,28 +55,28 @@ def nearest_presets(
     scored: bool,
     prefix_read: bool,
     ratio: Callable[[Policy], float],
-    limit: float,
+    target_ratio: float,
 ) -> Iterator[tuple[str, Policy]]:
-    """Yield the published schedules that somebody with this target would take, by name.
+    """Yield the published schedules that a user with this target would take, by name.
 
-    ratio  predicted latency as a share of the baseline's
-    limit  the target in the same terms
+    ratio         predicted latency as a share of the baseline's
+    target_ratio  the target in the same terms
     """
     best: dict[str, tuple[float, str, Policy]] = {}
-    for name, known in PRESETS.items():
-        policy = _fitting(name, model, scored=scored, prefix_read=prefix_read)
-        if policy is None or known.source == CONTROL or (share := ratio(policy)) > limit:
+    for name, published in PRESETS.items():
+        policy = _preset_for(name, model, scored=scored, prefix_read=prefix_read)
+        if policy is None or published.source == CONTROL or (share := ratio(policy)) > target_ratio:
             continue
-        if known.source not in best or share > best[known.source][0]:
-            best[known.source] = share, name, policy
+        if published.source not in best or share > best[published.source][0]:
+            best[published.source] = share, name, policy
     for _, name, policy in sorted(best.values(), key=lambda one: -one[0])[:NEAREST]:
         yield name, policy
 
 
-def _fitting(name: str, model: ModelSpec, *, scored: bool, prefix_read: bool) -> Policy | None:
-    """Return a preset, None if it was not made for the model or cannot be followed by it."""
-    chosen = find(name)
-    if not chosen.made_for(model) or (chosen.last_block == "prefix_only" and not prefix_read):
+def _preset_for(name: str, model: ModelSpec, *, scored: bool, prefix_read: bool) -> Policy | None:
+    """Return a preset; None if it was not made for the model or the model cannot follow it."""
+    published = find(name)
+    if not published.made_for(model) or (published.last_block == "prefix_only" and not prefix_read):
         return None
     policy = preset(name, model)
     return policy if scored or not policy.scores & CLASS_SCORES else None

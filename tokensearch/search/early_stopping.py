@@ -1,4 +1,4 @@
-"""Race a policy against faster ones, stop it early, extrapolate its loss."""
+"""Race a policy against faster ones, stop it early, extrapolate its loss to all images."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,16 +18,16 @@ from tokensearch.measure import TimingBudget
 from tokensearch.policy import Objective, Policy, best_value, objective_value
 from tokensearch.records.measurements import Accuracy, Comparison, Trial, TrialState, to_json
 
-# Pairs of a trial: enough to teach a forecast; finalists get more. Without warm-up, which took a
-# third of the passes: a median bears a slow first one. The baseline's own trial is warm,
-# for a target in milliseconds is held against it.
+# Pairs of passes of a trial: enough for the forecast to learn from; finalists get more. There is no
+# warm-up, which took a third of the passes: a median tolerates a slow first one. The baseline's own
+# trial is warmed up, since a target in milliseconds is compared with it.
 TRIAL_BUDGET = TimingBudget(warmup=0, max_rounds=40, seconds=1.5, precision=0.02)
 FIRST_BUDGET = replace(TRIAL_BUDGET, warmup=2)
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluatedTrial:
-    """A trial so far, with its policy at hand."""
+    """A trial with its policy."""
 
     trial: Trial
     policy: Policy
@@ -35,55 +35,59 @@ class EvaluatedTrial:
 
 @dataclass(frozen=True)
 class Race:
-    """The policies that a new one has to beat, and by how much predictions may be off."""
+    """The policies that a new one has to beat, and the error that predicted latencies may have."""
 
     evaluator: PolicyEvaluator
     objective: Objective
-    before: Sequence[EvaluatedTrial]  # all that were run on every image
+    complete: Sequence[EvaluatedTrial]  # all that ran on every image
     margin: float  # relative error that a predicted latency is allowed
     ratio: Callable[[EvaluatedTrial], float]  # latency of one of them, as known by now
 
-    def raced(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
-        """Ask about block after block, until the end or until it is proven not to be worth it."""
-        rival, times = self._rival(predicted), MARGIN_FACTOR if self.objective == "kl" else 1.0
-        looks = self.evaluator.predictions.count_chunks("search") - 1
-        for found in self._grown(policy):
-            if len(found) == len(self._split):
-                break
-            if rival is not None and significantly_worse(
-                self._lost(found), rival, looks=looks, times=times
-            ):
-                return "raced", accuracy(found, self._split)
-        return "complete", accuracy(found, self._split)
+    def run(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
+        """Predict chunk after chunk, until the end or until the policy is significantly worse.
 
-    def leads(self, scored: Accuracy, predicted: float) -> bool:
-        """Whether a policy may be on the front: nothing that is surely faster is as good."""
-        value = trial_value(scored, self.objective)
+        predicted  its latency as a share of the baseline's
+        """
+        incumbent = self._incumbent(predicted)
+        margin_factor = MARGIN_FACTOR if self.objective == "kl" else 1.0
+        n_looks = self.evaluator.predictions.count_chunks("search") - 1
+        for results in self._growing_results(policy):
+            if len(results) == len(self._split):
+                break
+            if incumbent is not None and significantly_worse(
+                self._losses(results), incumbent, n_looks=n_looks, margin_factor=margin_factor
+            ):
+                return "raced", accuracy(results, self._split)
+        return "complete", accuracy(results, self._split)
+
+    def may_lead(self, accuracy: Accuracy, predicted: float) -> bool:
+        """Whether a policy may be on the front: no policy that is surely faster is as good."""
+        value = trial_value(accuracy, self.objective)
         return all(
-            trial_value(one.trial.accuracy, self.objective) < value
-            for one in self._faster(predicted)
+            trial_value(evaluated.trial.accuracy, self.objective) < value
+            for evaluated in self._faster(predicted)
         )
 
-    def timed(self, policy: Policy) -> Comparison:
+    def time(self, policy: Policy) -> Comparison:
         """Time a policy in turn with the baseline."""
         return self.evaluator.time(policy, TRIAL_BUDGET if policy.reduces else FIRST_BUDGET)
 
-    def _rival(self, predicted: float) -> Tensor | None:
-        """What the best that is surely faster loses on each image; None if nothing is."""
+    def _incumbent(self, predicted: float) -> Tensor | None:
+        """Return the losses of the best policy that is surely faster, (N,); None without one."""
         faster = self._faster(predicted)
         if not faster:
             return None
         best = max(faster, key=lambda one: trial_value(one.trial.accuracy, self.objective))
-        return self._lost(self.evaluator.predictions.results(best.policy, "search"))
+        return self._losses(self.evaluator.predictions.results(best.policy, "search"))
 
-    def _lost(self, found: ImageResults) -> Tensor:
-        return best_value(self.objective) - per_image(found, self._split, self.objective)
+    def _losses(self, results: ImageResults) -> Tensor:
+        return best_value(self.objective) - per_image(results, self._split, self.objective)
 
     def _faster(self, predicted: float) -> list[EvaluatedTrial]:
-        return [one for one in self.before if self.ratio(one) * (1 + self.margin) < predicted]
+        return [one for one in self.complete if self.ratio(one) * (1 + self.margin) < predicted]
 
-    def _grown(self, policy: Policy) -> Iterator[ImageResults]:
-        """Yield the answers to the first block of images, to the first two, and so on."""
+    def _growing_results(self, policy: Policy) -> Iterator[ImageResults]:
+        """Yield the results of the first chunk of images, of the first two, and so on."""
         parts: list[ImageResults] = []
         for number in range(self.evaluator.predictions.count_chunks("search")):
             parts.append(self.evaluator.predictions.chunk(policy, "search", number))
@@ -94,55 +98,63 @@ class Race:
         return self.evaluator.splits.search
 
 
-def trial_value(scored: Accuracy, objective: Objective) -> float:
-    """Return what is to be made large; see `policy.worth`."""
-    return objective_value(to_json(scored), objective)
+def trial_value(accuracy: Accuracy, objective: Objective) -> float:
+    """Return the value that is to be maximised; see `policy.objective_value`."""
+    return objective_value(to_json(accuracy), objective)
 
 
-# That none of the looks stops a policy whose images could as well be the rival's.
+# Probability that none of the looks stops a policy whose losses equal the incumbent's.
 RACE_LEVEL = 0.95
-# Times a rival's divergence that must be proven. What diverges a little more on most images often
-# diverges less on the few that hold most of the sum: of the 41 schedules of a small space that
-# diverge less than the best that is surely faster, a factor of 1 stopped one, on the true front,
-# and this one none, for 11 % more images.
+# Multiple of the incumbent's divergence that must be exceeded significantly. What diverges a little
+# more on most images often diverges less on the few that hold most of the sum. Of the 41 schedules
+# of a small space that diverge less than the best that is surely faster, a factor of 1 stopped one,
+# on the true front; this factor stopped none, for 11 % more images.
 MARGIN_FACTOR = 1.5
-FIRST_LOOK = 32  # images: of the ranks of fewer the normal distribution is a poor picture
+FIRST_LOOK = 32  # images: for the ranks of fewer the normal approximation is poor
 
 
 def significantly_worse(
-    losses: Tensor, rival: Tensor, *, looks: int, times: float = 1.0, level: float = RACE_LEVEL
+    losses: Tensor,
+    incumbent: Tensor,
+    *,
+    n_looks: int,
+    margin_factor: float = 1.0,
+    level: float = RACE_LEVEL,
 ) -> bool:
-    """Whether the images so far prove a loss of so many times a rival's, and the mean is larger.
+    """Whether a policy loses significantly more than `margin_factor` times what another loses.
 
-    losses  (M,) what the policy loses on each image
-    rival   (M,) or more, what the rival loses on each
-    looks   how often this is asked in all: each may err by its share alone (Bonferroni)
-    times   `CLEARLY` for divergences; 1 for losses that are not of the schedule alone, such as
-            wrong answers
+    The mean loss has to be larger as well.
 
-    By signed ranks, since a few images hold most of any divergence and would hide the rest from a
-    test of means. Source: Wilcoxon 1945, by the normal approximation, images without a difference
-    left out.
+    losses         (M,) of the policy, image by image
+    incumbent      (M,) or more, of the policy that it races against
+    n_looks        number of tests in all: each takes its share of the error (Bonferroni)
+    margin_factor  `MARGIN_FACTOR` for divergences; 1 for losses that do not depend on the schedule
+                   alone, such as wrong predictions
+
+    The test is by signed ranks: a few images hold most of any divergence, and would hide the rest
+    from a test of means. Source: Wilcoxon 1945, by the normal approximation, without the images
+    that do not differ.
     """
-    mine, theirs = losses.double(), rival[: len(losses)].double()
-    if len(mine) < FIRST_LOOK or mine.mean() <= theirs.mean():
+    own, other = losses.double(), incumbent[: len(losses)].double()
+    if len(own) < FIRST_LOOK or own.mean() <= other.mean():
         return False
-    lead = mine - times * theirs
-    ranks = torch.from_numpy(rankdata(lead[lead != 0].abs().numpy()))
-    signed = (ranks * lead[lead != 0].sign()).sum()
-    z = NormalDist().inv_cdf(1 - (1 - level) / looks)
-    return bool(signed > z * ranks.square().sum().sqrt())
+    excess = own - margin_factor * other
+    excess = excess[excess != 0]
+    ranks = torch.from_numpy(rankdata(excess.abs().numpy()))
+    statistic = (ranks * excess.sign()).sum()
+    z = NormalDist().inv_cdf(1 - (1 - level) / n_looks)
+    return bool(statistic > z * ranks.square().sum().sqrt())
 
 
-ALIKE = 9  # policies that lost most nearly as much by then, and went on
-UNKNOWN = 1.0  # standard error of a log loss when none went on
+NEIGHBOURS = 9  # complete trials with the nearest log loss on the same first images
+NOISE_WITHOUT_NEIGHBOURS = 1.0  # standard error of a log loss where no trial was completed
 
 
 class LossGrowth(NamedTuple):
-    """How the log loss of one policy went on from its first images to all of them."""
+    """How the log loss of one policy grew from its first images to all of them."""
 
     first: float
-    more: float
+    growth: float
 
 
 class ExtrapolatedLoss(NamedTuple):
@@ -153,52 +165,52 @@ class ExtrapolatedLoss(NamedTuple):
 
 
 def loss_growths(
-    whole: Sequence[EvaluatedTrial],
+    complete: Sequence[EvaluatedTrial],
     images: int,
     *,
     evaluator: PolicyEvaluator,
     objective: Objective,
 ) -> list[LossGrowth]:
-    """Return how policies that ran on all images went on from the first `images`."""
-    split, found = evaluator.splits.search, list[LossGrowth]()
-    for one in whole:
-        answers = evaluator.predictions.cached(one.policy, "search", images)
-        if answers is not None and one.policy.reduces:
-            first = to_log_loss(float(per_image(answers, split, objective).mean()), objective)
-            last = to_log_loss(trial_value(one.trial.accuracy, objective), objective)
-            found.append(LossGrowth(first, last - first))
-    return found
+    """Return how the losses of policies that ran on all images grew from the first `images`."""
+    split, growths = evaluator.splits.search, list[LossGrowth]()
+    for evaluated in complete:
+        results = evaluator.predictions.cached(evaluated.policy, "search", images)
+        if results is not None and evaluated.policy.reduces:
+            first = to_log_loss(float(per_image(results, split, objective).mean()), objective)
+            last = to_log_loss(trial_value(evaluated.trial.accuracy, objective), objective)
+            growths.append(LossGrowth(first, last - first))
+    return growths
 
 
 def extrapolate_loss(first: float, growths: Sequence[LossGrowth]) -> ExtrapolatedLoss:
-    """Foresee the log loss on all images of a policy that has `first` on a part of them."""
-    alike = sorted(growths, key=lambda one: abs(one.first - first))[:ALIKE]
-    if not alike:
-        return ExtrapolatedLoss(first, UNKNOWN)
-    middle = median(one.more for one in alike)
-    spread = median(abs(one.more - middle) for one in alike)
-    return ExtrapolatedLoss(first + middle, spread + UNKNOWN / len(alike))
+    """Return the log loss on all images expected of a policy with `first` on a part of them."""
+    nearest = sorted(growths, key=lambda one: abs(one.first - first))[:NEIGHBOURS]
+    if not nearest:
+        return ExtrapolatedLoss(first, NOISE_WITHOUT_NEIGHBOURS)
+    middle = median(one.growth for one in nearest)
+    spread = median(abs(one.growth - middle) for one in nearest)
+    return ExtrapolatedLoss(first + middle, spread + NOISE_WITHOUT_NEIGHBOURS / len(nearest))
 
 
-# Divergences far below this, in nats, are all the same to a user; shares, below half an image of
-# 500. Added to a loss before its logarithm is taken.
+# Divergences far below this, in nats, are all the same to a user; so are shares below half an image
+# of 500. It is added to a loss before its logarithm is taken.
 LEAST_LOSS = 1e-3
 
-# The least divergence told from none: schedules that lose nothing to speak of still have an order,
-# which says what those that take more tokens will lose. In single precision 1e-9 is near rounding.
+# The least divergence that counts as a loss. Schedules with hardly any loss still have an order,
+# which tells what those that take more tokens will lose. In single precision 1e-9 is near rounding.
 FINEST_LOSS = 1e-9
 
 
-def to_log_loss(worth: float, objective: Objective) -> float:
-    """Return the logarithm of what a worth falls short of the most."""
-    return log(max(0.0, best_value(objective) - worth) + smallest_loss(objective))
+def to_log_loss(value: float, objective: Objective) -> float:
+    """Return the logarithm of how far a value of the objective is below the best one."""
+    return log(max(0.0, best_value(objective) - value) + smallest_loss(objective))
 
 
 def value_from_log_loss(log_loss: float, objective: Objective) -> float:
-    """Return the worth that has this log loss."""
+    """Return the value of the objective that has this log loss."""
     return best_value(objective) - (exp(log_loss) - smallest_loss(objective))
 
 
 def smallest_loss(objective: Objective) -> float:
-    """Return the least loss told from none: shares of images have no finer ones."""
+    """Return the least loss that counts: shares of images have no finer ones."""
     return FINEST_LOSS if objective in {"kl", "ce"} else LEAST_LOSS

@@ -1,4 +1,4 @@
-"""What a run knows of latencies before it tries anything: swept once, kept in its folder."""
+"""The latency forecast that a run starts with: from a cost sweep, stored in its folder."""
 
 import random
 import time
@@ -20,13 +20,13 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.early_stopping import TRIAL_BUDGET
 from tokensearch.search.space.space import SearchSpace
 
-# Of sweeping: what a run of some minutes can spare. It says itself how far off its predictions are.
+# What a run of some minutes can spare. The sweep estimates the error of its own predictions.
 SWEEP_SECONDS = 20.0
-KEPT = 10_000  # predictions: a search asks for some hundred again with every proposal
-# Eight places from 0 to 1, whose first few are spread as well: there may be time for no more.
-SPREAD = tuple(place / 7 for place in (0, 7, 3, 5, 1, 6, 2, 4))
-DRAWS = 8  # for each: late sites and pools alone leave too much for the deep ones
-LEAST_ERROR = 0.01  # a sweep's own estimate from eight schedules may be lucky
+CACHED_RATIOS = 10_000  # a search asks for some hundred again with every proposal
+# Eight shares from 0 to 1. The first few are spread as well: there may be no time for more.
+SPREAD = tuple(eighth / 7 for eighth in (0, 7, 3, 5, 1, 6, 2, 4))
+DRAWS = 8  # for each share: late steps and pools alone leave too much for the deep schedules
+MIN_ERROR = 0.01  # a sweep's own estimate from eight schedules may be lucky
 
 
 def make_forecast(
@@ -39,43 +39,45 @@ def make_forecast(
 ) -> Forecast:
     """Return a forecast by the folder's cost table, which is swept if there is none yet.
 
-    Compiled passes cannot be split: there policies are timed before anything is judged, as many of
-    `first` as the seconds allow, four at least.
+    Compiled passes cannot be split by block. For these the forecast is fitted to timings of whole
+    policies: as many of `first` as the seconds allow, four at least.
     """
     if timing.cell.backend not in SPLIT:
-        return forecast_from_timings(list(_timed(timing, listener, first, seconds)))
-    table = _kept(timing, folder) or _swept(timing, folder, listener, seconds)
+        return forecast_from_timings(list(_time_policies(timing, listener, first, seconds)))
+    table = _load_table(timing, folder) or _sweep_costs(timing, folder, listener, seconds)
     return forecast_from_table(table)
 
 
 def pick_mild_to_deep(policies: Iterable[Policy]) -> list[Policy]:
-    """Return a few of `policies`, evenly over what work they leave: both ends come first."""
+    """Return a few of `policies`, evenly over the work they leave: both ends come first."""
     ordered = sorted(policies, key=mac_share)
     if len(ordered) <= 1:
         return ordered
-    places = (round(share * (len(ordered) - 1)) for share in SPREAD)
-    return [ordered[place] for place in dict.fromkeys(places)]
+    indices = (round(share * (len(ordered) - 1)) for share in SPREAD)
+    return [ordered[index] for index in dict.fromkeys(indices)]
 
 
 def draw_policies(space: SearchSpace, model: ModelSpec, seed: int) -> list[Policy]:
-    """Draw a few schedules of the space, from mild to deep: what a search may propose."""
-    dice, dimensions = random.Random(seed), space.dimensions(model)
+    """Draw a few schedules that a search may propose, from mild to deep."""
+    generator, dimensions = random.Random(seed), space.dimensions(model)
 
     def draw(share: float) -> Policy:
-        shape = space.build({name: dice.choice(of) for name, of in dimensions.items()}, model)
-        return space.build(space.nearest(match_latency(shape, share, mac_share), model), model)
+        schedule = space.build(
+            {name: generator.choice(values) for name, values in dimensions.items()}, model
+        )
+        return space.build(space.nearest(match_latency(schedule, share, mac_share), model), model)
 
     def nearest(share: float) -> Policy:
         return min((draw(share) for _ in range(DRAWS)), key=lambda one: abs(mac_share(one) - share))
 
-    found = [nearest(MILD + share * (DEEP - MILD)) for share in SPREAD]
-    return [policy for policy in dict.fromkeys(found) if policy.reduces]
+    drawn = [nearest(MILD + share * (DEEP - MILD)) for share in SPREAD]
+    return [policy for policy in dict.fromkeys(drawn) if policy.reduces]
 
 
-def _timed(
+def _time_policies(
     timing: PolicyTimer, listener: ProgressListener, policies: Sequence[Policy], seconds: float
 ) -> Iterator[tuple[Policy, float]]:
-    """Yield ratios to the baseline's latency."""
+    """Time policies until the seconds are spent; yield each with its latency ratio."""
     listener.stage("timing schedules from mild to deep", unit="schedules")
     start_s = time.monotonic()
     for done, policy in enumerate(policies):
@@ -87,29 +89,29 @@ def _timed(
 
 
 def forecast_from_table(table: CostTable) -> Forecast:
-    """Return a forecast by a cost table, of multiply-accumulates for what was not swept."""
-    whole_ms = table.predict(Policy(table.model))
+    """Return a forecast by a cost table, by multiply-accumulates for what was not swept."""
+    baseline_ms = table.predict(Policy(table.model))
 
-    @lru_cache(maxsize=KEPT)
+    @lru_cache(maxsize=CACHED_RATIOS)
     def ratio(policy: Policy) -> float:
         try:
-            return table.predict(policy) / whole_ms
+            return table.predict(policy) / baseline_ms
         except MeasurementError:
             return mac_share(policy)
 
     error, worst = table.calibration.error, table.calibration.worst
-    return Forecast(ratio, max(LEAST_ERROR, error), known_worst=worst)
+    return Forecast(ratio, max(MIN_ERROR, error), known_worst=worst)
 
 
-def _kept(timing: PolicyTimer, folder: RunFolder) -> CostTable | None:
-    """Return the table of an earlier process of this run, if it is of the same cell."""
+def _load_table(timing: PolicyTimer, folder: RunFolder) -> CostTable | None:
+    """Return the table of an earlier process of this run, None if its cell is another."""
     if not folder.costs.is_file():
         return None
     table = load_costs(folder.costs)
     return table if table.cell == timing.cell else None
 
 
-def _swept(
+def _sweep_costs(
     timing: PolicyTimer, folder: RunFolder, listener: ProgressListener, seconds: float
 ) -> CostTable:
     listener.stage("sweeping what token counts and operators cost", unit="s")

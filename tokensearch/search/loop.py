@@ -1,4 +1,4 @@
-"""The search itself: propose, predict, race, time what is promising, learn; until the limits."""
+"""The search itself: propose, predict, race, time what is promising, learn; within the budget."""
 
 import time
 from collections.abc import Iterable
@@ -28,8 +28,8 @@ from tokensearch.search.settings import SearchBudget
 RANDOM_ORIGIN = "random"
 RANDOM_CONTROLS = 8  # enough for the best of them to mean something, few enough for a short run
 
-# A sampler that proposes nothing new this many times in a row has seen what it can reach.
-MOST_REPEATS = 200
+# A sampler that proposes nothing new this many times in a row has exhausted what it can reach.
+MAX_REPEATS = 200
 
 
 @dataclass
@@ -37,203 +37,215 @@ class SearchLoop:
     """One search under way."""
 
     evaluator: PolicyEvaluator
-    proposals: StudyAdapter
+    study: StudyAdapter
     folder: RunFolder
-    limits: SearchBudget
+    budget: SearchBudget
     listener: ProgressListener
     forecast: Forecast
     objective: Objective
-    limit: float = 1.0  # the target as a share of the baseline's latency
+    target_ratio: float = 1.0  # the target as a share of the baseline's latency
     earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
-    searched_seconds: float = 0.0  # once the search has ended
-    _ran: list[EvaluatedTrial] = field(default_factory=list)
-    _seen: list[Observation] = field(default_factory=list)
+    searched_seconds: float = 0.0  # set once the search has ended
+    _evaluated: list[EvaluatedTrial] = field(default_factory=list)
+    _observations: list[Observation] = field(default_factory=list)
     _began: float = field(default_factory=time.monotonic)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
         """Every trial so far, in order."""
-        return tuple(one.trial for one in self._ran)
+        return tuple(evaluated.trial for evaluated in self._evaluated)
 
     @property
-    def ran(self) -> tuple[EvaluatedTrial, ...]:
-        """The same with their policies."""
-        return tuple(self._ran)
+    def evaluated(self) -> tuple[EvaluatedTrial, ...]:
+        """Every trial so far with its policy, in order."""
+        return tuple(self._evaluated)
 
     @property
-    def seen(self) -> tuple[Observation, ...]:
-        """The same as the local sampler sees them."""
+    def observations(self) -> tuple[Observation, ...]:
+        """Every trial so far as the local sampler sees it, in order."""
         return tuple(
-            replace(one, ratio=self.ratio(ran))
-            for one, ran in zip(self._seen, self._ran, strict=True)
+            replace(observation, ratio=self.ratio(evaluated))
+            for observation, evaluated in zip(self._observations, self._evaluated, strict=True)
         )
 
-    def remember(self, trial: Trial) -> None:
-        """Take in a trial, of this process or of one before."""
-        policy = policy_from_json(trial.policy)
-        self._ran.append(EvaluatedTrial(trial, policy))
-        self._seen.append(self._as_seen(trial, policy))
+    def add_trial(self, trial: Trial) -> None:
+        """Add a trial, of this process or of an earlier one."""
+        evaluated = EvaluatedTrial(trial, policy_from_json(trial.policy))
+        self._evaluated.append(evaluated)
+        self._observations.append(self._observe(evaluated))
         if trial.comparison is not None:
-            self.learn(policy, trial.comparison)
+            self.update_forecast(evaluated.policy, trial.comparison)
 
-    def learn(self, policy: Policy, comparison: Comparison) -> None:
-        """Correct predictions by a timing."""
+    def update_forecast(self, policy: Policy, comparison: Comparison) -> None:
+        """Correct predictions of latency by a timing."""
         self.forecast = self.forecast.learned(policy, comparison)
 
     def try_fixed(self, fixed: Iterable[tuple[str, Policy]], *, always: bool = False) -> None:
-        """Try policies that no sampler proposed, on all images: presets and controls.
+        """Evaluate policies that no sampler proposed, on all images: presets and controls.
 
-        always  whatever the limits
+        fixed   each with its origin
+        always  even when the budget is spent
         """
         for origin, policy in fixed:
-            if self.known(policy) is None and (always or self.goes_on()):
-                found = self._try(policy, origin, whole=True)
-                self.proposals.add(found, self._worth_of(found))
+            if self.find_trial(policy) is None and (always or self.within_budget()):
+                trial = self._evaluate(policy, origin, race=False)
+                self.study.add(trial, self._extrapolated_value(trial))
 
-    def try_drawn(self, drawn: Iterable[Policy]) -> None:
-        """Try some schedules drawn at random: what searching has to beat."""
-        made = sum(trial.origin == RANDOM_ORIGIN for trial in self.trials)
-        for policy in drawn:
-            if made < RANDOM_CONTROLS and self.known(policy) is None and self.goes_on():
-                found = self._try(policy, RANDOM_ORIGIN)
-                self.proposals.add(found, self._worth_of(found))
-                made += 1
+    def try_random(self, policies: Iterable[Policy]) -> None:
+        """Evaluate some schedules drawn at random: what searching has to beat."""
+        evaluated = sum(trial.origin == RANDOM_ORIGIN for trial in self.trials)
+        for policy in policies:
+            if evaluated == RANDOM_CONTROLS or not self.within_budget():
+                return
+            if self.find_trial(policy) is None:
+                trial = self._evaluate(policy, RANDOM_ORIGIN)
+                self.study.add(trial, self._extrapolated_value(trial))
+                evaluated += 1
 
     def explore(self) -> None:
-        """Try what the sampler proposes, until the limits."""
+        """Evaluate what the sampler proposes, within the budget."""
         repeats = 0
-        while self.goes_on() and repeats < MOST_REPEATS:
-            repeats = 0 if self._propose() else repeats + 1
-        if repeats == MOST_REPEATS:
+        while self.within_budget() and repeats < MAX_REPEATS:
+            repeats = 0 if self._try_proposal() else repeats + 1
+        if repeats == MAX_REPEATS:
             self.listener.caution(
-                f"the search ended early: of the last {repeats} proposals all were tried before or "
-                f"are predicted too slow; another --sampler or a larger --space may go on"
+                f"the search ended early: the last {repeats} proposals were all tried before or "
+                f"are predicted too slow; use another --sampler or a larger --space"
             )
         self.searched_seconds = self.seconds
 
-    def known(self, policy: Policy) -> Trial | None:
-        """Return the trial of an equal schedule, if there was one."""
+    def find_trial(self, policy: Policy) -> Trial | None:
+        """Return the trial of an equal schedule, None if there is none."""
         wanted = policy.schedule_hash
         return next((trial for trial in self.trials if trial.schedule_hash == wanted), None)
 
-    def goes_on(self) -> bool:
-        """Whether the limits allow another trial; the first is always made."""
-        spent = self.limits.spent(trials=len(self._ran), seconds=self.seconds)
-        return spent < 1 or not self._ran
+    def within_budget(self) -> bool:
+        """Whether the budget allows another trial; the first is always made."""
+        spent = self.budget.spent(trials=len(self._evaluated), seconds=self.seconds)
+        return spent < 1 or not self._evaluated
 
     @property
     def margin(self) -> float:
-        """Relative error that a prediction is allowed."""
+        """Relative error that a predicted latency is allowed."""
         return self.forecast.margin
 
     @property
     def out_of_reach(self) -> int:
-        """Proposals that were predicted to miss the target."""
-        return self.proposals.refused
+        """Number of proposals that were predicted to miss the target."""
+        return self.study.refused
 
     @property
     def duplicates(self) -> int:
-        """Proposals of schedules that had been tried before."""
-        return self.proposals.repeated
+        """Number of proposals of schedules that had been tried before."""
+        return self.study.repeated
 
     @property
     def seconds(self) -> float:
-        """Time that this search has taken, trials of a stopped process counted in."""
+        """Time that this search has taken, with trials of stopped processes."""
         return self.earlier_seconds + time.monotonic() - self._began
 
-    def ratio(self, one: EvaluatedTrial) -> float:
-        """Latency of a trial, as predicted by all that was timed since, and by its own timing.
+    def ratio(self, evaluated: EvaluatedTrial) -> float:
+        """Latency of a trial, by the forecast from all timings so far and by its own timing.
 
-        Not by its own alone: one that came out too fast by chance would seem to beat all that is
-        only predicted (96.7 % of the reference, and no progress for fifty trials).
+        Its own timing alone would not do: a trial that came out too fast by chance would seem to
+        beat all that is only predicted (96.7 % of the reference, and no progress for fifty trials).
         """
-        timed, forecast = one.trial.comparison, self.forecast
-        return forecast.ratio(one.policy) if timed is None else forecast.weighed(one.policy, timed)
+        comparison, policy = evaluated.trial.comparison, evaluated.policy
+        if comparison is None:
+            return self.forecast.ratio(policy)
+        return self.forecast.weighed(policy, comparison)
 
-    def reaches(self, policy: Policy) -> bool:
-        """Whether a policy may meet the target, as far as predictions are believed."""
-        return self.forecast.ratio(policy) <= self.limit * (1 + self.margin)
+    def may_meet_target(self, policy: Policy) -> bool:
+        """Whether a policy may meet the target, within the margin of predictions."""
+        return self.forecast.ratio(policy) <= self.target_ratio * (1 + self.margin)
 
-    def _propose(self) -> bool:
-        """Ask for one policy and try it; False if it was tried before or cannot meet the target."""
-        proposal = self.proposals.ask(len(self._ran))
-        same = self.known(proposal.policy)
-        if same is not None:
-            self.proposals.repeat(proposal, same, self._worth_of(same))
-        elif not self.reaches(proposal.policy):
-            self.proposals.refuse(proposal, self.forecast.ratio(proposal.policy))
+    def _try_proposal(self) -> bool:
+        """Ask for one policy and evaluate it; False if it is a duplicate or out of reach."""
+        proposal = self.study.ask(len(self._evaluated))
+        known = self.find_trial(proposal.policy)
+        if known is not None:
+            self.study.repeat(proposal, known, self._extrapolated_value(known))
+        elif not self.may_meet_target(proposal.policy):
+            self.study.refuse(proposal, self.forecast.ratio(proposal.policy))
         else:
-            found = self._try(proposal.policy, proposal.origin)
-            self.proposals.tell(proposal, found, self._worth_of(found))
+            trial = self._evaluate(proposal.policy, proposal.origin)
+            self.study.tell(proposal, trial, self._extrapolated_value(trial))
             return True
         return False
 
-    def _try(self, policy: Policy, origin: str, *, whole: bool = False) -> Trial:
-        """Measure one policy and write it down."""
+    def _evaluate(self, policy: Policy, origin: str, *, race: bool = True) -> Trial:
+        """Measure one policy and write its trial.
+
+        race  stop early where the policy is significantly worse than a faster one
+        """
         began = time.monotonic()
-        predicted, heat = self.forecast.ratio(policy), self._heat()
+        predicted, contest = self.forecast.ratio(policy), self._make_race()
         state: TrialState = "complete"
-        if whole:
-            accuracy = self.evaluator.score(policy, "search").accuracy
+        if race:
+            state, accuracy = contest.run(policy, predicted)
         else:
-            state, accuracy = heat.raced(policy, predicted)
-        teaches = not policy.reduces or not self.forecast.knows(policy)
-        leads = whole or (state == "complete" and heat.leads(accuracy, predicted))
+            accuracy = self.evaluator.score(policy, "search").accuracy
+        informative = not policy.reduces or not self.forecast.knows(policy)
+        leading = not race or (state == "complete" and contest.may_lead(accuracy, predicted))
         trial = Trial(
-            number=len(self._ran),
+            number=len(self._evaluated),
             origin=origin,
             schedule_hash=policy.schedule_hash,
             state=state,
             predicted=predicted,
-            comparison=heat.timed(policy) if teaches and leads else None,
+            comparison=contest.time(policy) if informative and leading else None,
             accuracy=accuracy,
             seconds=time.monotonic() - began,
             policy=policy_to_json(policy),
         )
         self.folder.append_trial(to_json(trial))
-        self.remember(trial)
-        self._tell(trial)
+        self.add_trial(trial)
+        self._report_progress(trial)
         return trial
 
-    def _worth_of(self, trial: Trial) -> float:
-        """Worth on all images, as any sampler is to see it."""
-        return value_from_log_loss(self._foreseen(trial).log_loss, self.objective)
+    def _extrapolated_value(self, trial: Trial) -> float:
+        """Value of the objective on all images, as any sampler is to see it."""
+        return value_from_log_loss(self._extrapolated_loss(trial).log_loss, self.objective)
 
-    def _heat(self) -> Race:
-        whole = [one for one in self._ran if one.trial.state == "complete"]
-        return Race(self.evaluator, self.objective, whole, self.margin, self.ratio)
+    def _complete(self) -> list[EvaluatedTrial]:
+        return [evaluated for evaluated in self._evaluated if evaluated.trial.state == "complete"]
 
-    def _as_seen(self, trial: Trial, policy: Policy) -> Observation:
-        """Return a trial as the sampler sees it: what stopped early, by how others went on."""
-        found = self._foreseen(trial)
+    def _make_race(self) -> Race:
+        return Race(self.evaluator, self.objective, self._complete(), self.margin, self.ratio)
+
+    def _observe(self, evaluated: EvaluatedTrial) -> Observation:
+        """Return a trial as the sampler sees it: extrapolated if it was stopped early."""
+        loss = self._extrapolated_loss(evaluated.trial)
         return observe(
-            policy,
-            log_loss=found.log_loss,
-            noise=found.noise,
-            ratio=self.ratio(EvaluatedTrial(trial, policy)),
-            whole=trial.state == "complete",
+            evaluated.policy,
+            log_loss=loss.log_loss,
+            noise=loss.noise,
+            ratio=self.ratio(evaluated),
+            complete=evaluated.trial.state == "complete",
         )
 
-    def _foreseen(self, trial: Trial) -> ExtrapolatedLoss:
-        """Log loss on all images, foreseen where a trial was stopped before."""
-        first = to_log_loss(trial_value(trial.accuracy, self.objective), self.objective)
+    def _extrapolated_loss(self, trial: Trial) -> ExtrapolatedLoss:
+        """Log loss on all images, extrapolated where a trial was stopped early."""
+        log_loss = to_log_loss(trial_value(trial.accuracy, self.objective), self.objective)
         if trial.state == "complete":
-            return ExtrapolatedLoss(first, 0.0)
-        whole, images = [one for one in self._ran if one.trial.state == "complete"], trial.accuracy
-        grown = loss_growths(
-            whole, images.images, evaluator=self.evaluator, objective=self.objective
+            return ExtrapolatedLoss(log_loss, 0.0)
+        growths = loss_growths(
+            self._complete(),
+            trial.accuracy.images,
+            evaluator=self.evaluator,
+            objective=self.objective,
         )
-        return extrapolate_loss(first, grown)
+        return extrapolate_loss(log_loss, growths)
 
-    def _tell(self, trial: Trial) -> None:
-        done = len(self._ran)
-        spent = self.limits.spent(trials=done, seconds=self.seconds)
+    def _report_progress(self, trial: Trial) -> None:
+        trials, seconds = len(self._evaluated), self.seconds
+        spent = self.budget.spent(trials=trials, seconds=seconds)
         speed = f"{'about ' if trial.comparison is None else ''}{trial.ratio:.2f}x"
         speed = speed if trial.state == "complete" else trial.state
-        at, of = self.limits.progress(trials=done, seconds=self.seconds)
+        done, total = self.budget.progress(trials=trials, seconds=seconds)
         self.listener.progress(
-            done=at,
-            total=of,
-            seconds_left=max(0.0, self.seconds / spent - self.seconds),
-            text=f"trial {done}: {speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
+            done=done,
+            total=total,
+            seconds_left=max(0.0, seconds / spent - seconds),
+            text=f"trial {trials}: {speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
         )

@@ -23,7 +23,7 @@ from tokensearch.records.measurements import Cell, Trial, to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
-from tokensearch.search.controls import nearest_presets, seeded_controls
+from tokensearch.search.controls import fixed_controls, nearest_presets
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
 from tokensearch.search.finalists.finalist import target_ratio
@@ -202,19 +202,19 @@ class SearchRun:
         search.try_fixed([("none", Policy(self._spec))])
         first = search.trials[0].comparison
         assert first is not None  # the baseline always is
-        search.limit = min(
+        search.target_ratio = min(
             1.0, target_ratio(first, self.settings.target, batch=self.settings.batch)
         )
         able = _abilities(self.model)
-        fixed = dict(seeded_controls(self._spec, **able))
-        ratio, limit = search.forecast.ratio, search.limit
-        fixed |= dict(nearest_presets(self._spec, **able, ratio=ratio, limit=limit))
+        fixed = dict(fixed_controls(self._spec, **able))
+        ratio, target = search.forecast.ratio, search.target_ratio
+        fixed |= dict(nearest_presets(self._spec, **able, ratio=ratio, target_ratio=target))
         if not self._reaches(search, fixed.values()):
             search.searched_seconds = search.seconds
             return search
         search.try_fixed(fixed.items())
-        search.try_drawn(self._drawn(search))
-        if not search.proposals.seeded:
+        search.try_random(self._drawn(search))
+        if not search.study.seeded:
             self._seed(search, fixed.values())
         search.explore()
         return search
@@ -223,11 +223,11 @@ class SearchRun:
         """Return a search that knows the trials of earlier processes."""
         settings, spec = self.settings, self._spec
         space = self.space.fitting(spec, **_abilities(self.model))
-        proposals = StudyAdapter(self.folder, space, spec, settings.objective)
-        proposals.reconcile(trials)
+        study = StudyAdapter(self.folder, space, spec, settings.objective)
+        study.reconcile(trials)
         search = SearchLoop(
             evaluator,
-            proposals,
+            study,
             self.folder,
             self.limits,
             self.listener,
@@ -236,37 +236,37 @@ class SearchRun:
             earlier_seconds=sum(trial.seconds for trial in trials),
         )
         for trial in trials:
-            search.remember(trial)
+            search.add_trial(trial)
         # Without the trials so far in the seed, a resumed search would draw the same ones again.
-        proposals.follow(self._sampler(search, settings.seed + len(proposals.study.trials)))
+        study.set_sampler(self._sampler(search, settings.seed + len(study.study.trials)))
         return search
 
     def _sampler(self, search: SearchLoop, seed: int) -> BaseSampler:
         if self.settings.sampler != "local":
             return optuna_sampler(self.settings.sampler, seed)
         return LocalSampler(
-            search.proposals.space,
+            search.study.space,
             self._spec,
-            known=lambda: search.seen,
+            observations=lambda: search.observations,
             ratio=lambda policy: search.forecast.ratio(policy),
-            limit=lambda: search.limit,
-            finest=smallest_loss(self.settings.objective),
+            target_ratio=lambda: search.target_ratio,
+            smallest_loss=smallest_loss(self.settings.objective),
             seed=seed,
         )
 
     def _reaches(self, search: SearchLoop, fixed: Iterable[Policy]) -> bool:
         """Say what the space can reach at all, and whether the target is within it."""
-        found = fastest_policies(search.proposals.space, self._spec, search.forecast.ratio)
+        found = fastest_policies(search.study.space, self._spec, search.forecast.ratio)
         for line in describe_reach(found):
             self.listener.note(line)
-        if any(map(search.reaches, [*(one.policy for one in found), *fixed])):
+        if any(map(search.may_meet_target, [*(one.policy for one in found), *fixed])):
             return True
         least = min(map(search.forecast.ratio, [*(one.policy for one in found), *fixed]))
         self.listener.caution(
-            f"target {self.settings.target} is out of reach: that is {search.limit:.2f}x of the "
-            f"baseline, and the fastest schedule of this space or published is predicted "
+            f"target {self.settings.target} is out of reach: that is {search.target_ratio:.2f}x of "
+            f"the baseline, and the fastest schedule of this space or published is predicted "
             f"to take {least:.2f}x, give or take {100 * search.margin:.0f} %"
-            f"{launch_floor_hint(search.evaluator.timing.launching, search.limit)}"
+            f"{launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)}"
         )
         search.try_fixed((("fastest", one.policy) for one in found[:1]), always=True)
         return False
@@ -274,17 +274,21 @@ class SearchRun:
     def _drawn(self, search: SearchLoop) -> Iterator[Policy]:
         """Yield schedules drawn from the space that meet the target, by not too much."""
         dice = random.Random(self.settings.seed)
-        dimensions = search.proposals.space.dimensions(self._spec)
+        dimensions = search.study.space.dimensions(self._spec)
         for _ in range(CONTROL_DRAWS):
             drawn = {name: dice.choice(values) for name, values in dimensions.items()}
-            policy = search.proposals.space.build(drawn, self._spec)
-            if LEAST_USED * search.limit <= search.forecast.ratio(policy) <= search.limit:
+            policy = search.study.space.build(drawn, self._spec)
+            if (
+                LEAST_USED * search.target_ratio
+                <= search.forecast.ratio(policy)
+                <= search.target_ratio
+            ):
                 yield policy
 
     def _seed(self, search: SearchLoop, fixed: Iterable[Policy]) -> None:
         """Have what won elsewhere, and known shapes bent to the target, proposed first."""
-        proposals = search.proposals
-        space, blocks = proposals.space, proposals.space.blocks(self._spec)
+        space = search.study.space
+        blocks = space.blocks(self._spec)
         known = [replace(one, model=self._spec, evidence=()) for one in self.neighbours]
         near = [space.nearest(policy, self._spec) for policy in known]
         shapes = [*known, *early_prunes(Policy(self._spec), blocks), *fixed]
@@ -292,9 +296,9 @@ class SearchRun:
             space,
             [shape for shape in shapes if shape.steps],
             ratio=search.forecast.ratio,
-            limit=search.limit,
+            target_ratio=search.target_ratio,
         )
-        proposals.enqueue([*near, *bent])
+        search.study.enqueue([*near, *bent])
 
     def _baseline(self, evaluator: PolicyEvaluator) -> None:
         """Ask the baseline about the search split, and doubt it if it knows nothing."""

@@ -1,4 +1,4 @@
-"""Where a search starts, and what its space can reach."""
+"""Starting points of a search, and the fastest policies that its space can reach."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,42 +11,43 @@ from tokensearch.policy import ModelSpec, Policy, Prune
 from tokensearch.records.launch_bound import WAY_OUT, LaunchCost
 from tokensearch.search.space.space import SearchSpace
 
-# Shares of the wanted latency that shapes are bent to, in turn: just under the target, where the
-# answer is, and further down, where the front goes on.
+# Shares of the target to which schedules are scaled, in turn: just under it, where the answer is,
+# and further down, where the front goes on.
 LATENCY_SHARES = (0.97, 0.75, 0.55, 0.4)
-EARLY_SITES = (1, 2, 3)
+EARLY_PRUNES = (1, 2, 3)  # numbers of blocks that prune
 
 
 def starting_points(
     space: SearchSpace,
-    shapes: Iterable[Policy],
+    schedules: Iterable[Policy],
     *,
     ratio: Callable[[Policy], float],
-    limit: float,
+    target_ratio: float,
 ) -> Iterator[Mapping[str, object]]:
-    """Yield parameters of the space's schedules nearest to `shapes`, bent to the target.
+    """Yield parameters of the space's schedules nearest to `schedules`, scaled to the target.
 
-    ratio  latency of a policy as a share of the baseline's
-    limit  the target in the same terms
+    ratio         latency of a policy as a share of the baseline's
+    target_ratio  the target in the same terms
     """
-    for shape, share in zip(shapes, cycle(LATENCY_SHARES), strict=False):
-        yield space.nearest(match_latency(shape, share * limit, ratio), shape.model)
+    for schedule, share in zip(schedules, cycle(LATENCY_SHARES), strict=False):
+        scaled = match_latency(schedule, share * target_ratio, ratio)
+        yield space.nearest(scaled, schedule.model)
 
 
 def early_prunes(policy: Policy, blocks: tuple[int, ...]) -> Iterator[Policy]:
-    """Yield plain prunes at the first blocks that may reduce: half of the tokens at each."""
+    """Yield schedules that prune half of the tokens at each of the first blocks that may reduce."""
     model = policy.model
-    for sites in EARLY_SITES:
+    for count in EARLY_PRUNES:
         steps, left = [], model.patch_tokens
-        for block in blocks[:sites]:
+        for block in blocks[:count]:
             left = max(1, left // 2)
             steps.append(Prune(block, left))
         yield replace(policy, steps=tuple(steps))
 
 
-ROUNDS = 4  # over all places; the third has changed nothing in any shipped space
+ROUNDS = 4  # over all parameters; the third changed nothing in any shipped space
 
-Allowed = Callable[[Policy], bool]
+IsAllowed = Callable[[Policy], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,59 +63,59 @@ def fastest_policies(
     space: SearchSpace, model: ModelSpec, ratio: Callable[[Policy], float]
 ) -> tuple[FastestPolicy, ...]:
     """Return the fastest schedule of the space, and the fastest by one operator alone."""
-    found: list[FastestPolicy] = []
+    fastest: list[FastestPolicy] = []
     for kind in ("any", "prune", "pool"):
-        policy = _fastest(space, model, ratio, partial(_of_kind, kind))
-        if policy.steps and all(kind == "any" or policy != one.policy for one in found):
-            found.append(FastestPolicy(kind, policy, ratio(policy)))
-    return tuple(found)
+        policy = _find_fastest(space, model, ratio, partial(_is_of_kind, kind))
+        if policy.steps and all(policy != known.policy for known in fastest):
+            fastest.append(FastestPolicy(kind, policy, ratio(policy)))
+    return tuple(fastest)
 
 
-def describe_reach(found: Sequence[FastestPolicy]) -> Iterator[str]:
-    """Say what the space can reach, a line per kind."""
-    for one in found:
-        by = "by any steps" if one.kind == "any" else f"by {one.kind} alone"
-        counts = " ".join(map(str, one.policy.patch_tokens_per_block))
-        yield f"within reach {by}: {one.ratio:.2f}x (predicted), tokens {counts}"
+def describe_reach(fastest: Sequence[FastestPolicy]) -> Iterator[str]:
+    """Yield what the space can reach, a line per kind."""
+    for policy in fastest:
+        by = "by any steps" if policy.kind == "any" else f"by {policy.kind} alone"
+        counts = " ".join(map(str, policy.policy.patch_tokens_per_block))
+        yield f"within reach {by}: {policy.ratio:.2f}x (predicted), tokens {counts}"
 
 
-def launch_floor_hint(launching: LaunchCost | None, limit: float) -> str:
-    """Name the way out where launching alone takes more than a target allows; else nothing.
+def launch_floor_hint(launching: LaunchCost | None, target_ratio: float) -> str:
+    """Return a hint where launching alone takes more than the target allows; else "".
 
-    limit  the target, of the baseline's latency
+    target_ratio  the target as a share of the baseline's latency
     """
-    if launching is None or launching.share < limit:
+    if launching is None or launching.share < target_ratio:
         return ""
     return f"; launching the baseline's pass alone takes {launching.share:.2f}x: {WAY_OUT}"
 
 
-def _of_kind(kind: str, policy: Policy) -> bool:
+def _is_of_kind(kind: str, policy: Policy) -> bool:
     return kind == "any" or all(step.op == kind for step in policy.steps)
 
 
-def _fastest(
-    space: SearchSpace, model: ModelSpec, ratio: Callable[[Policy], float], allowed: Allowed
+def _find_fastest(
+    space: SearchSpace, model: ModelSpec, ratio: Callable[[Policy], float], is_allowed: IsAllowed
 ) -> Policy:
-    """Change one place at a time for the better, from little and from much reduction on.
+    """Descend by one parameter at a time, from no reduction and from the most.
 
     Where a first step costs more than it saves, only the second start leads anywhere.
     """
     most = {name: values[0] for name, values in space.dimensions(model).items()}
-    found = [
-        _descended(space, model, start, ratio=ratio, allowed=allowed)
+    descents = [
+        _descend(space, model, start, ratio=ratio, is_allowed=is_allowed)
         for start in (space.nearest(Policy(model), model), most)
-        if allowed(space.build(start, model))
+        if is_allowed(space.build(start, model))
     ]
-    return min(found, key=ratio)
+    return min(descents, key=ratio)
 
 
-def _descended(
+def _descend(
     space: SearchSpace,
     model: ModelSpec,
     chosen: dict[str, Any],
     *,
     ratio: Callable[[Policy], float],
-    allowed: Allowed,
+    is_allowed: IsAllowed,
 ) -> Policy:
     best = space.build(chosen, model)
     for _ in range(ROUNDS):
@@ -122,7 +123,7 @@ def _descended(
         for name in space.dimensions(model):
             for other in _variants(space, model, chosen, name):
                 policy = space.build(other, model)
-                if allowed(policy) and ratio(policy) < ratio(best):
+                if is_allowed(policy) and ratio(policy) < ratio(best):
                     chosen, best = other, policy
         if best == before:
             break

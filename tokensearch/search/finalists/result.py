@@ -166,7 +166,7 @@ def _confirmed(
     search.listener.stage(f"confirming {len(waiting)} finalists on fresh images, by fresh timings")
     while waiting:
         finalists.append(confirm(waiting.pop(0), evaluator, search.objective))
-        search.learn(finalists[-1].policy, finalists[-1].comparison)
+        search.update_forecast(finalists[-1].policy, finalists[-1].comparison)
         if not waiting and len(finalists) < most:
             more = find_overlooked(
                 rank_trials(search),
@@ -256,7 +256,7 @@ def _profiled(search: SearchLoop, evaluator: PolicyEvaluator, best: Answer) -> l
 def _profile(search: SearchLoop, evaluator: PolicyEvaluator, best: Answer) -> None:
     """Profile the baseline and the answer."""
     search.listener.stage("profiling the baseline and the answer")
-    policies = {"baseline": Policy(search.proposals.model)}
+    policies = {"baseline": Policy(search.study.model)}
     if best.finalist is not None:
         policies["answer"] = best.finalist.policy
     for found in evaluator.profile(policies, search.folder):

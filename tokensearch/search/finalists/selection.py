@@ -33,7 +33,7 @@ def rank_trials(search: SearchLoop) -> tuple[RankedTrial, ...]:
         RankedTrial(
             one.trial, Point(trial_value(one.trial.accuracy, search.objective), search.ratio(one))
         )
-        for one in search.ran
+        for one in search.evaluated
         if one.trial.state == "complete"
     ]
     return tuple(sorted(found, key=lambda one: (-one.point.accuracy, one.point.latency)))

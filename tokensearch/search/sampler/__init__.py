@@ -1,1 +1,1 @@
-"""Who proposes: our local sampler, its surrogate, and the Optuna study."""
+"""Samplers: the local one with its surrogate, and the Optuna study that they all use."""

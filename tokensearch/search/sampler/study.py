@@ -1,7 +1,7 @@
-"""Optuna behind one small door: propose, learn, and survive a kill.
+"""Adapter of an Optuna study: ask, tell, and resume after a kill.
 
-Trials are appended to `trials.jsonl` before Optuna is told, so that line is what counts: a study
-that was killed in between is told on resuming, and a proposal that was under way is made again.
+Trials are appended to `trials.jsonl` before Optuna is told, so that file decides. A study that was
+killed in between is told on resuming, and a proposal that was under way is made again.
 """
 
 import errno
@@ -28,12 +28,12 @@ from tokensearch.search.space.space import SearchSpace
 _STUDY = "tokensearch"
 _LINE = "line"  # user attribute: the trial's number in trials.jsonl
 _ORIGIN = "origin"
-_REPEAT = "repeated"  # user attribute: tried before
-_REFUSAL = "refused"  # user attribute: never run
-_SEEDED = "seeded"  # study attribute: every seed was enqueued
-_FIXED = "fixed_params"  # where Optuna keeps what was enqueued
-# SQLite's codes for a file that is sound and yet cannot be written now.
-_DISK = {
+_REPEAT = "repeated"  # user attribute: the schedule had been tried before
+_REFUSAL = "refused"  # user attribute: predicted too slow and never run
+_SEEDED = "seeded"  # study attribute: every starting point was enqueued
+_FIXED = "fixed_params"  # system attribute of Optuna: the parameters that were enqueued
+# SQLite's codes for a sound file that cannot be written now.
+_NOT_WRITABLE = {
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_CANTOPEN,
     sqlite3.SQLITE_IOERR,
@@ -41,14 +41,14 @@ _DISK = {
     sqlite3.SQLITE_PERM,
     sqlite3.SQLITE_READONLY,
 }
-# Told as the worth of a policy that was never run, below what nothing can exceed: nats or shares,
-# worse than any policy that a sampler should come back to.
-_REFUSED = 10.0
+# How far below the best value a policy is told to be that was never run: in nats or shares, worse
+# than any policy that a sampler should return to.
+_REFUSED_LOSS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """One policy to be tried."""
+    """One policy to be evaluated."""
 
     trial: optuna.Trial
     policy: Policy
@@ -56,7 +56,7 @@ class Proposal:
 
 
 class StudyAdapter:
-    """The study of one run folder: worth up, latency (ratio to the baseline) down."""
+    """The study of one run folder: it maximises the objective and minimises the latency ratio."""
 
     def __init__(
         self, folder: RunFolder, space: SearchSpace, model: ModelSpec, objective: Objective
@@ -72,15 +72,15 @@ class StudyAdapter:
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
             raise study_failure(folder.study, error) from error
 
-    def follow(self, sampler: BaseSampler) -> None:
-        """Have a sampler propose from now on."""
+    def set_sampler(self, sampler: BaseSampler) -> None:
+        """Use a sampler from now on."""
         self.study.sampler = sampler
 
     def reconcile(self, finished: Iterable[Trial]) -> None:
-        """Bring the study to what `trials.jsonl` says was finished.
+        """Bring the study to the state of `trials.jsonl`.
 
-        A trial that was stopped early is told with what its first images say: nothing else of it
-        was written down.
+        A trial that was stopped early is told with the value on its first images: the file has no
+        other.
         """
         lines = {trial.number: trial for trial in finished}
         told = {
@@ -100,56 +100,56 @@ class StudyAdapter:
 
     @property
     def seeded(self) -> bool:
-        """Whether seeds were enqueued before, all of them."""
+        """Whether all starting points were enqueued before."""
         return bool(self.study.user_attrs.get(_SEEDED))
 
     @property
     def repeated(self) -> int:
-        """Proposals of schedules that had been tried before."""
-        return sum(_REPEAT in one.user_attrs for one in self._trials(TrialState.COMPLETE))
+        """Number of proposals of schedules that had been tried before."""
+        return sum(_REPEAT in trial.user_attrs for trial in self._trials(TrialState.COMPLETE))
 
     @property
     def refused(self) -> int:
-        """Proposals that were too slow to be tried."""
-        return sum(_REFUSAL in one.user_attrs for one in self._trials(TrialState.COMPLETE))
+        """Number of proposals that were predicted too slow to be tried."""
+        return sum(_REFUSAL in trial.user_attrs for trial in self._trials(TrialState.COMPLETE))
 
-    def enqueue(self, seeds: Iterable[Mapping[str, object]]) -> None:
+    def enqueue(self, starting_points: Iterable[Mapping[str, object]]) -> None:
         """Have schedules of the space proposed before the sampler's own."""
-        for parameters in seeds:
+        for parameters in starting_points:
             self.study.enqueue_trial(dict(parameters), user_attrs={_ORIGIN: "seed"})
         self.study.set_user_attr(_SEEDED, value=True)
 
     def ask(self, line: int) -> Proposal:
-        """Propose a policy, which will be line `line` of the trials if it is new."""
+        """Propose a policy, which becomes line `line` of the trials if it is new."""
         trial = self.study.ask()
         trial.set_user_attr(_LINE, line)
         policy = self.space.suggest(trial, self.model)
         return Proposal(trial, policy, _origin(trial))
 
-    def tell(self, proposal: Proposal, finished: Trial, worth: float) -> None:
-        """Say what became of a proposal, and what it is worth on all images."""
-        self.study.tell(proposal.trial, [worth, finished.ratio])
+    def tell(self, proposal: Proposal, finished: Trial, value: float) -> None:
+        """Tell the result of a proposal, with its value of the objective on all images."""
+        self.study.tell(proposal.trial, [value, finished.ratio])
 
-    def repeat(self, proposal: Proposal, finished: Trial, worth: float) -> None:
-        """Say that a proposal is of a schedule that was tried before."""
+    def repeat(self, proposal: Proposal, finished: Trial, value: float) -> None:
+        """Tell that a proposal is of a schedule that was tried before."""
         proposal.trial.set_user_attr(_REPEAT, value=True)
-        self.tell(proposal, finished, worth)
+        self.tell(proposal, finished, value)
 
     def refuse(self, proposal: Proposal, ratio: float) -> None:
-        """Say that a proposal is too slow to be tried: `ratio` times the baseline."""
+        """Tell that a proposal is predicted too slow to be tried: `ratio` times the baseline."""
         proposal.trial.set_user_attr(_REFUSAL, value=True)
-        self.study.tell(proposal.trial, [best_value(self.objective) - _REFUSED, ratio])
+        self.study.tell(proposal.trial, [best_value(self.objective) - _REFUSED_LOSS, ratio])
 
-    def add(self, finished: Trial, worth: float | None = None) -> None:
+    def add(self, finished: Trial, value: float | None = None) -> None:
         """Tell of a policy that the sampler did not propose, if it is one of the space.
 
-        Samplers that choose all places together look at those that every trial has: one trial
-        without parameters, and they draw at random.
+        Samplers that choose all parameters together use those that every trial has. After one
+        trial without parameters they would draw at random.
         """
         parameters = self.space.nearest(policy_from_json(finished.policy), self.model)
         if self.space.build(parameters, self.model).schedule_hash != finished.schedule_hash:
             return
-        values = self._values(finished) if worth is None else [worth, finished.ratio]
+        values = self._values(finished) if value is None else [value, finished.ratio]
         choices = self.space.dimensions(self.model)
         self.study.add_trial(
             create_trial(
@@ -163,7 +163,7 @@ class StudyAdapter:
         )
 
     def _values(self, finished: Trial) -> list[float]:
-        """Worth, on as many images as it took, and latency as a share of the baseline's."""
+        """Objective on the images that ran, and latency as a share of the baseline's."""
         return [objective_value(to_json(finished.accuracy), self.objective), finished.ratio]
 
     def _trials(self, state: TrialState) -> list[FrozenTrial]:
@@ -186,9 +186,10 @@ def _open_storage(file: Path) -> RDBStorage:
 
 
 def _make_study(study: Path) -> None:
-    """Make the file whole: a disk that was full in between would leave tables without their rules.
+    """Make the file completely or not at all.
 
-    Then a study is made a second time beside the first, and neither can be opened.
+    A disk that becomes full in between would leave tables without their constraints. A second study
+    would then be made beside the first, and neither could be opened.
     """
     with in_place_of(study) as part:
         storage = _open_storage(part)
@@ -202,24 +203,24 @@ def _make_study(study: Path) -> None:
 
 @contextmanager
 def using_study(study: Path) -> Iterator[None]:
-    """Turn what SQLite says of the study, inside the errors of others, into a RunError."""
+    """Turn errors of SQLite about the study, inside those of other packages, into a RunError."""
     try:
         yield
     except RunError:
         raise
     except Exception as error:
-        if _from_sqlite(error) is None:
+        if _find_sqlite_error(error) is None:
             raise
         raise study_failure(study, error) from error
 
 
 def study_failure(study: Path, error: Exception) -> RunError:
-    """Say whether the disk or the file is to blame, and what to do: trials are elsewhere."""
-    cause = _from_sqlite(error)
-    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # without its details
+    """Return the error that tells whether disk or file is at fault, and what to do."""
+    cause = _find_sqlite_error(error)
+    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
     if code == sqlite3.SQLITE_FULL:
         return RunError(refusal(study, OSError(errno.ENOSPC, str(cause))))
-    if code in _DISK:
+    if code in _NOT_WRITABLE:
         return RunError(f"{study} cannot be written: {cause}")
     return RunError(
         f"{study} cannot be read as an Optuna study ({cause or error}); delete it and give the "
@@ -227,7 +228,7 @@ def study_failure(study: Path, error: Exception) -> RunError:
     )
 
 
-def _from_sqlite(error: BaseException | None) -> sqlite3.Error | None:
+def _find_sqlite_error(error: BaseException | None) -> sqlite3.Error | None:
     while error is not None and not isinstance(error, sqlite3.Error):
         error = error.__cause__ or error.__context__
     return error
