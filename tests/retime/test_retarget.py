@@ -73,7 +73,7 @@ def test_another_target_is_answered_without_asking_about_any_image(
     document = retarget(source, tmp_path / "new", "0.8x", clock).run()
 
     assert document["result"]["outcome"] == "met"
-    assert (asked.blocks, passes) == ([], [])
+    assert (asked.chunks, passes) == ([], [])
 
 
 def test_the_answer_is_the_best_on_select_that_meets_the_target(
@@ -335,7 +335,7 @@ def test_a_model_of_another_geometry_is_refused_before_anything_is_written(
     source: RunFolder, tmp_path: Path
 ) -> None:
     other = VisionTransformer(img_size=32, patch_size=8, embed_dim=24, num_heads=3, depth=4)
-    clock = replace(timing(), model=other.eval(), _twin=[])
+    clock = replace(timing(), model=other.eval(), _copy=[])
 
     with pytest.raises(PolicyError, match="was made for tiny with blocks 6; "):
         retarget(source, tmp_path / "new", "0.7x", clock).run()
