@@ -156,7 +156,7 @@ class LocalSampler(BaseSampler):
         self._random = np.random.default_rng(seed)
         self._mutator = ParameterMutator(self._choices, self._random)
         # Losses are counted from the least that matters first, and only then from the smallest.
-        # Over all orders of magnitude at once they look rougher, and near the front less is learned.
+        # Over all orders of magnitude at once they look rougher: less is learned near the front.
         self._levels = tuple(dict.fromkeys((LEAST_LOSS, smallest_loss)))
         self._nearest: dict[Policy, Parameters] = {}
 
