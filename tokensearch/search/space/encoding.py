@@ -22,10 +22,10 @@ from tokensearch.policy.steps import Match, Rest, Score
 
 @dataclass(frozen=True, slots=True)
 class StepBuilder:
-    """How tokens are scored, matched and discarded, and which counts may be left.
+    """Builds steps: how tokens are scored, matched and discarded, and which counts may be left.
 
-    Every method returns no step where the count that is asked for would remove nothing, so that
-    any count is a valid wish.
+    Every method returns no step where the given count would remove nothing, so that any count is
+    valid.
     """
 
     score: Score
@@ -33,24 +33,28 @@ class StepBuilder:
     rest: Rest
     by: int  # counts are multiples of this
 
-    def one(self, op: str, block: int, *, tokens: int, count: float) -> tuple[Step, ...]:
+    def build_step(self, op: str, block: int, *, tokens: int, count: float) -> tuple[Step, ...]:
         """Prune or pool the `tokens` that reach `block` to about `count`, as far as `op` can."""
         if op == "prune":
-            return self._down(Prune(block, tokens, self.score, self.rest), count)
+            return self._round_down(Prune(block, tokens, self.score, self.rest), count)
         score = self.score if self.match == "ranked" else None
-        return self._down(Pool(block, tokens, self.match, score), count)
+        return self._round_down(Pool(block, tokens, self.match, score), count)
 
-    def both(self, block: int, *, tokens: int, count: float, pooled: float) -> tuple[Step, ...]:
+    def build_pair(
+        self, block: int, *, tokens: int, count: float, pooled: float
+    ) -> tuple[Step, ...]:
         """Prune to about `count`, then pool to the share `pooled` of what is left.
 
         The discarded of such a prune are dropped: a policy allows nothing else before a pool.
         """
-        pruned = self._down(Prune(block, tokens, self.score), count)
+        pruned = self._round_down(Prune(block, tokens, self.score), count)
         left = remaining_tokens(pruned, tokens)
-        then = self.one("pool", block, tokens=left, count=pooled * left)
-        return pruned + then if then else self.one("prune", block, tokens=tokens, count=count)
+        then = self.build_step("pool", block, tokens=left, count=pooled * left)
+        return (
+            pruned + then if then else self.build_step("prune", block, tokens=tokens, count=count)
+        )
 
-    def _down(self, whole: Prune | Pool, count: float) -> tuple[Step, ...]:
+    def _round_down(self, whole: Prune | Pool, count: float) -> tuple[Step, ...]:
         """`whole`, which keeps every token there is, with the allowed count nearest to `count`."""
         least, most = kept_range(whole, whole.keep)
         keep = self.by * max(ceil(least / self.by), round(count / self.by))
@@ -58,13 +62,13 @@ class StepBuilder:
 
 
 def remaining_tokens(steps: tuple[Step, ...], tokens: int) -> int:
-    """Patch tokens that are left of `tokens` after the steps."""
+    """Return the patch tokens that are left of `tokens` after the steps."""
     return steps[-1].keep if steps else tokens
 
 
 @dataclass(frozen=True, slots=True)
 class BlockReduction:
-    """All that happens in one block, in patch tokens."""
+    """What one block does, in patch tokens."""
 
     block: int
     reached: int  # tokens that reach the block
@@ -72,11 +76,11 @@ class BlockReduction:
     keep: int  # left of them in the end
 
     def operator(self, ops: Sequence[str]) -> str:
-        """Which of `ops` is most like it: what removes most of the tokens decides."""
+        """Return the most similar of `ops`: what removes most of the tokens decides."""
         by_prune, by_pool = self.reached - self.pruned, self.pruned - self.keep
-        liked = ["prune", "pool"] if by_prune >= by_pool else ["pool", "prune"]
-        liked.insert(0 if by_prune and by_pool else 2, "prune_pool")
-        return next((op for op in liked if op in ops), ops[0])
+        similar = ["prune", "pool"] if by_prune >= by_pool else ["pool", "prune"]
+        similar.insert(0 if by_prune and by_pool else 2, "prune_pool")
+        return next((op for op in similar if op in ops), ops[0])
 
     def then(self, other: "BlockReduction", *, block: int) -> "BlockReduction":
         """Return both as one, in `block`."""
@@ -87,59 +91,63 @@ class BlockReduction:
 def block_reductions(
     policy: Policy, model: ModelSpec, blocks: Sequence[int]
 ) -> list[BlockReduction]:
-    """What `policy` does, each step moved to the nearest of `blocks`, by ratio to another model.
+    """Return what `policy` does, each step moved to the nearest of `blocks`.
+
+    Steps are carried over to a model of another geometry by ratio.
 
     Steps that land in one block become one. A step that only fuses, without a token fewer, has no
     count to carry over.
     """
-    landed: dict[int, BlockReduction] = {}
+    reductions: dict[int, BlockReduction] = {}
     left = model.patch_tokens
     for step in _steps_of(policy, model):
         if step.keep >= left:
             continue
         block = _nearest_block(blocks, step.block)
         pruned = left if isinstance(step, Pool) else step.keep
-        found = BlockReduction(block, left, pruned, step.keep)
-        landed[block] = landed[block].then(found, block=block) if block in landed else found
+        reduction = BlockReduction(block, left, pruned, step.keep)
+        if block in reductions:
+            reduction = reductions[block].then(reduction, block=block)
+        reductions[block] = reduction
         left = step.keep
-    return list(landed.values())
+    return list(reductions.values())
 
 
 def merge_late_reductions(
-    found: Sequence[BlockReduction], *, most: int, depth: int
+    reductions: Sequence[BlockReduction], *, most: int, depth: int
 ) -> list[BlockReduction]:
-    """At most `most` of the reductions of a model with `depth` blocks.
+    """Merge the reductions of a model with `depth` blocks until at most `most` are left.
 
-    One after the other is put off to the next or brought forward to the one before, whichever
-    moves the fewest tokens through the fewest blocks; among equals the one that makes up for what
-    was moved before, since the work that is saved should stay what it was.
+    One after the other is merged into the next or the previous one, whichever moves the fewest
+    tokens through the fewest blocks. Among equals it is the one that balances earlier moves, so
+    that the work saved stays the same.
     """
-    kept, moved = list(found), 0
+    kept, moved = list(reductions), 0
     while len(kept) > most:
-        change, kept = _mildest(_with_one_less(kept, depth), moved)
+        change, kept = _mildest_option(_merge_options(kept, depth), moved)
         moved += change
     return kept
 
 
-def _mildest(
+def _mildest_option(
     options: Iterator[tuple[int, list[BlockReduction]]], moved: int
 ) -> tuple[int, list[BlockReduction]]:
     return min(options, key=lambda option: (abs(option[0]), abs(moved + option[0])))
 
 
-def _with_one_less(
-    found: list[BlockReduction], depth: int
+def _merge_options(
+    reductions: list[BlockReduction], depth: int
 ) -> Iterator[tuple[int, list[BlockReduction]]]:
-    """Yield every way to have one reduction less, with the token-blocks that it adds."""
-    for at, (one, other) in enumerate(pairwise(found)):
-        gap = other.block - one.block
-        before, after = found[:at], found[at + 2 :]
-        put_off = one.then(other, block=other.block)
-        brought_forward = one.then(other, block=one.block)
-        yield gap * (one.reached - one.keep), [*before, put_off, *after]
-        yield -gap * (other.reached - other.keep), [*before, brought_forward, *after]
-    last = found[-1]
-    yield (depth - last.block) * (last.reached - last.keep), found[:-1]
+    """Yield every way to have one reduction fewer, with the token-blocks that it adds."""
+    for at, (first, second) in enumerate(pairwise(reductions)):
+        gap = second.block - first.block
+        before, after = reductions[:at], reductions[at + 2 :]
+        later = first.then(second, block=second.block)
+        earlier = first.then(second, block=first.block)
+        yield gap * (first.reached - first.keep), [*before, later, *after]
+        yield -gap * (second.reached - second.keep), [*before, earlier, *after]
+    last = reductions[-1]
+    yield (depth - last.block) * (last.reached - last.keep), reductions[:-1]
 
 
 def _steps_of(policy: Policy, model: ModelSpec) -> tuple[Step, ...]:
@@ -159,7 +167,7 @@ Choices = Mapping[str, Any]  # a choice by the name of every dimension
 
 @dataclass(frozen=True, slots=True)
 class EncodingContext:
-    """What an encoding has to know of a model."""
+    """What an encoding needs to know about a model."""
 
     blocks: tuple[int, ...]  # that may reduce; never empty
     depth: int  # blocks in all
@@ -167,7 +175,7 @@ class EncodingContext:
 
 
 class Encoding(Protocol):
-    """One way to spell schedules."""
+    """One way to write schedules as choices."""
 
     @property
     def ops(self) -> tuple[str, ...]:
@@ -179,22 +187,22 @@ class Encoding(Protocol):
         """Shares of tokens that may be kept, ascending."""
         ...
 
-    def dimensions(self, ground: EncodingContext) -> dict[str, tuple[Choice, ...]]:
-        """Every choice that is to be made, with what may be chosen."""
+    def dimensions(self, context: EncodingContext) -> dict[str, tuple[Choice, ...]]:
+        """Every dimension with its choices."""
         ...
 
     def steps(
-        self, chosen: Choices, ground: EncodingContext, style: StepBuilder
+        self, chosen: Choices, context: EncodingContext, builder: StepBuilder
     ) -> tuple[Step, ...]:
-        """Return the steps that the choices spell."""
+        """Return the steps that the choices stand for."""
         ...
 
     def nearest(
-        self, wanted: Sequence[BlockReduction], ground: EncodingContext, style: StepBuilder
+        self, wanted: Sequence[BlockReduction], context: EncodingContext, builder: StepBuilder
     ) -> dict[str, Choice]:
-        """Return the choices that spell what is nearest to `wanted`, which lies in the blocks."""
+        """Return the choices nearest to `wanted`, whose reductions lie in allowed blocks."""
         ...
 
-    def ways(self, ops: Sequence[str], blocks: int) -> int:
-        """How many different wishes can be spelled with the operators `ops` in so many blocks."""
+    def count_schedules(self, ops: Sequence[str], blocks: int) -> int:
+        """Return the number of different choices with the operators `ops` in so many blocks."""
         ...

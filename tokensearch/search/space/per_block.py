@@ -26,44 +26,44 @@ class PerBlockEncoding:
     ops: tuple[str, ...]
     left: tuple[float, ...]
 
-    def dimensions(self, ground: EncodingContext) -> dict[str, tuple[Choice, ...]]:
+    def dimensions(self, context: EncodingContext) -> dict[str, tuple[Choice, ...]]:
         """`op.B`, `left.B` and, where a block may do both, `pooled.B` for every block B."""
-        found: dict[str, tuple[Choice, ...]] = {}
-        for block in ground.blocks:
-            found |= {f"op.{block}": self.ops, f"left.{block}": self.left}
+        dimensions: dict[str, tuple[Choice, ...]] = {}
+        for block in context.blocks:
+            dimensions |= {f"op.{block}": self.ops, f"left.{block}": self.left}
             if "prune_pool" in self.ops:
-                found[f"pooled.{block}"] = self.left
-        return found
+                dimensions[f"pooled.{block}"] = self.left
+        return dimensions
 
     def steps(
-        self, chosen: Choices, ground: EncodingContext, style: StepBuilder
+        self, chosen: Choices, context: EncodingContext, builder: StepBuilder
     ) -> tuple[Step, ...]:
-        """Return the steps that the choices spell."""
-        steps, tokens = tuple[Step, ...](), ground.tokens
-        for block in ground.blocks:
+        """Return the steps that the choices stand for."""
+        steps, tokens = tuple[Step, ...](), context.tokens
+        for block in context.blocks:
             pooled = chosen.get(f"pooled.{block}", 1.0)
             choice = (chosen[f"op.{block}"], chosen[f"left.{block}"], pooled)
-            found = self._at(block, choice, tokens, style)
-            steps, tokens = steps + found, remaining_tokens(found, tokens)
+            block_steps = self._steps_at(block, choice, tokens, builder)
+            steps, tokens = steps + block_steps, remaining_tokens(block_steps, tokens)
         return steps
 
     def nearest(
-        self, wanted: Sequence[BlockReduction], ground: EncodingContext, style: StepBuilder
+        self, wanted: Sequence[BlockReduction], context: EncodingContext, builder: StepBuilder
     ) -> dict[str, Choice]:
         """Return the choices that come nearest to the counts of `wanted`, block by block."""
         by_block = {reduction.block: reduction for reduction in wanted}
         chosen: dict[str, Choice] = {}
-        keep = tokens = ground.tokens
-        for block in ground.blocks:
+        keep = tokens = context.tokens
+        for block in context.blocks:
             here = by_block.get(block)
             ops = self._idle if here is None else (here.operator(self.ops),)
             pruned, keep = (keep, keep) if here is None else (here.pruned, here.keep)
-            choice = self._closest(block, ops, (pruned, keep), tokens=tokens, style=style)
-            tokens = remaining_tokens(self._at(block, choice, tokens, style), tokens)
+            choice = self._find_closest(block, ops, (pruned, keep), tokens=tokens, builder=builder)
+            tokens = remaining_tokens(self._steps_at(block, choice, tokens, builder), tokens)
             chosen |= zip((f"op.{block}", f"left.{block}", f"pooled.{block}"), choice, strict=True)
         return chosen
 
-    def ways(self, ops: Sequence[str], blocks: int) -> int:
+    def count_schedules(self, ops: Sequence[str], blocks: int) -> int:
         """In every block: nothing, or one of the operators with its share, or two shares."""
         shares = len(self.left)
         here = sum(shares * shares if op == "prune_pool" else shares for op in ops)
@@ -74,29 +74,29 @@ class PerBlockEncoding:
     def _idle(self) -> tuple[str, ...]:
         return ("keep",) if "keep" in self.ops else self.ops
 
-    def _at(
-        self, block: int, choice: _Choices, tokens: int, style: StepBuilder
+    def _steps_at(
+        self, block: int, choice: _Choices, tokens: int, builder: StepBuilder
     ) -> tuple[Step, ...]:
         op, left, pooled = choice
         if op == "keep":
             return ()
         if op == "prune_pool":
-            return style.both(block, tokens=tokens, count=left * tokens, pooled=pooled)
-        return style.one(op, block, tokens=tokens, count=left * tokens)
+            return builder.build_pair(block, tokens=tokens, count=left * tokens, pooled=pooled)
+        return builder.build_step(op, block, tokens=tokens, count=left * tokens)
 
-    def _closest(
+    def _find_closest(
         self,
         block: int,
         ops: Sequence[str],
         wanted: tuple[int, int],
         *,
         tokens: int,
-        style: StepBuilder,
+        builder: StepBuilder,
     ) -> _Choices:
         """Return what leaves nearest to the wanted counts, pruned and in the end."""
 
         def distance(choice: _Choices) -> tuple[int, int]:
-            steps = self._at(block, choice, tokens, style)
+            steps = self._steps_at(block, choice, tokens, builder)
             keep = remaining_tokens(steps, tokens)
             pruned = next((step.keep for step in steps if isinstance(step, Prune)), tokens)
             return abs(keep - wanted[1]), abs(pruned - wanted[0])

@@ -22,7 +22,7 @@ _T = TypeVar("_T")
 
 
 class SuggestsChoices(Protocol):
-    """The part of an Optuna trial that the space leans on."""
+    """The part of an Optuna trial that the space uses."""
 
     def suggest_categorical(self, name: str, choices: Any) -> Any:
         """Choose one of `choices`."""
@@ -33,8 +33,8 @@ class SuggestsChoices(Protocol):
 class SearchSpace:
     """Every schedule that a search may propose, for models of any depth.
 
-    How steps are spelled is the encoding's; scores, matches, what becomes of the discarded, and the
-    two options of a policy hold for the whole schedule, whatever the encoding.
+    The encoding decides how steps are written as choices. Scores, matches, what becomes of the
+    discarded tokens, and the two options of a policy hold for the whole schedule.
     """
 
     name: str
@@ -74,7 +74,7 @@ class SearchSpace:
     def fitting(self, model: ModelSpec, *, scored: bool, prefix_read: bool) -> "SearchSpace":
         """Return the part that `model` can follow.
 
-        Without a class token tokens are scored by what does not ask it, by mean attention if the
+        Without a class token, tokens are scored by what does not need it: by mean attention if the
         space has nothing else; a head that reads patch tokens needs the whole last block.
         """
         whole = tuple(kind for kind in self.last_block if prefix_read or kind == "full")
@@ -90,50 +90,50 @@ class SearchSpace:
         return {name: values for name, values in self._axes(model).items() if len(values) > 1}
 
     def build(self, parameters: Mapping[str, Any], model: ModelSpec) -> Policy:
-        """Return the schedule that a value for every dimension spells; any values do."""
+        """Return the schedule of a value for every dimension; any values are valid."""
         chosen: dict[str, Any] = {
             name: parameters[name] if len(values) > 1 else values[0]
             for name, values in self._axes(model).items()
         }
         return Policy(
             model,
-            self.encoding.steps(chosen, self._ground(model), self._style(chosen)),
+            self.encoding.steps(chosen, self._context(model), self._step_builder(chosen)),
             proportional_attention=chosen["proportional_attention"],
             last_block=chosen["last_block"],
         )
 
     def suggest(self, trial: SuggestsChoices, model: ModelSpec) -> Policy:
         """Draw one schedule."""
-        drawn = {
+        chosen = {
             name: trial.suggest_categorical(name, values)
             for name, values in self.dimensions(model).items()
         }
-        return self.build(drawn, model)
+        return self.build(chosen, model)
 
     def nearest(self, policy: Policy, model: ModelSpec) -> dict[str, Choice]:
         """Return the parameters of the schedule that comes nearest to `policy`.
 
         Its steps move to the nearest allowed blocks, by ratio if it was made for another geometry,
-        their counts to the nearest allowed. A schedule of this space is spelled exactly.
+        their counts to the nearest allowed. A schedule of this space is returned exactly.
         """
-        ground = self._ground(model)
+        context = self._context(model)
         chosen = self._options(policy)
-        wanted = block_reductions(policy, model, ground.blocks)
-        chosen |= self.encoding.nearest(wanted, ground, self._style(chosen))
+        wanted = block_reductions(policy, model, context.blocks)
+        chosen |= self.encoding.nearest(wanted, context, self._step_builder(chosen))
         return {name: chosen[name] for name in self.dimensions(model)}
 
     def size(self, model: ModelSpec) -> int:
-        """How many schedules can be asked for.
+        """Return the number of schedules that can be asked for.
 
-        By what their choices ask: what does not matter is not counted, the match without a pool for
-        one, or the share of a site that asks for more than a site before it. Shares that come to
-        the same count are, so that short models have fewer schedules than this.
+        Choices that do not matter are not counted: the match without a pool, for example, or the
+        share of a slot that asks for more than an earlier one. Shares that round to the same count
+        are counted, so short models have fewer schedules than this.
         """
         ops, blocks = set(self.ops) - {"keep"}, len(self.blocks(model))
         return sum(
             self._options_with(used)
             * sum(
-                (-1) ** (len(used) - len(some)) * self.encoding.ways(some, blocks)
+                (-1) ** (len(used) - len(some)) * self.encoding.count_schedules(some, blocks)
                 for some in _subsets(used)
             )
             for used in _subsets(ops)
@@ -148,13 +148,13 @@ class SearchSpace:
                 seen.add(policy.schedule_hash)
                 yield policy
 
-    def _ground(self, model: ModelSpec) -> EncodingContext:
+    def _context(self, model: ModelSpec) -> EncodingContext:
         return EncodingContext(self.blocks(model), model.blocks, model.patch_tokens)
 
     def _axes(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
         """All choices, those with a single value among them."""
         return {
-            **self.encoding.dimensions(self._ground(model)),
+            **self.encoding.dimensions(self._context(model)),
             "score": self.score,
             "match": self.match if {"pool", "prune_pool"} & {*self.ops} else self.match[:1],
             "rest": self.rest if "prune" in self.ops else self.rest[:1],
@@ -162,8 +162,8 @@ class SearchSpace:
             "last_block": self.last_block,
         }
 
-    def _style(self, chosen: Choices) -> StepBuilder:
-        rest = _possible(chosen["score"], chosen["rest"])
+    def _step_builder(self, chosen: Choices) -> StepBuilder:
+        rest = _allowed_rest(chosen["score"], chosen["rest"])
         return StepBuilder(chosen["score"], chosen["match"], rest, self.by)
 
     def _options(self, policy: Policy) -> dict[str, Any]:
@@ -171,7 +171,7 @@ class SearchSpace:
         score = _first((step.score for step in policy.steps), self.score)
         pooled = {step.block for step in policy.steps if isinstance(step, Pool)}
         prunes = [s for s in policy.steps if isinstance(s, Prune) and s.block not in pooled]
-        possible = tuple(_possible(score, rest) for rest in self.rest)
+        possible = tuple(_allowed_rest(score, rest) for rest in self.rest)
         rest = _first((prune.rest for prune in prunes), possible)
         return {
             "score": score,
@@ -186,7 +186,7 @@ class SearchSpace:
     def _options_with(self, ops: Collection[str]) -> int:
         """How many choices for a whole schedule differ where its steps are of kinds `ops`."""
         options = product(self.score, self.match, self.rest, self.proportional_attention)
-        return len(self.last_block) * len({_asked(ops, values) for values in options})
+        return len(self.last_block) * len({_relevant_options(ops, values) for values in options})
 
 
 def _first(values: Iterable[object], allowed: Sequence[_T]) -> _T:
@@ -194,17 +194,19 @@ def _first(values: Iterable[object], allowed: Sequence[_T]) -> _T:
     return next((one for value in values for one in allowed if one == value), allowed[0])
 
 
-def _possible(score: Score, rest: Rest) -> Rest:
+def _allowed_rest(score: Score, rest: Rest) -> Rest:
     """Return what becomes of the discarded: random scores are no weights to fuse them by."""
     return "drop" if (score, rest) == ("random", "fuse") else rest
 
 
-def _asked(ops: Collection[str], options: tuple[Score, Match, Rest, bool]) -> tuple[object, ...]:
+def _relevant_options(
+    ops: Collection[str], options: tuple[Score, Match, Rest, bool]
+) -> tuple[object, ...]:
     """Return the options, None for those that do not matter to steps of the kinds `ops`."""
     score, match, rest, proportional = options
     pools = not {"pool", "prune_pool"}.isdisjoint(ops)
     prunes = not {"prune", "prune_pool"}.isdisjoint(ops)
-    discarded = _possible(score, rest) if "prune" in ops else None
+    discarded = _allowed_rest(score, rest) if "prune" in ops else None
     return (
         score if prunes or (pools and match == "ranked") else None,
         match if pools else None,
