@@ -88,11 +88,11 @@ def _weights(model: nn.Module) -> str:
 
 
 def _versions() -> str:
-    found = []
+    versions = []
     for package in _PACKAGES:
         with suppress(PackageNotFoundError):
-            found.append(f"{package} {version(package)}")
-    return ", ".join(found)
+            versions.append(f"{package} {version(package)}")
+    return ", ".join(versions)
 
 
 class _Reader:

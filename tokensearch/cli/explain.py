@@ -43,21 +43,21 @@ def explain(
     if folder is not None:  # first of all: what was timed is not to be timed again
         _leave_profiles(baseline, candidate, folder)
     stairs = None if costs is None else fit_staircase(costs)
-    found, doubted = make_ledger(baseline, candidate), profile_cautions(baseline, candidate)
-    document = ledger_to_json(found, stairs) | {
-        "cautions": [doubt.name.lower() for doubt in doubted]
+    ledger, cautions = make_ledger(baseline, candidate), profile_cautions(baseline, candidate)
+    document = ledger_to_json(ledger, stairs) | {
+        "cautions": [item.name.lower() for item in cautions]
     }
     if folder is not None:
-        _leave(found, document, folder)
-    for doubt in doubted:
-        caution(with_remedy(doubt))
+        _leave(ledger, document, folder)
+    for item in cautions:
+        caution(with_remedy(item))
     if as_json:
         print_json(document)
         return
-    for sentence in ledger_sentences(found, stairs):
+    for sentence in ledger_sentences(ledger, stairs):
         out.print(sentence)
-    if not found.empty:
-        out.print(waterfall(found))
+    if not ledger.empty:
+        out.print(waterfall(ledger))
     for line in _left(folder):
         out.print(line, soft_wrap=True)
 

@@ -236,17 +236,17 @@ def make_timing_subject(
     from tokensearch.models import input_pixels, skeleton, untrained
     from tokensearch.runtime import describe
 
-    place = resolve_device(device)
-    kind = getattr(torch, resolve_dtype(dtype, place))
+    resolved = resolve_device(device)
+    kind = getattr(torch, resolve_dtype(dtype, resolved))
     describe(skeleton(name))  # what cannot follow a policy is refused before it is built
-    check_named(backend, place)
+    check_named(backend, resolved)
     torch.manual_seed(seed)
-    model = untrained(name).to(place, kind)
+    model = untrained(name).to(resolved, kind)
     side = input_pixels(model)
-    images = torch.randn(batch, 3, side, side).to(place, kind)
+    images = torch.randn(batch, 3, side, side).to(resolved, kind)
     check_forward(name, model, images[:1])
     chosen, why = resolve_backend(backend, model, images[:1])
-    cell = describe_cell(place, kind, batch, side, backend=chosen, attention=attention_of(model))
+    cell = describe_cell(resolved, kind, batch, side, backend=chosen, attention=attention_of(model))
     return TimingSubject(model, describe(model, name=name), images, cell, why)
 
 

@@ -152,10 +152,10 @@ def _own(path: Path) -> dict[str, Any] | None:
 
 
 def _profile(path: Path) -> Profile:
-    found = _file(path)
-    if not isinstance(found, Profile):
+    document = _file(path)
+    if not isinstance(document, Profile):
         raise MeasurementError(f"{path} is no profile")
-    return found
+    return document
 
 
 def _kept(folder: RunFolder) -> Profile:
@@ -166,7 +166,7 @@ def _kept(folder: RunFolder) -> Profile:
 
 
 def _answer(folder: RunFolder) -> Policy:
-    found = _file(folder.policy) if folder.policy.is_file() else None
-    if not isinstance(found, Policy):
+    policy = _file(folder.policy) if folder.policy.is_file() else None
+    if not isinstance(policy, Policy):
         raise RunError(f"{folder.path} has no policy.json: no policy meets that run's target")
-    return found
+    return policy

@@ -167,7 +167,7 @@ def _taken(
     )
     with progress_listener(err) as watcher:
         watcher.stage(f"profiling {' and '.join(policies)}", unit="s")
-        found = profile(
+        profiles = profile(
             ready.model,
             policies,
             images=ready.images,
@@ -178,16 +178,16 @@ def _taken(
             tell=_Telling(watcher, seconds),
             stage=watcher.stage,
         )
-    return {one.name: one for one in found}
+    return {one.name: one for one in profiles}
 
 
 def say_launches(ready: "TimingSubject") -> None:
     """Say so if a pass of the baseline waits for its launches."""
     from tokensearch.evaluation.latency import PolicyTimer
 
-    found = PolicyTimer(ready.model, ready.images, ready.cell, 0).launching
-    if found is not None and found.bound:
-        caution(found.sentence)
+    launching = PolicyTimer(ready.model, ready.images, ready.cell, 0).launching
+    if launching is not None and launching.bound:
+        caution(launching.sentence)
 
 
 class _Telling:
@@ -216,9 +216,9 @@ def _unlinked(traces: Path, names: Iterable[str]) -> Path:
     """Refuse, before anything is timed, a folder of traces that leads elsewhere."""
     from tokensearch.measure.tracer import worker
 
-    for place in (traces, *(traces / worker(name) for name in names)):
-        refuse_link(place)
-        make_folder(place)
+    for folder in (traces, *(traces / worker(name) for name in names)):
+        refuse_link(folder)
+        make_folder(folder)
     return traces
 
 
@@ -240,7 +240,7 @@ def _enough(profiles: tuple[Profile, ...]) -> bool:
 
     if len(profiles) != 2:
         return False
-    found = make_ledger(*profiles)
-    residual = found.residual.ms
-    closes = (residual.high - residual.low) / 2 <= CLOSING_REACH * abs(found.difference.value)
-    return closes and (found.ratio.high - found.ratio.low) / 2 <= RATIO_REACH
+    ledger = make_ledger(*profiles)
+    residual = ledger.residual.ms
+    closes = (residual.high - residual.low) / 2 <= CLOSING_REACH * abs(ledger.difference.value)
+    return closes and (ledger.ratio.high - ledger.ratio.low) / 2 <= RATIO_REACH

@@ -34,16 +34,16 @@ def load_smaller_model(
 
     loaded = load_model(resolve(name), checkpoint=checkpoint)
     own = _data_config(loaded.module, loaded.data_config, subject.data_config)
-    place = next(subject.model.parameters())
-    module = loaded.module.to(device=place.device, dtype=place.dtype)
-    found = smaller_model(
+    parameter = next(subject.model.parameters())
+    module = loaded.module.to(device=parameter.device, dtype=parameter.dtype)
+    smaller = smaller_model(
         name,
         module,
         given=Preprocessing.of(subject.data_config),
         own=Preprocessing.of(own),
     )
-    _check_classes(subject, found)
-    return found
+    _check_classes(subject, smaller)
+    return smaller
 
 
 def _data_config(
@@ -64,9 +64,9 @@ def _check_classes(subject: EvaluationInputs, smaller: "AlternativeModel") -> No
 
     from tokensearch.accuracy.determinism import check_deterministic
 
-    place = next(subject.model.parameters())
+    parameter = next(subject.model.parameters())
     images, _ = next(subject.splits.search.batches(2))
-    own = smaller.prepare(images).to(place.device, place.dtype)
+    own = smaller.prepare(images).to(parameter.device, parameter.dtype)
     check_forward(smaller.name, smaller.module, own)
     check_deterministic(smaller.module, own, name=smaller.name)
     with torch.inference_mode():
@@ -74,7 +74,7 @@ def _check_classes(subject: EvaluationInputs, smaller: "AlternativeModel") -> No
             logits.shape[1]
             for logits in (
                 smaller.module(own),
-                subject.model(images.to(place.device, place.dtype)),
+                subject.model(images.to(parameter.device, parameter.dtype)),
             )
         )
     if theirs != ours:

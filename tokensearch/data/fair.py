@@ -57,12 +57,12 @@ def choose_evenly(
     """
     draws = [_draw(seed, f"image {n}") for n in names or map(str, range(len(labels)))]
     line = _spread(np.asarray(labels, dtype=np.int64), np.array(draws), seed)
-    found: dict[Purpose, list[int]] = {}
+    chosen: dict[Purpose, list[int]] = {}
     start = 0
     for purpose in PURPOSES:
-        found[purpose] = line[start : start + sizes.of(purpose)]
+        chosen[purpose] = line[start : start + sizes.of(purpose)]
         start += sizes.of(purpose)
-    return found
+    return chosen
 
 
 def _draw(seed: int, name: str) -> float:
@@ -72,9 +72,9 @@ def _draw(seed: int, name: str) -> float:
 
 
 def _spread(labels: NDArray[np.int64], draws: NDArray[np.float64], seed: int) -> list[int]:
-    place = np.empty(len(labels))
+    position = np.empty(len(labels))
     for label in np.unique(labels):
         members = np.flatnonzero(labels == label)
         rank = draws[members].argsort(kind="stable").argsort(kind="stable")
-        place[members] = (rank + _draw(seed, f"class {label}")) / len(members)
-    return [int(i) for i in place.argsort(kind="stable")]
+        position[members] = (rank + _draw(seed, f"class {label}")) / len(members)
+    return [int(i) for i in position.argsort(kind="stable")]

@@ -85,9 +85,9 @@ def _split(purpose: Purpose, count: int, seed: int, preprocessing: Preprocessing
 def _strip(photo: str, purpose: Purpose) -> tuple[int, int]:
     """Return the columns of a photograph that serve one purpose."""
     # The second photograph hands its strips out in another order, so no purpose has only edges.
-    place = (PURPOSES.index(purpose) + PHOTOS.index(photo)) % len(PURPOSES)
+    strip = (PURPOSES.index(purpose) + PHOTOS.index(photo)) % len(PURPOSES)
     width = _photo(photo).shape[1] // len(PURPOSES)
-    return place * width, (place + 1) * width
+    return strip * width, (strip + 1) * width
 
 
 def _cut(crop: Crop, preprocessing: Preprocessing) -> Tensor:

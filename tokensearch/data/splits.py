@@ -102,17 +102,17 @@ def contents(split: Split, on_image: Callable[[int], None] | None = None) -> tup
     Raises:
         DataError: An image cannot be read.
     """
-    found = []
-    for place in range(len(split)):
-        image, label = split.dataset[place]
+    names = []
+    for index in range(len(split)):
+        image, label = split.dataset[index]
         name = hashlib.blake2b(
             f"{image.dtype} {tuple(image.shape)} {label}".encode(), digest_size=16
         )
         name.update(image.contiguous().numpy().data)
-        found.append(name.hexdigest())
+        names.append(name.hexdigest())
         if on_image is not None:
-            on_image(place + 1)
-    return tuple(found)
+            on_image(index + 1)
+    return tuple(names)
 
 
 @dataclass(frozen=True, slots=True)

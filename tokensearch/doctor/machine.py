@@ -114,18 +114,18 @@ def attention() -> Check:
     """Whether fused attention runs on the device."""
     import torch
 
-    place = _device()
+    device = _device()
     try:
-        x = torch.ones(1, 1, 4, 8, device=place)
+        x = torch.ones(1, 1, 4, 8, device=device)
         finite = torch.nn.functional.scaled_dot_product_attention(x, x, x).isfinite().all()
     except RuntimeError as error:
         remedy = "install the torch that was built for this device"
-        return Check("attention", "problem", f"SDPA fails on {place}: {first_line(error)}", remedy)
+        return Check("attention", "problem", f"SDPA fails on {device}: {first_line(error)}", remedy)
     if not bool(finite):
         return Check(
-            "attention", "problem", f"SDPA on {place} is not finite", "install torch again"
+            "attention", "problem", f"SDPA on {device} is not finite", "install torch again"
         )
-    return Check("attention", "ok", f"SDPA runs on {place}")
+    return Check("attention", "ok", f"SDPA runs on {device}")
 
 
 def demo() -> Check:
@@ -144,15 +144,15 @@ def launches() -> Check:
 
     from tokensearch.measure import clock_for, measure_launching
 
-    place = _device()
-    number = torch.zeros(1, device=place)
+    device = _device()
+    number = torch.zeros(1, device=device)
 
     def many() -> None:
         for _ in range(LAUNCHES):
             number.add_(1)
 
-    one_us = measure_launching(many, clock_for(place)).host_ms / LAUNCHES * 1000
-    waits, free = bound_up_to(partial(_eager, place))
+    one_us = measure_launching(many, clock_for(device)).host_ms / LAUNCHES * 1000
+    waits, free = bound_up_to(partial(_eager, device))
     finding = f"a launch takes the host {one_us:.1f} us; {batches_words(waits, free)}"
     remedy = "" if waits is None else "there --backend cudagraph, which auto takes, is faster"
     return Check("launches", "ok", finding, remedy)
@@ -197,12 +197,12 @@ def timing() -> Check:
     """How small a difference in time could be proven here, by timing one thing against itself."""
     from tokensearch.measure import measure_noise
 
-    found = measure_noise(_device())
-    reach = Interval(found.ratio, found.low, found.high).reach
+    noise = measure_noise(_device())
+    reach = Interval(noise.ratio, noise.low, noise.high).reach
     finding = f"differences above {text.percent(reach)} can be told from noise"
-    advice = "; ".join(dict.fromkeys(found.cautions))
-    if found.verdict in {"faster", "slower"}:
-        finding = f"one piece of work timed twice differed: {text.ratio(found.ratio)}"
+    advice = "; ".join(dict.fromkeys(noise.cautions))
+    if noise.verdict in {"faster", "slower"}:
+        finding = f"one piece of work timed twice differed: {text.ratio(noise.ratio)}"
     elif reach <= FINE_NOISE and not advice:
         return Check("noise", "ok", finding)
     return Check("noise", "caution", finding, advice or "stop other work on the machine")

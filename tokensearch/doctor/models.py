@@ -81,11 +81,13 @@ def walk(pattern: str = "*") -> Iterator[Support]:
         yield looked_at(name)
 
 
-def families(found: Iterable[Support]) -> tuple[Family, ...]:
+def families(supports: Iterable[Support]) -> tuple[Family, ...]:
     """Put names together that have the same classes and came out the same."""
     groups: dict[tuple[str, str, State, str], list[str]] = {}
-    for one in found:
-        groups.setdefault((one.host, one.block, one.state, one.note), []).append(one.name)
+    for support in supports:
+        groups.setdefault((support.host, support.block, support.state, support.note), []).append(
+            support.name
+        )
     return tuple(Family(*key, names=tuple(members)) for key, members in groups.items())
 
 

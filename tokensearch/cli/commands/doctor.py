@@ -48,13 +48,13 @@ def _models(pattern: str, *, as_json: bool) -> bool:
     from tokensearch.report.table import ReportTable, table_to_rich
 
     err.print("building timm's Vision Transformers one by one, three small blocks each ...")
-    found = tuple(walk(pattern))
+    supports = tuple(walk(pattern))
     if as_json:
-        print_json([asdict(one) for one in found])
+        print_json([asdict(one) for one in supports])
     else:
-        groups = families(found)
+        groups = families(supports)
         rows = [(one.host, one.block, str(len(one.names)), one.state) for one in groups]
         out.print(table_to_rich(ReportTable(("model", "block", "names", "policies"), rows)))
         for note in dict.fromkeys(one.note for one in groups if one.note):
             out.print(note, soft_wrap=True)
-    return all(one.state != "fails" for one in found)
+    return all(one.state != "fails" for one in supports)
