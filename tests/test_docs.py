@@ -19,7 +19,6 @@ from tokensearch.cli.main import VERBS, app
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, save, save_set
 from tokensearch.policy.file import policy_to_json
-from tokensearch.records.measurements import to_json
 from tokensearch.search.latency_model import make_forecast
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +105,7 @@ def finished_run(path: Path, patch: pytest.MonkeyPatch) -> None:
     folder = run_folder(path)
     for entry, trial in zip(ENTRIES, trials(), strict=False):
         same = {"schedule_hash": entry.policy.schedule_hash, "origin": entry.origin}
-        folder.append_trial(to_json(replace(trial, **same, policy=policy_to_json(entry.policy))))
+        folder.append_trial(replace(trial, **same, policy=policy_to_json(entry.policy)))
     patch.setattr(
         "tokensearch.retime.retarget.BUDGET", TimingBudget(warmup=1, max_rounds=12, seconds=0.2)
     )

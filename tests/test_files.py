@@ -12,7 +12,6 @@ import pytest
 from tests.report.fixtures import trials
 from tokensearch.errors import RunError
 from tokensearch.files import write_whole
-from tokensearch.records.measurements import to_json
 from tokensearch.records.run_folder import RunFolder
 
 FULL = "no space is left on the disk that holds {}; free some and give the same command again"
@@ -41,7 +40,7 @@ def test_a_file_that_the_system_cuts_short_leaves_the_old_one_and_no_part(tmp_pa
 
 
 def test_a_trial_that_the_system_cuts_short_is_cut_off_and_written_again(tmp_path: Path) -> None:
-    folder, (first, second, *_) = RunFolder(tmp_path), map(to_json, trials())
+    folder, (first, second, *_) = RunFolder(tmp_path), trials()
     folder.append_trial(first)
     limit = folder.trials.stat().st_size + 40
 
@@ -51,7 +50,7 @@ def test_a_trial_that_the_system_cuts_short_is_cut_off_and_written_again(tmp_pat
     folder.mend_trials()
     folder.append_trial(second)
 
-    assert [one["number"] for one in folder.read_trials()] == [0, 1]
+    assert [trial.number for trial in folder.read_trials()] == [0, 1]
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,10 @@
 `tiny_run` one of `tests.search.tiny` that met it, timed by multiply-accumulates.
 """
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -18,6 +20,7 @@ from tokensearch.costs import load_costs
 from tokensearch.policy import Policy, load, load_set, parse_target
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunDocument
 from tokensearch.retime.retarget import Retarget, read_finished
 from tokensearch.search.resume import read_trials
 
@@ -76,7 +79,24 @@ def test_an_old_run_answers_another_target(tmp_path: Path) -> None:
             "tokensearch retarget",
         ).run()
 
-    assert document["result"]["outcome"] == "met"
+    assert document.finished.outcome == "met"
+
+
+def said_again(written: Any, again: Any, path: str = "") -> None:
+    """Hold that nothing of a document was lost or changed; what newer versions add is null."""
+    if not isinstance(written, dict):
+        assert again == written, path
+        return
+    for name, value in written.items():
+        said_again(value, again[name], f"{path}.{name}")
+    assert all(value is None for name, value in again.items() if name not in written), path
+
+
+@pytest.mark.parametrize("run", ["demo_run", "tiny_run"])
+def test_an_old_run_is_written_as_it_was(run: str) -> None:
+    written = json.loads((GOLDEN / run / "run.json").read_text())
+
+    said_again(written, RunDocument.from_json(written).to_json())
 
 
 def test_an_old_profile_is_read() -> None:

@@ -16,7 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from tests.search import tiny
-from tokensearch.accuracy.model_identity import ModelIdentity, model_identity
+from tokensearch.accuracy.model_identity import model_identity
+from tokensearch.records.run_result import ModelIdentity
 
 HOLDERS = """
 import torch

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from tests.bench.searching import ENCODINGS, Bench, Curve
-from tokensearch.search.settings import SAMPLERS
+from tokensearch.records.run_settings import SAMPLERS
 
 SEEDS, BUDGET = 5, 120.0
 WANTED = 0.98  # of the reference's hypervolume

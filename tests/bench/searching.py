@@ -21,9 +21,9 @@ from tokensearch.models import load_model
 from tokensearch.policy import Policy, parse_target
 from tokensearch.records.measurements import Comparison, Latency, Trial
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SamplerName
 from tokensearch.search import SearchBudget, SearchRun, SearchSettings, load_space
 from tokensearch.search.latency_model import forecast_from_table
-from tokensearch.search.settings import SamplerName
 
 IMAGES = Sizes(128, 512, 2000)
 BATCH = 8

@@ -32,7 +32,7 @@ PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_: ()
 append = RunFolder.append_trial
 def stop(folder, trial):
     append(folder, trial)
-    if trial["number"] == 2:
+    if trial.number == 2:
         os.kill(os.getpid(), signal.SIGTERM)
 RunFolder.append_trial = stop
 main()
@@ -113,7 +113,7 @@ def test_a_secret_that_was_typed_is_in_no_file_of_the_run(
     left = {path: path.read_bytes() for path in where.rglob("*") if path.is_file()}
     assert [path for path, content in left.items() if secret.encode() in content] == []
     kept = "tokensearch run '--storage=postgresql://me:***@host/studies'"
-    assert RunFolder(where).read_run()["command"] == kept  # type: ignore[index]
+    assert RunFolder(where).require_run().command == kept
     assert load(where / "policy.json").provenance["command"] == kept
     assert kept in (where / "report.md").read_text()
 
@@ -144,7 +144,7 @@ def test_a_terminated_run_exits_as_shells_say_it_and_the_same_command_goes_on(
     without_clock(monkeypatch)
     assert called(*given).exit_code in {0, 3, 4}
     assert folder.trials.read_bytes().startswith(before)
-    assert [trial["number"] for trial in folder.read_trials()] == list(range(6))
+    assert [trial.number for trial in folder.read_trials()] == list(range(6))
 
 
 def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(
@@ -271,7 +271,9 @@ def test_the_run_json_of_another_program_is_refused_before_anything_is_made(tmp_
     result = called("run", "--out", str(tmp_path))
 
     assert result.exit_code == 1
-    assert result.stderr == f"error: {tmp_path / 'run.json'} is not of a tokensearch run\n"
+    assert result.stderr == (
+        f"error: the file is not of a tokensearch run (in {tmp_path / 'run.json'})\n"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 

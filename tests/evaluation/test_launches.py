@@ -13,7 +13,7 @@ from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import parse_target
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.report.run.result import read_findings
+from tokensearch.report.run.result import run_cautions
 from tokensearch.retime.retarget import Retarget, read_finished
 from tokensearch.search.warm_start import launch_floor_hint
 
@@ -37,9 +37,9 @@ def test_a_launch_bound_search_says_so_first_and_writes_it_down(
 
     document = one.run()
 
-    assert document["launching"] == {"host_ms": 4.9, "pass_ms": 5.0}
+    assert document.launching == BOUND
     assert one.listener.cautions[0] == BOUND.sentence
-    assert read_findings(document).cautions[0] == BOUND.sentence
+    assert run_cautions(document)[0] == BOUND.sentence
 
 
 def test_a_search_that_is_not_launch_bound_keeps_what_was_measured_and_is_silent(
@@ -50,18 +50,18 @@ def test_a_search_that_is_not_launch_bound_keeps_what_was_measured_and_is_silent
 
     document = one.run()
 
-    assert document["launching"] == {"host_ms": 2.0, "pass_ms": 5.0}
+    assert document.launching == FREE
     assert not any("launch" in said for said in one.listener.cautions)
-    assert not any("launch" in said for said in read_findings(document).cautions)
+    assert not any("launch" in said for said in run_cautions(document))
 
 
 def test_on_a_cpu_nothing_is_launched_and_a_file_of_before_says_nothing_of_it(
     tmp_path: Path,
 ) -> None:
-    document = dict(session(tmp_path, trials=2).run())
+    document = session(tmp_path, trials=2).run()
 
-    assert document.pop("launching") is None
-    assert not any("launch" in said for said in read_findings(document).cautions)
+    assert document.launching is None
+    assert not any("launch" in said for said in run_cautions(document))
 
 
 def test_a_retargeted_run_has_the_launches_of_its_own_cell(
@@ -81,7 +81,7 @@ def test_a_retargeted_run_has_the_launches_of_its_own_cell(
         "tokensearch retarget",
     ).run()
 
-    assert document["launching"] == {"host_ms": 4.9, "pass_ms": 5.0}
+    assert document.launching == BOUND
     assert heard.cautions[0] == BOUND.sentence
 
 

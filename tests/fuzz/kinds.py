@@ -32,8 +32,6 @@ from tokensearch.policy import (
     Pool,
     Prune,
     mac_share,
-    objective_value,
-    parse_target,
 )
 from tokensearch.policy.file import (
     policy_from_json,
@@ -41,17 +39,11 @@ from tokensearch.policy.file import (
     set_from_json,
     set_to_json,
 )
-from tokensearch.records.checks import RUN, TRIAL
-from tokensearch.records.measurements import (
-    Conditions,
-    cell_from_json,
-    paired_from_json,
-    to_json,
-    trial_from_json,
-)
+from tokensearch.records.checks import TRIAL
+from tokensearch.records.measurements import Conditions, Trial, from_json, to_json
 from tokensearch.records.profile import Ceilings, Operator, Profile, Work
 from tokensearch.records.profile_file import profile_from_json, profile_to_json
-from tokensearch.records.run_folder import FORMAT as RUN_FORMAT
+from tokensearch.records.run_result import RunDocument
 from tokensearch.report.diff.operators import (
     change_document,
     change_table,
@@ -62,8 +54,8 @@ from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.report.diff.to_json import ledger_to_json
 from tokensearch.report.profile import block_table, facts, phase_table
 from tokensearch.report.run import page, tables
-from tokensearch.report.run.result import read_findings
 from tokensearch.report.table import table_to_markdown
+from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.space.space import SearchSpace
 from tokensearch.search.space.toml import parse_space, shipped_path
 
@@ -179,16 +171,15 @@ def trial_document() -> Document:
     return document
 
 
-def read_trial(data: bytes) -> Document:
+def read_trial(data: bytes) -> Trial:
     """As a run folder reads its lines."""
     trial = parse_object(data, error=RunError)
     check(trial, TRIAL, "the trial", RunError)
-    return trial
+    return from_json(Trial, trial)
 
 
-def use_trial(written: Document) -> None:
+def use_trial(trial: Trial) -> None:
     """As a resumed search does: a record, its schedule, and what forecasts learn of it."""
-    trial = trial_from_json(written)
     policy = policy_from_json(trial.policy)
     assert 0 < trial.ratio < math.inf
     if trial.comparison is not None:
@@ -196,35 +187,29 @@ def use_trial(written: Document) -> None:
         assert math.isfinite(learned.ratio(policy))
         assert math.isfinite(learned.weighed(policy, trial.comparison))
     for objective in OBJECTIVES:
-        assert math.isfinite(objective_value(written["accuracy"], objective))
+        assert math.isfinite(trial_value(trial.accuracy, objective))
     json.dumps(to_json(trial), allow_nan=False)
 
 
 @cache
 def run_document() -> Document:
-    made = fixtures.run_document()
-    made["result"]["finalists"] = made["result"]["finalists"][:1] + made["result"]["finalists"][-1:]
-    document: Document = json.loads(json.dumps({"format": RUN_FORMAT, "version": 1, **made}))
+    run = fixtures.run_document()
+    first, *_, last = run.finished.finalists
+    short = replace(run, result=replace(run.finished, finalists=(first, last)))
+    document: Document = json.loads(json.dumps(short.to_json()))
     return document
 
 
-def read_run(data: bytes) -> Document:
-    run = parse_object(data, error=RunError)
-    check(run, RUN, "the run", RunError)
-    return run
+def read_run(data: bytes) -> RunDocument:
+    return RunDocument.from_json(parse_object(data, error=RunError))
 
 
-def use_run(run: Document) -> None:
+def use_run(run: RunDocument) -> None:
     """As `report`, `run` and `retarget` do."""
-    findings = read_findings(run)
-    source = page._Source(findings, fixtures.front(), (), None, None)
-    page._page(source)
-    for finalist in findings.finalists:
-        assert 0 < finalist.ratio.value < math.inf
-    cell_from_json(run["cell"])
-    parse_target(run["settings"]["target"])
-    for finalist in run["result"]["finalists"]:
-        paired_from_json(finalist["paired"])
+    page._page(page._Source(run, fixtures.front(), (), None, None))
+    for finalist in run.finished.finalists:
+        assert 0 < finalist.comparison.ratio < math.inf
+    assert RunDocument.from_json(json.loads(json.dumps(run.to_json()))) == run
 
 
 def space_document() -> Document:

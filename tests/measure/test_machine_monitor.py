@@ -11,7 +11,13 @@ import torch
 from tests.measure.fakes import FakeClock, baseline, candidate, steady
 from tokensearch.measure import MachineMonitor, TimingBudget, compare, machine_monitor, nvml
 from tokensearch.measure.machine_monitor import busy_seconds, others_share, tick_ms, usable_cores
-from tokensearch.records.measurements import Caution, Conditions, to_json, trial_from_json
+from tokensearch.records.measurements import (
+    Caution,
+    Conditions,
+    Trial,
+    from_json,
+    to_json,
+)
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -291,7 +297,7 @@ def test_conditions_come_back_from_their_file() -> None:
     found = compare(baseline, candidate, clock=clock, budget=budget, watch=Crowded(CPU))
     written = {"comparison": to_json(found), "accuracy": ACCURACY}
 
-    assert trial_from_json({**TRIAL, **written}).comparison == found
+    assert from_json(Trial, {**TRIAL, **written}).comparison == found
 
 
 TRIAL = {

@@ -12,8 +12,7 @@ from tokensearch.records.measurements import (
     Cell,
     Latency,
     Machine,
-    cell_from_json,
-    machine_from_json,
+    from_json,
     to_json,
 )
 
@@ -24,19 +23,19 @@ def through_a_file(record: Cell | Machine) -> dict[str, Any]:
 
 
 def test_a_machine_comes_back_from_its_file() -> None:
-    assert machine_from_json(through_a_file(GPU)) == GPU
+    assert from_json(Machine, through_a_file(GPU)) == GPU
 
 
 def test_a_cell_comes_back_from_its_file() -> None:
-    assert cell_from_json(through_a_file(ON_GPU)) == ON_GPU
+    assert from_json(Cell, through_a_file(ON_GPU)) == ON_GPU
 
 
 def test_an_older_cell_does_not_say_how_products_were_computed() -> None:
     written = through_a_file(replace(ON_GPU, matmul="tf32"))
-    assert cell_from_json(written).matmul == "tf32"
+    assert from_json(Cell, written).matmul == "tf32"
     del written["matmul"]
 
-    assert cell_from_json(written).matmul is None
+    assert from_json(Cell, written).matmul is None
 
 
 def test_a_cell_that_lacks_something_is_not_filled_up() -> None:
@@ -44,7 +43,7 @@ def test_a_cell_that_lacks_something_is_not_filled_up() -> None:
     del written["cache"]
 
     with pytest.raises(KeyError, match="cache"):
-        cell_from_json(written)
+        from_json(Cell, written)
 
 
 @pytest.mark.parametrize(("percent", "needed"), [(50, 11), (90, 64), (95, 130), (99, 662)])

@@ -3,12 +3,13 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from tests.report.fixtures import run_document
+from tests.report.fixtures import run_document, trials
 from tokensearch.cli.main import app
 from tokensearch.errors import RunError
 from tokensearch.policy import Evidence, ModelSpec, Policy, Prune
@@ -18,7 +19,7 @@ from tokensearch.search.resume import lock_folder
 
 INSIDE = ("policies/00.json", "profiles/answer.json", "profiles/tensorboard", "profiles/a/b.json")
 NAMES = (*FILES, *FOLDERS, *INSIDE)
-UNFINISHED = {**run_document(), "result": None}
+UNFINISHED = replace(run_document(), result=None)
 MODEL = ModelSpec("tiny", blocks=4, patch_tokens=16, prefix_tokens=1, width=24)
 SEEN = Evidence({"batch": 1}, {"median_ms": 1.0}, {"top1": 0.5}, {"median_ms": 2.0}, confirmed=True)
 
@@ -119,10 +120,10 @@ def test_a_second_name_of_what_is_changed_in_place_is_refused(
 def test_a_second_name_of_what_is_replaced_keeps_what_it_had(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path / "run")
     folder.create()
-    folder.write_run(UNFINISHED | {"command": "old"})
+    folder.write_run(replace(UNFINISHED, command="old"))
     os.link(folder.run, tmp_path / "backup.json")
 
-    folder.write_run(UNFINISHED | {"command": "new"})
+    folder.write_run(replace(UNFINISHED, command="new"))
 
     assert '"old"' in (tmp_path / "backup.json").read_text()
 
@@ -134,7 +135,7 @@ def test_a_link_that_appears_later_is_not_followed(tmp_path: Path, outside: Path
         path.symlink_to(outside / "precious.json")
 
     with pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
-        folder.append_trial({"number": 0})
+        folder.append_trial(trials()[0])
     with pytest.raises(RunError, match=r"trials\.jsonl cannot be written"):
         folder.mend_trials()
     folder.write_run(UNFINISHED)

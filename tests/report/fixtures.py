@@ -1,12 +1,21 @@
 """A run folder made by hand from the real records: every figure is chosen, none is measured."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from tests.cells import CELL
 from tests.report.profiles import Parts, profile
-from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, preset, save_set
+from tokensearch.policy import (
+    Evidence,
+    ModelSpec,
+    Policy,
+    PolicySet,
+    Pool,
+    Prune,
+    parse_target,
+    preset,
+    save_set,
+)
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import (
     Accuracy,
@@ -21,6 +30,21 @@ from tokensearch.records.measurements import (
 from tokensearch.records.profile import Place, Profile
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import (
+    Alternative,
+    AlternativeKind,
+    BaselineMoved,
+    BestPreset,
+    Finalist,
+    ForecastError,
+    Outcome,
+    RunData,
+    RunDocument,
+    RunResult,
+    SplitInfo,
+    TrialCounts,
+)
+from tokensearch.records.run_settings import SearchBudget, SearchSettings
 
 SPEC = ModelSpec("demo", blocks=12, patch_tokens=196, prefix_tokens=1, width=128)
 BASELINE_MS = 40.0
@@ -89,18 +113,17 @@ class Entry:
         self.origin, self.policy, self.right, self.ratio = origin, policy, right, ratio
         self.timed = comparison(ratio, verdict="faster" if ratio < 0.98 else "same")
 
-    def finalist(self, *, on_front: bool, kind: AccuracyKind) -> dict[str, Any]:
-        return {
-            "schedule_hash": self.policy.schedule_hash,
-            "origin": self.origin,
-            "policy": policy_to_json(self.policy),
-            "search": to_json(accuracy(self.right - 2, "search", kind)),
-            "select": to_json(accuracy(self.right + 1, "select", kind)),
-            "report": to_json(accuracy(self.right, kind=kind)),
-            "paired": asdict(paired(self.right)),
-            "comparison": to_json(self.timed),
-            "on_front": on_front,
-        }
+    def finalist(self, *, on_front: bool, kind: AccuracyKind) -> Finalist:
+        return Finalist(
+            origin=self.origin,
+            policy=self.policy,
+            search=accuracy(self.right - 2, "search", kind),
+            select=accuracy(self.right + 1, "select", kind),
+            report=accuracy(self.right, kind=kind),
+            paired=paired(self.right),
+            comparison=self.timed,
+            on_front=on_front,
+        )
 
     def member(self, kind: AccuracyKind) -> Policy:
         evidence = Evidence(
@@ -114,7 +137,7 @@ class Entry:
                     name: getattr(self.timed, name)
                     for name in ("ratio", "low", "high", "level", "verdict")
                 },
-                "paired": asdict(paired(self.right)),
+                "paired": to_json(paired(self.right)),
             },
         )
         return self.policy.with_evidence(evidence)
@@ -132,91 +155,90 @@ TARGETS = {"met": "0.5x", "missed": "0.4x", "ambiguous": "0.485x", "unreduced": 
 LIMITS_MS = {"met": 20.0, "missed": 16.0, "ambiguous": 19.4, "unreduced": 50.0}
 
 
-def rivals(kind: AccuracyKind, *, answered: bool = True) -> list[dict[str, Any]]:
+def alternatives(kind: AccuracyKind, *, answered: bool = True) -> tuple[Alternative, ...]:
     """The same model on smaller images, and a smaller one."""
-    return [
-        {
-            "name": name,
-            "kind": what,
-            "pixels": pixels,
-            "report": to_json(accuracy(right, kind=kind)),
-            "paired": asdict(paired(right)),
-            "comparison": to_json(comparison(ratio)),
-            "lead": asdict(paired(973, right)) if answered else None,
-        }
-        for name, what, pixels, right, ratio in (
-            ("160 px", "resolution", 160, 931, 0.45),
-            ("deit_t", "model", 224, 958, 0.49),
+    smaller: tuple[tuple[str, AlternativeKind, int, int, float], ...] = (
+        ("160 px", "resolution", 160, 931, 0.45),
+        ("deit_t", "model", 224, 958, 0.49),
+    )
+    return tuple(
+        Alternative(
+            name=name,
+            kind=what,
+            pixels=pixels,
+            report=accuracy(right, kind=kind),
+            paired=paired(right),
+            comparison=comparison(ratio),
+            lead=paired(973, right) if answered else None,
         )
-    ]
+        for name, what, pixels, right, ratio in smaller
+    )
 
 
-def run_document(*, outcome: str = "met", labelled: bool = True) -> dict[str, Any]:
-    """What run.json holds, but for format and version."""
-    kind: AccuracyKind = "top1" if labelled else "agreement"
+def run_settings(target: str) -> SearchSettings:
+    return SearchSettings(
+        model="demo",
+        checkpoint=None,
+        data=None,
+        target=parse_target(target),
+        device="cpu",
+        dtype="float32",
+        batch=8,
+        resolution=224,
+        backend="eager",
+        space="default",
+        space_digest="sha256:fedcba9876543210",
+        seed=0,
+        sampler="local",
+        objective="kl",
+    )
+
+
+def run_result(outcome: Outcome, kind: AccuracyKind) -> RunResult:
+    answers = {
+        "met": FOUND.schedule_hash,
+        "ambiguous": FOUND.schedule_hash,
+        "missed": None,
+        "unreduced": BASELINE.schedule_hash,
+    }
+    tome = preset("tome-r16", SPEC).schedule_hash
+    best = BestPreset("tome-r16", tome, lead=paired(973, 952))
+    return RunResult(
+        outcome=outcome,
+        limit_ms=LIMITS_MS[outcome],
+        baseline_ms=BASELINE_MS,
+        answer_hash=answers[outcome],
+        best_preset=best if outcome in {"met", "unreduced"} else None,
+        finalists=tuple(
+            entry.finalist(on_front=entry.origin in FRONT, kind=kind) for entry in ENTRIES
+        ),
+        alternatives=()
+        if outcome == "unreduced"
+        else alternatives(kind, answered=outcome != "missed"),
+        cautions=("passes differ widely: stop other work on the machine, or time more pairs",),
+        search_seconds=171.4,
+        trials=TrialCounts(complete=31, raced=17, out_of_reach=120, duplicate=3),
+        baseline_moved=BaselineMoved(search=0.052, finalists=0.013),
+        forecast=ForecastError(error=0.021, timed=26),
+        seconds=208.9,
+    )
+
+
+def run_document(*, outcome: Outcome = "met", labelled: bool = True) -> RunDocument:
+    """What run.json holds of a run that has ended."""
     splits = {
-        name: {"images": images, "digest": f"sha256:{name}0123456789"}
+        name: SplitInfo(images, f"sha256:{name}0123456789")
         for name, images in (("search", 512), ("select", 500), ("report", 1000))
     }
-    return {
-        "settings": {
-            "model": "demo",
-            "checkpoint": None,
-            "data": None,
-            "target": TARGETS[outcome],
-            "device": "cpu",
-            "dtype": "float32",
-            "batch": 8,
-            "resolution": 224,
-            "backend": "eager",
-            "space": "default",
-            "space_digest": "sha256:fedcba9876543210",
-            "seed": 0,
-            "sampler": "local",
-            "objective": "kl",
-        },
-        "budget": {"trials": 60, "seconds": 180.0},
-        "command": "tokensearch run --model demo --latency-target 0.5x --seed 0",
-        "model": asdict(replace(SPEC, weights="sha256:0011223344556677")),
-        "cell": to_json(CELL),
-        "data": {"name": "digit scenes", "labelled": labelled, "splits": splits},
-        "result": {
-            "outcome": outcome,
-            "exit_code": {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}[outcome],
-            "limit_ms": LIMITS_MS[outcome],
-            "baseline_ms": BASELINE_MS,
-            "search_seconds": 171.4,
-            "seconds": 208.9,
-            "trials": {
-                "complete": 31,
-                "raced": 17,
-                "out_of_reach": 120,
-                "duplicate": 3,
-            },
-            "forecast": {"error": 0.021, "timed": 26},
-            "answer": {
-                "met": FOUND.schedule_hash,
-                "ambiguous": FOUND.schedule_hash,
-                "missed": None,
-                "unreduced": BASELINE.schedule_hash,
-            }[outcome],
-            "best_preset": {
-                "name": "tome-r16",
-                "schedule_hash": preset("tome-r16", SPEC).schedule_hash,
-                "lead": asdict(paired(973, 952)),
-            }
-            if outcome in {"met", "unreduced"}
-            else None,
-            "finalists": [
-                entry.finalist(on_front=entry.origin in FRONT, kind=kind) for entry in ENTRIES
-            ],
-            "rivals": [] if outcome == "unreduced" else rivals(kind, answered=outcome != "missed"),
-            "baseline_moved": {"search": 0.052, "finalists": 0.013},
-            "cautions": [
-                "passes differ widely: stop other work on the machine, or time more pairs"
-            ],
-        },
-    }
+    return RunDocument(
+        settings=run_settings(TARGETS[outcome]),
+        budget=SearchBudget(trials=60, seconds=180.0),
+        command="tokensearch run --model demo --latency-target 0.5x --seed 0",
+        model=replace(SPEC, weights="sha256:0011223344556677"),
+        cell=CELL,
+        data=RunData("digit scenes", labelled, splits),
+        result=run_result(outcome, "top1" if labelled else "agreement"),
+    )
 
 
 def front(*, labelled: bool = True) -> PolicySet:
@@ -284,7 +306,7 @@ def trials() -> list[Trial]:
 
 
 def run_folder(
-    path: Path, *, outcome: str = "met", labelled: bool = True, profiles: bool = True
+    path: Path, *, outcome: Outcome = "met", labelled: bool = True, profiles: bool = True
 ) -> RunFolder:
     """Write all of it."""
     folder = RunFolder(path)
@@ -292,7 +314,7 @@ def run_folder(
     folder.write_run(run_document(outcome=outcome, labelled=labelled))
     save_set(front(labelled=labelled), folder.front)
     for trial in trials():
-        folder.append_trial(to_json(trial))
+        folder.append_trial(trial)
     for taken in run_profiles() if profiles else ():
         folder.write_profile(taken.name, profile_to_json(taken))
     return folder

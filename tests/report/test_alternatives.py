@@ -1,29 +1,47 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.report.fixtures import run_document, run_folder
-from tokensearch.report.run.alternatives import rival_sentences, standing
+from tests.report.fixtures import paired, run_document, run_folder
+from tokensearch.records.measurements import PairedAccuracy
+from tokensearch.records.run_result import Alternative, Outcome, RunDocument
+from tokensearch.report.run.alternatives import alternative_sentences, standing
 from tokensearch.report.run.page import write_report
-from tokensearch.report.run.result import Lead, Rival, RunFindings, read_findings
 from tokensearch.report.run.sentences import answer_sentences
-from tokensearch.stats.interval import Interval
 
-MORE, LESS = Lead(Interval(0.02, 0.01, 0.03), 0.001), Lead(Interval(-0.02, -0.03, -0.01), 0.001)
-UNPROVEN = Lead(Interval(-0.002, -0.009, 0.005), 0.6)
-FASTER, ALIKE, SLOWER = (Interval(r, r - 0.01, r + 0.01) for r in (0.40, 0.485, 0.60))
+Ratio = tuple[float, float, float]  # with its interval
 
-
-def findings(outcome: str = "met") -> RunFindings:
-    return read_findings(run_document(outcome=outcome))
+FASTER, ALIKE, SLOWER = ((r, r - 0.01, r + 0.01) for r in (0.40, 0.485, 0.60))
 
 
-def said_of(lead: Lead, ratio: Interval) -> str:
+def lead(difference: float, low: float, high: float, p_value: float) -> PairedAccuracy:
+    return replace(paired(973, 958), difference=difference, low=low, high=high, p_value=p_value)
+
+
+MORE, LESS = lead(0.02, 0.01, 0.03, 0.001), lead(-0.02, -0.03, -0.01, 0.001)
+UNPROVEN = lead(-0.002, -0.009, 0.005, 0.6)
+
+
+def changed(number: int, ratio: Ratio | None = None, **changes: object) -> Alternative:
+    """One of the alternatives of a run, with other figures."""
+    only = replace(run_document().finished.alternatives[number], **changes)
+    if ratio is None:
+        return only
+    value, low, high = ratio
+    return replace(only, comparison=replace(only.comparison, ratio=value, low=low, high=high))
+
+
+def among(*alternatives: Alternative, outcome: Outcome = "met") -> RunDocument:
+    """A run with these alternatives."""
+    run = run_document(outcome=outcome)
+    return replace(run, result=replace(run.finished, alternatives=alternatives))
+
+
+def said_of(lead: PairedAccuracy, ratio: Ratio) -> str:
     """What is said of the same model on smaller images, `lead` being that of the answer."""
-    found = findings()
-    only = replace(found.rivals[0], lead=lead, ratio=ratio)
-    (sentence,) = rival_sentences(replace(found, rivals=(only,)))
+    (sentence,) = alternative_sentences(among(changed(0, ratio, lead=lead)))
     return sentence
 
 
@@ -40,13 +58,13 @@ def said_of(lead: Lead, ratio: Interval) -> str:
         (MORE, ALIKE, "behind"),
     ],
 )
-def test_a_rival_dominates_that_is_proven_better_in_one_and_worse_in_neither(
-    lead: Lead, ratio: Interval, expected: str
+def test_an_alternative_dominates_that_is_better_in_one_and_worse_in_neither_significantly(
+    lead: PairedAccuracy, ratio: Ratio, expected: str
 ) -> None:
-    answer = findings().answer
+    answer = run_document().finished.answer
     assert answer is not None
 
-    assert standing(answer, replace(findings().rivals[0], lead=lead, ratio=ratio)) == expected
+    assert standing(answer, changed(0, ratio, lead=lead)) == expected
 
 
 def test_a_dominated_answer_is_said_to_be_dominated() -> None:
@@ -67,7 +85,7 @@ def test_what_cannot_be_told_from_the_answer_is_said_to_match_it() -> None:
 
 
 def test_an_answer_that_nothing_dominates_says_so_of_each() -> None:
-    assert answer_sentences(findings())[-1] == (
+    assert answer_sentences(run_document())[-1] == (
         "No simpler way dominates the answer: the same model at 160 px (0.45x [0.44, 0.46], "
         "93.1 % [92.3, 93.8]) has 4.2 points less accuracy on the same images (-4.2 points "
         "[-4.8, -3.6], p = 0.021) and is faster by 6.2 %; the smaller model deit_t (0.49x "
@@ -77,36 +95,35 @@ def test_an_answer_that_nothing_dominates_says_so_of_each() -> None:
 
 
 def test_only_those_that_dominate_are_named_as_dominating() -> None:
-    found = findings()
-    strong = replace(found.rivals[1], lead=LESS)
+    first, strong = changed(0), changed(1, lead=LESS)
 
-    (said,) = rival_sentences(replace(found, rivals=(found.rivals[0], strong)))
+    (said,) = alternative_sentences(among(first, strong))
 
     assert said.startswith("The answer is dominated: the smaller model deit_t (")
     assert "160 px" not in said
 
 
-def test_a_target_that_no_schedule_meets_but_a_rival_does_is_said() -> None:
-    found = findings("missed")
-    assert rival_sentences(found) == (
+def test_a_target_that_no_schedule_meets_but_an_alternative_does_is_said() -> None:
+    missed = run_document(outcome="missed")
+    assert alternative_sentences(missed) == (
         "It is not met for certain by the same model at 160 px (0.45x [0.44, 0.46], 93.1 % "
         "[92.3, 93.8]) and the smaller model deit_t (0.49x [0.48, 0.50], 95.8 % [95.0, 96.5]) "
         "either.",
     )
 
-    fast: tuple[Rival, ...] = (replace(found.rivals[0], ratio=Interval(0.35, 0.34, 0.36)),)
-    assert rival_sentences(replace(found, rivals=fast)) == (
+    fast = changed(0, (0.35, 0.34, 0.36), lead=None)
+    assert alternative_sentences(among(fast, outcome="missed")) == (
         "Without a schedule the target is met by the same model at 160 px (0.35x [0.34, 0.36], "
         "93.1 % [92.3, 93.8]).",
     )
 
 
-def test_a_run_without_rivals_says_nothing_of_them(tmp_path: Path) -> None:
-    folder, document = run_folder(tmp_path, profiles=False), run_document()
+def test_a_run_without_alternatives_says_nothing_of_them(tmp_path: Path) -> None:
+    folder, document = run_folder(tmp_path, profiles=False), run_document().to_json()
     del document["result"]["rivals"]  # as runs that were written before there were any
-    folder.write_run(document)
+    folder.run.write_text(json.dumps(document))
 
     write_report(folder)
 
-    assert rival_sentences(read_findings(document)) == ()
+    assert alternative_sentences(folder.require_run()) == ()
     assert "## Other ways to be as fast\n\nNone was measured." in folder.report.read_text()

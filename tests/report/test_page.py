@@ -1,5 +1,6 @@
 """The golden page is written anew by `TOKENSEARCH_REWRITE_GOLDEN=1 pytest tests/report`."""
 
+import json
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ from tests.report.fixtures import run_document, run_folder, run_profiles
 from tokensearch.errors import RunError
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import Outcome
 from tokensearch.report.run.page import write_report
 from tokensearch.report.table import sentence
 
@@ -52,8 +54,7 @@ def test_drawing_again_changes_nothing_and_leaves_nothing_behind(tmp_path: Path)
 
 def test_a_page_of_compiled_passes_says_that_the_profiles_are_eager(tmp_path: Path) -> None:
     folder, document = run_folder(tmp_path), run_document()
-    document["settings"]["backend"] = "compile"
-    folder.write_run(document)
+    folder.write_run(replace(document, settings=replace(document.settings, backend="compile")))
 
     assert "Profiled passes are eager; every latency is of compile passes." in page(folder)
 
@@ -66,7 +67,9 @@ def test_without_labels_nothing_is_called_accuracy(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("outcome", ["missed", "unreduced"])
-def test_without_a_reduced_answer_the_page_has_no_schedule(tmp_path: Path, outcome: str) -> None:
+def test_without_a_reduced_answer_the_page_has_no_schedule(
+    tmp_path: Path, outcome: Outcome
+) -> None:
     written = page(run_folder(tmp_path, outcome=outcome, profiles=False))
 
     assert "Every block keeps every token: no reduced policy is the answer." in written
@@ -84,7 +87,7 @@ def test_an_answer_that_reduces_nothing_has_an_empty_ledger(tmp_path: Path) -> N
     assert "waterfall.png" not in written
 
 
-def test_a_run_without_an_answer_shows_where_the_un_reduced_model_spends_its_time(
+def test_a_run_without_an_answer_shows_where_the_baseline_spends_its_time(
     tmp_path: Path,
 ) -> None:
     folder = run_folder(tmp_path, outcome="missed")
@@ -107,7 +110,7 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path: Path) -> None:
 def test_a_search_that_has_not_ended_names_its_folder(tmp_path: Path) -> None:
     folder = RunFolder(tmp_path)
     folder.create()
-    folder.write_run(run_document() | {"result": None})
+    folder.write_run(replace(run_document(), result=None))
 
     with pytest.raises(RunError) as caught:
         write_report(folder)
@@ -129,9 +132,9 @@ def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
 
 def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, profiles=False)
-    document = run_document()
+    document = run_document().to_json()
     del document["budget"]
-    folder.write_run(document)
+    folder.run.write_text(json.dumps(document))
 
     with pytest.raises(RunError) as caught:
         write_report(folder)

@@ -4,9 +4,9 @@ import pytest
 
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
-from tokensearch.report.run.result import Finalist, Lead, RunFindings, read_findings
+from tokensearch.records.measurements import PairedAccuracy
+from tokensearch.records.run_result import BestPreset, Finalist, Outcome, RunDocument
 from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
-from tokensearch.stats.interval import Interval
 
 ASKED = "0.5x for a pass of 8 images"
 TOOK = "the answer takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49]"
@@ -16,23 +16,44 @@ TOME = (
 )
 
 
-def findings(outcome: str = "met") -> RunFindings:
-    return read_findings(run_document(outcome=outcome))
+def changed(run: RunDocument, **changes: object) -> RunDocument:
+    """The same run with another result."""
+    return replace(run, result=replace(run.finished, **changes))
 
 
 def answer() -> Finalist:
-    found = findings().answer
-    assert found is not None
-    return found
+    finalist = run_document().finished.answer
+    assert finalist is not None
+    return finalist
 
 
-PROVEN = findings().lead
+def lead(percent: float, low: float, high: float, p_value: float) -> PairedAccuracy:
+    """The answer's lead over the best preset, in points."""
+    points = {"difference": percent / 100, "low": low / 100, "high": high / 100}
+    return replace(answer().paired, **points, p_value=p_value)
 
 
-def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> str:
-    """What is said of an answer with this accuracy, this ratio, and this lead."""
-    changed = replace(answer(), report=report, ratio=ratio)
-    return preset_sentence(replace(findings(), answer=changed, lead=lead))
+PROVEN = lead(2.1, 1.5, 2.7, 0.0215)
+
+
+def at_ratio(finalist: Finalist, value: float, low: float, high: float) -> Finalist:
+    return replace(
+        finalist, comparison=replace(finalist.comparison, ratio=value, low=low, high=high)
+    )
+
+
+def against(
+    right: int, ratio: tuple[float, float, float], lead: PairedAccuracy | None = PROVEN
+) -> str:
+    """What is said of an answer with so many right answers of 1000, this ratio, and this lead."""
+    run, first = run_document(), answer()
+    one = at_ratio(replace(first, report=replace(first.report, right=right)), *ratio)
+    result = run.finished
+    assert result.best_preset is not None
+    others = (finalist for finalist in result.finalists if finalist.policy != one.policy)
+    return preset_sentence(
+        changed(run, finalists=(one, *others), best_preset=replace(result.best_preset, lead=lead))
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,8 +79,8 @@ def against(report: Interval, ratio: Interval, lead: Lead | None = PROVEN) -> st
         ),
     ],
 )
-def test_every_outcome_is_said_in_words(outcome: str, sentence: str) -> None:
-    assert target_sentence(findings(outcome)) == sentence
+def test_every_outcome_is_said_in_words(outcome: Outcome, sentence: str) -> None:
+    assert target_sentence(run_document(outcome=outcome)) == sentence
 
 
 def test_a_proven_loss_is_called_proven() -> None:
@@ -70,7 +91,7 @@ def test_a_proven_loss_is_called_proven() -> None:
 
 
 def test_a_gain_within_its_interval_is_not_proven() -> None:
-    gained = replace(answer(), difference=Interval(0.002, -0.001, 0.005), p_value=0.2)
+    gained = replace(answer(), paired=lead(0.2, -0.1, 0.5, 0.2))
 
     assert cost_sentence(gained, "accuracy") == (
         "Its accuracy is 97.3 % [96.5, 98.0], 0.2 points [-0.1, 0.5] above that without "
@@ -79,15 +100,15 @@ def test_a_gain_within_its_interval_is_not_proven() -> None:
 
 
 def test_an_answer_better_and_as_fast_beats_the_preset() -> None:
-    assert preset_sentence(findings()) == (
+    assert preset_sentence(run_document()) == (
         f"It beats {TOME}: 2.1 points more accuracy (+2.1 points [+1.5, +2.7] on the same images, "
         "p = 0.021), and is as fast within the noise."
     )
 
 
 def test_a_faster_answer_beats_the_preset_in_latency() -> None:
-    same = Lead(Interval(0.004, -0.003, 0.011), 0.3)
-    said = against(Interval(0.956, 0.948, 0.963), Interval(0.40, 0.39, 0.41), same)
+    same = lead(0.4, -0.3, 1.1, 0.3)
+    said = against(956, (0.40, 0.39, 0.41), same)
 
     assert said == (
         f"It beats {TOME}, in latency: it is faster by 19.4 %, with 0.4 points more accuracy "
@@ -97,8 +118,8 @@ def test_a_faster_answer_beats_the_preset_in_latency() -> None:
 
 
 def test_a_faster_answer_that_may_be_worse_is_only_called_faster() -> None:
-    doubtful = Lead(Interval(-0.004, -0.011, 0.003), 0.3)
-    said = against(Interval(0.948, 0.94, 0.955), Interval(0.40, 0.39, 0.41), doubtful)
+    doubtful = lead(-0.4, -1.1, 0.3, 0.3)
+    said = against(948, (0.40, 0.39, 0.41), doubtful)
 
     assert said == (
         f"It is faster by 19.4 % than {TOME}, with 0.4 points less accuracy (-0.4 points [-1.1, "
@@ -107,8 +128,8 @@ def test_a_faster_answer_that_may_be_worse_is_only_called_faster() -> None:
 
 
 def test_neither_faster_nor_surely_better_is_not_shown_to_beat_the_preset() -> None:
-    same = Lead(Interval(0.004, -0.003, 0.011), 0.3)
-    said = against(Interval(0.956, 0.948, 0.963), Interval(0.49, 0.48, 0.50), same)
+    same = lead(0.4, -0.3, 1.1, 0.3)
+    said = against(956, (0.49, 0.48, 0.50), same)
 
     assert said == (
         f"It is not shown to beat {TOME}: it has 0.4 points more accuracy (+0.4 points [-0.3, "
@@ -120,12 +141,14 @@ def test_neither_faster_nor_surely_better_is_not_shown_to_beat_the_preset() -> N
 @pytest.mark.parametrize(
     ("ratio", "speed"),
     [
-        (Interval(0.49, 0.48, 0.50), "as fast within the noise"),
-        (Interval(0.40, 0.39, 0.41), "faster by 19.4 %"),
+        ((0.49, 0.48, 0.50), "as fast within the noise"),
+        ((0.40, 0.39, 0.41), "faster by 19.4 %"),
     ],
 )
-def test_what_nobody_compared_on_the_same_images_is_called_so(ratio: Interval, speed: str) -> None:
-    said = against(Interval(0.956, 0.948, 0.963), ratio, None)
+def test_what_nobody_compared_on_the_same_images_is_called_so(
+    ratio: tuple[float, float, float], speed: str
+) -> None:
+    said = against(956, ratio, None)
 
     assert said == (
         f"Beside {TOME}, it is {speed}, with 0.4 points more accuracy, not compared image by image."
@@ -133,7 +156,7 @@ def test_what_nobody_compared_on_the_same_images_is_called_so(ratio: Interval, s
 
 
 def test_a_slower_answer_does_not_beat_the_preset() -> None:
-    said = against(Interval(0.98, 0.97, 0.99), Interval(0.62, 0.61, 0.63))
+    said = against(980, (0.62, 0.61, 0.63))
 
     assert said == (
         f"It gives more than {TOME}: 2.8 points more accuracy (+2.1 points [+1.5, +2.7] on the "
@@ -142,8 +165,8 @@ def test_a_slower_answer_does_not_beat_the_preset() -> None:
 
 
 def test_a_worse_answer_is_said_to_be_worse() -> None:
-    lost = Lead(Interval(-0.012, -0.02, -0.004), 0.004)
-    said = against(Interval(0.94, 0.93, 0.95), Interval(0.48, 0.47, 0.49), lost)
+    lost = lead(-1.2, -2.0, -0.4, 0.004)
+    said = against(940, (0.48, 0.47, 0.49), lost)
 
     assert said == (
         f"It does not beat {TOME}: it has 1.2 points less accuracy (-1.2 points [-2.0, -0.4] on "
@@ -152,57 +175,45 @@ def test_a_worse_answer_is_said_to_be_worse() -> None:
 
 
 def test_a_preset_that_is_the_answer_is_not_claimed_as_found() -> None:
-    best = findings().best_preset
+    run = run_document()
+    assert run.finished.best_preset is not None
+    same = changed(run, answer_hash=run.finished.best_preset.schedule_hash)
 
-    assert preset_sentence(replace(findings(), answer=best)) == (
-        f"It is {TOME}: the search found nothing better."
-    )
+    assert preset_sentence(same) == f"It is {TOME}: the search found nothing better."
 
 
 def test_a_target_that_no_preset_meets_is_said() -> None:
-    assert preset_sentence(findings("missed")) == (
+    assert preset_sentence(run_document(outcome="missed")) == (
         "No published preset among the finalists meets the target."
     )
 
 
-def test_a_search_that_has_not_ended_has_no_findings() -> None:
+def test_a_search_that_has_not_ended_has_no_result() -> None:
     with pytest.raises(RunError) as caught:
-        read_findings(run_document() | {"result": None})
+        target_sentence(replace(run_document(), result=None))
 
     assert str(caught.value) == (
         "the search of this run has not ended; the same command goes on with it"
     )
 
 
-def test_a_run_without_a_field_is_named_by_the_field() -> None:
-    run = run_document()
-    del run["result"]["limit_ms"]
-
-    with pytest.raises(RunError) as caught:
-        read_findings(run)
-
-    assert str(caught.value) == "run.json lacks the field 'limit_ms'"
-
-
 def test_a_preset_surely_under_the_target_is_said_to_meet_it() -> None:
-    best = findings().best_preset
-    assert best is not None
-    sure = replace(best, ratio=Interval(0.45, 0.44, 0.46))
+    run = run_document()
+    finalists = [
+        at_ratio(finalist, 0.45, 0.44, 0.46) if finalist.origin == "tome-r16" else finalist
+        for finalist in run.finished.finalists
+    ]
 
-    said = preset_sentence(replace(findings(), best_preset=sure))
+    said = preset_sentence(changed(run, finalists=tuple(finalists)))
 
     assert said.startswith("It gives more than the best published finalist that meets the target,")
 
 
 def test_a_control_is_never_called_published() -> None:
     run = run_document()
-    control = next(one for one in findings().finalists if one.origin == "random-tome-r16")
-    run["result"]["best_preset"] = {
-        "name": control.origin,
-        "schedule_hash": control.policy.schedule_hash,
-        "lead": None,
-    }
+    control = next(one for one in run.finished.finalists if one.origin == "random-tome-r16")
+    best = BestPreset(control.origin, control.schedule_hash, lead=None)
 
-    assert preset_sentence(read_findings(run)) == (
+    assert preset_sentence(changed(run, best_preset=best)) == (
         "No published preset among the finalists meets the target."
     )

@@ -23,7 +23,7 @@ from tokensearch.report.phases import groups
 from tokensearch.report.presets import preset_table
 from tokensearch.report.run import tables
 from tokensearch.report.run.console import evaluation, summary
-from tokensearch.report.run.result import read_findings
+from tokensearch.report.run.result import name_finalist
 from tokensearch.report.table import ReportTable, table_to_markdown, table_to_rich
 
 
@@ -35,20 +35,20 @@ def drawn(what: RenderableType) -> str:
 
 
 def test_the_front_is_fastest_first_and_marks_the_answer() -> None:
-    grid = tables.front_table(front(), read_findings(run_document()))
+    grid = tables.front_table(front(), run_document())
 
     assert [row[0] for row in grid.rows] == ["found 99b913f5", "found b19998e4", "baseline"]
     assert grid.marked == {0}
 
 
 def test_the_un_reduced_model_has_no_change_from_itself() -> None:
-    grid = tables.front_table(front(), read_findings(run_document()))
+    grid = tables.front_table(front(), run_document())
 
     assert [row[-1] for row in grid.rows][1:] == ["-0.2 points [-0.8, +0.4]", "-"]
 
 
 def test_finalists_are_told_from_published_ones_and_controls() -> None:
-    finalists = read_findings(run_document()).finalists
+    finalists = run_document().finished.finalists
 
     kinds = [tables.kind_of(one) for one in finalists]
 
@@ -139,7 +139,7 @@ def test_an_evaluation_names_what_was_measured() -> None:
     ],
 )
 def test_only_what_was_published_is_called_so(origin: str, kind: str, name: str) -> None:
-    one = replace(read_findings(run_document()).finalists[0], origin=origin)
+    one = replace(run_document().finished.finalists[0], origin=origin)
 
     assert tables.kind_of(one) == kind
-    assert one.name.split()[0] == name
+    assert name_finalist(one).split()[0] == name

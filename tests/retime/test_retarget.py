@@ -19,7 +19,7 @@ from tokensearch.policy import Policy, load, load_set, mac_share, parse_target
 from tokensearch.records.measurements import Comparison
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report
-from tokensearch.retime.retarget import Known, Retarget, read_finished, worth_timing
+from tokensearch.retime.retarget import KnownPolicy, Retarget, read_finished, select_to_time
 from tokensearch.search import latency_model
 from tokensearch.search.early_stopping import trial_value
 
@@ -60,7 +60,7 @@ def retarget(
     )
 
 
-def known(source: RunFolder) -> tuple[Known, ...]:
+def known(source: RunFolder) -> tuple[KnownPolicy, ...]:
     return read_finished(source).known
 
 
@@ -72,7 +72,7 @@ def test_another_target_is_answered_without_asking_about_any_image(
 
     document = retarget(source, tmp_path / "new", "0.8x", clock).run()
 
-    assert document["result"]["outcome"] == "met"
+    assert document.finished.outcome == "met"
     assert (asked.chunks, passes) == ([], [])
 
 
@@ -80,11 +80,13 @@ def test_the_answer_is_the_best_on_select_that_meets_the_target(
     source: RunFolder, tmp_path: Path
 ) -> None:
     under = [one for one in known(source) if mac_share(one.policy) <= 0.7]
-    best = max(under, key=lambda one: (trial_value(one.select, "kl"), -mac_share(one.policy)))
+    best = max(
+        under, key=lambda one: (trial_value(one.finalist.select, "kl"), -mac_share(one.policy))
+    )
 
     document = retarget(source, tmp_path / "new", "0.7x").run()
 
-    assert document["result"]["answer"] == best.policy.schedule_hash
+    assert document.finished.answer_hash == best.policy.schedule_hash
     answer = load(tmp_path / "new" / "policy.json")
     assert answer.schedule_hash == best.policy.schedule_hash
     assert load_set(tmp_path / "new" / "front.json").best(latency="0.7x") == answer
@@ -97,7 +99,7 @@ def test_accuracies_are_those_of_the_run(source: RunFolder, tmp_path: Path) -> N
     for policy in load_set(tmp_path / "new" / "front.json").policies:
         there = before[policy.schedule_hash]
         assert policy.evidence[0].accuracy["right"] == there.report.accuracy.right
-        assert policy.evidence[0].extra["select"]["kl"] == there.select.kl
+        assert policy.evidence[0].extra["select"]["kl"] == there.finalist.select.kl
         assert policy.evidence[0].cell["batch"] == 4
 
 
@@ -113,9 +115,9 @@ def test_accuracies_are_those_of_the_run(source: RunFolder, tmp_path: Path) -> N
 def test_exit_codes_are_those_of_a_run(
     source: RunFolder, tmp_path: Path, target: str, said: tuple[str, int]
 ) -> None:
-    result = retarget(source, tmp_path / "new", target).run()["result"]
+    result = retarget(source, tmp_path / "new", target).run().finished
 
-    assert (result["outcome"], result["exit_code"]) == said
+    assert (result.outcome, result.exit_code) == said
     assert load_set(tmp_path / "new" / "front.json").policies
     assert (tmp_path / "new" / "policy.json").exists() == (said[1] == 0)
 
@@ -130,9 +132,9 @@ def test_what_is_too_close_to_call_exits_with_4(
     monkeypatch.setattr(PolicyTimer, "time", doubtful)
     fastest = min(mac_share(one.policy) for one in known(source))
 
-    result = retarget(source, tmp_path / "new", f"{fastest:.4f}x").run()["result"]
+    result = retarget(source, tmp_path / "new", f"{fastest:.4f}x").run().finished
 
-    assert (result["outcome"], result["exit_code"]) == ("ambiguous", 4)
+    assert (result.outcome, result.exit_code) == ("ambiguous", 4)
 
 
 def test_the_new_folder_is_a_run_folder_whose_report_says_what_it_is(
@@ -156,12 +158,12 @@ def test_the_same_target_again_replaces_its_answer(source: RunFolder, tmp_path: 
 
     again = retarget(source, tmp_path / "new", "0.7x").run()
 
-    assert again["result"]["answer"] == first["result"]["answer"]
+    assert again.finished.answer_hash == first.finished.answer_hash
 
 
 def doubts(asked: Retarget) -> list[str]:
     """Cautions about where the run searched."""
-    return [one for one in asked.run()["result"]["cautions"] if "tokensearch run --from" in one]
+    return [one for one in asked.run().finished.cautions if "tokensearch run --from" in one]
 
 
 def test_a_target_slower_than_the_search_ever_proposed_is_doubted(
@@ -221,11 +223,11 @@ def test_worth_timing_are_the_best_that_may_meet_the_target_and_the_front(
     members = known(source)
     forecast = Forecast(mac_share, 0.05)
 
-    chosen = worth_timing(members, forecast, limit=0.5, objective="kl")
+    chosen = select_to_time(members, forecast, target_ratio=0.5, objective="kl")
 
     assert any(not one.policy.reduces for one in chosen)
     under = [one for one in members if mac_share(one.policy) <= 0.5]
-    best = sorted(under, key=lambda one: -trial_value(one.select, "kl"))
+    best = sorted(under, key=lambda one: -trial_value(one.finalist.select, "kl"))
     assert set(best[:3]) <= set(chosen)
     assert min(members, key=lambda one: mac_share(one.policy)) in chosen
 
@@ -343,7 +345,7 @@ def test_a_model_of_another_geometry_is_refused_before_anything_is_written(
     assert not (tmp_path / "new").exists()
 
 
-def test_the_unreduced_model_is_known(source: RunFolder) -> None:
-    unreduced = read_finished(source).unreduced
+def test_the_baseline_is_known(source: RunFolder) -> None:
+    baseline = read_finished(source).baseline
 
-    assert unreduced == Policy(unreduced.model)
+    assert baseline == Policy(baseline.model)

@@ -16,12 +16,12 @@ from tokensearch.evaluation.predictions import PROBES
 from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import Alternative, RunResult
 from tokensearch.report.run.page import write_report
 from tokensearch.runtime import describe
 from tokensearch.search.finalists import alternatives as module
 from tokensearch.search.finalists import result as outcome
 from tokensearch.search.finalists.alternatives import (
-    Alternative,
     AlternativeModel,
     lower_resolution,
     measure_alternatives,
@@ -54,13 +54,13 @@ def found(
     one: PolicyEvaluator, *, smaller: AlternativeModel | None = None
 ) -> tuple[Alternative, ...]:
     answer = Policy(describe(tiny.model()))
-    return measure_alternatives(one, tiny.Quiet(), limit=0.6, answer=answer, smaller=smaller)
+    return measure_alternatives(one, tiny.Quiet(), target_ratio=0.6, answer=answer, smaller=smaller)
 
 
 def test_the_largest_size_whose_blocks_promise_the_target_is_taken() -> None:
-    assert pixels_within(DEIT, 16, limit=1.0) == 208
-    assert pixels_within(DEIT, 16, limit=0.5) == 160
-    assert pixels_within(DEIT, 16, limit=0.001) is None
+    assert pixels_within(DEIT, 16, target_ratio=1.0) == 208
+    assert pixels_within(DEIT, 16, target_ratio=0.5) == 160
+    assert pixels_within(DEIT, 16, target_ratio=0.001) is None
 
 
 def test_a_smaller_size_leaves_the_model_itself_alone() -> None:
@@ -74,17 +74,17 @@ def test_a_smaller_size_leaves_the_model_itself_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "limit", "message"),
+    ("model", "target_ratio", "message"),
     [
         (Rigid(), 0.6, "a Rigid cannot change its input size"),
         (tiny.model(), 0.01, "one patch alone takes more than 0.01x of a pass"),
     ],
 )
 def test_what_has_no_lower_resolution_says_why(
-    model: nn.Module, limit: float, message: str
+    model: nn.Module, target_ratio: float, message: str
 ) -> None:
     with pytest.raises(ModelError) as raised:
-        lower_resolution(model, limit)
+        lower_resolution(model, target_ratio)
 
     assert str(raised.value) == message
 
@@ -92,7 +92,7 @@ def test_what_has_no_lower_resolution_says_why(
 def test_a_model_without_a_lower_resolution_is_noted_and_left_out() -> None:
     watcher = tiny.Quiet()
 
-    assert measure_alternatives(evaluator(), watcher, limit=0.01, answer=None) == ()
+    assert measure_alternatives(evaluator(), watcher, target_ratio=0.01, answer=None) == ()
     assert watcher.notes == [
         "no lower resolution to compare with: one patch alone takes more than 0.01x of a pass"
     ]
@@ -108,10 +108,12 @@ class Failing(nn.Module):
 def test_a_rival_that_runs_out_of_memory_is_left_out_with_a_caution() -> None:
     watcher, huge = tiny.Quiet(), replace(itself(), name="huge", module=Failing(), key="huge")
 
-    (lower,) = measure_alternatives(evaluator(), watcher, limit=0.6, answer=None, smaller=huge)
+    (lower,) = measure_alternatives(
+        evaluator(), watcher, target_ratio=0.6, answer=None, smaller=huge
+    )
 
     assert lower.kind == "resolution"
-    assert watcher.cautions == ["huge is left out of the report: CUDA out of memory."]
+    assert watcher.cautions == ["huge is left out of the report: CUDA out of memory"]
 
 
 def test_a_lower_resolution_without_memory_for_it_is_left_out_with_a_caution(
@@ -123,7 +125,7 @@ def test_a_lower_resolution_without_memory_for_it_is_left_out_with_a_caution(
     monkeypatch.setattr("tokensearch.search.finalists.alternatives.lower_resolution", full)
     watcher = tiny.Quiet()
 
-    assert measure_alternatives(evaluator(), watcher, limit=0.6, answer=None) == ()
+    assert measure_alternatives(evaluator(), watcher, target_ratio=0.6, answer=None) == ()
     assert watcher.cautions == ["no lower resolution to compare with: out of memory"]
 
 
@@ -147,8 +149,8 @@ def test_a_smaller_model_sees_the_images_in_its_own_normalisation_and_size() -> 
 def test_a_rival_with_the_same_weights_answers_as_the_unreduced_model() -> None:
     lower, same = found(evaluator(), smaller=itself())
 
-    assert (same.name, same.accuracy.right, same.accuracy.images) == ("itself", 50, 50)
-    assert (same.paired.difference, same.accuracy.kl) == (0.0, 0.0)
+    assert (same.name, same.report.right, same.report.images) == ("itself", 50, 50)
+    assert (same.paired.difference, same.report.kl) == (0.0, 0.0)
     assert same.lead is not None
     assert same.lead.difference == 0.0
     assert lower.comparison.ratio < 0.6
@@ -168,7 +170,7 @@ def test_answers_of_rivals_are_remembered(tmp_path: Path, monkeypatch: pytest.Mo
     after = found(evaluator(store=store), smaller=itself())
 
     assert asked == [PROBES, PROBES]
-    assert [one.accuracy for one in after] == [one.accuracy for one in before]
+    assert [one.report for one in after] == [one.report for one in before]
 
 
 def test_a_rival_is_timed_on_its_own_images_in_turn_with_the_unreduced_model() -> None:
@@ -181,12 +183,12 @@ def test_a_rival_is_timed_on_its_own_images_in_turn_with_the_unreduced_model() -
     assert len(timed.baseline.passes_ms) == len(timed.candidate.passes_ms) == 12
 
 
-def result_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> Any:
+def result_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> RunResult:
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
     monkeypatch.setattr(outcome, "_profile", lambda *_: None)  # takes seconds, changes nothing
     smaller = options.pop("smaller", None)
     asked = replace(session(folder, trials=6, **options), smaller=smaller)
-    return asked.run()["result"]
+    return asked.run().finished
 
 
 def test_a_search_that_reduces_shows_what_else_would_be_as_fast(
@@ -194,12 +196,12 @@ def test_a_search_that_reduces_shows_what_else_would_be_as_fast(
 ) -> None:
     result = result_of(tmp_path, monkeypatch, target="0.6x", smaller=itself())
 
-    lower, same = result["rivals"]
-    assert (lower["name"], lower["kind"], lower["pixels"]) == ("24 px", "resolution", 24)
-    assert lower["report"]["split"] == "report"
-    assert (same["name"], same["kind"]) == ("itself", "model")
-    assert result["answer"] is not None
-    assert lower["lead"]["images"] == 50
+    lower, same = result.alternatives
+    assert (lower.name, lower.kind, lower.pixels) == ("24 px", "resolution", 24)
+    assert lower.report.split == "report"
+    assert (same.name, same.kind) == ("itself", "model")
+    assert result.answer_hash is not None
+    assert lower.lead.images == 50
 
 
 def test_profiles_that_cannot_be_taken_do_not_cost_the_result(
@@ -209,16 +211,16 @@ def test_profiles_that_cannot_be_taken_do_not_cost_the_result(
 
     def full(*_: object) -> None:
         folder.write_profile("answer", {"of": "one of two"})
-        raise torch.OutOfMemoryError("CUDA out of memory.")
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
     monkeypatch.setattr(outcome, "_profile", full)
 
-    result = session(tmp_path, trials=6, target="0.6x").run()["result"]
+    result = session(tmp_path, trials=6, target="0.6x").run().finished
     write_report(folder)
 
-    assert result["outcome"] == "met"
-    assert "no profiles could be taken: CUDA out of memory." in result["cautions"]
+    assert result.outcome == "met"
+    assert "no profiles could be taken: CUDA out of memory" in result.cautions
     assert not (folder.profiles / "answer.json").exists()
     assert "No profiles were taken in this run." in folder.report.read_text()
 
@@ -229,12 +231,12 @@ def test_a_smaller_model_is_added_to_a_finished_run(
     first = result_of(tmp_path, monkeypatch, target="0.6x")
     again = result_of(tmp_path, monkeypatch, target="0.6x", smaller=itself())
 
-    assert [one["name"] for one in first["rivals"]] == ["24 px"]
-    assert [one["name"] for one in again["rivals"]] == ["24 px", "itself"]
-    assert again["answer"] == first["answer"]
+    assert [one.name for one in first.alternatives] == ["24 px"]
+    assert [one.name for one in again.alternatives] == ["24 px", "itself"]
+    assert again.answer_hash == first.answer_hash
 
 
 def test_where_the_unreduced_model_is_fast_enough_nothing_else_is_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert result_of(tmp_path, monkeypatch, smaller=itself())["rivals"] == []
+    assert result_of(tmp_path, monkeypatch, smaller=itself()).alternatives == ()

@@ -15,8 +15,9 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy, load_set
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunResult
+from tokensearch.records.run_settings import SamplerName
 from tokensearch.search.run import SearchRun
-from tokensearch.search.settings import SamplerName
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -35,19 +36,19 @@ def asking(one: SearchRun, **changes: object) -> SearchRun:
     return replace(one, settings=replace(one.settings, **changes))
 
 
-def result_of(folder: RunFolder) -> dict:
+def result_of(folder: RunFolder) -> RunResult:
     document = folder.read_run()
     assert document is not None
-    return document["result"]
+    return document.finished
 
 
 @pytest.mark.parametrize("sampler", get_args(SamplerName))
 def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
     found = asking(session(tmp_path, trials=16, target="0.7x"), sampler=sampler).run()
 
-    assert found["settings"]["sampler"] == sampler
+    assert found.settings.sampler == sampler
     assert len(RunFolder(tmp_path).read_trials()) == 16
-    origins = {trial["origin"] for trial in RunFolder(tmp_path).read_trials()}
+    origins = {trial.origin for trial in RunFolder(tmp_path).read_trials()}
     assert {"none", "seed", "random"} <= origins
 
 
@@ -57,7 +58,7 @@ def test_every_objective_is_searched_by(tmp_path: Path, objective: str) -> None:
 
     policies = load_set(tmp_path / "front.json")
     assert {one.evidence[0].extra["objective"] for one in policies.policies} == {objective}
-    assert policies.best(latency="0.7x").schedule_hash == result_of(RunFolder(tmp_path))["answer"]
+    assert policies.best(latency="0.7x").schedule_hash == result_of(RunFolder(tmp_path)).answer_hash
 
 
 def test_a_cache_changes_no_answer(tmp_path: Path) -> None:
@@ -65,7 +66,7 @@ def test_a_cache_changes_no_answer(tmp_path: Path) -> None:
     searches = {name: session(tmp_path / name, trials=12, target="0.7x") for name in sizes}
 
     found = [
-        replace(searches[name], cache_gb=gb).run()["result"]["answer"] for name, gb in sizes.items()
+        replace(searches[name], cache_gb=gb).run().finished.answer for name, gb in sizes.items()
     ]
 
     assert found == [found[0]] * 3
@@ -110,12 +111,12 @@ def test_a_target_out_of_reach_asks_about_the_fastest_schedule_alone(
     found = one.run()
 
     tried = RunFolder(tmp_path).read_trials()
-    assert [trial["origin"] for trial in tried] == ["none", "fastest"]
-    allowed = {trial["schedule_hash"] for trial in tried}
+    assert [trial.origin for trial in tried] == ["none", "fastest"]
+    allowed = {trial.schedule_hash for trial in tried}
     for purpose in ("search", "select", "report"):
         assert asked.about(purpose) <= allowed
-    assert (found["result"]["outcome"], found["result"]["exit_code"]) == ("missed", 3)
-    assert 0 < found["result"]["search_seconds"] < found["result"]["seconds"]
+    assert (found.finished.outcome, found.finished.exit_code) == ("missed", 3)
+    assert 0 < found.finished.search_seconds < found.finished.seconds
     front = load_set(tmp_path / "front.json").policies
     assert {policy.schedule_hash for policy in front} == allowed
     assert any("0.05x is out of reach" in caution for caution in one.listener.cautions)
@@ -129,11 +130,11 @@ def test_what_is_predicted_too_slow_is_never_asked_about_an_image(
     asking(session(tmp_path, trials=24, target="0.6x"), sampler="random").run()
 
     trials = RunFolder(tmp_path).read_trials()
-    proposed = [trial for trial in trials if trial["origin"] in {"sampler", "seed", "random"}]
-    assert result_of(RunFolder(tmp_path))["trials"]["out_of_reach"] > 0
+    proposed = [trial for trial in trials if trial.origin in {"sampler", "seed", "random"}]
+    assert result_of(RunFolder(tmp_path)).trials.out_of_reach > 0
     assert len(proposed) > 3
-    assert max(trial["predicted"] for trial in proposed) <= 0.6 * (1 + 2 * MARGIN * ERROR)
-    assert asked.about("search") == {trial["schedule_hash"] for trial in trials}
+    assert max(trial.predicted for trial in proposed) <= 0.6 * (1 + 2 * MARGIN * ERROR)
+    assert asked.about("search") == {trial.schedule_hash for trial in trials}
 
 
 @pytest.fixture(scope="module")
@@ -149,10 +150,10 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def test_what_was_stopped_early_is_never_a_finalist(raced: RunFolder) -> None:
-    states = {trial["schedule_hash"]: trial["state"] for trial in raced.read_trials()}
+    states = {trial.schedule_hash: trial.state for trial in raced.read_trials()}
     stopped = {name for name, state in states.items() if state == "raced"}
 
-    finalists = {one["schedule_hash"] for one in result_of(raced)["finalists"]}
+    finalists = {one.schedule_hash for one in result_of(raced).finalists}
 
     assert len(stopped) >= 2
     assert finalists
@@ -162,15 +163,15 @@ def test_what_was_stopped_early_is_never_a_finalist(raced: RunFolder) -> None:
 def test_all_finalists_rest_on_all_images(raced: RunFolder) -> None:
     sizes = {"search": 40, "select": 30, "report": 50}
 
-    for one in result_of(raced)["finalists"]:
-        assert {name: one[name]["images"] for name in sizes} == sizes
+    for one in result_of(raced).finalists:
+        assert {name: getattr(one, name).images for name in sizes} == sizes
 
 
 def test_what_was_stopped_early_rests_on_the_images_that_it_took(raced: RunFolder) -> None:
-    stopped = [trial for trial in raced.read_trials() if trial["state"] == "raced"]
+    stopped = [trial for trial in raced.read_trials() if trial.state == "raced"]
 
-    assert {trial["accuracy"]["images"] for trial in stopped} == {32}
-    assert all(trial["comparison"] is None for trial in stopped)
+    assert {trial.accuracy.images for trial in stopped} == {32}
+    assert all(trial.comparison is None for trial in stopped)
 
 
 def test_schedules_that_won_elsewhere_are_tried_early(tmp_path: Path) -> None:
@@ -181,10 +182,10 @@ def test_schedules_that_won_elsewhere_are_tried_early(tmp_path: Path) -> None:
     one.run()
 
     trials = RunFolder(tmp_path / "b").read_trials()
-    seeded = [policy_from_json(trial["policy"]) for trial in trials if trial["origin"] == "seed"]
+    seeded = [policy_from_json(trial.policy) for trial in trials if trial.origin == "seed"]
     space = one.space.fitting(winners[0].model, scored=True, prefix_read=True)
     near = {_nearest(space, policy).schedule_hash for policy in winners if policy.reduces}
-    known = {trial["schedule_hash"] for trial in trials}
+    known = {trial.schedule_hash for trial in trials}
     assert seeded
     assert near & known
 

@@ -7,7 +7,7 @@ from tokensearch.policy import ModelSpec, Policy, Prune, parse_target
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import Accuracy, Comparison, Latency, Trial
 from tokensearch.search.finalists.finalist import (
-    Finalist,
+    ConfirmedPolicy,
     best_preset,
     meets_target,
     on_front,
@@ -44,12 +44,14 @@ def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -
     )
 
 
-def finalist(keep: int, ratio: float, right: int, **more: Any) -> Finalist:
+def finalist(keep: int, ratio: float, right: int, **more: Any) -> ConfirmedPolicy:
     """A finalist that keeps `keep` of 16 tokens; 16 is the baseline."""
     one = trial(keep, ratio, right, more.get("origin", "sampler"))
     found = timing(ratio, more.get("reach", 0.01))
     select = accuracy(right, more.get("kl", 0.0))
-    return Finalist(one, Policy(SPEC, (Prune(1, keep),)), found, select, more.get("by", "top1"))
+    return ConfirmedPolicy(
+        one, Policy(SPEC, (Prune(1, keep),)), found, select, more.get("by", "top1")
+    )
 
 
 BASELINE = finalist(16, 1.02, 98, origin="none")
@@ -89,14 +91,14 @@ def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_ther
 def test_of_equally_accurate_ones_what_diverges_less_wins() -> None:
     near, far = finalist(7, 0.45, 96, kl=0.1), finalist(4, 0.3, 96, kl=0.5)
 
-    assert select_answer([BASELINE, near, far], HALF, batch=8).finalist is near
+    assert select_answer([BASELINE, near, far], HALF, batch=8).policy is near
     assert on_front([far, near, BASELINE], near) == (far, near, BASELINE)
 
 
 def test_no_divergence_outweighs_a_right_answer() -> None:
     better, nearer = finalist(7, 0.45, 97, kl=9.0), finalist(6, 0.44, 96, kl=0.0)
 
-    assert select_answer([BASELINE, better, nearer], HALF, batch=8).finalist is better
+    assert select_answer([BASELINE, better, nearer], HALF, batch=8).policy is better
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,7 @@ def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> Non
 def test_an_answer_that_a_doubtful_one_dominates_stays_on_the_front() -> None:
     doubtful, sure = finalist(8, 0.46, 97, reach=0.1), finalist(7, 0.47, 96)
 
-    best = select_answer([doubtful, sure, BASELINE], HALF, batch=8).finalist
+    best = select_answer([doubtful, sure, BASELINE], HALF, batch=8).policy
 
     assert on_front([doubtful, sure, BASELINE], best) == (doubtful, sure, BASELINE)
 

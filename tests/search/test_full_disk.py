@@ -76,9 +76,9 @@ def check_whole(folder: RunFolder) -> None:
 
 def check_ended(folder: RunFolder) -> None:
     trials = folder.read_trials()
-    assert [trial["number"] for trial in trials] == list(range(TRIALS))
-    assert len({trial["schedule_hash"] for trial in trials}) == TRIALS
-    assert folder.read_run()["result"] is not None  # type: ignore[index]
+    assert [trial.number for trial in trials] == list(range(TRIALS))
+    assert len({trial.schedule_hash for trial in trials}) == TRIALS
+    assert folder.require_run().result is not None
     members = load_set(folder.front).policies
     assert [load(path) for path in folder.members()] == list(members)
 

@@ -13,6 +13,7 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import Flushed, MachineMonitor, TimingBudget, describe_cell
 from tokensearch.policy import Policy, Prune
 from tokensearch.records.measurements import Caution, Comparison, Latency
+from tokensearch.records.run_result import BaselineMoved, RunResult
 from tokensearch.runtime import describe
 from tokensearch.search.finalists import result as outcome
 
@@ -34,7 +35,7 @@ def at_speed(found: Comparison, baseline_ms: float) -> Comparison:
 
 def result_of_a_run(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, slower: float, target: str = "1000s"
-) -> Any:
+) -> RunResult:
     """A run whose every comparison finds the machine slower than the one before."""
     times: list[Comparison] = []
 
@@ -46,7 +47,7 @@ def result_of_a_run(
     monkeypatch.setattr(PolicyEvaluator, "time", timed)
     monkeypatch.setattr(outcome, "_profile", lambda *_: None)  # takes seconds, changes nothing
     document = tiny.session(folder, trials=4, target=target).run()
-    return document["result"]
+    return document.finished
 
 
 def test_a_run_whose_baseline_changed_between_finalists_says_so(
@@ -54,9 +55,9 @@ def test_a_run_whose_baseline_changed_between_finalists_says_so(
 ) -> None:
     result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.05)
 
-    assert Caution.MOVED_BASELINE.value in result["cautions"]
-    assert result["baseline_moved"]["search"] > 0.05
-    assert result["baseline_moved"]["finalists"] > 0.03
+    assert Caution.MOVED_BASELINE.value in result.cautions
+    assert result.baseline_moved.search > 0.05
+    assert result.baseline_moved.finalists > 0.03
 
 
 def test_a_run_whose_baseline_kept_its_speed_has_no_such_caution(
@@ -64,8 +65,8 @@ def test_a_run_whose_baseline_kept_its_speed_has_no_such_caution(
 ) -> None:
     result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.0)
 
-    assert Caution.MOVED_BASELINE.value not in result["cautions"]
-    assert result["baseline_moved"] == {"search": 0.0, "finalists": 0.0}
+    assert Caution.MOVED_BASELINE.value not in result.cautions
+    assert result.baseline_moved == BaselineMoved(search=0.0, finalists=0.0)
 
 
 def test_a_baseline_that_changed_before_the_controls_is_told_too(
@@ -76,9 +77,9 @@ def test_a_baseline_that_changed_before_the_controls_is_told_too(
 
     result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.0, target="0.9x")
 
-    assert [rival["kind"] for rival in result["rivals"]] == ["resolution"]
-    assert Caution.MOVED_BASELINE.value in result["cautions"]
-    assert result["baseline_moved"] == {"search": 0.0, "finalists": pytest.approx(0.3)}
+    assert [rival.kind for rival in result.alternatives] == ["resolution"]
+    assert Caution.MOVED_BASELINE.value in result.cautions
+    assert result.baseline_moved == BaselineMoved(search=0.0, finalists=pytest.approx(0.3))
 
 
 def test_a_search_without_time_for_a_proposal_of_its_own_says_so(
@@ -87,7 +88,7 @@ def test_a_search_without_time_for_a_proposal_of_its_own_says_so(
     result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.0)
 
     said = "the search had time for 4 trials and proposed none of them: "
-    assert [one for one in result["cautions"] if one.startswith(said)]
+    assert [one for one in result.cautions if one.startswith(said)]
 
 
 def timed(policy: Policy, monkeypatch: pytest.MonkeyPatch, **cell: Any) -> tuple[Any, Any]:

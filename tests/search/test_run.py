@@ -18,7 +18,7 @@ from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import load, load_set
-from tokensearch.records.measurements import to_json, trial_from_json
+from tokensearch.records.measurements import to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.sampler.study import StudyAdapter
 
@@ -62,7 +62,7 @@ def test_the_answer_to_a_target_that_the_unreduced_model_meets_is_the_unreduced_
     assert not load(finished.policy).reduces
     document = finished.read_run()
     assert document is not None
-    assert (document["result"]["outcome"], document["result"]["exit_code"]) == ("unreduced", 0)
+    assert (document.finished.outcome, document.finished.exit_code) == ("unreduced", 0)
 
 
 def test_the_front_holds_the_unreduced_model_and_is_fastest_first(finished: RunFolder) -> None:
@@ -77,13 +77,9 @@ def test_the_front_holds_the_unreduced_model_and_is_fastest_first(finished: RunF
 def test_the_answer_to_a_target_is_the_best_that_meets_it(reduced: RunFolder) -> None:
     document, answer = reduced.read_run(), load(reduced.policy)
     assert document is not None
-    under = [
-        one["select"]["kl"]
-        for one in document["result"]["finalists"]
-        if one["comparison"]["ratio"] <= 0.6
-    ]
+    under = [one.select.kl for one in document.finished.finalists if one.comparison.ratio <= 0.6]
 
-    assert (document["result"]["outcome"], document["result"]["exit_code"]) == ("met", 0)
+    assert (document.finished.outcome, document.finished.exit_code) == ("met", 0)
     assert answer.evidence[0].extra["comparison"]["ratio"] <= 0.6
     assert answer.evidence[0].extra["select"]["kl"] == min(under)
 
@@ -100,8 +96,8 @@ def test_the_answer_says_where_it_comes_from(reduced: RunFolder) -> None:
     assert document is not None
 
     trial = reduced.read_trials()[answer.provenance["trial"]]
-    assert trial["schedule_hash"] == answer.schedule_hash == document["result"]["answer"]
-    assert answer.model.weights == document["model"]["weights"]
+    assert trial.schedule_hash == answer.schedule_hash == document.finished.answer_hash
+    assert answer.model.weights == document.model.weights
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:
@@ -132,7 +128,7 @@ def test_evidence_quotes_the_report_split(finished: RunFolder) -> None:
 
 
 def test_no_schedule_is_evaluated_twice(finished: RunFolder) -> None:
-    hashes = Counter(trial["schedule_hash"] for trial in finished.read_trials())
+    hashes = Counter(trial.schedule_hash for trial in finished.read_trials())
 
     assert set(hashes.values()) == {1}
 
@@ -143,7 +139,7 @@ def test_the_same_command_on_a_finished_run_changes_nothing(finished: RunFolder)
     again = session(finished.path, trials=6)
     document = again.run()
 
-    assert document["result"] == finished.read_run()["result"]  # type: ignore[index]
+    assert document.finished == finished.require_run().result
     assert {p: p.stat().st_mtime_ns for p in before} == before
     assert again.listener.cautions == [
         f"{finished.path} is finished; raise --minutes or --trials to search on"
@@ -168,7 +164,7 @@ def test_more_trials_go_on_where_the_run_ended(tmp_path: Path) -> None:
     session(folder.path, trials=7).run()
 
     assert folder.read_trials()[:4] == first
-    assert [trial["number"] for trial in folder.read_trials()] == list(range(7))
+    assert [trial.number for trial in folder.read_trials()] == list(range(7))
 
 
 KILLED = """
@@ -202,10 +198,10 @@ def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
 
     assert killed_after <= len(before) < 16
     trials = folder.read_trials()
-    assert [json.dumps(trial) for trial in trials[: len(before)]] == before
-    assert [trial["number"] for trial in trials] == list(range(16))
-    assert len({trial["schedule_hash"] for trial in trials}) == 16
-    assert [trial["origin"] for trial in trials].count("seed") >= 2
+    assert [json.dumps(to_json(trial)) for trial in trials[: len(before)]] == before
+    assert [trial.number for trial in trials] == list(range(16))
+    assert len({trial.schedule_hash for trial in trials}) == 16
+    assert [trial.origin for trial in trials].count("seed") >= 2
 
 
 def _lines(folder: RunFolder) -> list[str]:
@@ -214,14 +210,14 @@ def _lines(folder: RunFolder) -> list[str]:
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
-    folder, trial = RunFolder(tmp_path), to_json(trials()[0])
+    folder, trial = RunFolder(tmp_path), trials()[0]
     folder.append_trial(trial)
     with folder.trials.open("a") as file:
         file.write('{"number": 1, "orig')
 
     folder.mend_trials()
 
-    assert [one["number"] for one in folder.read_trials()] == [0]
+    assert [one.number for one in folder.read_trials()] == [0]
 
 
 def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: RunFolder) -> None:
@@ -231,7 +227,7 @@ def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: Run
     stale = study.ask(line=2)
     lost = study.ask(line=99)
 
-    study.reconcile(map(trial_from_json, finished.read_trials()))
+    study.reconcile(finished.read_trials())
 
     states = {trial.number: trial.state.name for trial in study.study.trials}
     assert states[stale.trial.number] == "COMPLETE"

@@ -22,14 +22,20 @@ def test_finalists_are_the_front_the_best_near_the_target_a_preset_and_the_unred
         place(2, 0.2, 80),
     ]
 
-    assert {one.number for one in select_finalists(best, limit=0.5, off=0.02)} == {16, 2, 8, 7, 6}
+    assert {one.number for one in select_finalists(best, target_ratio=0.5, off=0.02)} == {
+        16,
+        2,
+        8,
+        7,
+        6,
+    }
 
 
 def test_better_ones_just_over_the_target_do_not_crowd_out_those_under_it() -> None:
     over = [place(9 + n, 0.501 + n / 1000, 99 - n) for n in range(5)]
 
     chosen = select_finalists(
-        [*over, place(16, 1.0, 94, "none"), place(3, 0.499, 50)], limit=0.5, off=0.02
+        [*over, place(16, 1.0, 94, "none"), place(3, 0.499, 50)], target_ratio=0.5, off=0.02
     )
 
     assert 3 in {one.number for one in chosen}
@@ -39,7 +45,7 @@ def test_what_seems_better_than_the_answer_is_confirmed_too() -> None:
     best = [place(9, 0.6, 97), place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
     confirmed = [BASELINE, finalist(4, 0.3, 90)]
 
-    found = find_overlooked(best, confirmed, HALF, batch=8, limit=0.5, off=0.02)
+    found = find_overlooked(best, confirmed, HALF, batch=8, target_ratio=0.5, off=0.02)
 
     assert found is not None
     assert found.number == 8  # 9 is too slow
@@ -49,14 +55,17 @@ def test_nothing_is_overlooked_once_the_best_that_may_meet_the_target_is_the_ans
     best = [place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
     late, good = finalist(8, 0.55, 96), finalist(7, 0.48, 95)
 
-    assert find_overlooked(best, [BASELINE, late, good], HALF, batch=8, limit=0.5, off=0.02) is None
+    assert (
+        find_overlooked(best, [BASELINE, late, good], HALF, batch=8, target_ratio=0.5, off=0.02)
+        is None
+    )
 
 
 def test_where_all_confirmed_ones_miss_the_target_the_next_best_is_confirmed() -> None:
     best = [place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
 
     found = find_overlooked(
-        best, [BASELINE, finalist(8, 0.55, 96)], HALF, batch=8, limit=0.5, off=0.02
+        best, [BASELINE, finalist(8, 0.55, 96)], HALF, batch=8, target_ratio=0.5, off=0.02
     )
 
     assert found is not None
@@ -67,7 +76,7 @@ def test_after_one_that_fell_short_the_next_is_to_be_surely_fast_enough() -> Non
     best = [place(8, 0.49, 96), place(7, 0.495, 95), place(5, 0.48, 94), place(4, 0.3, 90)]
 
     found = find_overlooked(
-        best, [BASELINE, finalist(8, 0.5, 96)], HALF, batch=8, limit=0.5, off=0.02
+        best, [BASELINE, finalist(8, 0.5, 96)], HALF, batch=8, target_ratio=0.5, off=0.02
     )
 
     assert found is not None
@@ -78,7 +87,7 @@ def test_a_doubtful_answer_does_not_end_the_confirming() -> None:
     best = [place(8, 0.49, 96), place(5, 0.47, 94)]
     doubtful = finalist(8, 0.495, 96, reach=0.01)
 
-    found = find_overlooked(best, [BASELINE, doubtful], HALF, batch=8, limit=0.5, off=0.02)
+    found = find_overlooked(best, [BASELINE, doubtful], HALF, batch=8, target_ratio=0.5, off=0.02)
 
     assert found is not None
     assert found.number == 5
@@ -87,7 +96,7 @@ def test_a_doubtful_answer_does_not_end_the_confirming() -> None:
 def test_where_the_unreduced_model_is_fast_enough_nothing_else_is_confirmed() -> None:
     lucky, whole = place(8, 0.9, 99), parse_target("1x")
 
-    assert find_overlooked([lucky], [BASELINE], whole, batch=8, limit=1.0, off=0.02) is None
+    assert find_overlooked([lucky], [BASELINE], whole, batch=8, target_ratio=1.0, off=0.02) is None
 
 
 def test_a_published_schedule_that_surely_meets_the_target_is_confirmed_beside_one_that_may() -> (
@@ -96,6 +105,6 @@ def test_a_published_schedule_that_surely_meets_the_target_is_confirmed_beside_o
     near, sure = place(9, 0.505, 97, "tome-r13"), place(6, 0.46, 60, "topk-0.7")
     mine = [place(8 - n, 0.45 - n / 100, 96 - n) for n in range(2)]
 
-    chosen = select_finalists([near, *mine, sure], limit=0.5, off=0.02)
+    chosen = select_finalists([near, *mine, sure], target_ratio=0.5, off=0.02)
 
     assert {"tome-r13", "topk-0.7"} <= {one.origin for one in chosen}

@@ -1,6 +1,6 @@
 """How far a search is."""
 
-from tokensearch.search.settings import SearchBudget
+from tokensearch.records.run_settings import SearchBudget
 
 
 def test_a_search_of_some_minutes_is_as_far_as_its_clock() -> None:

@@ -13,14 +13,15 @@ from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, Pool, mac_share
 from tokensearch.policy.file import policy_from_json
-from tokensearch.records.measurements import Comparison, Trial, trial_from_json
+from tokensearch.records.measurements import Comparison, Trial
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunResult
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
-Run = tuple[list[Trial], dict[str, Any]]  # trials, and the result of run.json
+Run = tuple[tuple[Trial, ...], RunResult]
 
 
 def searched(folder: Path, clock: Callable[[Policy], float]) -> Run:
@@ -33,7 +34,7 @@ def searched(folder: Path, clock: Callable[[Policy], float]) -> Run:
         patch.setattr(PolicyTimer, "time", time)
         patch.setattr(PolicyEvaluator, "profile", lambda *_: ())
         document = session(folder, trials=40, target="0.6x").run()
-    return [trial_from_json(line) for line in RunFolder(folder).read_trials()], document["result"]
+    return RunFolder(folder).read_trials(), document.finished
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +77,7 @@ def test_finalists_teach_the_forecast_too(good: Run) -> None:
     trials, result = good
 
     timed = sum(trial.comparison is not None for trial in trials[1:])
-    assert result["forecast"]["timed"] > timed
+    assert result.forecast.timed > timed
 
 
 def test_where_predictions_are_poor_what_leads_is_timed(good: Run, poor: Run) -> None:
@@ -91,8 +92,8 @@ def test_where_predictions_are_poor_what_leads_is_timed(good: Run, poor: Run) ->
 def test_the_answer_meets_the_target_by_the_clock_where_predictions_err(poor: Run) -> None:
     trials, result = poor
 
-    assert result["outcome"] == "met"
+    assert result.outcome == "met"
     names = {trial.schedule_hash: policy_from_json(trial.policy) for trial in trials}
-    assert slow_pools(names[result["answer"]]) <= 0.6
+    assert slow_pools(names[result.answer_hash]) <= 0.6
     raced = {trial.schedule_hash for trial in trials if trial.state == "raced"}
-    assert not raced & {one["schedule_hash"] for one in result["finalists"]}
+    assert not raced & {one.schedule_hash for one in result.finalists}

@@ -131,8 +131,8 @@ def test_what_a_finished_run_quotes_is_of_the_images_of_now(run: RunFolder) -> N
     document = one.run()
 
     assert before is not None
-    assert document["data"] != before["data"]
-    assert document["result"] != before["result"]
+    assert document.data != before.data
+    assert document.result != before.result
     assert not any("is finished" in caution for caution in one.listener.cautions)
 
 

@@ -6,7 +6,6 @@ import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import suppress
-from dataclasses import asdict, dataclass
 from enum import Enum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from tokensearch.records.run_result import ModelIdentity
 
 # What a version number stands for; the code of anything else is read.
 _RELEASED = {"torch", "timm", "tokensearch", "numpy", "torchvision", "huggingface_hub"}
@@ -31,21 +32,6 @@ _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
 # Loggers, locks and threads hold the whole process; these two are records of settings.
 _OUTER = sys.stdlib_module_names - {"types", "argparse"}
 _DEPTH = 8  # of values within values; what lies deeper does not say how a model computes
-
-
-@dataclass(frozen=True, slots=True)
-class ModelIdentity:
-    """Digests of what decides a model's predictions, apart, so that a difference can be named."""
-
-    weights: str
-    architecture: str
-    code: str
-    versions: str  # "torch 2.15.0, timm 1.0.30, tokensearch 0.1.0"
-
-    @property
-    def digest(self) -> str:
-        """All of it."""
-        return _sha(repr(asdict(self)))
 
 
 def model_identity(model: nn.Module) -> ModelIdentity:

@@ -35,7 +35,11 @@ from tokensearch.files import write_whole
 from tokensearch.policy import BOUNDS, ModelSpec, Policy
 from tokensearch.policy.file import to_text
 from tokensearch.records.checks import CELL, MODEL
-from tokensearch.records.measurements import cell_from_json, to_json
+from tokensearch.records.measurements import (
+    Cell,
+    from_json,
+    to_json,
+)
 from tokensearch.records.profile_file import check_format
 
 FORMAT, VERSION = "tokensearch.costs", 1
@@ -167,7 +171,7 @@ def costs_from_json(document: Mapping[str, Any]) -> CostTable:
         {
             **document,
             "model": _record(ModelSpec, {"weights": None, **document["model"]}),
-            "cell": cell_from_json(document["cell"]),
+            "cell": from_json(Cell, document["cell"]),
             "curves": tuple(_record(Curve, item) for item in document["curves"]),
             "prices": tuple(_record(Price, item) for item in document["prices"]),
             "calibration": _record(Calibration, {**calibration, "trials": trials}),

@@ -10,7 +10,9 @@ from tokensearch.documents.checks import (
     SHARE,
     TIME_MS,
     Check,
+    DescribedCheck,
     MisfitError,
+    Schema,
     check,
     choice,
     every,
@@ -21,6 +23,7 @@ from tokensearch.documents.checks import (
     mapping,
     number,
     optional,
+    schema_of,
     text,
 )
 from tokensearch.documents.reading import (
@@ -45,7 +48,9 @@ __all__ = [
     "SHARE",
     "TIME_MS",
     "Check",
+    "DescribedCheck",
     "MisfitError",
+    "Schema",
     "bytes_of",
     "check",
     "check_bounds",
@@ -61,5 +66,6 @@ __all__ = [
     "optional",
     "parse_object",
     "read_object",
+    "schema_of",
     "text",
 ]

@@ -12,6 +12,7 @@ ValueError: y is [2]; it must be a number from -1e+18 to 1e+18
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 # Longest path on Linux (PATH_MAX): names, models and files are no longer.
@@ -24,6 +25,7 @@ LARGEST = 1e18
 SHORTEST_MS, LONGEST_MS = 1e-9, 1e9
 
 Check = Callable[[Any], None]
+Schema = Mapping[str, Any]
 
 
 class MisfitError(ValueError):
@@ -39,6 +41,23 @@ class MisfitError(ValueError):
         return MisfitError(self.sentence, f"{part}{joint}{self.path}")
 
 
+@dataclass(frozen=True, slots=True)
+class DescribedCheck:
+    """A check that also says in JSON Schema what it wants, as far as that can."""
+
+    run: Check
+    schema: Schema
+
+    def __call__(self, value: Any) -> None:
+        """Raise MisfitError where a value is not what is wanted."""
+        self.run(value)
+
+
+def schema_of(wanted: Check) -> Schema:
+    """Return the JSON Schema of what a check wants; of a plain function, anything."""
+    return wanted.schema if isinstance(wanted, DescribedCheck) else {}
+
+
 def check(value: object, wanted: Check, what: str, error: type[Exception]) -> None:
     """Raise `error` with one sentence, which names the field, where `value` is not as wanted."""
     try:
@@ -47,14 +66,14 @@ def check(value: object, wanted: Check, what: str, error: type[Exception]) -> No
         raise error(f"{misfit.path or what} {misfit.sentence}") from None
 
 
-def leaf(words: str, holds: Callable[[Any], bool]) -> Check:
+def leaf(words: str, holds: Callable[[Any], bool], schema: Schema | None = None) -> Check:
     """Return the check of a single value; `words` say what it must be."""
 
-    def check_one(value: Any) -> None:
+    def check_leaf(value: Any) -> None:
         if not holds(value):
             raise MisfitError(f"is {value!r:.60}; it must be {words}")
 
-    return check_one
+    return DescribedCheck(check_leaf, schema or {})
 
 
 def integer(least: int, most: int) -> Check:
@@ -62,6 +81,7 @@ def integer(least: int, most: int) -> Check:
     return leaf(
         f"an integer from {least} to {most}",
         lambda value: type(value) is int and least <= value <= most,
+        {"type": "integer", "minimum": least, "maximum": most},
     )
 
 
@@ -70,6 +90,7 @@ def number(least: float = -LARGEST, most: float = LARGEST) -> Check:
     return leaf(
         f"a number from {least:g} to {most:g}",
         lambda value: (type(value) is int or isinstance(value, float)) and least <= value <= most,
+        {"type": "number", "minimum": least, "maximum": most},
     )
 
 
@@ -78,23 +99,31 @@ def text(most: int = MAX_NAME) -> Check:
     return leaf(
         f"text of at most {most} characters",
         lambda value: type(value) is str and len(value) <= most,
+        {"type": "string", "maxLength": most},
     )
 
 
 def choice(*known: str) -> Check:
     """One of some names."""
     allowed = frozenset(known)
-    return leaf(f"one of {', '.join(known)}", lambda value: type(value) is str and value in allowed)
+    return leaf(
+        f"one of {', '.join(known)}",
+        lambda value: type(value) is str and value in allowed,
+        {"enum": list(known)},
+    )
 
 
 def every(*wanted: Check) -> Check:
     """All of these at once, in this order."""
 
     def check_every(value: Any) -> None:
-        for one in wanted:
-            one(value)
+        for part in wanted:
+            part(value)
 
-    return check_every
+    described = [schema for schema in map(schema_of, wanted) if schema]
+    return DescribedCheck(
+        check_every, described[0] if len(described) == 1 else {"allOf": described}
+    )
 
 
 def optional(wanted: Check) -> Check:
@@ -104,7 +133,7 @@ def optional(wanted: Check) -> Check:
         if value is not None:
             wanted(value)
 
-    return check_optional
+    return DescribedCheck(check_optional, {"anyOf": [{"type": "null"}, schema_of(wanted)]})
 
 
 def items(wanted: Check, *, least: int = 0, most: int = MAX_ITEMS) -> Check:
@@ -121,7 +150,8 @@ def items(wanted: Check, *, least: int = 0, most: int = MAX_ITEMS) -> Check:
             except MisfitError as misfit:
                 raise misfit.within(f"[{index}]") from None
 
-    return check_items
+    schema = {"type": "array", "items": schema_of(wanted), "minItems": least, "maxItems": most}
+    return DescribedCheck(check_items, schema)
 
 
 def fields(
@@ -143,7 +173,14 @@ def fields(
             elif name in needed:
                 raise MisfitError("is missing", name)
 
-    return check_fields
+    schema: dict[str, Any] = {
+        "type": "object",
+        "required": list(needed),
+        "properties": {name: schema_of(part) for name, part in known.items()},
+    }
+    if closed:
+        schema["additionalProperties"] = False
+    return DescribedCheck(check_fields, schema)
 
 
 def mapping(wanted: Check) -> Check:
@@ -154,7 +191,8 @@ def mapping(wanted: Check) -> Check:
         for name, item in value.items():
             _check_field(item, wanted, repr(name))
 
-    return check_mapping
+    schema = {"type": "object", "additionalProperties": schema_of(wanted)}
+    return DescribedCheck(check_mapping, schema)
 
 
 def _check_object(value: Any) -> None:
@@ -169,7 +207,7 @@ def _check_field(value: Any, wanted: Check, name: str) -> None:
         raise misfit.within(name) from None
 
 
-FLAG = leaf("true or false", lambda value: type(value) is bool)
+FLAG = leaf("true or false", lambda value: type(value) is bool, {"type": "boolean"})
 NAME = text()
 NUMBER = number()
 COUNT = integer(0, 2**53)  # what a double holds exactly

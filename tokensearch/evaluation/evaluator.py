@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tokensearch import runtime
 from tokensearch.accuracy.accuracy import accuracy, paired_accuracy
 from tokensearch.accuracy.determinism import check_deterministic
-from tokensearch.accuracy.model_identity import ModelIdentity, model_identity
+from tokensearch.accuracy.model_identity import model_identity
 from tokensearch.accuracy.results import ImageResults
 from tokensearch.accuracy.store import PredictionStore
 from tokensearch.data.splits import Purpose, Splits
@@ -24,6 +24,7 @@ from tokensearch.profiling import SPLIT, Plan, profile
 from tokensearch.records.measurements import Accuracy, Cell, Comparison, PairedAccuracy
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import ModelIdentity
 
 # Enough to see where time goes, in a few seconds; `tokensearch diff` measures longer.
 PROFILING = Plan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))

@@ -6,7 +6,16 @@ from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import OBJECTIVES, Objective, best_value, objective_value
 from tokensearch.policy.policy import Evidence, Policy, changes_sizes
 from tokensearch.policy.policy_set import PolicySet
-from tokensearch.policy.presets import RANDOM, Options, at_random, find, known_preset, preset
+from tokensearch.policy.presets import (
+    RANDOM,
+    Options,
+    at_random,
+    find,
+    is_control,
+    is_published,
+    known_preset,
+    preset,
+)
 from tokensearch.policy.schedules import CONTROL, FAMILIES, PRESETS, Preset
 from tokensearch.policy.steps import CLASS_SCORES, Keep, Pool, Prune, PruneOrPool, Score, Step
 from tokensearch.policy.target import Target, parse_target
@@ -38,7 +47,9 @@ __all__ = [
     "block_macs",
     "changes_sizes",
     "find",
+    "is_control",
     "is_file",
+    "is_published",
     "known_preset",
     "load",
     "load_set",

@@ -9,7 +9,7 @@ from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.policy import LastBlock, Policy, changes_sizes
 from tokensearch.policy.rescale import rescaled
-from tokensearch.policy.schedules import PRESETS, Preset, of_family
+from tokensearch.policy.schedules import CONTROL, PRESETS, Preset, of_family
 from tokensearch.policy.steps import Prune, PruneOrPool, Score, Step
 
 RANDOM = "random-"
@@ -121,3 +121,17 @@ def _unfit(name: str, chosen: Preset, model: ModelSpec) -> PolicyError:
         f"{model.patch_tokens}; preset(name, model, rescale=True), or --rescale, carries it over "
         f"by ratio"
     )
+
+
+def is_control(name: str) -> bool:
+    """Whether a preset is there to compare with, and no schedule of the literature.
+
+    >>> is_control("none"), is_control("random-tome-r8"), is_control("tome-r8"), is_control("mine")
+    (True, True, False, False)
+    """
+    return name.startswith(RANDOM) or (name in PRESETS and PRESETS[name].source == CONTROL)
+
+
+def is_published(name: str) -> bool:
+    """Whether a name is that of a schedule of the literature."""
+    return name in PRESETS and not is_control(name)

@@ -40,6 +40,10 @@ class Target:
             return batch / self.number * 1e3
         return self.number * _MS_PER[self.unit]
 
+    def ratio(self, *, batch: int, baseline_ms: float) -> float:
+        """Longest allowed pass as a share of the baseline's."""
+        return self.limit_ms(batch=batch, baseline_ms=baseline_ms) / baseline_ms
+
     def __str__(self) -> str:
         return self.text
 

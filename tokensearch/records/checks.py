@@ -11,12 +11,16 @@ from tokensearch.documents import (
     COUNT,
     FLAG,
     LONGEST_MS,
+    MAX_BYTES,
     MAX_TEXT,
     NAME,
     NUMBER,
     SHARE,
     TIME_MS,
+    Check,
+    DescribedCheck,
     MisfitError,
+    Schema,
     choice,
     every,
     fields,
@@ -25,6 +29,7 @@ from tokensearch.documents import (
     mapping,
     number,
     optional,
+    schema_of,
     text,
 )
 from tokensearch.errors import PolicyError, TargetError
@@ -71,7 +76,8 @@ CELL = fields(
         "memory": choice(*get_args(Memory)),
         "cache": choice(*get_args(Cache)),
         "attention": optional(NAME),
-    }
+    },
+    {"matmul": optional(NAME)},
 )
 MODEL = fields(
     {"name": NAME, **{name: integer(*bounds) for name, bounds in BOUNDS.items()}},
@@ -79,17 +85,17 @@ MODEL = fields(
 )
 
 
-def _as_passes_say(value: Any) -> None:
-    said, found = value["median_ms"], median(value["passes_ms"])
-    if not isclose(said, found, rel_tol=ROUNDING):
-        raise MisfitError(f"is {said!r:.60}, where the passes have {found!r}", "median_ms")
+def _check_median(value: Any) -> None:
+    said, derived = value["median_ms"], median(value["passes_ms"])
+    if not isclose(said, derived, rel_tol=ROUNDING):
+        raise MisfitError(f"is {said!r:.60}, where the passes have {derived!r}", "median_ms")
 
 
 LATENCY = every(
     fields(
         {"passes_ms": items(TIME_MS, least=1), "warmup": COUNT, "median_ms": TIME_MS},
     ),
-    _as_passes_say,
+    _check_median,
 )
 CONDITIONS = fields(
     {"tick_ms": number(0, 1e9), "others": optional(NUMBER)},
@@ -129,15 +135,15 @@ PAIRED = fields(
 )
 
 
-def _as_answers_say(value: Any) -> None:
+def _check_shares(value: Any) -> None:
     for name in ("right", "agreed"):
         if value[name] > value["images"]:
             raise MisfitError(f"is {value[name]}, of {value['images']} images", name)
     if not value["low"] - ROUNDING <= value["top1"] <= value["high"] + ROUNDING:
         raise MisfitError("is outside its own interval", "top1")
-    said, found = value["top1"], value["right"] / value["images"]
-    if not isclose(said, found, rel_tol=ROUNDING, abs_tol=ROUNDING):
-        raise MisfitError(f"is {said!r:.60}, where the answers have {found!r}", "top1")
+    said, derived = value["top1"], value["right"] / value["images"]
+    if not isclose(said, derived, rel_tol=ROUNDING, abs_tol=ROUNDING):
+        raise MisfitError(f"is {said!r:.60}, where the answers have {derived!r}", "top1")
 
 
 ACCURACY = every(
@@ -157,17 +163,20 @@ ACCURACY = every(
             "agreed": COUNT,
         }
     ),
-    _as_answers_say,
+    _check_shares,
 )
 
 
-def POLICY(value: Any) -> None:  # noqa: N802  # a check as the others are
-    """A policy, as a policy file has it."""
+def _policy(value: Any) -> None:
     try:
         policy_from_json(value)
     except PolicyError as error:
         raise MisfitError(f"is no policy: {error}") from None
 
+
+POLICY = DescribedCheck(
+    _policy, {"type": "object", "description": "A policy, as policy-v1.schema.json has it."}
+)
 
 TRIAL = fields(
     {
@@ -185,7 +194,6 @@ TRIAL = fields(
 
 
 def _target(value: Any) -> None:
-    NAME(value)
     try:
         parse_target(value)
     except TargetError as error:
@@ -193,13 +201,13 @@ def _target(value: Any) -> None:
 
 
 OUTCOMES = ("met", "missed", "ambiguous", "unreduced")
-_SPLIT = fields({"images": integer(1, 2**53), "digest": NAME})
+_SPLIT = fields({"images": integer(1, 2**53), "digest": NAME}, {"contents": text(MAX_BYTES)})
 _SETTINGS = fields(
     {
         "model": NAME,
         "checkpoint": optional(NAME),
         "data": optional(NAME),
-        "target": _target,
+        "target": every(NAME, _target),
         "device": NAME,
         "dtype": NAME,
         "batch": integer(1, 2**20),
@@ -225,7 +233,7 @@ _FINALIST = fields(
         "on_front": FLAG,
     }
 )
-_RIVAL = fields(
+_ALTERNATIVE = fields(
     {
         "name": NAME,
         "kind": choice("resolution", "model"),
@@ -254,10 +262,12 @@ _RESULT = fields(
         "cautions": items(text(MAX_TEXT)),
         "baseline_moved": fields({"finalists": NUMBER}, {"search": NUMBER}),
     },
-    {"rivals": items(_RIVAL, most=1000)},
+    {"rivals": items(_ALTERNATIVE, most=1000)},
 )
 RUN = fields(
     {
+        "format": choice("tokensearch.run"),
+        "version": integer(1, 1),
         "settings": _SETTINGS,
         "budget": fields({"trials": optional(COUNT), "seconds": optional(_SECONDS)}),
         "command": text(MAX_TEXT),
@@ -273,7 +283,47 @@ RUN = fields(
         "result": optional(_RESULT),
     },
     {
+        "smaller": optional(fields({"name": NAME, "key": NAME})),
+        "identity": fields(dict.fromkeys(("weights", "architecture", "code", "versions"), NAME)),
         "retargeted": NAME,
         "launching": optional(fields({"host_ms": number(0, LONGEST_MS), "pass_ms": TIME_MS})),
     },
 )
+_NAMED: dict[str, Check] = {
+    "machine": MACHINE,
+    "cell": CELL,
+    "latency": LATENCY,
+    "conditions": CONDITIONS,
+    "comparison": COMPARISON,
+    "accuracy": ACCURACY,
+    "paired": PAIRED,
+    "policy": POLICY,
+    "split": _SPLIT,
+    "finalist": _FINALIST,
+    "alternative": _ALTERNATIVE,
+    "result": _RESULT,
+}
+
+
+def run_schema() -> dict[str, Any]:
+    """Return the JSON Schema of run.json that these checks amount to."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "tokensearch run, version 1",
+        **_refer(schema_of(RUN)),
+        "$defs": {name: _refer(schema_of(wanted)) for name, wanted in _NAMED.items()},
+    }
+
+
+def _refer(schema: Schema) -> dict[str, Any]:
+    """Return a schema in which parts that have a name stand by it."""
+    return {key: _refer_within(part) for key, part in schema.items()}
+
+
+def _refer_within(part: Any) -> Any:
+    for name, wanted in _NAMED.items():
+        if part is schema_of(wanted):
+            return {"$ref": f"#/$defs/{name}"}
+    if isinstance(part, dict):
+        return _refer(part)
+    return [_refer_within(item) for item in part] if isinstance(part, list) else part

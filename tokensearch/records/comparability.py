@@ -18,37 +18,37 @@ DRIFT = 0.02
 AGREEMENT = 0.9
 
 
-def differences(one: Cell, other: Cell) -> tuple[str, ...]:
+def differences(cell: Cell, other: Cell) -> tuple[str, ...]:
     """Name in words what differs between two cells; empty exactly when they are equal.
 
     Latencies of cells that differ must not be compared without saying how they do.
     """
-    return (*_differing(one, other, "machine"), *_machines(one.machine, other.machine))
+    return (*_differing(cell, other, "machine"), *_machines(cell.machine, other.machine))
 
 
-def _machines(one: Machine, other: Machine) -> Iterator[str]:
-    yield from _differing(one, other, "versions")
-    had, has = dict(one.versions), dict(other.versions)
+def _machines(machine: Machine, other: Machine) -> Iterator[str]:
+    yield from _differing(machine, other, "versions")
+    had, has = dict(machine.versions), dict(other.versions)
     versions = [_against(name, had.get(name), has.get(name)) for name in {**had, **has}]
     named = [words for words in versions if words]
-    if not named and one.versions != other.versions:
+    if not named and machine.versions != other.versions:
         named = ["versions in another order"]
     yield from named
 
 
-def _differing(one: Cell | Machine, other: Cell | Machine, apart: str) -> Iterator[str]:
+def _differing(record: Cell | Machine, other: Cell | Machine, apart: str) -> Iterator[str]:
     """Name the fields that differ, but for the one that is looked at on its own."""
-    for item in fields(one):
-        words = _against(item.name, getattr(one, item.name), getattr(other, item.name))
+    for item in fields(record):
+        words = _against(item.name, getattr(record, item.name), getattr(other, item.name))
         if words and item.name != apart:
             yield words
 
 
-def _against(name: str, one: object, other: object) -> str:
+def _against(name: str, value: object, other: object) -> str:
     """Say how two values differ; empty when they do not."""
-    if one == other:
+    if value == other:
         return ""
-    said = ["unknown" if value is None else str(value) for value in (one, other)]
+    said = ["unknown" if one is None else str(one) for one in (value, other)]
     return f"{name.replace('_', ' ')} {said[0]} against {said[1]}"
 
 

@@ -4,15 +4,25 @@ Times are milliseconds throughout. `to_json` gives what files hold: the fields, 
 figures people look for, so that a reader needs no formulas of ours.
 """
 
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, field, is_dataclass
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
+from functools import cache, partial
 from math import ceil
 from statistics import median, quantiles
-from typing import Any, Literal
+from types import UnionType
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from tokensearch.errors import MeasurementError
+from tokensearch.policy import Policy, Target, parse_target
+from tokensearch.policy.file import policy_from_json, policy_to_json
+from tokensearch.stats.interval import Interval
+
+_Record = TypeVar("_Record")
+
+OMIT_NONE: Mapping[str, Any] = {"omit_none": True}  # of a field that older files lack
+SIGNIFICANT = 0.05  # largest p-value called significant: what the 95 % intervals stand for
 
 Backend = Literal["eager", "compile", "cudagraph", "compile-cudagraph"]
 COMPILED: tuple[Backend, ...] = ("compile", "compile-cudagraph")
@@ -45,11 +55,16 @@ class Caution(StrEnum):
 class Machine:
     """The hardware and software that a latency belongs to. Equal fingerprints may be compared."""
 
+    WRITTEN: ClassVar = (
+        *("name", "processor", "cores", "accelerator", "system", "versions"),
+        *("governor", "driver", "max_clock_mhz", "power_limit_w"),
+    )
+    OPTIONAL: ClassVar[tuple[str, ...]] = ()  # two that are compared must be known alike
     processor: str  # CPU model name
     cores: int  # usable by this process
     accelerator: str | None  # GPU name, None on a CPU
     system: str  # operating system and architecture
-    versions: tuple[tuple[str, str], ...]  # ("torch", "2.9.0"), ...
+    versions: tuple[tuple[str, str], ...] = field(metadata={"write": dict})  # ("torch", "2.9.0")
     governor: str | None = None  # of the CPU's clocks; None where the system does not say
     driver: str | None = None  # of the GPU; this and what follows is None without NVML
     max_clock_mhz: int | None = None  # of the GPU's multiprocessors
@@ -65,6 +80,7 @@ class Machine:
 class Cell:
     """Everything that a latency belongs to besides the policy."""
 
+    OPTIONAL: ClassVar = ("matmul",)  # which older cells do not say
     device: str  # "cpu", "cuda", or "cuda:1" where there are several GPUs
     dtype: str  # "float32", ...
     batch: int  # images per pass
@@ -82,6 +98,7 @@ class Cell:
 class Latency:
     """Times of whole passes, one batch each, after warm-up, in one cell."""
 
+    WRITTEN: ClassVar = ("median_ms", "spread_ms", "passes_ms", "warmup")
     passes_ms: tuple[float, ...]  # every counted pass in the order taken; none discarded
     warmup: int  # uncounted passes before the first
 
@@ -152,11 +169,20 @@ class Comparison:
     cautions: tuple[Caution, ...] = ()
     conditions: Conditions | None = None  # None: nobody watched
 
+    @property
+    def interval(self) -> Interval:
+        """The ratio with its interval."""
+        return Interval(self.ratio, self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """Right answers on one split, with a Wilson score interval."""
 
+    WRITTEN: ClassVar = (
+        *("top1", "kind", "split", "split_hash", "images", "right", "low", "high", "level"),
+        *("kl", "ce", "agreed"),
+    )
     kind: AccuracyKind  # "top1" against labels, "agreement" with the baseline
     split: str  # "search", "select" or "report"
     split_hash: str
@@ -174,6 +200,11 @@ class Accuracy:
         """Share of right answers, 0 to 1."""
         return self.right / self.images
 
+    @property
+    def interval(self) -> Interval:
+        """The share of right answers with its interval."""
+        return Interval(self.top1, self.low, self.high)
+
 
 @dataclass(frozen=True, slots=True)
 class PairedAccuracy:
@@ -187,6 +218,16 @@ class PairedAccuracy:
     low: float  # interval of the difference
     high: float
     level: float
+
+    @property
+    def interval(self) -> Interval:
+        """The difference with its interval."""
+        return Interval(self.difference, self.low, self.high)
+
+    @property
+    def significant(self) -> bool:
+        """Whether one of the two is proven to be right more often."""
+        return self.interval.significant and self.p_value < SIGNIFICANT
 
 
 # "raced": stopped once its first images proved that another is both faster and better
@@ -213,100 +254,107 @@ class Trial:
         return self.predicted if self.comparison is None else self.comparison.ratio
 
 
-Record = Machine | Cell | Latency | Comparison | Accuracy | PairedAccuracy | Trial
+def to_json(record: Any) -> Any:
+    """Return a record as files hold it: its fields, and derived figures that readers look for.
 
-
-def to_json(record: Record) -> dict[str, Any]:
-    """Return a record's fields, with the derived figures that readers look for first."""
-    fields = asdict(record)
-    match record:
-        case Latency():
-            return {"median_ms": record.median_ms, "spread_ms": record.spread_ms, **fields}
-        case Comparison():
-            return fields | {
-                "baseline": to_json(record.baseline),
-                "candidate": to_json(record.candidate),
-                "cautions": [caution.name.lower() for caution in record.cautions],
-            }
-        case Accuracy():
-            return {"top1": record.top1, **fields}
-        case Machine():
-            return {"name": record.name, **fields, "versions": dict(record.versions)}
-        case Cell():
-            return fields | {"machine": to_json(record.machine)}
-        case Trial():
-            comparison = record.comparison
-            return fields | {
-                "comparison": None if comparison is None else to_json(comparison),
-                "accuracy": to_json(record.accuracy),
-            }
-        case _:
-            return fields
-
-
-def trial_from_json(written: Mapping[str, Any]) -> Trial:
-    """Return the Trial that `to_json` wrote."""
-    comparison = written["comparison"]
-    return Trial(
-        **{
-            **_known(Trial, written),
-            "accuracy": accuracy_from_json(written["accuracy"]),
-            "comparison": None if comparison is None else _comparison(comparison),
+    A class with more than its fields to say names all in `WRITTEN`, in order. A field's metadata
+    may give it another `key`, a function that will `write` it, or be `OMIT_NONE`.
+    """
+    kind: Any = type(record)
+    if kind in _OWN_WRITERS:
+        return _OWN_WRITERS[kind](record)
+    if is_dataclass(record):
+        return {
+            key: write(getattr(record, name))
+            for key, name, write, omit in _layout(kind)
+            if not omit or getattr(record, name) is not None
         }
+    if isinstance(record, Mapping):
+        return {name: to_json(item) for name, item in record.items()}
+    return [to_json(item) for item in record] if isinstance(record, tuple | list) else record
+
+
+def from_json(kind: type[_Record], written: Mapping[str, Any]) -> _Record:
+    """Return the record that `to_json` wrote; KeyError names what is missing.
+
+    What was derived is derived anew; fields of newer releases are passed over.
+    """
+    make: Any = kind
+    values: dict[str, Any] = {
+        name: read(written[key])
+        for name, key, needed, read in _readers(make)
+        if needed or key in written
+    }
+    record: _Record = make(**values)
+    return record
+
+
+@cache
+def _layout(kind: Any) -> tuple[tuple[str, str, Callable[[Any], Any], bool], ...]:
+    """Key, attribute, what writes it, and whether None is left out, of all that is written."""
+    known: dict[str, Mapping[str, Any]]
+    known = {item.name: item.metadata for item in dataclass_fields(kind)}
+    written = [(name, known.get(name, {})) for name in getattr(kind, "WRITTEN", known)]
+    return tuple(
+        (how.get("key", name), name, how.get("write", to_json), "omit_none" in how)
+        for name, how in written
     )
 
 
-def cell_from_json(written: Mapping[str, Any]) -> Cell:
-    """Return the Cell that `to_json` wrote; KeyError names what is missing."""
-    written = {"matmul": None, **written}  # which older cells do not say
-    fields = {item.name: written[item.name] for item in dataclass_fields(Cell)}
-    return Cell(**{**fields, "machine": machine_from_json(written["machine"])})
-
-
-def machine_from_json(written: Mapping[str, Any]) -> Machine:
-    """Return the Machine that `to_json` wrote; KeyError names what is missing."""
-    fields = {item.name: written[item.name] for item in dataclass_fields(Machine)}
-    return Machine(**{**fields, "versions": tuple(written["versions"].items())})
-
-
-def _comparison(written: Mapping[str, Any]) -> Comparison:
-    fields = {
-        **_known(Comparison, written),
-        "baseline": latency_from_json(written["baseline"]),
-        "candidate": latency_from_json(written["candidate"]),
-        "cautions": tuple(Caution[name.upper()] for name in written.get("cautions", ())),
-        "conditions": conditions_from_json(written.get("conditions")),
-    }
-    return Comparison(**fields)
-
-
-def conditions_from_json(written: Mapping[str, Any] | None) -> Conditions | None:
-    """Return the Conditions that `to_json` wrote, None where nobody watched."""
-    if written is None:
-        return None
-    throttled = tuple(written.get("gpu_throttled", ()))
-    return Conditions(**{**_known(Conditions, written), "gpu_throttled": throttled})
-
-
-def latency_from_json(written: Mapping[str, Any]) -> Latency:
-    """Return the Latency that `to_json` wrote, without what it derived."""
-    return Latency(tuple(map(float, written["passes_ms"])), written["warmup"])
-
-
-def accuracy_from_json(written: Mapping[str, Any]) -> Accuracy:
-    """Return the Accuracy that `to_json` wrote, without what it derived."""
-    return Accuracy(**_known(Accuracy, written))
-
-
-def paired_from_json(written: Mapping[str, Any]) -> PairedAccuracy:
-    """Return the Paired whose fields were written."""
-    return PairedAccuracy(**_known(PairedAccuracy, written))
-
-
-def _known(kind: type[Record] | type[Conditions], written: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the written fields of a record; KeyError where one without a default is missing."""
-    return {
-        item.name: written[item.name]
+@cache
+def _readers(kind: Any) -> tuple[tuple[str, str, bool, Callable[[Any], Any]], ...]:
+    """Name, key, whether it must be there, and what reads it, of all fields of a record."""
+    hints = get_type_hints(kind)
+    defaults = [item.name for item in dataclass_fields(kind) if _has_default(item)]
+    optional = getattr(kind, "OPTIONAL", defaults)
+    return tuple(
+        (
+            item.name,
+            item.metadata.get("key", item.name),
+            item.name not in optional,
+            _reader(hints[item.name]),
+        )
         for item in dataclass_fields(kind)
-        if item.name in written or (item.default is MISSING and item.default_factory is MISSING)
-    }
+    )
+
+
+def _has_default(item: Field[Any]) -> bool:
+    return item.default is not MISSING or item.default_factory is not MISSING
+
+
+def _reader(hint: Any) -> Callable[[Any], Any]:
+    """Return what makes the value of a field of this type from what is written."""
+    kind: Any = get_origin(hint) or hint
+    inner = get_args(hint)
+    if kind in (Union, UnionType):  # X | None
+        read = _reader(inner[0])
+        return lambda written: None if written is None else read(written)
+    if kind is tuple:  # a mapping, where pairs were written as one
+        read = _reader(inner[0])
+        return lambda written: tuple(
+            map(read, written.items() if isinstance(written, Mapping) else written)
+        )
+    if kind is Mapping:
+        read = _reader(inner[1])
+        return lambda written: {name: read(value) for name, value in written.items()}
+    own: Callable[[Any], Any] = _unchanged
+    if is_dataclass(kind):
+        own = partial(from_json, hint)
+    return _OWN_READERS.get(kind, own)
+
+
+def _unchanged(written: Any) -> Any:
+    return written
+
+
+_OWN_WRITERS: Mapping[Any, Callable[[Any], Any]] = {
+    Policy: policy_to_json,
+    Target: str,
+    Caution: lambda caution: caution.name.lower(),
+}
+_OWN_READERS: Mapping[Any, Callable[[Any], Any]] = {
+    Policy: policy_from_json,
+    Target: parse_target,
+    Caution: lambda written: Caution[written.upper()],
+    float: float,
+}

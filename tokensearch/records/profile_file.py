@@ -25,13 +25,8 @@ from tokensearch.errors import MeasurementError
 from tokensearch.policy import BOUNDS
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.checks import CELL, CONDITIONS, LATENCY, POLICY
-from tokensearch.records.measurements import (
-    cell_from_json,
-    conditions_from_json,
-    latency_from_json,
-    to_json,
-)
-from tokensearch.records.profile import PHASES, Ceilings, Operator, PhaseTime, Profile, Work
+from tokensearch.records.measurements import from_json, to_json
+from tokensearch.records.profile import PHASES, Operator, PhaseTime, Profile, Work
 
 FORMAT, VERSION = "tokensearch.profile", 1
 DIGITS, ROUNDED_MS = 6, 1e-6  # of a millisecond in the file
@@ -106,7 +101,7 @@ def profile_from_json(document: Mapping[str, Any]) -> Profile:
     """Return the profile that `profile_to_json` wrote; MeasurementError where it cannot be."""
     check_format(document, "a profile", FORMAT, VERSION)
     check(document, _PROFILE, "the profile", MeasurementError)
-    return _checked(_profile(document))
+    return _checked(from_json(Profile, document))
 
 
 def check_format(document: Mapping[str, Any], what: str, name: str, version: int) -> None:
@@ -146,36 +141,6 @@ def _checked(profile: Profile) -> Profile:
 def _least_ms(profile: Profile, part: PhaseTime) -> float:
     """Below 0 only by the price that was taken off: noise may have made it less in one pass."""
     return -part.borders * profile.border_ms - ROUNDED_MS if part.borders else 0.0
-
-
-def _profile(document: Mapping[str, Any]) -> Profile:
-    known = {item.name for item in dataclass_fields(Profile)}
-    ceilings, plain = document["ceilings"], document["plain"]
-    return Profile(
-        **{
-            **{name: value for name, value in document.items() if name in known},
-            "patch_tokens": tuple(document["patch_tokens"]),
-            "cell": cell_from_json(document["cell"]),
-            "plain": latency_from_json(plain),
-            "stamped": tuple(_timed(PhaseTime, item) for item in document["stamped"]),
-            "floor": tuple(_timed(PhaseTime, item) for item in document["floor"]),
-            "operators": tuple(_timed(Operator, item) for item in document["operators"]),
-            "traced_ms": tuple(map(float, document["traced_ms"])),
-            "work": tuple(_known(Work, item) for item in document["work"]),
-            "ceilings": None if ceilings is None else _known(Ceilings, ceilings),
-            "conditions": conditions_from_json(document["conditions"]),
-        }
-    )
-
-
-def _timed(kind: type[Any], item: Mapping[str, Any]) -> Any:
-    return _known(kind, {**item, "passes_ms": tuple(map(float, item["passes_ms"]))})
-
-
-def _known(kind: type[Any], item: Mapping[str, Any]) -> Any:
-    """Build a record of its own fields; others are those of a newer version."""
-    known = {one.name for one in dataclass_fields(kind)}
-    return kind(**{name: value for name, value in item.items() if name in known})
 
 
 def _rounded(item: dict[str, Any]) -> dict[str, Any]:

@@ -36,10 +36,11 @@ from tokensearch.files import (
     writing,
 )
 from tokensearch.policy.file import to_text
-from tokensearch.records.checks import RUN, TRIAL
+from tokensearch.records.checks import TRIAL
+from tokensearch.records.measurements import Trial, from_json, to_json
+from tokensearch.records.run_result import RunDocument
 from tokensearch.redaction import redact
 
-FORMAT, VERSION = "tokensearch.run", 1
 MAX_TRIALS_BYTES = 64 * 2**20  # twelve thousand trials; a search makes some hundred
 # All that a run and its report keep beside folders; a test holds this against what they leave.
 # SQLite adds endings of its own to the name of the study.
@@ -99,15 +100,15 @@ class RunFolder:
         """The set's members, a file each."""
         return self.path / "policies"
 
-    def member(self, place: int) -> Path:
+    def member(self, number: int) -> Path:
         """One of the set's members."""
-        return self.policies / f"{place:02d}.json"
+        return self.policies / f"{number:02d}.json"
 
     def members(self) -> list[Path]:
         """The members that there are: files that are named as such."""
         numbered = [path for path in self.policies.glob("*.json") if path.stem.isdecimal()]
-        found = [path for path in numbered if path == self.member(int(path.stem))]
-        return sorted(found, key=lambda path: int(path.stem))
+        members = [path for path in numbered if path == self.member(int(path.stem))]
+        return sorted(members, key=lambda path: int(path.stem))
 
     @property
     def policy(self) -> Path:
@@ -129,24 +130,15 @@ class RunFolder:
         """The report in Markdown."""
         return self.path / "report.md"
 
-    def read_run(self) -> dict[str, Any] | None:
+    def read_run(self) -> RunDocument | None:
         """Return run.json, or None in a folder that is new; RunError when it is another's."""
         self.refuse_links()
         if not self.run.exists():
             return None
         with _naming(self.run):
-            document = read_object(self.run, what="a run", error=RunError)
-        if document.get("format") != FORMAT:
-            raise RunError(f"{self.run} is not of a tokensearch run")
-        if document.get("version") != VERSION:
-            raise RunError(
-                f"{self.run} has version {document.get('version')!r:.60}; known is {VERSION}"
-            )
-        with _naming(self.run):
-            check(document, RUN, "the run", RunError)
-        return document
+            return RunDocument.from_json(read_object(self.run, what="a run", error=RunError))
 
-    def require_run(self) -> dict[str, Any]:
+    def require_run(self) -> RunDocument:
         """Return run.json; RunError where there is none."""
         document = self.read_run()
         if document is None:
@@ -154,10 +146,9 @@ class RunFolder:
             raise RunError(f"{self.path} {what if self.path.exists() else 'does not exist'}")
         return document
 
-    def write_run(self, document: Mapping[str, Any]) -> None:
+    def write_run(self, document: RunDocument) -> None:
         """Write run.json whole, without secrets that were typed."""
-        whole = {"format": FORMAT, "version": VERSION, **document}
-        write_whole(self.run, to_text(redact(whole)))
+        write_whole(self.run, to_text(redact(document.to_json())))
 
     def write_profile(self, name: str, profile: Mapping[str, Any]) -> None:
         """Write profiles/NAME.json whole."""
@@ -170,8 +161,8 @@ class RunFolder:
                 refuse_link(self.path / name)
             for name in FOLDERS:
                 for inside, folders, files in os.walk(self.path / name):
-                    for one in (*folders, *files):
-                        refuse_link(Path(inside, one))
+                    for entry in (*folders, *files):
+                        refuse_link(Path(inside, entry))
         except PermissionError as error:
             raise RunError(f"run folder {self.path} cannot be read: {error.strerror}") from error
 
@@ -256,15 +247,15 @@ class RunFolder:
             sync_folder(self.path)
         return aside
 
-    def append_trial(self, trial: Mapping[str, Any]) -> None:
+    def append_trial(self, trial: Trial) -> None:
         """Add one finished trial; it is on the disk when this returns."""
-        line = json.dumps(trial, allow_nan=False) + "\n"
+        line = json.dumps(to_json(trial), allow_nan=False) + "\n"
         with writing(self.trials), open(self.trials, "ab", opener=no_follow) as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
 
-    def read_trials(self) -> tuple[dict[str, Any], ...]:
+    def read_trials(self) -> tuple[Trial, ...]:
         """Return every finished trial, in the order they ended."""
         return tuple(self._lines()) if self.trials.exists() else ()
 
@@ -282,21 +273,21 @@ class RunFolder:
                 self.trials, what="a list of trials", error=RunError, most=MAX_TRIALS_BYTES
             )
 
-    def _lines(self) -> Iterator[dict[str, Any]]:
+    def _lines(self) -> Iterator[Trial]:
         for number, line in enumerate(self._trials().splitlines(), 1):
             with _naming(f"{self.trials}, line {number}"):
-                trial = parse_object(line, error=RunError)
-                check(trial, TRIAL, "the trial", RunError)
-            yield trial
+                written = parse_object(line, error=RunError)
+                check(written, TRIAL, "the trial", RunError)
+            yield from_json(Trial, written)
 
 
 @contextmanager
-def _naming(place: Path | str) -> Iterator[None]:
+def _naming(file: Path | str) -> Iterator[None]:
     """Add the file, which only we know, to what its reader finds."""
     try:
         yield
     except RunError as error:
-        error.add_note(f"in {place}")
+        error.add_note(f"in {file}")
         raise
 
 

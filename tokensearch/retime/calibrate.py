@@ -1,7 +1,7 @@
 """A front timed anew in another cell, so that `PolicySet.best` answers for that one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from math import ceil
 
@@ -32,32 +32,32 @@ def calibrate_front(
     """
     if not policies.policies:
         raise PolicyError("the set holds no policies that could be timed")
-    fitting = {policy: _fitting(policy, timing) for policy in policies.policies}
+    fitting = {policy: _fit(policy, timing) for policy in policies.policies}
     listener.stage("timing the policies of the front in turn", unit="rounds")
-    found: dict[Policy, Comparison] = {}
-    for some in _rounds(tuple(fitting)):
+    comparisons: dict[Policy, Comparison] = {}
+    for some in _split_into_rounds(tuple(fitting)):
         budget = TimingBudget(
             warmup=WARMUP, max_rounds=MAX_ROUNDS, seconds=seconds * len(some) / len(fitting)
         )
         told = partial(_tell, listener, budget)
         timed = timing.time_together([fitting[policy] for policy in some], budget, tell=told)
-        found |= zip(some, timed, strict=True)
-    _warn(found, listener)
-    fresh = [_with(policy, comparison, timing) for policy, comparison in found.items()]
+        comparisons |= zip(some, timed, strict=True)
+    _warn(comparisons, listener)
+    fresh = [_add_evidence(policy, timed, timing) for policy, timed in comparisons.items()]
     return replace(policies, policies=tuple(sorted(fresh, key=_ratio)))
 
 
 def _ratio(policy: Policy) -> float:
     """Of the evidence that counts, which may be one of before, without a paired ratio."""
-    one = policy.evidence[0]
-    medians = one.median_ms / float(one.baseline["median_ms"])
-    return float(one.extra.get("comparison", {}).get("ratio", medians))
+    evidence = policy.evidence[0]
+    medians = evidence.median_ms / float(evidence.baseline["median_ms"])
+    return float(evidence.extra.get("comparison", {}).get("ratio", medians))
 
 
-def _rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:
+def _split_into_rounds(policies: Sequence[Policy]) -> list[Sequence[Policy]]:
     """As many rounds as are needed, about equally full."""
     count = ceil(len(policies) / MAX_TOGETHER)
-    return [policies[place::count] for place in range(count)]
+    return [policies[start::count] for start in range(count)]
 
 
 def _tell(listener: ProgressListener, budget: TimingBudget, rounds: int, spent: float) -> None:
@@ -70,34 +70,35 @@ def _tell(listener: ProgressListener, budget: TimingBudget, rounds: int, spent: 
     )
 
 
-def _fitting(policy: Policy, timing: PolicyTimer) -> Policy:
+def _fit(policy: Policy, timing: PolicyTimer) -> Policy:
     """Return the policy for the model at hand, on whose weights time does not depend."""
     check(timing.model, replace(policy, model=replace(policy.model, weights=None)))
     return replace(policy, model=timing.spec)
 
 
-def _warn(found: Mapping[Policy, Comparison], listener: ProgressListener) -> None:
+def _warn(comparisons: Mapping[Policy, Comparison], listener: ProgressListener) -> None:
     """Say every doubt about a timing, once; and how many policies none confirms."""
-    doubts = {caution for comparison in found.values() for caution in comparison.cautions}
+    doubts = {caution for comparison in comparisons.values() for caution in comparison.cautions}
     for caution in Caution:
         if caution in doubts:
             listener.caution(caution.value)
-    unsure = sum(not _confirms(comparison) for comparison in found.values())
+    unsure = sum(not _is_confirmed(comparison) for comparison in comparisons.values())
     if unsure:
         listener.caution(
-            f"{unsure} of {len(found)} policies are not confirmed here, by too few passes or an "
-            f"interval wider than {100 * WIDEST:.0f} % either way, and keep what was confirmed "
+            f"{unsure} of {len(comparisons)} policies are not confirmed here, by too few passes or "
+            f"an interval wider than {100 * WIDEST:.0f} % either way, and keep what was confirmed "
             f"here before: allow more --seconds"
         )
 
 
-def _confirms(comparison: Comparison) -> bool:
+def _is_confirmed(comparison: Comparison) -> bool:
     """Whether a timing is good enough to rely on."""
-    ratio, few = comparison.ratio, Caution.FEW_PASSES in comparison.cautions
-    return not few and max(comparison.high - ratio, ratio - comparison.low) <= WIDEST * ratio
+    interval, few = comparison.interval, Caution.FEW_PASSES in comparison.cautions
+    reach = max(interval.high - interval.value, interval.value - interval.low)
+    return not few and reach <= WIDEST * interval.value
 
 
-def _with(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Policy:
+def _add_evidence(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Policy:
     """Put what was timed before the evidence of the same accuracies in other cells.
 
     A timing that confirms nothing does not displace one of the same cell that does.
@@ -108,8 +109,8 @@ def _with(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Policy
         latency=to_json(comparison.candidate),
         accuracy=old.accuracy,
         baseline=to_json(comparison.baseline),
-        confirmed=_confirms(comparison),
-        extra={**old.extra, "comparison": {name: asdict(comparison)[name] for name in NOTED}},
+        confirmed=_is_confirmed(comparison),
+        extra={**old.extra, "comparison": {name: getattr(comparison, name) for name in NOTED}},
     )
     elsewhere = (one for one in policy.evidence if one.cell != fresh.cell)
     earlier = [one for one in policy.evidence if one.cell == fresh.cell and one.confirmed]

@@ -9,8 +9,9 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Comparison, Trial, TrialState, to_json
+from tokensearch.records.measurements import Comparison, Trial, TrialState
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SearchBudget
 from tokensearch.search.early_stopping import (
     EvaluatedTrial,
     ExtrapolatedLoss,
@@ -23,7 +24,6 @@ from tokensearch.search.early_stopping import (
 )
 from tokensearch.search.sampler.local import Observation, observe
 from tokensearch.search.sampler.study import StudyAdapter
-from tokensearch.search.settings import SearchBudget
 
 RANDOM_ORIGIN = "random"
 RANDOM_CONTROLS = 8  # enough for the best of them to mean something, few enough for a short run
@@ -198,7 +198,7 @@ class SearchLoop:
             seconds=time.monotonic() - began,
             policy=policy_to_json(policy),
         )
-        self.folder.append_trial(to_json(trial))
+        self.folder.append_trial(trial)
         self.add_trial(trial)
         self._report_progress(trial)
         return trial

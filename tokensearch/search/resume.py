@@ -1,19 +1,24 @@
 """What an earlier process left in a run folder, and whether this one may go on with it."""
 
 import fcntl
-import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import fields
+from typing import TypeVar
 
 from tokensearch.data.splits import PURPOSES, Purpose
 from tokensearch.errors import RunError
 from tokensearch.files import no_follow, writing
-from tokensearch.records.measurements import Trial, trial_from_json
+from tokensearch.policy import ModelSpec
+from tokensearch.records.measurements import Cell, Trial, to_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import ModelIdentity, RunDocument, SplitInfo
+from tokensearch.records.run_settings import SearchSettings
 from tokensearch.redaction import redact
+
+_Record = TypeVar("_Record", SearchSettings, ModelSpec, Cell)
 
 
 @contextmanager
@@ -34,7 +39,7 @@ def lock_folder(folder: RunFolder) -> Iterator[None]:
 def read_trials(folder: RunFolder) -> tuple[Trial, ...]:
     """Return the trials of earlier processes, a torn last line cut off; RunError if damaged."""
     folder.mend_trials()
-    return tuple(trial_from_json(line) for line in folder.read_trials())
+    return folder.read_trials()
 
 
 # What is said of a run whose model has another digest; see `evaluate.identity`.
@@ -46,10 +51,11 @@ OTHERS = {
 WAYS_ON = "--fresh moves it to a folder within and begins anew, --out names another folder"
 
 
-def check_same_run(
-    before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder
-) -> tuple[str, ...]:
+def check_same_run(before: RunDocument, now: RunDocument, folder: RunFolder) -> tuple[str, ...]:
     """Refuse to go on in the folder of another run: its figures would not belong together.
+
+    before  as read from the folder
+    now     as it would be written there, but for what is hidden then
 
     Returns:
         What the user should know: images of `select` or `report` that are others than before, on
@@ -58,22 +64,28 @@ def check_same_run(
     Raises:
         RunError: Settings, model, cell or images of `search` are others.
     """
-    _check_equal(before, now, "settings", folder)
-    _check_identity(before, now, folder)
-    for part in ("model", "cell"):
-        _check_equal(before, now, part, folder)
-    for name in ("name", "labelled"):
-        _check_one(before.get("data"), now["data"], f"data.{name}", folder)
-    changed = {purpose: _changed(before, now, purpose, folder) for purpose in PURPOSES}
-    if changed["search"]:
-        raise RunError(
-            f"{_said(changed, 'search', now)} the run in {folder.path} searched on; {WAYS_ON}"
-        )
+    now = RunDocument.from_json(redact(now.to_json()))
+    _check_equal(before.settings, now.settings, "settings", folder)
+    _check_identity(before.identity, now.identity, folder)
+    _check_equal(before.model, now.model, "model", folder)
+    _check_equal(before.cell, now.cell, "cell", folder)
+    _check_value(before.data.name, now.data.name, "data.name", folder)
+    _check_value(before.data.labelled, now.data.labelled, "data.labelled", folder)
+    splits = {purpose: now.data.splits[purpose] for purpose in PURPOSES}
+    changed = {
+        purpose: _count_changed(before.data.splits.get(purpose), split, purpose, folder)
+        for purpose, split in splits.items()
+    }
+    lines = {
+        purpose: f"{count} of the {splits[purpose].images} images of the {purpose} split are "
+        f"others than those the run in {folder.path}"
+        for purpose, count in changed.items()
+        if count
+    }
+    if "search" in lines:
+        raise RunError(f"{lines['search']} searched on; {WAYS_ON}")
     return tuple(
-        f"{_said(changed, purpose, now)} the run in {folder.path} knew; what is chosen and quoted "
-        f"goes by those of now"
-        for purpose in PURPOSES
-        if changed[purpose]
+        f"{line} knew; what is chosen and quoted goes by those of now" for line in lines.values()
     )
 
 
@@ -82,58 +94,47 @@ def digest_by_name(images: Sequence[str]) -> str:
     return " ".join(image[:8] for image in images)
 
 
-def _check_equal(
-    before: Mapping[str, Any], now: Mapping[str, Any], part: str, folder: RunFolder
-) -> None:
-    for name in now[part]:
-        _check_one(before.get(part), now[part], f"{part}.{name}", folder)
+def _check_equal(before: _Record, now: _Record, part: str, folder: RunFolder) -> None:
+    """Compare two records field by field."""
+    for item in fields(now):
+        was, is_now = (to_json(getattr(record, item.name)) for record in (before, now))
+        _check_value(was, is_now, f"{part}.{item.name}", folder)
 
 
-def _check_one(before: Any, now: Mapping[str, Any], called: str, folder: RunFolder) -> None:
-    name = called.rpartition(".")[2]
-    written = json.loads(json.dumps(redact(now[name])))
-    if not isinstance(before, dict) or name not in before:
-        raise RunError(f"{folder.run} lacks {called}")
-    if before[name] != written:
+def _check_value(before: object, now: object, name: str, folder: RunFolder) -> None:
+    if before != now:
         raise RunError(
-            f"run folder {folder.path} holds a run with {called} {before[name]!r:.80}, "
-            f"this one has {written!r:.80}; name another folder with --out"
+            f"run folder {folder.path} holds a run with {name} {before!r:.80}, this one has "
+            f"{now!r:.80}; name another folder with --out"
         )
 
 
-def _check_identity(before: Mapping[str, Any], now: Mapping[str, Any], folder: RunFolder) -> None:
-    known = before.get("identity")
-    if not isinstance(known, dict):
+def _check_identity(
+    before: ModelIdentity | None, now: ModelIdentity | None, folder: RunFolder
+) -> None:
+    assert now is not None  # every search takes it
+    if before is None:
         raise RunError(
             f"run folder {folder.path} holds a run of an earlier tokensearch, which did not write "
             f"down by what code and on which images; {WAYS_ON}"
         )
     for part, words in OTHERS.items():
-        if known.get(part) != now["identity"][part]:
+        if getattr(before, part) != getattr(now, part):
             raise RunError(f"run folder {folder.path} holds a run {words}; {WAYS_ON}")
-    if known.get("versions") != now["identity"]["versions"]:
+    if before.versions != now.versions:
         raise RunError(
-            f"run folder {folder.path} holds a run made with {known.get('versions')!s:.80}, here "
-            f"is {now['identity']['versions']}; {WAYS_ON}"
+            f"run folder {folder.path} holds a run made with {before.versions:.80}, here is "
+            f"{now.versions}; {WAYS_ON}"
         )
 
 
-def _changed(
-    before: Mapping[str, Any], now: Mapping[str, Any], purpose: Purpose, folder: RunFolder
+def _count_changed(
+    before: SplitInfo | None, now: SplitInfo, purpose: Purpose, folder: RunFolder
 ) -> int:
     """How many images of a split are others than before."""
-    here = now["data"]["splits"][purpose]
-    try:
-        there = before["data"]["splits"][purpose]
-        known = str(there["contents"]).split()
-    except (KeyError, TypeError) as error:
-        raise RunError(f"{folder.run} lacks the contents of data.splits.{purpose}") from error
-    _check_one(there, here, f"data.splits.{purpose}.images", folder)
-    shown = here["contents"].split()
+    if before is None or before.contents is None or now.contents is None:
+        raise RunError(f"{folder.run} lacks the contents of data.splits.{purpose}")
+    _check_value(before.images, now.images, f"data.splits.{purpose}.images", folder)
+    known, shown = before.contents.split(), now.contents.split()
     others = sum((Counter(shown) - Counter(known)).values())
     return others or int(shown != known)  # in another order, races would look at others first
-
-
-def _said(changed: Mapping[Purpose, int], purpose: Purpose, now: Mapping[str, Any]) -> str:
-    whole = now["data"]["splits"][purpose]["images"]
-    return f"{changed[purpose]} of the {whole} images of the {purpose} split are others than those"

@@ -2,10 +2,9 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import torch
 from optuna.samplers import BaseSampler
@@ -13,27 +12,27 @@ from torch import nn
 
 from tokensearch.accuracy.store import PredictionStore
 from tokensearch.costs.forecast import Forecast
-from tokensearch.data.splits import PURPOSES, Splits
+from tokensearch.data.splits import PURPOSES, Purpose, Splits
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import attention_of, describe_cell
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Cell, Trial, to_json
+from tokensearch.records.measurements import Cell, Trial
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunData, RunDocument, SplitInfo
+from tokensearch.records.run_settings import SearchBudget, SearchSettings
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
 from tokensearch.search.controls import fixed_controls, nearest_presets
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
-from tokensearch.search.finalists.finalist import target_ratio
 from tokensearch.search.finalists.result import finish_run, warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
 from tokensearch.search.sampler.local import LocalSampler
-from tokensearch.search.sampler.study import StudyAdapter, using_study
-from tokensearch.search.settings import SearchBudget, SearchSettings, optuna_sampler
+from tokensearch.search.sampler.study import StudyAdapter, optuna_sampler, using_study
 from tokensearch.search.space.space import SearchSpace
 from tokensearch.search.warm_start import (
     describe_reach,
@@ -70,7 +69,7 @@ class SearchRun:
     smaller: AlternativeModel | None = None  # a model to compare the answer with
     fresh: bool = False  # what an earlier run left in the folder is set aside
 
-    def run(self) -> Mapping[str, Any]:
+    def run(self) -> RunDocument:
         """Search until the limits, and return what run.json then holds.
 
         A folder that holds a stopped run of equal settings is gone on from.
@@ -95,46 +94,48 @@ class SearchRun:
 
     def _check_neighbours(self) -> None:
         """Refuse schedules that are of another geometry: they say nothing here."""
-        for one in self.neighbours:
-            if one.model.geometry != self._spec.geometry:
+        for policy in self.neighbours:
+            if policy.model.geometry != self._spec.geometry:
                 raise PolicyError(
-                    f"the front to start from is of {one.model.name}, with (blocks, patches, "
-                    f"prefix, width) {one.model.geometry}; {self._spec.name} has "
+                    f"the front to start from is of {policy.model.name}, with (blocks, patches, "
+                    f"prefix, width) {policy.model.geometry}; {self._spec.name} has "
                     f"{self._spec.geometry}"
                 )
 
-    def _run(
-        self, document: dict[str, Any], began: float, evaluator: PolicyEvaluator
-    ) -> Mapping[str, Any]:
+    def _run(self, document: RunDocument, began: float, evaluator: PolicyEvaluator) -> RunDocument:
         """Search and finish, in a folder that is ours."""
         if self.fresh and (aside := self.folder.set_aside()) is not None:
             self.listener.note(f"what an earlier run left in {self.folder.path} is in {aside} now")
         before = self.folder.read_run()
-        if before is not None:
-            doubts = check_same_run(before, document, self.folder)
-            for doubt in doubts:
-                self.listener.caution(doubt)
-            asked = [before["budget"], before.get("smaller")]
-            same = asked == [document["budget"], document["smaller"]] and not doubts
-            if before["result"] is not None and same:
-                self.listener.caution(
-                    f"{self.folder.path} is finished; raise --minutes or --trials to search on"
-                )
-                return before
-            if before["result"] is not None:
-                self.listener.note(
-                    f"until this search has ended, front, policy and report in {self.folder.path} "
-                    f"are those of the search before"
-                )
-        document["launching"] = warn_launch_bound(evaluator.timing, self.listener)
+        if before is not None and self._is_answered(before, document):
+            return before
+        document = replace(document, launching=warn_launch_bound(evaluator.timing, self.listener))
         self.folder.write_run(document)
         with using_study(self.folder.study):
             search = self.searched(evaluator)
             result = finish_run(search, evaluator, document, self.smaller)
         seconds = search.earlier_seconds + time.monotonic() - began
-        document = {**document, "result": {**result, "seconds": seconds}}
+        document = replace(document, result=replace(result, seconds=seconds))
         self.folder.write_run(document)
         return document
+
+    def _is_answered(self, before: RunDocument, now: RunDocument) -> bool:
+        """Whether the run before has the same budget, has ended, and still holds; say what not."""
+        changes = check_same_run(before, now, self.folder)
+        for change in changes:
+            self.listener.caution(change)
+        if before.result is None:
+            return False
+        if not changes and (before.budget, before.smaller) == (now.budget, now.smaller):
+            self.listener.caution(
+                f"{self.folder.path} is finished; raise --minutes or --trials to search on"
+            )
+            return True
+        self.listener.note(
+            f"until this search has ended, front, policy and report in {self.folder.path} are "
+            f"those of the search before"
+        )
+        return False
 
     @property
     def _spec(self) -> ModelSpec:
@@ -153,30 +154,27 @@ class SearchRun:
             attention=attention_of(self.model),
         )
 
-    def _document(self, evaluator: PolicyEvaluator) -> dict[str, Any]:
+    def _document(self, evaluator: PolicyEvaluator) -> RunDocument:
         """Return what run.json holds while there is no result."""
-        return {
-            "settings": self.settings.to_json(),
-            "budget": asdict(self.limits),
-            "smaller": None if self.smaller is None else self.smaller.to_json(),
-            "command": self.command,
-            "model": asdict(replace(self._spec, weights=weights_digest(self.model))),
-            "identity": asdict(evaluator.identity),
-            "cell": to_json(self._cell),
-            "data": {
-                "name": self.splits.name,
-                "labelled": self.splits.labelled,
-                "splits": {
-                    purpose: {
-                        "images": len(self.splits.of(purpose)),
-                        "digest": self.splits.of(purpose).digest,
-                        "contents": digest_by_name(evaluator.predictions.contents(purpose)),
-                    }
-                    for purpose in PURPOSES
-                },
-            },
-            "result": None,
-        }
+        return RunDocument(
+            settings=self.settings,
+            budget=self.limits,
+            command=self.command,
+            model=replace(self._spec, weights=weights_digest(self.model)),
+            cell=self._cell,
+            data=RunData(
+                self.splits.name,
+                self.splits.labelled,
+                {purpose: self._describe_split(purpose, evaluator) for purpose in PURPOSES},
+            ),
+            smaller=None if self.smaller is None else self.smaller.info,
+            identity=evaluator.identity,
+        )
+
+    def _describe_split(self, purpose: Purpose, evaluator: PolicyEvaluator) -> SplitInfo:
+        split = self.splits.of(purpose)
+        contents = digest_by_name(evaluator.predictions.contents(purpose))
+        return SplitInfo(len(split), split.digest, contents)
 
     def evaluator(self) -> PolicyEvaluator:
         """Return what measures policies."""
@@ -202,13 +200,20 @@ class SearchRun:
         search.try_fixed([("none", Policy(self._spec))])
         first = search.trials[0].comparison
         assert first is not None  # the baseline always is
+        target, baseline_ms = self.settings.target, first.baseline.median_ms
         search.target_ratio = min(
-            1.0, target_ratio(first, self.settings.target, batch=self.settings.batch)
+            1.0, target.ratio(batch=self.settings.batch, baseline_ms=baseline_ms)
         )
         able = _abilities(self.model)
         fixed = dict(fixed_controls(self._spec, **able))
-        ratio, target = search.forecast.ratio, search.target_ratio
-        fixed |= dict(nearest_presets(self._spec, **able, ratio=ratio, target_ratio=target))
+        fixed |= dict(
+            nearest_presets(
+                self._spec,
+                **able,
+                ratio=search.forecast.ratio,
+                target_ratio=search.target_ratio,
+            )
+        )
         if not self._reaches(search, fixed.values()):
             search.searched_seconds = search.seconds
             return search
@@ -256,19 +261,19 @@ class SearchRun:
 
     def _reaches(self, search: SearchLoop, fixed: Iterable[Policy]) -> bool:
         """Say what the space can reach at all, and whether the target is within it."""
-        found = fastest_policies(search.study.space, self._spec, search.forecast.ratio)
-        for line in describe_reach(found):
+        fastest = fastest_policies(search.study.space, self._spec, search.forecast.ratio)
+        for line in describe_reach(fastest):
             self.listener.note(line)
-        if any(map(search.may_meet_target, [*(one.policy for one in found), *fixed])):
+        if any(map(search.may_meet_target, [*(one.policy for one in fastest), *fixed])):
             return True
-        least = min(map(search.forecast.ratio, [*(one.policy for one in found), *fixed]))
+        least = min(map(search.forecast.ratio, [*(one.policy for one in fastest), *fixed]))
         self.listener.caution(
             f"target {self.settings.target} is out of reach: that is {search.target_ratio:.2f}x of "
             f"the baseline, and the fastest schedule of this space or published is predicted "
-            f"to take {least:.2f}x, give or take {100 * search.margin:.0f} %"
+            f"to take {least:.2f}x, within {100 * search.margin:.0f} %"
             f"{launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)}"
         )
-        search.try_fixed((("fastest", one.policy) for one in found[:1]), always=True)
+        search.try_fixed((("fastest", one.policy) for one in fastest[:1]), always=True)
         return False
 
     def _drawn(self, search: SearchLoop) -> Iterator[Policy]:
@@ -303,8 +308,8 @@ class SearchRun:
     def _baseline(self, evaluator: PolicyEvaluator) -> None:
         """Ask the baseline about the search split, and doubt it if it knows nothing."""
         self.listener.stage("the baseline on the search split", unit="images")
-        found = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
-        right = found.accuracy.top1
+        scored = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
+        right = scored.accuracy.top1
         if right < POOR_BASELINE:
             self.listener.caution(
                 f"the baseline is right on {100 * right:.1f} % of the images: are the "

@@ -45,16 +45,16 @@ def calibrate(
     if not policies.policies:
         raise PolicyError(f"{front} holds no policies that could be timed")
     check_file(where)
-    found = _calibrated(policies, again, seconds)
-    write(where, set_to_json(found))
+    calibrated = _calibrate(policies, again, seconds)
+    write(where, set_to_json(calibrated))
     in_place = where.resolve() == front.resolve()
     if as_json:
-        print_json({"front": str(where), "in_place": in_place, **_document(found)})
+        print_json({"front": str(where), "in_place": in_place, **_document(calibrated)})
     else:
-        _show(found, policies, where, in_place=in_place)
+        _show(calibrated, policies, where, in_place=in_place)
 
 
-def _calibrated(policies: "PolicySet", again: CellOverrides, seconds: float) -> "PolicySet":
+def _calibrate(policies: "PolicySet", again: CellOverrides, seconds: float) -> "PolicySet":
     """Time every policy, and say in which cell."""
     from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.latency import PolicyTimer
@@ -86,20 +86,20 @@ def _timed(first: "Policy", again: CellOverrides) -> "TimingSubject":
     )
 
 
-def _show(found: "PolicySet", before: "PolicySet", where: Path, *, in_place: bool) -> None:
+def _show(calibrated: "PolicySet", before: "PolicySet", where: Path, *, in_place: bool) -> None:
     """Print what was timed, and where it is now."""
     from tokensearch.report.run.console import calibration_table
     from tokensearch.report.table import table_to_rich
 
-    out.print(table_to_rich(calibration_table(found, before)))
+    out.print(table_to_rich(calibration_table(calibrated, before)))
     how = ", written in place (--out names another file)" if in_place else ""
     out.print(f"front  {where}{how}", soft_wrap=True)
 
 
-def _document(found: "PolicySet") -> dict[str, Any]:
+def _document(calibrated: "PolicySet") -> dict[str, Any]:
     """What was timed, fastest first."""
     return {
-        "cell": found.policies[0].evidence[0].cell,
+        "cell": calibrated.policies[0].evidence[0].cell,
         "policies": [
             {
                 "schedule_hash": policy.schedule_hash,
@@ -109,6 +109,6 @@ def _document(found: "PolicySet") -> dict[str, Any]:
                 "comparison": policy.evidence[0].extra["comparison"],
                 "confirmed": policy.evidence[0].confirmed,
             }
-            for policy in found.policies
+            for policy in calibrated.policies
         ],
     }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from tokensearch.cli.inputs import TimingSubject
     from tokensearch.policy import Target
     from tokensearch.records.measurements import Cell
-    from tokensearch.retime.retarget import Finished
+    from tokensearch.retime.retarget import FinishedRun
 
 
 @grouped
@@ -40,15 +40,15 @@ def retarget(
     from tokensearch.evaluation.latency import PolicyTimer
     from tokensearch.policy import parse_target
     from tokensearch.records.run_folder import RunFolder
-    from tokensearch.retime.retarget import Retarget, check_place, read_finished
+    from tokensearch.retime.retarget import Retarget, check_folder, read_finished
 
     target, source = parse_target(latency_target), read_finished(RunFolder(run))
     if out_folder is not None:  # refused before anything is prepared
-        check_place(source.folder, RunFolder(out_folder))
+        check_folder(source.folder, RunFolder(out_folder))
     ready = _timed(source, again)
     timing = PolicyTimer(ready.model, ready.images, ready.cell, source.settings.seed)
     folder = RunFolder(out_folder or _usual(run, ready.cell, target))
-    check_place(source.folder, folder)
+    check_folder(source.folder, folder)
     _say(source.settings.model, ready.cell, folder.path)
     command = redact_command(["tokensearch", *sys.argv[1:]])
     with progress_listener(err) as watcher:
@@ -56,7 +56,7 @@ def retarget(
     hand_out(folder, document, as_json=as_json)
 
 
-def _timed(source: "Finished", again: CellOverrides) -> "TimingSubject":
+def _timed(source: "FinishedRun", again: CellOverrides) -> "TimingSubject":
     """Prepare the model in the cell of the run, but for what is asked.
 
     Raises:

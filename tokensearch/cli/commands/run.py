@@ -1,11 +1,10 @@
 """`tokensearch run`: search a model for a policy that meets a target."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from typer import BadParameter, Option
@@ -33,7 +32,7 @@ class SearchOptions:
     space: Annotated[str, Option("--space", help="search space: a TOML file or a name")] = "default"
     sampler: Annotated[
         Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"],
-        Option("--sampler", help="who proposes: our local search, or one of Optuna's"),
+        Option("--sampler", help="what proposes policies: our local search, or Optuna's"),
     ] = "local"
     objective: Annotated[
         Literal["kl", "ce", "top1", "agreement"],
@@ -115,6 +114,7 @@ if TYPE_CHECKING:
     from tokensearch.policy import Target
     from tokensearch.records.measurements import Cell
     from tokensearch.records.run_folder import RunFolder
+    from tokensearch.records.run_result import RunDocument
     from tokensearch.search import SearchSettings, SearchSpace
 
 
@@ -182,7 +182,7 @@ def run(
     hand_out(folder, document, as_json=as_json)
 
 
-def hand_out(folder: "RunFolder", document: Mapping[str, Any], *, as_json: bool) -> None:
+def hand_out(folder: "RunFolder", document: "RunDocument", *, as_json: bool) -> None:
     """Write the report, print the result, and exit with its code."""
     from tokensearch.policy import load_set
     from tokensearch.report.run.console import summary
@@ -190,10 +190,10 @@ def hand_out(folder: "RunFolder", document: Mapping[str, Any], *, as_json: bool)
 
     write_report(folder)
     if as_json:
-        print_json(document)
+        print_json(document.to_json())
     else:
         out.print(summary(document, load_set(folder.front), folder=folder))
-    raise typer.Exit(document["result"]["exit_code"])
+    raise typer.Exit(document.finished.exit_code)
 
 
 def _folder(model: str, cell: "Cell", target: "Target", out_folder: Path | None) -> "RunFolder":

@@ -9,27 +9,27 @@ from rich.text import Text
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.records.measurements import Caution
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunDocument
 from tokensearch.report import text
-from tokensearch.report.run.result import interval, measure, name_of, read_findings, read_measured
+from tokensearch.report.run.result import interval, measure, name_of, read_evidence, run_cautions
 from tokensearch.report.run.sentences import answer_sentences
 from tokensearch.report.run.tables import caution_lines, cell_line, front_table, token_strip
 from tokensearch.report.table import ReportTable, table_to_rich
 
 
 def summary(
-    run: Mapping[str, Any], front: PolicySet, *, folder: RunFolder | None = None
+    run: RunDocument, front: PolicySet, *, folder: RunFolder | None = None
 ) -> RenderableType:
     """Return the answer in words, the front, cautions, and where the files are.
 
     Raises:
         RunError: The run has no result yet.
     """
-    findings = read_findings(run)
-    first, *rest = answer_sentences(findings)
+    first, *rest = answer_sentences(run)
     parts: list[RenderableType] = [Text(first, style="bold"), Text(" ".join(rest))]
-    parts.append(table_to_rich(front_table(front, findings)))
-    if findings.cautions:
-        parts.append(caution_lines(findings.cautions))
+    parts.append(table_to_rich(front_table(front, run)))
+    if cautions := run_cautions(run):
+        parts.append(caution_lines(cautions))
     if folder is not None:
         parts.append(_paths(folder))
     return Group(*parts)
@@ -37,10 +37,10 @@ def summary(
 
 def _paths(folder: RunFolder) -> Text:
     # One path per line, and never cut: people copy them.
-    places = [("front", folder.front), ("report", folder.report)]
+    paths = [("front", folder.front), ("report", folder.report)]
     if folder.policy.exists():
-        places.insert(0, ("policy", folder.policy))
-    lines = [f"{name:<8}{path}" for name, path in places]
+        paths.insert(0, ("policy", folder.policy))
+    lines = [f"{name:<8}{path}" for name, path in paths]
     return Text("\n".join(lines), no_wrap=True, overflow="ignore")
 
 
@@ -95,7 +95,7 @@ def calibration_table(policies: PolicySet, before: PolicySet) -> ReportTable:
 
 
 def _row(policy: Policy, earlier: Evidence) -> tuple[str, ...]:
-    here, there = (read_measured(policy, one) for one in (policy.evidence[0], earlier))
+    here, there = (read_evidence(policy, evidence) for evidence in (policy.evidence[0], earlier))
     return (
         name_of(policy, str(policy.provenance.get("origin", "sampler"))),
         token_strip(policy),

@@ -4,57 +4,65 @@ from collections.abc import Iterator
 from math import isclose
 
 from tokensearch.policy import Evidence, Policy, PolicySet
+from tokensearch.records.measurements import Cell, to_json
+from tokensearch.records.run_result import Finalist, RunDocument
 from tokensearch.report import text
-from tokensearch.report.run.result import Finalist, RunFindings, name_of
+from tokensearch.report.run.result import name_finalist, name_of
 
 SAME = 1e-9  # relative: both files hold all digits
 SHOWN = 3  # differences that are spelled out
 
 
-def contradiction(front: PolicySet, findings: RunFindings) -> str | None:
+def contradiction(front: PolicySet, run: RunDocument) -> str | None:
     """Say in one sentence in what the front differs from its run, or None."""
-    found = list(_differences(front, findings))
-    if not found:
+    differences = list(_differences(front, run))
+    if not differences:
         return None
-    more = f" and {text.count(len(found) - SHOWN)} more" if len(found) > SHOWN else ""
+    rest = len(differences) - SHOWN
+    more = f" and {text.count(rest)} more" if rest > 0 else ""
     return (
-        f"front.json contradicts run.json: {'; '.join(found[:SHOWN])}{more}; it was edited or "
-        f"calibrated after the run, whose own figures are those of finalists"
+        f"front.json contradicts run.json: {'; '.join(differences[:SHOWN])}{more}; it was edited "
+        f"or calibrated after the run, whose own figures are those of finalists"
     )
 
 
-def _differences(front: PolicySet, findings: RunFindings) -> Iterator[str]:
-    finalists = {one.policy.schedule_hash: one for one in findings.finalists}
+def _differences(front: PolicySet, run: RunDocument) -> Iterator[str]:
     members = {policy.schedule_hash for policy in front.policies}
     for policy in front.policies:
-        finalist = finalists.get(policy.schedule_hash)
+        finalist = run.finished.finalist(policy.schedule_hash)
         if finalist is None:
             yield f"{name_of(policy, 'sampler')} is no finalist"
         else:
-            yield from _figures_apart(policy, finalist, findings)
-    for name, finalist in finalists.items():
-        if finalist.on_front and name not in members:
-            yield f"{finalist.name} is missing"
+            yield from _figures_apart(policy, finalist, run.cell)
+    for finalist in run.finished.finalists:
+        if finalist.on_front and finalist.schedule_hash not in members:
+            yield f"{name_finalist(finalist)} is missing"
 
 
-def _figures_apart(policy: Policy, finalist: Finalist, findings: RunFindings) -> Iterator[str]:
+def _figures_apart(policy: Policy, finalist: Finalist, cell: Cell) -> Iterator[str]:
     """Compare what was measured in the run's own cell."""
     for evidence in policy.evidence:
-        if evidence.cell != findings.run["cell"]:
+        if not _is_of(evidence, cell):
             continue
         for what, said, ran in _pairs(evidence, finalist):
             if not isclose(said, ran, rel_tol=SAME):
-                yield f"{finalist.name} has the {what} {said:.4g} for {ran:.4g}"
+                yield f"{name_finalist(finalist)} has the {what} {said:.4g} for {ran:.4g}"
+
+
+def _is_of(evidence: Evidence, cell: Cell) -> bool:
+    """Whether evidence is of this cell; what older cells do not say is None in newer ones."""
+    own, run = (
+        {name: value for name, value in written.items() if value is not None}
+        for written in (evidence.cell, to_json(cell))
+    )
+    return own == run
 
 
 def _pairs(evidence: Evidence, finalist: Finalist) -> Iterator[tuple[str, float, float]]:
     """Figures of the front, and of the run."""
-    yield (
-        f"{evidence.accuracy.get('kind', 'top1')}",
-        evidence.accuracy["top1"],
-        (finalist.report.value),
-    )
-    yield "median_ms", evidence.median_ms, finalist.median_ms
-    yield "baseline median_ms", float(evidence.baseline["median_ms"]), finalist.baseline_ms
+    timed, accuracy = finalist.comparison, evidence.accuracy
+    yield f"{accuracy.get('kind', 'top1')}", accuracy["top1"], finalist.report.top1
+    yield "median_ms", evidence.median_ms, timed.candidate.median_ms
+    yield "baseline median_ms", float(evidence.baseline["median_ms"]), timed.baseline.median_ms
     if "comparison" in evidence.extra:
-        yield "ratio", evidence.extra["comparison"]["ratio"], finalist.ratio.value
+        yield "ratio", evidence.extra["comparison"]["ratio"], timed.ratio

@@ -7,10 +7,18 @@ from typing import Any, NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
 
-from tokensearch.policy import Policy, PolicySet
+from tokensearch.policy import Policy, PolicySet, is_control
+from tokensearch.records.measurements import Trial
+from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.figure import FAINT, INK, figure_page, save_figure
-from tokensearch.report.run.result import SEARCHED, Finalist, RunFindings, read_measured
+from tokensearch.report.run.result import (
+    SEARCHED,
+    is_answer,
+    measure_of,
+    name_finalist,
+    read_evidence,
+)
 from tokensearch.stats.interval import Interval
 
 # Okabe and Ito's palette, which colour-blind readers can tell apart (jfly.uni-koeln.de/color).
@@ -19,26 +27,27 @@ MARGIN = 0.04  # of the picture's height, below the floor
 ROOM = 0.75  # of what front and presets span, shown below them
 
 
-def draw_front(
-    findings: RunFindings, front: PolicySet, trials: Iterable[dict[str, Any]], path: Path
-) -> None:
+def draw_front(run: RunDocument, front: PolicySet, trials: Iterable[Trial], path: Path) -> None:
     """Draw right answers against latency: trials, front, presets, baseline and target.
 
     Latencies are ratios timed in turn, times the baseline's: drift between trials cancels.
     """
     figure, axes = figure_page()
-    members = [_member(policy, findings) for policy in front.policies]
-    compared = [one for one in findings.finalists if _is_compared(one, findings)]
-    floor = _floor([*members, *(_dot(one, findings) for one in compared if not one.control)])
-    _draw_trials(axes, findings, trials, floor)
-    label = f"target {findings.target} ({text.ms(findings.limit_ms)})"
-    axes.axvline(findings.limit_ms, color=TARGET, linestyle="--", linewidth=1.2, label=label)
-    _draw_members(axes, findings, members)
-    _draw_compared(axes, findings, compared, floor)
+    result = run.finished
+    members = [_make_member(policy, result.baseline_ms) for policy in front.policies]
+    compared = [
+        _make_dot(f, result.baseline_ms) for f in result.finalists if _is_compared(f, result)
+    ]
+    floor = _floor([*members, *(dot for dot in compared if not dot.control)])
+    _draw_trials(axes, trials, result.baseline_ms, floor)
+    label = f"target {run.settings.target} ({text.ms(result.limit_ms)})"
+    axes.axvline(result.limit_ms, color=TARGET, linestyle="--", linewidth=1.2, label=label)
+    _draw_members(axes, result, members)
+    _draw_compared(axes, compared, floor)
     axes.set_ylim(bottom=floor - MARGIN * max(1.0, axes.get_ylim()[1] - floor))
-    images = text.count(findings.batch, "image")
+    images = text.count(run.cell.batch, "image")
     axes.set_xlabel(f"latency of a pass of {images} (ms, ratio times one baseline latency)")
-    axes.set_ylabel(f"{findings.measure} (%)")
+    axes.set_ylabel(f"{measure_of(run)} (%)")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     save_figure(figure, path)
 
@@ -51,20 +60,29 @@ class _Dot(NamedTuple):
     low: float
     high: float
     policy: Policy
+    name: str = ""
+    control: bool = False
 
 
-def _member(policy: Policy, findings: RunFindings) -> _Dot:
-    one = read_measured(policy, policy.evidence[0])
-    ratio = one.median_ms / one.baseline_ms if one.ratio is None else one.ratio.value
-    return _placed(ratio * findings.baseline_ms, one.accuracy, policy)
+def _make_member(policy: Policy, baseline_ms: float) -> _Dot:
+    figures = read_evidence(policy, policy.evidence[0])
+    medians = figures.median_ms / figures.baseline_ms
+    ratio = medians if figures.ratio is None else figures.ratio.value
+    return _Dot(ratio * baseline_ms, *_percent(figures.accuracy), policy)
 
 
-def _dot(one: Finalist, findings: RunFindings) -> _Dot:
-    return _placed(one.ratio.value * findings.baseline_ms, one.report, one.policy)
+def _make_dot(finalist: Finalist, baseline_ms: float) -> _Dot:
+    return _Dot(
+        finalist.comparison.ratio * baseline_ms,
+        *_percent(finalist.report.interval),
+        finalist.policy,
+        name_finalist(finalist),
+        is_control(finalist.origin),
+    )
 
 
-def _placed(latency_ms: float, share: Interval, policy: Policy) -> _Dot:
-    return _Dot(latency_ms, 100 * share.value, 100 * share.low, 100 * share.high, policy)
+def _percent(share: Interval) -> tuple[float, float, float]:
+    return 100 * share.value, 100 * share.low, 100 * share.high
 
 
 def _floor(dots: Sequence[_Dot]) -> float:
@@ -75,24 +93,16 @@ def _floor(dots: Sequence[_Dot]) -> float:
     return low - ROOM * (high - low)
 
 
-def _is_compared(one: Finalist, findings: RunFindings) -> bool:
-    searched = one.origin in SEARCHED
-    return one.policy.reduces and not searched and not findings.is_answer(one.policy)
+def _is_compared(finalist: Finalist, result: RunResult) -> bool:
+    searched = finalist.origin in SEARCHED
+    return finalist.policy.reduces and not searched and not is_answer(finalist.policy, result)
 
 
-def _draw_trials(
-    axes: Axes, findings: RunFindings, trials: Iterable[dict[str, Any]], floor: float
-) -> None:
-    whole = [trial for trial in trials if trial["state"] == "complete"]
-    ms = [_ratio(trial) * findings.baseline_ms for trial in whole]
-    shares = [100 * trial["accuracy"]["top1"] for trial in whole]
+def _draw_trials(axes: Axes, trials: Iterable[Trial], baseline_ms: float, floor: float) -> None:
+    whole = [trial for trial in trials if trial.state == "complete"]
+    ms = [trial.ratio * baseline_ms for trial in whole]
+    shares = [100 * trial.accuracy.top1 for trial in whole]
     _scatter(axes, ms, shares, floor, color=FAINT, s=14, label="trials (search split)")
-
-
-def _ratio(trial: dict[str, Any]) -> float:
-    """As timed, else as predicted: most trials are."""
-    timed = trial["comparison"]
-    return float(trial["predicted"] if timed is None else timed["ratio"])
 
 
 def _scatter(
@@ -113,7 +123,7 @@ def _reach(lengths: Iterable[float]) -> list[float]:
     return [max(0.0, length) for length in lengths]
 
 
-def _draw_members(axes: Axes, findings: RunFindings, members: Sequence[_Dot]) -> None:
+def _draw_members(axes: Axes, result: RunResult, members: Sequence[_Dot]) -> None:
     axes.errorbar(
         [dot.ms for dot in members],
         [dot.share for dot in members],
@@ -126,27 +136,24 @@ def _draw_members(axes: Axes, findings: RunFindings, members: Sequence[_Dot]) ->
         label="front (report split, 95 % intervals)",
     )
     for dot in members:
-        if findings.is_answer(dot.policy):
+        if is_answer(dot.policy, result):
             axes.plot(dot.ms, dot.share, marker="*", ms=16, color=FOUND, mec="white", zorder=4)
             _name(axes, "answer", dot.ms, dot.share, colour=FOUND)
         elif not dot.policy.reduces:
             _name(axes, "baseline", dot.ms, dot.share, colour=INK)
 
 
-def _draw_compared(
-    axes: Axes, findings: RunFindings, compared: Sequence[Finalist], floor: float
-) -> None:
+def _draw_compared(axes: Axes, compared: Sequence[_Dot], floor: float) -> None:
     for colour, label, control in (
         (PUBLISHED, "published presets (report split)", False),
         (CONTROL, "controls (report split)", True),
     ):
-        kind = [one for one in compared if one.control == control]
-        dots = [_dot(one, findings) for one in kind]
+        dots = [dot for dot in compared if dot.control == control]
         ms, shares = [dot.ms for dot in dots], [dot.share for dot in dots]
         _scatter(axes, ms, shares, floor, color=colour, s=36, marker="D", label=label, zorder=3)
-        for one, dot in zip(kind, dots, strict=True):
+        for dot in dots:
             sunk = dot.share < floor
-            name = f"{one.name}, {text.percent(dot.share / 100)}" if sunk else one.name
+            name = f"{dot.name}, {text.percent(dot.share / 100)}" if sunk else dot.name
             _name(axes, name, dot.ms, max(floor, dot.share), colour=colour)
 
 

@@ -1,16 +1,16 @@
 """The hardware tuning report of a run folder, as a page of Markdown with its pictures."""
 
 import warnings
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.errors import RunError, TokensearchWarning
 from tokensearch.files import write_whole
 from tokensearch.policy import PolicySet, load_set
+from tokensearch.records.measurements import Trial
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunData, RunDocument
 from tokensearch.report import text
 from tokensearch.report.diff.blocks import block_table
 from tokensearch.report.diff.flame_graph import draw_flame
@@ -18,10 +18,10 @@ from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.report.diff.waterfall import draw_waterfall, legend, term_table
 from tokensearch.report.phases import read_profile
 from tokensearch.report.run import tables
-from tokensearch.report.run.alternatives import rival_table
+from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.contradictions import contradiction
 from tokensearch.report.run.front_plot import draw_front
-from tokensearch.report.run.result import RunFindings, read_findings, reading
+from tokensearch.report.run.result import measure_of, reading, run_cautions
 from tokensearch.report.run.sentences import answer_sentences as answer_in_words
 from tokensearch.report.run.sentences import limitation_lines
 from tokensearch.report.table import ReportTable, markdown_text, sentence, table_to_markdown
@@ -33,15 +33,11 @@ FRONT_PICTURE, WATERFALL_PICTURE, FLAME_PICTURE = "front.png", "waterfall.png", 
 class _Source:
     """Everything the page is made of."""
 
-    findings: RunFindings
+    run: RunDocument
     front: PolicySet
-    trials: tuple[dict[str, Any], ...]
+    trials: tuple[Trial, ...]
     baseline: Profile | None
     ledger: Ledger | None  # None without an answer
-
-    @property
-    def run(self) -> Mapping[str, Any]:
-        return self.findings.run
 
 
 def write_report(folder: RunFolder) -> None:
@@ -52,11 +48,11 @@ def write_report(folder: RunFolder) -> None:
         PolicyError: front.json cannot be read.
     """
     source = _read(folder)
-    if (changed := contradiction(source.front, source.findings)) is not None:
+    if (changed := contradiction(source.front, source.run)) is not None:
         warnings.warn(changed, TokensearchWarning, stacklevel=2)
     with reading(RunError, str(folder.path)):
         page = _page(source)
-        draw_front(source.findings, source.front, source.trials, folder.path / FRONT_PICTURE)
+        draw_front(source.run, source.front, source.trials, folder.path / FRONT_PICTURE)
         if source.ledger is not None and not source.ledger.empty:
             draw_waterfall(source.ledger, folder.path / WATERFALL_PICTURE)
             draw_flame(source.ledger, folder.path / FLAME_PICTURE)
@@ -66,7 +62,7 @@ def write_report(folder: RunFolder) -> None:
 def _read(folder: RunFolder) -> _Source:
     run = folder.require_run()
     try:
-        findings = read_findings(run)
+        _ = run.finished
     except RunError as error:
         error.add_note(f"in {folder.path}")
         raise
@@ -74,7 +70,7 @@ def _read(folder: RunFolder) -> _Source:
         read_profile(folder.profiles / f"{name}.json") for name in ("baseline", "answer")
     )
     return _Source(
-        findings=findings,
+        run=run,
         front=load_set(folder.front),
         trials=folder.read_trials(),
         baseline=baseline,
@@ -83,46 +79,46 @@ def _read(folder: RunFolder) -> _Source:
 
 
 def _page(source: _Source) -> str:
-    model, cell = source.run["model"]["name"], source.run["cell"]
+    model, cell = source.run.model.name, source.run.cell
     sections = (
         ("The answer", _answer(source)),
         ("Machine and cell", table_to_markdown(tables.cell_table(cell))),
         ("The front", _front(source)),
         ("The schedule", _schedule(source)),
         ("Finalists and controls", _finalists(source)),
-        ("Other ways to be as fast", _rivals(source.findings)),
+        ("Other ways to be as fast", _alternatives(source.run)),
         ("Where the time goes", _times(source)),
         ("Cautions", _bullets(_cautions(source)) or "None was raised."),
         ("How the numbers came about", _origin(source)),
-        ("How far to trust them", _bullets(limitation_lines(source.findings))),
-        ("To repeat it", f"```\n{text.plain(source.run['command'])}\n```"),
+        ("How far to trust them", _bullets(limitation_lines(source.run))),
+        ("To repeat it", f"```\n{text.plain(source.run.command)}\n```"),
     )
     body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections)
-    title = markdown_text(f"{model} on {cell['machine']['name']}")
+    title = markdown_text(f"{model} on {cell.machine.name}")
     return f"# {title}\n\n{body}\n"
 
 
 def _answer(source: _Source) -> str:
-    first, *rest = map(sentence, answer_in_words(source.findings))
+    first, *rest = map(sentence, answer_in_words(source.run))
     return "\n\n".join([f"**{first}**", " ".join(rest)])
 
 
 def _front(source: _Source) -> str:
-    patches = text.count(source.run["model"]["patch_tokens"])
+    patches = text.count(source.run.model.patch_tokens)
     note = (
         "Fastest first; the answer is bold. Figures are of the `report` split, with 95 % "
         "intervals; members were chosen on `select`, so that one may look out of order here. "
         f"A bar per block shows the patch tokens left of {patches}. "
-        f"Change is of the {source.findings.measure}, "
+        f"Change is of the {measure_of(source.run)}, "
         "from the baseline on the same images."
     )
-    table = table_to_markdown(tables.front_table(source.front, source.findings))
-    picture = f"![{source.findings.measure} against latency]({FRONT_PICTURE})"
+    table = table_to_markdown(tables.front_table(source.front, source.run))
+    picture = f"![{measure_of(source.run)} against latency]({FRONT_PICTURE})"
     return f"{note}\n\n{table}\n\n{picture}"
 
 
 def _schedule(source: _Source) -> str:
-    answer = source.findings.answer
+    answer = source.run.finished.answer
     if answer is None or not answer.policy.reduces:
         return "Every block keeps every token: no reduced policy is the answer."
     policy = answer.policy
@@ -138,11 +134,11 @@ def _finalists(source: _Source) -> str:
         "slower where it leaves out 1, same where it stays close to 1, else ambiguous. "
         + tables.random_note()
     )
-    return f"{note}\n\n{table_to_markdown(tables.finalist_table(source.findings))}"
+    return f"{note}\n\n{table_to_markdown(tables.finalist_table(source.run))}"
 
 
-def _rivals(findings: RunFindings) -> str:
-    if not findings.rivals:
+def _alternatives(run: RunDocument) -> str:
+    if not run.finished.alternatives:
         return "None was measured."
     note = (
         "Models that drop no tokens, timed and judged as finalists are: the same model on the "
@@ -150,15 +146,15 @@ def _rivals(findings: RunFindings) -> str:
         "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. "
         "The lead is that of the answer, on the same images."
     )
-    if not findings.labelled:
+    if not run.data.labelled:
         note += " Without labels, another model's own right answers count as mistakes."
-    return f"{note}\n\n{table_to_markdown(rival_table(findings))}"
+    return f"{note}\n\n{table_to_markdown(alternative_table(run))}"
 
 
 def _times(source: _Source) -> str:
     if source.baseline is None:
         return "No profiles were taken in this run."
-    backend = source.run["settings"]["backend"]
+    backend = source.run.settings.backend
     eager = f"Profiled passes are eager; every latency is of {backend} passes.\n\n"
     shown = _table_of_one(source.baseline) if source.ledger is None else _ledger(source.ledger)
     return shown if source.baseline.cell.backend == backend else f"{eager}{shown}"
@@ -169,67 +165,63 @@ def _table_of_one(baseline: Profile) -> str:
     return f"{words}\n\n{table_to_markdown(tables.phase_table(baseline))}"
 
 
-def _ledger(found: Ledger) -> str:
-    words = _bullets(ledger_sentences(found))
-    if found.empty:
+def _ledger(ledger: Ledger) -> str:
+    words = _bullets(ledger_sentences(ledger))
+    if ledger.empty:
         return words
     return (
-        f"{words}\n\n{table_to_markdown(term_table(found))}\n\n"
+        f"{words}\n\n{table_to_markdown(term_table(ledger))}\n\n"
         f"![from the baseline's pass to the answer's]({WATERFALL_PICTURE})\n\n"
-        f"{table_to_markdown(block_table(found))}\n\n"
-        f"{sentence(legend(found))} "
+        f"{table_to_markdown(block_table(ledger))}\n\n"
+        f"{sentence(legend(ledger))} "
         f"Down to operators: [a differential flame graph]({FLAME_PICTURE})."
     )
 
 
 def _origin(source: _Source) -> str:
-    run, settings = source.run, source.run["settings"]
-    searched = [] if "retargeted" in run else _searched(run)
+    run, settings = source.run, source.run.settings
+    labels = "with" if run.data.labelled else "without"
     lines = (
-        *searched,
-        f"Chosen by {settings['objective']}. Sampler {settings['sampler']} with seed "
-        f"{settings['seed']}; space {settings['space']} "
-        f"({text.short(settings['space_digest'])}).",
-        f"Weights {text.short(run['model']['weights'] or 'unknown')}; "
-        f"images: {_images(run['data'])}.",
+        *(_searched(run) if run.retargeted is None else ()),
+        f"Chosen by {settings.objective}. Sampler {settings.sampler} with seed {settings.seed}; "
+        f"space {settings.space} ({text.short(settings.space_digest)}).",
+        f"Weights {text.short(run.model.weights or 'unknown')}; images: {run.data.name}, {labels} "
+        f"labels.",
     )
-    return f"{_bullets(lines)}\n\n{table_to_markdown(_splits(run['data']))}"
+    return f"{_bullets(lines)}\n\n{table_to_markdown(_splits(run.data))}"
 
 
-def _searched(run: Mapping[str, Any]) -> list[str]:
+def _searched(run: RunDocument) -> tuple[str, ...]:
     """What became of the proposals, and how long it took."""
-    trials, result, budget = run["result"]["trials"], run["result"], run["budget"]
+    result, budget = run.finished, run.budget
+    trials, forecast = result.trials, result.forecast
     allowed = [
-        *([] if budget["trials"] is None else [text.count(budget["trials"], "trial")]),
-        *([] if budget["seconds"] is None else [text.duration(budget["seconds"])]),
+        *([] if budget.trials is None else [text.count(budget.trials, "trial")]),
+        *([] if budget.seconds is None else [text.duration(budget.seconds)]),
     ]
-    return [
-        f"{text.count(trials['complete'], 'trial')} ran on every image. Stopped for something "
-        f"faster and better: {text.count(trials['raced'])}; predicted too slow and not run: "
-        f"{text.count(trials['out_of_reach'])}; proposed again and not repeated: "
-        f"{text.count(trials['duplicate'])}.",
-        f"Predicted latencies are off by {text.percent(result['forecast']['error'])} on average, "
-        f"by {text.count(result['forecast']['timed'], 'timing')} of this run.",
-        f"The search took {text.duration(result['search_seconds'])}, the run "
-        f"{text.duration(result['seconds'])} in all; allowed were {text.listed(allowed)}.",
-    ]
+    return (
+        f"{text.count(trials.complete, 'trial')} ran on every image. Stopped for something faster "
+        f"and better: {text.count(trials.raced)}; predicted too slow and not run: "
+        f"{text.count(trials.out_of_reach)}; proposed again and not repeated: "
+        f"{text.count(trials.duplicate)}.",
+        f"Predicted latencies are off by {text.percent(forecast.error)} on average, by "
+        f"{text.count(forecast.timed, 'timing')} of this run.",
+        f"The search took {text.duration(result.search_seconds)}, the run "
+        f"{text.duration(result.seconds)} in all; allowed were {text.listed(allowed)}.",
+    )
 
 
 def _cautions(source: _Source) -> tuple[str, ...]:
     """What the run raised, and whether its front has been changed since."""
-    changed = contradiction(source.front, source.findings)
-    return (*source.findings.cautions, *([] if changed is None else [changed]))
+    changed = contradiction(source.front, source.run)
+    return (*run_cautions(source.run), *(() if changed is None else (changed,)))
 
 
-def _images(data: Mapping[str, Any]) -> str:
-    return f"{data['name']}, {'with' if data['labelled'] else 'without'} labels"
-
-
-def _splits(data: Mapping[str, Any]) -> ReportTable:
+def _splits(data: RunData) -> ReportTable:
     purposes = {"search": "optimised on", "select": "chosen on", "report": "quoted"}
     rows = [
-        (name, purposes.get(name, ""), text.count(split["images"]), text.short(split["digest"]))
-        for name, split in data["splits"].items()
+        (name, purposes.get(name, ""), text.count(split.images), text.short(split.digest))
+        for name, split in data.splits.items()
     ]
     return ReportTable(("split", "use", "images", "digest"), rows, numbers=frozenset({"images"}))
 

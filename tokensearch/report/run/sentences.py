@@ -1,46 +1,54 @@
 """The answer of a run in sentences, and what limits it."""
 
+from tokensearch.policy import is_control
+from tokensearch.records.measurements import to_json
+from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
-from tokensearch.report.run.alternatives import pace, rival_sentences
-from tokensearch.report.run.result import BASELINE, PROOF, Finalist, RunFindings
+from tokensearch.report.run.alternatives import alternative_sentences, pace
+from tokensearch.report.run.result import (
+    find_best_preset,
+    measure_of,
+    name_finalist,
+    target_ratio_beside,
+)
 from tokensearch.report.run.tables import cell_line
-from tokensearch.stats.interval import Interval
 
 NO_WORSE = 0.005  # accuracy that nobody minds: published tables argue over a fifth of it
 
 
-def answer_sentences(findings: RunFindings) -> tuple[str, ...]:
+def answer_sentences(run: RunDocument) -> tuple[str, ...]:
     """Return the answer as sentences, the most important first."""
-    answer = findings.answer
+    answer, measure = run.finished.answer, measure_of(run)
     if answer is None:
-        return (target_sentence(findings), preset_sentence(findings), *rival_sentences(findings))
+        return (target_sentence(run), preset_sentence(run), *alternative_sentences(run))
     if not answer.policy.reduces:
-        return (target_sentence(findings), f"Its {_standing(answer, findings.measure)}.")
+        return (target_sentence(run), f"Its {_standing(answer, measure)}.")
     return (
-        target_sentence(findings),
-        cost_sentence(answer, findings.measure),
-        preset_sentence(findings),
-        *rival_sentences(findings),
+        target_sentence(run),
+        cost_sentence(answer, measure),
+        preset_sentence(run),
+        *alternative_sentences(run),
     )
 
 
-def target_sentence(findings: RunFindings) -> str:
+def target_sentence(run: RunDocument) -> str:
     """Say whether the target is met, and by what margin."""
-    asked = f"{findings.target} for a {_pass(findings)}"
-    if not findings.target.relative:  # a share is judged by ratios: no milliseconds to confuse it
-        asked += f", {text.ms(findings.limit_ms)}"
-    baseline = text.ms(findings.baseline_ms)
-    if findings.outcome == "unreduced":
+    result, target = run.finished, run.settings.target
+    asked = f"{target} for a pass of {text.count(run.cell.batch, 'image')}"
+    if not target.relative:  # a share is judged by ratios: no milliseconds to confuse it
+        asked += f", {text.ms(result.limit_ms)}"
+    if result.outcome == "unreduced":
+        baseline = text.ms(result.baseline_ms)
         return f"Target met without reducing anything: {asked}; the baseline takes {baseline}."
-    fastest = findings.answer or _fastest(findings)
+    fastest = result.answer or _fastest(result)
     if fastest is None:
         return (
             f"Target not met: {asked}; but for controls, nothing that was confirmed is faster than "
             f"the baseline, so search longer."
         )
-    who = "the answer" if findings.answer is not None else f"the fastest finalist, {fastest.name},"
-    took = f"{who} takes {_times(fastest)}, {_margin(findings, fastest)}"
-    match findings.outcome:
+    who = "the answer" if result.answer else f"the fastest finalist, {name_finalist(fastest)},"
+    took = f"{who} takes {_times(fastest)}, {_margin(run, fastest)}"
+    match result.outcome:
         case "met":
             return f"Target met: {asked}; {took}."
         case "missed":
@@ -52,53 +60,54 @@ def target_sentence(findings: RunFindings) -> str:
             )
 
 
-def cost_sentence(one: Finalist, measure: str) -> str:
+def cost_sentence(finalist: Finalist, measure: str) -> str:
     """Say what a policy costs in right answers, and whether that is proven."""
-    change, proof = one.difference, text.probability(one.p_value)
-    now = _standing(one, measure)
+    change, proof = finalist.paired.interval, text.probability(finalist.paired.p_value)
+    now = _standing(finalist, measure)
     if change.value == 0:
-        moved = f"as without reduction, give or take {text.points(change.reach)}"
+        moved = f"as without reduction, to within {text.points(change.reach)}"
     elif change.value < 0:
-        fall = Interval(-change.value, -change.high, -change.low)
-        moved = f"{text.points_interval(fall)} below that without reduction"
+        moved = f"{text.points_interval(-change)} below that without reduction"
     else:
         moved = f"{text.points_interval(change)} above that without reduction"
-    apart = change.low > 0 or change.high < 0
-    proven = "proven" if apart and one.p_value < PROOF else "not proven"
+    proven = "proven" if finalist.paired.significant else "not proven"
     what = "difference" if change.value == 0 else "loss" if change.value < 0 else "gain"
     return f"Its {now}, {moved}; on the same images a {what} is {proven} ({proof})."
 
 
-def preset_sentence(findings: RunFindings) -> str:
+def preset_sentence(run: RunDocument) -> str:
     """Compare the answer with the best published schedule that meets the target."""
-    preset, answer = findings.best_preset, findings.answer
+    preset, answer = find_best_preset(run.finished), run.finished.answer
     if preset is None:
         return "No published preset among the finalists meets the target."
-    figures = f"{preset.name} ({_times(preset)}, {text.percent_interval(preset.report)})"
-    meets = "meets" if preset.ratio.high <= _limit(findings, preset) else "may meet"
+    name, accuracy = name_finalist(preset), text.percent_interval(preset.report.interval)
+    figures = f"{name} ({_times(preset)}, {accuracy})"
+    surely = preset.comparison.high <= target_ratio_beside(run, preset.comparison)
+    meets = "meets" if surely else "may meet"
     best = f"the best published finalist that {meets} the target, {figures}"
     if answer is None:
         return f"A published preset {meets} the target: {figures}."
-    if preset.policy.schedule_hash == answer.policy.schedule_hash:
+    if preset.schedule_hash == answer.schedule_hash:
         return f"It is {best}: the search found nothing better."
-    return _against(best, answer, preset, findings)
+    return _against(best, answer, preset, run)
 
 
-def _against(best: str, answer: Finalist, preset: Finalist, findings: RunFindings) -> str:
+def _against(best: str, answer: Finalist, preset: Finalist, run: RunDocument) -> str:
     """Say who is more accurate and who is faster, and what of it is proven."""
-    speed, measure, lead = pace(answer.ratio, preset.ratio), findings.measure, findings.lead
-    change = answer.report.value - preset.report.value
-    more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure}"
+    speed = pace(answer.comparison.interval, preset.comparison.interval)
+    lead = run.finished.best_preset.lead if run.finished.best_preset else None
+    change = answer.report.top1 - preset.report.top1
+    more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure_of(run)}"
     if lead is None:
         return f"Beside {best}, it is {speed}, with {more}, not compared image by image."
-    figures = text.signed_points_interval(lead.difference)
+    figures = text.signed_points_interval(lead.interval)
     more += f" ({figures} on the same images, {text.probability(lead.p_value)})"
-    if lead.proven and change > 0:
+    if lead.significant and change > 0:
         verb = "gives more than" if speed.startswith("slower") else "beats"
         return f"It {verb} {best}: {more}, and is {speed}."
-    if lead.proven:
+    if lead.significant:
         return f"It does not beat {best}: it has {more}, and is {speed}."
-    if speed.startswith("faster") and lead.difference.low > -NO_WORSE:
+    if speed.startswith("faster") and lead.low > -NO_WORSE:
         surely = f"worse by less than {text.points(NO_WORSE)} for certain"
         return f"It beats {best}, in latency: it is {speed}, with {more}, {surely}."
     if speed.startswith("faster"):
@@ -106,71 +115,63 @@ def _against(best: str, answer: Finalist, preset: Finalist, findings: RunFinding
     return f"It is not shown to beat {best}: it has {more}, which is not proven, and is {speed}."
 
 
-def _pass(findings: RunFindings) -> str:
-    return f"pass of {text.count(findings.batch, 'image')}"
-
-
-def _times(one: Finalist) -> str:
-    if one.name == BASELINE:
-        return text.ms(one.median_ms)
+def _times(finalist: Finalist) -> str:
+    timed = finalist.comparison
+    if not finalist.policy.reduces:
+        return text.ms(timed.candidate.median_ms)
     # The baseline timed beside it, not the run's: on a machine that drifts they differ.
-    both = f"{text.ms(one.median_ms)} against {text.ms(one.baseline_ms)} for the baseline"
-    return f"{both}, {text.ratio_interval(one.ratio)}"
+    both = f"{text.ms(timed.candidate.median_ms)} against {text.ms(timed.baseline.median_ms)}"
+    return f"{both} for the baseline, {text.ratio_interval(timed.interval)}"
 
 
-def _limit(findings: RunFindings, one: Finalist) -> float:
-    """The target as a share of the baseline's latency, as timed beside `one`."""
-    target = findings.target
-    return target.limit_ms(batch=findings.batch, baseline_ms=one.baseline_ms) / one.baseline_ms
-
-
-def _margin(findings: RunFindings, one: Finalist) -> str:
+def _margin(run: RunDocument, finalist: Finalist) -> str:
     """How far from the target, by the ratio timed in turn."""
-    target = findings.target
-    share = (
-        one.ratio.value / target.number if target.relative else one.median_ms / findings.limit_ms
-    )
+    target, timed = run.settings.target, finalist.comparison
+    if target.relative:
+        share = timed.ratio / target.number
+    else:
+        share = timed.candidate.median_ms / run.finished.limit_ms
     return f"{text.percent(abs(1 - share))} {'under' if share <= 1 else 'over'} the target"
 
 
-def _standing(one: Finalist, measure: str) -> str:
-    return f"{measure} is {text.percent_interval(one.report)}"
+def _standing(finalist: Finalist, measure: str) -> str:
+    return f"{measure} is {text.percent_interval(finalist.report.interval)}"
 
 
-def _fastest(findings: RunFindings) -> Finalist | None:
+def _fastest(result: RunResult) -> Finalist | None:
     """The fastest that is no control: what the search could offer."""
-    offered = (one for one in findings.finalists if not one.control)
-    return min(offered, key=lambda one: one.ratio.value, default=None)
+    offered = (finalist for finalist in result.finalists if not is_control(finalist.origin))
+    return min(offered, key=lambda finalist: finalist.comparison.ratio, default=None)
 
 
 DEMO = "demo"
 
 
-def limitation_lines(findings: RunFindings) -> tuple[str, ...]:
+def limitation_lines(run: RunDocument) -> tuple[str, ...]:
     """Return what a reader should know before relying on the figures."""
     lines = [
-        f"Latencies belong to one cell: {cell_line(findings.run['cell'])}. "
+        f"Latencies belong to one cell: {cell_line(to_json(run.cell))}. "
         "Another machine, batch or number type wants its own run.",
-        _precision(findings),
+        _precision(run),
         "Each row was timed beside its own baseline passes: compare rows by their ratios, since "
         "milliseconds drift with the machine; here the baseline's moved by "
-        f"{text.percent(findings.moved)}.",
+        f"{text.percent(run.finished.baseline_moved.finalists)}.",
         "Every interval covers its own figure at 95 %; of twenty, one may miss.",
         "A latency is the forward pass alone, images ready on the device; loading and "
         "preprocessing are not in it.",
     ]
-    if "retargeted" in findings.run:
+    if run.retargeted is not None:
         lines.insert(
             0,
             f"Only time was taken in this run: its schedules and their right answers are those of "
-            f"{findings.run['retargeted']}, so it has no trials and no profiles of its own.",
+            f"{run.retargeted}, so it has no trials and no profiles of its own.",
         )
-    if not findings.labelled:
+    if not run.data.labelled:
         lines.append(
             "The images have no labels: agreement says how often the reduced model answers as the "
             "baseline, not how often either is right."
         )
-    if findings.run["settings"]["model"] == DEMO:
+    if run.settings.model == DEMO:
         lines.append(
             "The bundled model and its digit scenes are small: they show what this machine does "
             "with fewer tokens, and say nothing of what another model would lose."
@@ -178,14 +179,14 @@ def limitation_lines(findings: RunFindings) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _precision(findings: RunFindings) -> str:
-    images = findings.run["data"]["splits"]["report"]["images"]
-    known = f"The report split has {text.count(images, 'image')}"
-    if findings.answer is None:
+def _precision(run: RunDocument) -> str:
+    answer = run.finished.answer
+    known = f"The report split has {text.count(run.data.report.images, 'image')}"
+    if answer is None:
         return f"{known}."
-    reach = text.points(findings.answer.report.reach)
-    paired = text.points(findings.answer.difference.reach)
+    reach = text.points(answer.report.interval.reach)
+    paired = text.points(answer.paired.interval.reach)
     return (
-        f"{known}: the answer's {findings.measure} is known to about {reach} either way, its "
+        f"{known}: the answer's {measure_of(run)} is known to about {reach} either way, its "
         f"change from the baseline to about {paired}."
     )

@@ -1,6 +1,6 @@
 """The tables of reports: one function each, from what was found to a grid of text."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rich.text import Text
@@ -16,46 +16,56 @@ from tokensearch.policy import (
     PruneOrPool,
     Step,
     block_macs,
+    is_control,
     mac_share,
 )
+from tokensearch.records.measurements import Cell
 from tokensearch.records.profile import PHASES, Profile
+from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.phases import PHASE_NAMES, groups
 from tokensearch.report.run.result import (
     SEARCHED,
-    Finalist,
-    Measured,
-    RunFindings,
+    EvidenceFigures,
+    is_answer,
+    measure_of,
+    name_finalist,
     name_of,
-    read_measured,
+    origin_of,
+    read_evidence,
     reading,
 )
 from tokensearch.report.table import ReportTable
 
 
-def front_table(front: PolicySet, findings: RunFindings) -> ReportTable:
+def front_table(front: PolicySet, run: RunDocument) -> ReportTable:
     """Every member of the front, fastest first; the answer stands out."""
-    members = [read_measured(policy, policy.evidence[0]) for policy in front.policies]
-    rows = [_front_row(one, findings) for one in members]
-    columns = ("policy", "tokens by block", "latency", "of baseline", findings.measure, "change")
-    answers = {place for place, one in enumerate(members) if findings.is_answer(one.policy)}
-    return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=frozenset(answers))
+    members = [read_evidence(policy, policy.evidence[0]) for policy in front.policies]
+    rows = [_front_row(member, run.finished) for member in members]
+    columns = ("policy", "tokens by block", "latency", "of baseline", measure_of(run), "change")
+    marked = _marked((member.policy for member in members), run.finished)
+    return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=marked)
 
 
-def _front_row(one: Measured, findings: RunFindings) -> tuple[str, ...]:
+def _front_row(member: EvidenceFigures, result: RunResult) -> tuple[str, ...]:
     return (
-        name_of(one.policy, findings.origin_of(one.policy)),
-        token_strip(one.policy),
-        text.ms(one.median_ms),
-        _ratio(one),
-        text.percent_interval(one.accuracy),
-        _change(one),
+        name_of(member.policy, origin_of(member.policy, result)),
+        token_strip(member.policy),
+        text.ms(member.median_ms),
+        _ratio(member),
+        text.percent_interval(member.accuracy),
+        _change(member),
     )
 
 
-def finalist_table(findings: RunFindings) -> ReportTable:
+def _marked(policies: Iterable[Policy], result: RunResult) -> frozenset[int]:
+    """Which row is that of the answer."""
+    return frozenset(row for row, policy in enumerate(policies) if is_answer(policy, result))
+
+
+def finalist_table(run: RunDocument) -> ReportTable:
     """Every finalist and control with all its figures."""
-    measure = findings.measure
+    measure = measure_of(run)
     columns = (
         "finalist",
         "kind",
@@ -67,31 +77,31 @@ def finalist_table(findings: RunFindings) -> ReportTable:
         "verdict",
         "on the front",
     )
-    rows = [
-        (
-            one.name,
-            kind_of(one),
-            text.percent_interval(one.select),
-            text.percent_interval(one.report),
-            text.nats(one.kl),
-            text.ms(one.median_ms),
-            text.ratio_interval(one.ratio),
-            one.verdict,
-            "yes" if one.on_front else "no",
-        )
-        for one in findings.finalists
-    ]
-    answers = {
-        place for place, one in enumerate(findings.finalists) if findings.is_answer(one.policy)
-    }
-    return ReportTable(
-        columns, rows, numbers=frozenset({"KL", "latency"}), marked=frozenset(answers)
+    finalists = run.finished.finalists
+    rows = [_finalist_row(finalist) for finalist in finalists]
+    marked = _marked((finalist.policy for finalist in finalists), run.finished)
+    return ReportTable(columns, rows, numbers=frozenset({"KL", "latency"}), marked=marked)
+
+
+def _finalist_row(finalist: Finalist) -> tuple[str, ...]:
+    return (
+        name_finalist(finalist),
+        kind_of(finalist),
+        text.percent_interval(finalist.select.interval),
+        text.percent_interval(finalist.report.interval),
+        text.nats(finalist.report.kl),
+        text.ms(finalist.comparison.candidate.median_ms),
+        text.ratio_interval(finalist.comparison.interval),
+        finalist.comparison.verdict,
+        "yes" if finalist.on_front else "no",
     )
 
 
-def kind_of(one: Finalist) -> str:
+def kind_of(finalist: Finalist) -> str:
     """Whether a finalist was found, drawn, published, or is there to compare with."""
-    return "control" if one.control else SEARCHED.get(one.origin, "published")
+    if is_control(finalist.origin):
+        return "control"
+    return SEARCHED.get(finalist.origin, "published")
 
 
 def schedule_table(policy: Policy) -> ReportTable:
@@ -144,20 +154,20 @@ def token_strip(policy: Policy) -> str:
 
 def evidence_table(policy: Policy, measure: str) -> ReportTable:
     """What was measured of a policy, a row per cell."""
-    rows = [_evidence_row(read_measured(policy, one), one.cell) for one in policy.evidence]
+    rows = [_evidence_row(read_evidence(policy, item), item.cell) for item in policy.evidence]
     columns = ("cell", "latency", "of baseline", measure, "confirmed")
     return ReportTable(columns, rows, numbers=frozenset({"latency"}))
 
 
-def _evidence_row(one: Measured, cell: Mapping[str, Any]) -> tuple[str, ...]:
+def _evidence_row(figures: EvidenceFigures, cell: Mapping[str, Any]) -> tuple[str, ...]:
     with reading(PolicyError, "evidence"):
         where = cell_line(cell)
     return (
         where,
-        text.ms(one.median_ms),
-        _ratio(one),
-        text.percent_interval(one.accuracy),
-        "yes" if one.confirmed else "no",
+        text.ms(figures.median_ms),
+        _ratio(figures),
+        text.percent_interval(figures.accuracy),
+        "yes" if figures.confirmed else "no",
     )
 
 
@@ -174,19 +184,19 @@ def cell_line(cell: Mapping[str, Any]) -> str:
     return ", ".join(text.plain(str(part)) for part in parts if part is not None)
 
 
-def cell_table(cell: Mapping[str, Any]) -> ReportTable:
+def cell_table(cell: Cell) -> ReportTable:
     """The machine and everything else that the latencies belong to."""
-    machine = cell["machine"]
+    machine = cell.machine
     rows = [
-        ("machine", machine["name"]),
-        ("system", machine["system"]),
-        ("device", cell["device"]),
-        ("threads", f"{cell['threads']} of {text.count(machine['cores'], 'core')}"),
-        ("number type", cell["dtype"]),
-        ("batch", text.count(cell["batch"], "image")),
-        ("resolution", f"{cell['resolution']} px"),
-        ("backend", cell["backend"]),
-        ("versions", ", ".join(f"{name} {found}" for name, found in machine["versions"].items())),
+        ("machine", machine.name),
+        ("system", machine.system),
+        ("device", cell.device),
+        ("threads", f"{cell.threads} of {text.count(machine.cores, 'core')}"),
+        ("number type", cell.dtype),
+        ("batch", text.count(cell.batch, "image")),
+        ("resolution", f"{cell.resolution} px"),
+        ("backend", cell.backend),
+        ("versions", ", ".join(f"{name} {version}" for name, version in machine.versions)),
     ]
     return ReportTable(("what", "value"), rows)
 
@@ -238,16 +248,16 @@ def random_note() -> str:
     )
 
 
-def _ratio(one: Measured) -> str:
-    if one.ratio is not None:
-        return text.ratio_interval(one.ratio)
-    return text.ratio(one.median_ms / one.baseline_ms)
+def _ratio(figures: EvidenceFigures) -> str:
+    if figures.ratio is not None:
+        return text.ratio_interval(figures.ratio)
+    return text.ratio(figures.median_ms / figures.baseline_ms)
 
 
-def _change(one: Measured) -> str:
-    if one.difference is None or not one.policy.reduces:
+def _change(figures: EvidenceFigures) -> str:
+    if figures.difference is None or not figures.policy.reduces:
         return text.NONE
-    return text.signed_points_interval(one.difference)
+    return text.signed_points_interval(figures.difference)
 
 
 def _ms_or_none(value_ms: float) -> str:

@@ -1,15 +1,16 @@
 """From trials to an answer: chosen on `select`, confirmed by fresh timing, quoted on `report`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.front import Point, front
 from tokensearch.measure import TimingBudget
-from tokensearch.policy import CONTROL, PRESETS, Evidence, Objective, Policy, Target
-from tokensearch.policy.file import policy_from_json, policy_to_json
+from tokensearch.policy import Evidence, Objective, Policy, Target, is_published
+from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import Accuracy, Cell, Comparison, Latency, Trial, to_json
+from tokensearch.records.run_result import Outcome
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.loop import RANDOM_ORIGIN
 from tokensearch.stats.bootstrap import ratio_interval
@@ -19,18 +20,22 @@ from tokensearch.stats.bootstrap import ratio_interval
 CONFIRM_BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=150, seconds=6.0, precision=0.01)
 
 Meets = Literal["met", "missed", "ambiguous"]
-Outcome = Literal["met", "missed", "ambiguous", "unreduced"]
 
 
 @dataclass(frozen=True, slots=True)
-class Finalist:
-    """One policy with all that is known of it."""
+class ConfirmedPolicy:
+    """One policy with all that it may be chosen by: scored on `select`, timed afresh."""
 
     trial: Trial
     policy: Policy
     comparison: Comparison  # fresh
     select: Accuracy
     objective: Objective
+
+    @property
+    def schedule_hash(self) -> str:
+        """What it is known by."""
+        return self.trial.schedule_hash
 
     @property
     def random(self) -> bool:
@@ -44,39 +49,33 @@ class Finalist:
 
 
 class Answer(NamedTuple):
-    """What a search hands back, and whether it meets the target."""
+    """The policy that a search hands back, and whether it meets the target."""
 
-    finalist: Finalist | None
+    policy: ConfirmedPolicy | None
     outcome: Outcome
 
 
-def target_ratio(comparison: Comparison, target: Target, *, batch: int) -> float:
-    """Return the target as a share of the baseline's latency, as timed beside the candidate."""
-    baseline_ms = comparison.baseline.median_ms
-    return target.limit_ms(batch=batch, baseline_ms=baseline_ms) / baseline_ms
-
-
-def confirm(trial: Trial, evaluator: PolicyEvaluator, objective: Objective) -> Finalist:
+def confirm(trial: Trial, evaluator: PolicyEvaluator, objective: Objective) -> ConfirmedPolicy:
     """Score a trial's policy on `select`, and time it afresh."""
     policy = policy_from_json(trial.policy)
     select = evaluator.score(policy, "select").accuracy
-    return Finalist(trial, policy, evaluator.time(policy, CONFIRM_BUDGET), select, objective)
+    return ConfirmedPolicy(trial, policy, evaluator.time(policy, CONFIRM_BUDGET), select, objective)
 
 
-def on_front(finalists: Sequence[Finalist], best: Finalist | None) -> tuple[Finalist, ...]:
+def on_front(
+    finalists: Sequence[ConfirmedPolicy], best: ConfirmedPolicy | None
+) -> tuple[ConfirmedPolicy, ...]:
     """Finalists that no other dominates, fastest first; with the answer and the baseline.
 
     A faster finalist that may miss the target can dominate an answer that meets it for certain.
     """
-    members = {finalists[i].trial.schedule_hash for i in front([f.point for f in finalists])}
+    members = {finalists[i].schedule_hash for i in front([f.point for f in finalists])}
     return tuple(
-        f
-        for f in finalists
-        if f.trial.schedule_hash in members or f is best or not f.policy.reduces
+        f for f in finalists if f.schedule_hash in members or f is best or not f.policy.reduces
     )
 
 
-def meets_target(finalist: Finalist, target: Target, *, batch: int) -> Meets:
+def meets_target(finalist: ConfirmedPolicy, target: Target, *, batch: int) -> Meets:
     """Whether the interval of the latency lies below, above or across the target.
 
     A share of the baseline is held against the ratio timed in turn; a time, against the median
@@ -99,31 +98,33 @@ def _median_interval(latency: Latency) -> tuple[float, float]:
     return ratio_interval((1.0,) * len(latency.passes_ms), latency.passes_ms, seed=0)
 
 
-def select_answer(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Answer:
+def select_answer(finalists: Sequence[ConfirmedPolicy], target: Target, *, batch: int) -> Answer:
     """Return the most accurate finalist (on `select`) that meets the target, and how surely.
 
     The baseline, if it meets the target. If none does for certain, the most accurate of
     those that may; of equally accurate ones what diverges less from the baseline.
     """
-    how = {f.trial.schedule_hash: meets_target(f, target, batch=batch) for f in finalists}
+    how = {f.schedule_hash: meets_target(f, target, batch=batch) for f in finalists}
     for outcome in ("met", "ambiguous"):
-        under = [f for f in finalists if how[f.trial.schedule_hash] == outcome]
-        for unreduced in (f for f in under if not f.policy.reduces):
-            return Answer(unreduced, "unreduced")
+        under = [f for f in finalists if how[f.schedule_hash] == outcome]
+        for baseline in (f for f in under if not f.policy.reduces):
+            return Answer(baseline, "unreduced")
         if under:
-            return Answer(max(under, key=_standing), outcome)
+            return Answer(max(under, key=_rank), outcome)
     return Answer(None, "missed")
 
 
-def best_preset(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Finalist | None:
+def best_preset(
+    finalists: Sequence[ConfirmedPolicy], target: Target, *, batch: int
+) -> ConfirmedPolicy | None:
     """Return the most accurate published preset (on `select`) that meets the target."""
-    published = [f for f in finalists if is_published(f.trial)]
+    published = [f for f in finalists if is_published(f.trial.origin)]
     under = [f for f in published if meets_target(f, target, batch=batch) != "missed"]
-    return max(under, key=_standing, default=None)
+    return max(under, key=_rank, default=None)
 
 
 def make_evidence(
-    finalist: Finalist, report: ScoredPolicy, cell: Cell, *, confirmed: bool
+    finalist: ConfirmedPolicy, report: ScoredPolicy, cell: Cell, *, confirmed: bool
 ) -> Evidence:
     """Write down what was measured of a finalist, for its policy file.
 
@@ -142,35 +143,12 @@ def make_evidence(
                 name: getattr(comparison, name)
                 for name in ("ratio", "low", "high", "level", "verdict")
             },
-            "paired": asdict(report.paired),
+            "paired": to_json(report.paired),
             "select": to_json(finalist.select),
             "objective": finalist.objective,
         },
     )
 
 
-def finalist_to_json(
-    finalist: Finalist, report: ScoredPolicy, *, front_member: bool
-) -> dict[str, Any]:
-    """Return a finalist as run.json holds it."""
-    return {
-        "schedule_hash": finalist.trial.schedule_hash,
-        "origin": finalist.trial.origin,
-        "policy": policy_to_json(finalist.policy),
-        "search": to_json(finalist.trial.accuracy),
-        "select": to_json(finalist.select),
-        "report": to_json(report.accuracy),
-        "paired": asdict(report.paired),
-        "comparison": to_json(finalist.comparison),
-        "on_front": front_member,
-    }
-
-
-def is_published(trial: Trial) -> bool:
-    """Whether a trial is a schedule of the literature, controls left out."""
-    preset = PRESETS.get(trial.origin)
-    return preset is not None and preset.source != CONTROL
-
-
-def _standing(finalist: Finalist) -> tuple[float, float]:
+def _rank(finalist: ConfirmedPolicy) -> tuple[float, float]:
     return finalist.point.accuracy, -finalist.point.latency

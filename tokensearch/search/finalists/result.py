@@ -2,37 +2,43 @@
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 from tokensearch import __version__
 from tokensearch.accuracy.accuracy import compare_results
 from tokensearch.errors import first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.evaluation.latency import PolicyTimer
-from tokensearch.policy import ModelSpec, Policy, PolicySet, Target, parse_target, save, save_set
-from tokensearch.policy.policy import Json
+from tokensearch.policy import Policy, PolicySet, Target, save, save_set
 from tokensearch.progress import ProgressListener
 from tokensearch.records.comparability import BaselineDrift
+from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import Caution, Cell, PairedAccuracy, Trial
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import (
+    Alternative,
+    BaselineMoved,
+    BestPreset,
+    Finalist,
+    ForecastError,
+    RunDocument,
+    RunResult,
+    TrialCounts,
+)
 from tokensearch.search.finalists.alternatives import (
     NO_REASON_TO_FAIL,
-    Alternative,
     AlternativeModel,
     measure_alternatives,
 )
 from tokensearch.search.finalists.finalist import (
     Answer,
-    Finalist,
+    ConfirmedPolicy,
     best_preset,
     confirm,
-    finalist_to_json,
     make_evidence,
     on_front,
     select_answer,
-    target_ratio,
 )
 from tokensearch.search.finalists.selection import (
     MORE,
@@ -42,127 +48,147 @@ from tokensearch.search.finalists.selection import (
 )
 from tokensearch.search.loop import SearchLoop
 
-EXIT_CODES = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
-
 
 def finish_run(
     search: SearchLoop,
     evaluator: PolicyEvaluator,
-    document: Json,
+    document: RunDocument,
     smaller: AlternativeModel | None = None,
-) -> dict[str, Any]:
-    """Turn trials into an answer, and return the `result` of run.json, which is `document`.
+) -> RunResult:
+    """Turn trials into an answer, and return the result of a run; its seconds are those so far.
 
     smaller  a model to compare the answer with
     """
-    target, batch = parse_target(document["settings"]["target"]), evaluator.cell.batch
+    target, batch = document.settings.target, evaluator.cell.batch
     first = next(trial.comparison for trial in search.trials if trial.origin == "none")
     assert first is not None  # the baseline cannot be worse than itself
-    limit = target_ratio(first, target, batch=batch)
-    finalists = _confirmed(search, evaluator, target, limit)
-    verdict = select_finalists_for(finalists, target, batch=batch)
-    reports = _reports(search, evaluator, verdict.quoted)
+    target_ratio = target.ratio(batch=batch, baseline_ms=first.baseline.median_ms)
+    finalists = _confirm_all(search, evaluator, target, target_ratio)
+    selection = make_selection(finalists, target, batch=batch)
     result = write_result(
         search.folder,
-        verdict,
-        reports,
+        selection,
+        _score_reports(search, evaluator, selection.quoted),
         cell=evaluator.cell,
         document=document,
-        lead=_lead(evaluator, verdict),
+        lead=_lead(evaluator, selection),
     )
-    others = _rivals(search, evaluator, verdict, limit=limit, smaller=smaller)
-    unprofiled = _profiled(search, evaluator, verdict.best)
-    return {
-        **result,
-        "rivals": [one.to_json() for one in others],
-        "cautions": [*result_cautions(finalists, others), *unprofiled, *_short(search)],
-        "search_seconds": search.searched_seconds,
-        "trials": _counts(search),
-        "baseline_moved": {
-            "search": baseline_drift(search.trials),
-            "finalists": baseline_drift([*finalists, *others]),
-        },
-        "forecast": {"error": search.forecast.error, "timed": len(search.forecast.timed)},
-    }
+    alternatives = _measure_alternatives(
+        search, evaluator, selection, target_ratio=target_ratio, smaller=smaller
+    )
+    failed = _profile_or_say_why(search, evaluator, selection.answer)
+    forecast = search.forecast
+    return replace(
+        result,
+        alternatives=alternatives,
+        cautions=(*result_cautions(finalists, alternatives), *failed, *_short(search)),
+        search_seconds=search.searched_seconds,
+        trials=_count_trials(search),
+        baseline_moved=BaselineMoved(
+            search=baseline_drift(search.trials),
+            finalists=baseline_drift([*finalists, *alternatives]),
+        ),
+        forecast=ForecastError(forecast.error, len(forecast.timed)),
+        seconds=search.seconds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
     """Finalists, and what they are worth for a target."""
 
-    finalists: tuple[Finalist, ...]  # fastest first
+    finalists: tuple[ConfirmedPolicy, ...]  # fastest first
     target: Target
     batch: int
-    best: Answer
-    preset: Finalist | None  # the best published one that meets the target
-    members: tuple[Finalist, ...]  # of the front
+    answer: Answer
+    preset: ConfirmedPolicy | None  # the best published one that meets the target
+    members: tuple[ConfirmedPolicy, ...]  # of the front
 
     @property
-    def quoted(self) -> tuple[Finalist, ...]:
+    def quoted(self) -> tuple[ConfirmedPolicy, ...]:
         """Those whose report figures are shown."""
         return tuple(f for f in self.finalists if f in self.members or f is self.preset or f.random)
 
 
-def select_finalists_for(finalists: Sequence[Finalist], target: Target, *, batch: int) -> Selection:
+def make_selection(
+    finalists: Sequence[ConfirmedPolicy], target: Target, *, batch: int
+) -> Selection:
     """Choose among finalists."""
-    best = select_answer(finalists, target, batch=batch)
+    answer = select_answer(finalists, target, batch=batch)
     return Selection(
         tuple(finalists),
         target,
         batch,
-        best,
+        answer,
         best_preset(finalists, target, batch=batch),
-        on_front(finalists, best.finalist),
+        on_front(finalists, answer.policy),
     )
 
 
 def write_result(
     folder: RunFolder,
-    found: Selection,
+    selection: Selection,
     reports: Mapping[str, ScoredPolicy],
     *,
     cell: Cell,
-    document: Json,
+    document: RunDocument,
     lead: PairedAccuracy | None = None,
-) -> dict[str, Any]:
-    """Write front and answer, and return what run.json says of them.
+) -> RunResult:
+    """Write front and answer, and return the result of a run that searched nothing.
 
     reports  what is quoted, by schedule
     lead     the answer against the best published schedule, image by image of `report`
     """
-    best = found.best
+    answer = selection.answer
     policies = {
-        f.trial.schedule_hash: _stamped(f, document).with_evidence(
-            make_evidence(f, reports[f.trial.schedule_hash], cell, confirmed=_sure(f, best))
+        f.schedule_hash: _stamp(f, document).with_evidence(
+            make_evidence(f, reports[f.schedule_hash], cell, confirmed=_is_sure(f, answer))
         )
-        for f in found.quoted
+        for f in selection.quoted
     }
-    write_front(folder, [policies[f.trial.schedule_hash] for f in found.members])
-    _write_answer(folder, best, policies)
-    unreduced = next(f for f in found.finalists if not f.policy.reduces).comparison
-    baseline_ms = unreduced.baseline.median_ms
-    return {
-        "outcome": best.outcome,
-        "exit_code": EXIT_CODES[best.outcome],
-        "limit_ms": found.target.limit_ms(batch=found.batch, baseline_ms=baseline_ms),
-        "baseline_ms": baseline_ms,
-        "answer": best.finalist.trial.schedule_hash if best.finalist else None,
-        "best_preset": _named(found.preset, lead),
-        "finalists": [
-            finalist_to_json(f, reports[f.trial.schedule_hash], front_member=f in found.members)
-            for f in found.quoted
-        ],
-        "rivals": [],
-        "cautions": result_cautions(found.finalists),
-    }
+    write_front(folder, [policies[f.schedule_hash] for f in selection.members])
+    _write_answer(folder, answer, policies)
+    baseline = next(f for f in selection.finalists if not f.policy.reduces).comparison
+    baseline_ms = baseline.baseline.median_ms
+    return RunResult(
+        outcome=answer.outcome,
+        limit_ms=selection.target.limit_ms(batch=selection.batch, baseline_ms=baseline_ms),
+        baseline_ms=baseline_ms,
+        answer_hash=None if answer.policy is None else answer.policy.schedule_hash,
+        best_preset=_describe_preset(selection.preset, lead),
+        finalists=tuple(
+            _make_finalist(f, reports[f.schedule_hash], on_front=f in selection.members)
+            for f in selection.quoted
+        ),
+        cautions=result_cautions(selection.finalists),
+        search_seconds=0.0,
+        trials=TrialCounts(),
+        baseline_moved=BaselineMoved(search=0.0, finalists=baseline_drift(selection.finalists)),
+        forecast=ForecastError(error=0.0, timed=0),
+        seconds=0.0,
+    )
 
 
-def _confirmed(
-    search: SearchLoop, evaluator: PolicyEvaluator, target: Target, limit: float
-) -> tuple[Finalist, ...]:
+def _make_finalist(confirmed: ConfirmedPolicy, report: ScoredPolicy, *, on_front: bool) -> Finalist:
+    return Finalist(
+        origin=confirmed.trial.origin,
+        policy=confirmed.policy,
+        search=confirmed.trial.accuracy,
+        select=confirmed.select,
+        report=report.accuracy,
+        paired=report.paired,
+        comparison=confirmed.comparison,
+        on_front=on_front,
+    )
+
+
+def _confirm_all(
+    search: SearchLoop, evaluator: PolicyEvaluator, target: Target, target_ratio: float
+) -> tuple[ConfirmedPolicy, ...]:
     """Confirm what is chosen, and what their timings show to be better; fastest first."""
-    waiting = list(select_finalists(rank_trials(search), limit=limit, off=search.forecast.error))
-    most, finalists, began = len(waiting) + MORE, list[Finalist](), time.monotonic()
+    off = search.forecast.error
+    waiting = list(select_finalists(rank_trials(search), target_ratio=target_ratio, off=off))
+    most, finalists, began = len(waiting) + MORE, list[ConfirmedPolicy](), time.monotonic()
     search.listener.stage(f"confirming {len(waiting)} finalists on fresh images, by fresh timings")
     while waiting:
         finalists.append(confirm(waiting.pop(0), evaluator, search.objective))
@@ -173,7 +199,7 @@ def _confirmed(
                 finalists,
                 target,
                 batch=evaluator.cell.batch,
-                limit=limit,
+                target_ratio=target_ratio,
                 off=search.forecast.error,
             )
             waiting += [] if more is None else [more]
@@ -186,15 +212,15 @@ def _confirmed(
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
 
 
-def _reports(
-    search: SearchLoop, evaluator: PolicyEvaluator, finalists: Sequence[Finalist]
+def _score_reports(
+    search: SearchLoop, evaluator: PolicyEvaluator, finalists: Sequence[ConfirmedPolicy]
 ) -> dict[str, ScoredPolicy]:
     """Score on `report` what will be quoted, by schedule; nothing is chosen any more."""
     search.listener.stage(f"quoting {len(finalists)} of them on the report split")
     reports, began = {}, time.monotonic()
     for done, finalist in enumerate(finalists, 1):
         report = evaluator.score(finalist.policy, "report")
-        reports[finalist.trial.schedule_hash] = report
+        reports[finalist.schedule_hash] = report
         search.listener.progress(
             done=done,
             total=len(finalists),
@@ -204,21 +230,21 @@ def _reports(
     return reports
 
 
-def _sure(finalist: Finalist, best: Answer) -> bool:
+def _is_sure(finalist: ConfirmedPolicy, answer: Answer) -> bool:
     """Whether a policy may be called confirmed: a doubtful answer may not."""
-    return not (finalist is best.finalist and best.outcome == "ambiguous")
+    return not (finalist is answer.policy and answer.outcome == "ambiguous")
 
 
-def _stamped(finalist: Finalist, document: Json) -> Policy:
+def _stamp(finalist: ConfirmedPolicy, document: RunDocument) -> Policy:
     """Return the policy with the model's weights, and where it comes from."""
     trial = finalist.trial
     return replace(
         finalist.policy,
-        model=ModelSpec(**document["model"]),
+        model=document.model,
         provenance={
             "tokensearch": __version__,
-            "command": document["command"],
-            "seed": document["settings"]["seed"],
+            "command": document.command,
+            "seed": document.settings.seed,
             "origin": trial.origin,
             "trial": trial.number,
         },
@@ -227,125 +253,130 @@ def _stamped(finalist: Finalist, document: Json) -> Policy:
 
 def write_front(folder: RunFolder, members: Sequence[Policy]) -> None:
     """Write the front, as a set and one by one."""
-    for place, policy in enumerate(members):
-        save(policy, folder.member(place))
+    for number, policy in enumerate(members):
+        save(policy, folder.member(number))
     for old in folder.members()[len(members) :]:
         old.unlink()
     save_set(PolicySet(tuple(members)), folder.front)
 
 
-def _write_answer(folder: RunFolder, best: Answer, policies: dict[str, Policy]) -> None:
-    if best.finalist is None:
+def _write_answer(folder: RunFolder, answer: Answer, policies: Mapping[str, Policy]) -> None:
+    if answer.policy is None:
         folder.policy.unlink(missing_ok=True)
         (folder.profiles / "answer.json").unlink(missing_ok=True)
     else:
-        save(policies[best.finalist.trial.schedule_hash], folder.policy)
+        save(policies[answer.policy.schedule_hash], folder.policy)
 
 
-def _profiled(search: SearchLoop, evaluator: PolicyEvaluator, best: Answer) -> list[str]:
+def _profile_or_say_why(
+    search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer
+) -> tuple[str, ...]:
     """Profile, or go on without and say so: the result is known by then."""
     try:
-        _profile(search, evaluator, best)
+        _profile(search, evaluator, answer)
     except NO_REASON_TO_FAIL as error:
         for name in ("baseline", "answer"):  # those of another process, or one of two
             (search.folder.profiles / f"{name}.json").unlink(missing_ok=True)
-        return [f"no profiles could be taken: {first_line(error)}"]
-    return []
+        return (f"no profiles could be taken: {first_line(error)}",)
+    return ()
 
 
-def _profile(search: SearchLoop, evaluator: PolicyEvaluator, best: Answer) -> None:
+def _profile(search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer) -> None:
     """Profile the baseline and the answer."""
     search.listener.stage("profiling the baseline and the answer")
     policies = {"baseline": Policy(search.study.model)}
-    if best.finalist is not None:
-        policies["answer"] = best.finalist.policy
-    for found in evaluator.profile(policies, search.folder):
-        search.folder.write_profile(found.name, profile_to_json(found))
+    if answer.policy is not None:
+        policies["answer"] = answer.policy.policy
+    for profile in evaluator.profile(policies, search.folder):
+        search.folder.write_profile(profile.name, profile_to_json(profile))
 
 
-def _short(search: SearchLoop) -> list[str]:
+def _short(search: SearchLoop) -> tuple[str, ...]:
     """Say so where the search had no time to propose anything of its own."""
     own = any(trial.origin in {"seed", "sampler", "fastest"} for trial in search.trials)
     if own or search.out_of_reach or search.duplicates:
-        return []
-    return [
-        f"the search had time for {len(search.trials)} trials and proposed none of them: allow "
-        f"more --minutes or --trials"
-    ]
-
-
-def _counts(search: SearchLoop) -> dict[str, int]:
-    states = [trial.state for trial in search.trials]
-    return {
-        "complete": states.count("complete"),
-        "raced": states.count("raced"),
-        "out_of_reach": search.out_of_reach,
-        "duplicate": search.duplicates,
-    }
-
-
-def _rivals(
-    search: SearchLoop,
-    evaluator: PolicyEvaluator,
-    found: Selection,
-    *,
-    limit: float,
-    smaller: AlternativeModel | None,
-) -> tuple[Alternative, ...]:
-    """Measure what else would be as fast; nothing where the baseline is fast enough."""
-    if found.best.outcome == "unreduced":
         return ()
-    best = found.best.finalist
-    policy = None if best is None else best.policy
-    return measure_alternatives(
-        evaluator, search.listener, limit=limit, answer=policy, smaller=smaller
+    return (
+        f"the search had time for {len(search.trials)} trials and proposed none of them: allow "
+        f"more --minutes or --trials",
     )
 
 
-def _lead(evaluator: PolicyEvaluator, found: Selection) -> PairedAccuracy | None:
+def _count_trials(search: SearchLoop) -> TrialCounts:
+    states = [trial.state for trial in search.trials]
+    return TrialCounts(
+        complete=states.count("complete"),
+        raced=states.count("raced"),
+        out_of_reach=search.out_of_reach,
+        duplicate=search.duplicates,
+    )
+
+
+def _measure_alternatives(
+    search: SearchLoop,
+    evaluator: PolicyEvaluator,
+    selection: Selection,
+    *,
+    target_ratio: float,
+    smaller: AlternativeModel | None,
+) -> tuple[Alternative, ...]:
+    """Measure what else would be as fast; nothing where the baseline is fast enough."""
+    if selection.answer.outcome == "unreduced":
+        return ()
+    answer = selection.answer.policy
+    return measure_alternatives(
+        evaluator,
+        search.listener,
+        target_ratio=target_ratio,
+        answer=None if answer is None else answer.policy,
+        smaller=smaller,
+    )
+
+
+def _lead(evaluator: PolicyEvaluator, selection: Selection) -> PairedAccuracy | None:
     """Compare the answer with the best published schedule on the images that are quoted."""
-    if found.best.finalist is None or found.preset is None:
+    answer, preset = selection.answer.policy, selection.preset
+    if answer is None or preset is None:
         return None
     mine, theirs = (
-        evaluator.predictions.results(one.policy, "report")
-        for one in (found.best.finalist, found.preset)
+        evaluator.predictions.results(confirmed.policy, "report") for confirmed in (answer, preset)
     )
     return compare_results(mine, theirs, evaluator.splits.report)
 
 
-def _named(preset: Finalist | None, lead: PairedAccuracy | None) -> dict[str, Any] | None:
+def _describe_preset(
+    preset: ConfirmedPolicy | None, lead: PairedAccuracy | None
+) -> BestPreset | None:
     if preset is None:
         return None
-    return {
-        "name": preset.trial.origin,
-        "schedule_hash": preset.trial.schedule_hash,
-        "lead": None if lead is None else asdict(lead),
-    }
+    return BestPreset(preset.trial.origin, preset.schedule_hash, lead)
 
 
-def result_cautions(finalists: Sequence[Finalist], others: Sequence[Alternative] = ()) -> list[str]:
+def result_cautions(
+    finalists: Sequence[ConfirmedPolicy], alternatives: Sequence[Alternative] = ()
+) -> tuple[str, ...]:
     """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
-    timed = [one.comparison for one in finalists] + [one.comparison for one in others]
-    found = {caution for one in timed for caution in one.cautions}
-    if _sentinel([*finalists, *others]).drifted:
-        found.add(Caution.MOVED_BASELINE)
-    return sorted(caution.value for caution in found)
+    timed: list[ConfirmedPolicy | Alternative] = [*finalists, *alternatives]
+    cautions = {caution for item in timed for caution in item.comparison.cautions}
+    if _watch_baseline(timed).drifted:
+        cautions.add(Caution.MOVED_BASELINE)
+    return tuple(sorted(caution.value for caution in cautions))
 
 
-def warn_launch_bound(timing: PolicyTimer, listener: ProgressListener) -> dict[str, float] | None:
-    """Say so if the baseline is launch-bound; return what run.json holds of it."""
-    found = timing.launching
-    if found is not None and found.bound:
-        listener.caution(found.sentence)
-    return None if found is None else asdict(found)
+def warn_launch_bound(timing: PolicyTimer, listener: ProgressListener) -> LaunchCost | None:
+    """Say so if the baseline is launch-bound; return what launching costs it."""
+    launching = timing.launching
+    if launching is not None and launching.bound:
+        listener.caution(launching.sentence)
+    return launching
 
 
-def baseline_drift(timed: Iterable[Finalist | Alternative | Trial]) -> float:
+def baseline_drift(timed: Iterable[ConfirmedPolicy | Alternative | Trial]) -> float:
     """Share by which the baseline's speed changed between them."""
-    return _sentinel(timed).moved
+    return _watch_baseline(timed).moved
 
 
-def _sentinel(timed: Iterable[Finalist | Alternative | Trial]) -> BaselineDrift:
+def _watch_baseline(timed: Iterable[ConfirmedPolicy | Alternative | Trial]) -> BaselineDrift:
     """Return how the baseline fared beside each of them; some trials were not timed."""
-    comparisons = [one.comparison for one in timed]
-    return BaselineDrift([one.baseline for one in comparisons if one is not None])
+    comparisons = [item.comparison for item in timed]
+    return BaselineDrift([timing.baseline for timing in comparisons if timing is not None])

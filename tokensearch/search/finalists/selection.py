@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokensearch.front import Point, spread
-from tokensearch.policy import Target
+from tokensearch.policy import Target, is_published
 from tokensearch.records.measurements import Trial
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.finalists.finalist import (
-    Finalist,
-    is_published,
+    ConfirmedPolicy,
     meets_target,
     select_answer,
 )
@@ -29,18 +28,20 @@ class RankedTrial(NamedTuple):
 
 def rank_trials(search: SearchLoop) -> tuple[RankedTrial, ...]:
     """Trials that may be confirmed, best first: none that rests on a part of its images."""
-    found = [
+    ranked = [
         RankedTrial(
             one.trial, Point(trial_value(one.trial.accuracy, search.objective), search.ratio(one))
         )
         for one in search.evaluated
         if one.trial.state == "complete"
     ]
-    return tuple(sorted(found, key=lambda one: (-one.point.accuracy, one.point.latency)))
+    return tuple(sorted(ranked, key=lambda one: (-one.point.accuracy, one.point.latency)))
 
 
-def select_finalists(best: Sequence[RankedTrial], *, limit: float, off: float) -> tuple[Trial, ...]:
-    """Trials worth confirming, for a target of `limit` times the baseline's latency.
+def select_finalists(
+    best: Sequence[RankedTrial], *, target_ratio: float, off: float
+) -> tuple[Trial, ...]:
+    """Trials worth confirming, for a target of `target_ratio` times the baseline's latency.
 
     The front's spread, the best near the target, the best published presets and the best random
     schedule that may meet it, and the baseline.
@@ -50,25 +51,25 @@ def select_finalists(best: Sequence[RankedTrial], *, limit: float, off: float) -
     """
     trials = [one.trial for one in best]
     sure, under, near = (
-        [one.trial for one in best if one.point.latency <= limit * most]
+        [one.trial for one in best if one.point.latency <= target_ratio * most]
         for most in (1 - off, 1, 1 + off)
     )
     chosen = [trial for trial in trials if trial.origin == "none"]
-    chosen += [trials[place] for place in spread([one.point for one in best], FRONT_FINALISTS)]
+    chosen += [trials[index] for index in spread([one.point for one in best], FRONT_FINALISTS)]
     chosen += [*under[:TARGET_FINALISTS], *[trial for trial in near if trial not in under][:1]]
     for those in (sure, near):
-        chosen += [trial for trial in those if is_published(trial)][:1]
+        chosen += [trial for trial in those if is_published(trial.origin)][:1]
     chosen += [trial for trial in near if trial.origin == RANDOM_ORIGIN][:1]
     return tuple({trial.schedule_hash: trial for trial in chosen}.values())
 
 
 def find_overlooked(
     best: Sequence[RankedTrial],
-    finalists: Sequence[Finalist],
+    finalists: Sequence[ConfirmedPolicy],
     target: Target,
     *,
     batch: int,
-    limit: float,
+    target_ratio: float,
     off: float,
 ) -> Trial | None:
     """Return what seems to meet the target and to be better than the answer so far, if anything.
@@ -84,15 +85,16 @@ def find_overlooked(
     )
     if now.outcome == "unreduced":
         return None
-    seemed = {one.trial.number for one in best if one.point.latency <= limit}
+    seemed = {one.trial.number for one in best if one.point.latency <= target_ratio}
     short = any(
         f.trial.number in seemed and meets_target(f, target, batch=batch) != "met"
         for f in finalists
     )
-    reach = limit * (1 - off) if short else limit
-    for one in best:
-        if now.outcome == "met" and now.finalist and now.finalist.trial.number == one.trial.number:
+    reach = target_ratio * (1 - off) if short else target_ratio
+    for ranked in best:
+        trial = ranked.trial
+        if now.outcome == "met" and now.policy and now.policy.trial.number == trial.number:
             return None
-        if one.trial.number not in confirmed and one.point.latency <= reach:
-            return one.trial
+        if trial.number not in confirmed and ranked.point.latency <= reach:
+            return trial
     return None

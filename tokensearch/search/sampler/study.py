@@ -6,14 +6,14 @@ killed in between is told on resuming, and a proposal that was under way is made
 
 import errno
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.samplers import BaseSampler
+from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -23,6 +23,7 @@ from tokensearch.policy import ModelSpec, Objective, Policy, best_value, objecti
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import Trial, to_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SamplerName
 from tokensearch.search.space.space import SearchSpace
 
 _STUDY = "tokensearch"
@@ -236,3 +237,15 @@ def _find_sqlite_error(error: BaseException | None) -> sqlite3.Error | None:
 
 def _origin(trial: optuna.Trial | FrozenTrial) -> str:
     return str(trial.user_attrs.get(_ORIGIN, "sampler"))
+
+
+def optuna_sampler(name: SamplerName, seed: int) -> BaseSampler:
+    """Return a sampler of Optuna by its name here."""
+    made: dict[str, Callable[[], BaseSampler]] = {
+        "tpe": lambda: TPESampler(seed=seed),
+        "tpe-multivariate": lambda: TPESampler(seed=seed, multivariate=True),
+        "gp": lambda: GPSampler(seed=seed),
+        "nsga2": lambda: NSGAIISampler(seed=seed),
+        "random": lambda: RandomSampler(seed=seed),
+    }
+    return made[name]()

@@ -1,28 +1,13 @@
-"""What a search run is asked for: its settings, samplers and budget."""
+"""What a search run is asked for: its settings and its budget."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-
-from tokensearch.policy import Objective, Target, parse_target
+from tokensearch.policy import Objective, Target
 from tokensearch.records.measurements import Backend
 
 SamplerName = Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
-
-
-def optuna_sampler(name: SamplerName, seed: int) -> BaseSampler:
-    """Return a sampler of Optuna by its name here."""
-    made: dict[str, Callable[[], BaseSampler]] = {
-        "tpe": lambda: TPESampler(seed=seed),
-        "tpe-multivariate": lambda: TPESampler(seed=seed, multivariate=True),
-        "gp": lambda: GPSampler(seed=seed),
-        "nsga2": lambda: NSGAIISampler(seed=seed),
-        "random": lambda: RandomSampler(seed=seed),
-    }
-    return made[name]()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +28,6 @@ class SearchSettings:
     seed: int
     objective: Objective = "kl"
     backend: Backend = "eager"
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the fields as run.json holds them."""
-        return {**asdict(self), "target": self.target.text}
-
-    @classmethod
-    def from_json(cls, written: Mapping[str, Any]) -> "SearchSettings":
-        """Return the settings that a checked run.json holds, without those of a newer version."""
-        known = {item.name: written[item.name] for item in fields(cls) if item.name in written}
-        return cls(**{**known, "target": parse_target(written["target"])})
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,238 @@
+"""What run.json holds: what was asked of a run, where and on what, and what came of it.
+
+The fields of these records are those of the file, version 1. What may be missing from files of
+older releases has a default; `run-v1.schema.json` says the same to other readers.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from tokensearch.documents import check
+from tokensearch.errors import RunError
+from tokensearch.policy import ModelSpec, Policy
+from tokensearch.records.checks import RUN
+from tokensearch.records.launch_bound import LaunchCost
+from tokensearch.records.measurements import (
+    OMIT_NONE,
+    Accuracy,
+    Cell,
+    Comparison,
+    PairedAccuracy,
+    from_json,
+    to_json,
+)
+from tokensearch.records.run_settings import SearchBudget, SearchSettings
+
+FORMAT, VERSION = "tokensearch.run", 1
+SCHEMA_FILE = Path(__file__).with_name("run-v1.schema.json")
+
+Outcome = Literal["met", "missed", "ambiguous", "unreduced"]  # the last: the baseline meets it
+# The same model on smaller images; a smaller model.
+AlternativeKind = Literal["resolution", "model"]
+EXIT_CODES: Mapping[Outcome, int] = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """Digests of what decides a model's predictions, apart, so that a difference can be named."""
+
+    weights: str
+    architecture: str
+    code: str
+    versions: str  # "torch 2.15.0, timm 1.0.30, tokensearch 0.1.0"
+
+    @property
+    def digest(self) -> str:
+        """All of it."""
+        return f"sha256:{hashlib.sha256(repr(asdict(self)).encode()).hexdigest()}"
+
+
+@dataclass(frozen=True, slots=True)
+class SplitInfo:
+    """Which images a split has."""
+
+    images: int
+    digest: str
+    contents: str | None = field(default=None, metadata=OMIT_NONE)  # beginnings of images' digests
+
+
+@dataclass(frozen=True, slots=True)
+class RunData:
+    """The images of a run."""
+
+    name: str
+    labelled: bool
+    splits: Mapping[str, SplitInfo] = field(hash=False)  # by purpose: search, select, report
+
+    @property
+    def report(self) -> SplitInfo:
+        """The images that are quoted."""
+        return self.splits["report"]
+
+
+@dataclass(frozen=True, slots=True)
+class SmallerModel:
+    """The model that was asked for to compare with."""
+
+    name: str
+    key: str  # digest of the model, and how its images are prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A policy that was scored on fresh images and timed afresh before anything is said of it."""
+
+    WRITTEN: ClassVar = (
+        *("schedule_hash", "origin", "policy", "search", "select", "report"),
+        *("paired", "comparison", "on_front"),
+    )
+    origin: str  # of its trial: "sampler", "seed", "random", or a preset's name
+    policy: Policy
+    search: Accuracy
+    select: Accuracy
+    report: Accuracy
+    paired: PairedAccuracy  # with the baseline, on `report`
+    comparison: Comparison
+    on_front: bool
+
+    @property
+    def schedule_hash(self) -> str:
+        """What it is known by."""
+        return self.policy.schedule_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """What else would be as fast, without a token schedule, with all that was measured of it."""
+
+    name: str  # "160 px", or a smaller model's
+    kind: AlternativeKind
+    pixels: int  # side of the images it takes
+    report: Accuracy
+    paired: PairedAccuracy  # with the baseline, on the same images
+    comparison: Comparison  # with the baseline
+    lead: PairedAccuracy | None  # the answer against it, on the same images; None without an answer
+
+
+@dataclass(frozen=True, slots=True)
+class BestPreset:
+    """The best published schedule among the finalists that meets the target."""
+
+    name: str
+    schedule_hash: str
+    lead: PairedAccuracy | None  # the answer against it, on `report`; None: not compared
+
+
+@dataclass(frozen=True, slots=True)
+class TrialCounts:
+    """What became of the proposals."""
+
+    complete: int = 0  # ran on every image
+    raced: int = 0  # stopped for something faster and better
+    out_of_reach: int = 0  # predicted too slow, and not run
+    duplicate: int = 0  # proposed again, and not repeated
+
+
+@dataclass(frozen=True, slots=True)
+class BaselineMoved:
+    """Shares by which the baseline's speed changed."""
+
+    finalists: float  # while finalists and alternatives were timed
+    search: float | None = field(default=None, metadata=OMIT_NONE)
+
+    WRITTEN: ClassVar = ("search", "finalists")
+
+
+@dataclass(frozen=True, slots=True)
+class ForecastError:
+    """How well latencies were predicted."""
+
+    error: float  # relative, on average
+    timed: int  # timings that it was learned from
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run found."""
+
+    WRITTEN: ClassVar = (
+        *("outcome", "exit_code", "limit_ms", "baseline_ms", "answer_hash", "best_preset"),
+        *("finalists", "alternatives", "cautions", "search_seconds", "trials", "baseline_moved"),
+        *("forecast", "seconds"),
+    )
+    outcome: Outcome
+    limit_ms: float  # the target
+    baseline_ms: float
+    answer_hash: str | None = field(metadata={"key": "answer"})
+    best_preset: BestPreset | None
+    finalists: tuple[Finalist, ...]  # fastest first
+    cautions: tuple[str, ...]
+    search_seconds: float
+    trials: TrialCounts
+    baseline_moved: BaselineMoved
+    forecast: ForecastError
+    seconds: float  # of the whole run
+    alternatives: tuple[Alternative, ...] = field(default=(), metadata={"key": "rivals"})
+
+    @property
+    def exit_code(self) -> int:
+        """What the command line exits with."""
+        return EXIT_CODES[self.outcome]
+
+    @property
+    def answer(self) -> Finalist | None:
+        """The policy that the run hands back."""
+        return self.finalist(self.answer_hash)
+
+    def finalist(self, schedule_hash: str | None) -> Finalist | None:
+        """Return the finalist with a schedule."""
+        return next((f for f in self.finalists if f.schedule_hash == schedule_hash), None)
+
+
+@dataclass(frozen=True, slots=True)
+class RunDocument:
+    """The whole of run.json."""
+
+    settings: SearchSettings
+    budget: SearchBudget
+    command: str
+    model: ModelSpec
+    cell: Cell
+    data: RunData
+    smaller: SmallerModel | None = None
+    identity: ModelIdentity | None = field(default=None, metadata=OMIT_NONE)
+    result: RunResult | None = None  # None until the search has ended
+    launching: LaunchCost | None = None  # what launching a pass of the baseline takes
+    retargeted: str | None = field(default=None, metadata=OMIT_NONE)  # folder of the run timed anew
+
+    WRITTEN: ClassVar = (
+        *("settings", "budget", "smaller", "command", "model", "identity", "cell", "data"),
+        *("result", "launching", "retargeted"),
+    )
+
+    @property
+    def finished(self) -> RunResult:
+        """The result; RunError when there is none yet."""
+        if self.result is None:
+            raise RunError("the search of this run has not ended; the same command goes on with it")
+        return self.result
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the file holds."""
+        return {"format": FORMAT, "version": VERSION, **to_json(self)}
+
+    @classmethod
+    def from_json(cls, written: Mapping[str, Any]) -> "RunDocument":
+        """Return what a file holds; RunError, with the field, where it is amiss.
+
+        Fields of newer releases are passed over.
+        """
+        if written.get("format") != FORMAT:
+            raise RunError("the file is not of a tokensearch run")
+        if written.get("version") != VERSION:
+            raise RunError(f"version is {written.get('version')!r:.60}; known is {VERSION}")
+        check(written, RUN, "the run", RunError)
+        return from_json(cls, written)
