@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import optuna
 import pytest
 from optuna.search_space import intersection_search_space
@@ -18,6 +19,7 @@ from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import load, load_set
+from tokensearch.records.checks import run_schema
 from tokensearch.records.measurements import to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.sampler.study import StudyAdapter
@@ -98,6 +100,13 @@ def test_the_answer_says_where_it_comes_from(reduced: RunFolder) -> None:
     trial = reduced.read_trials()[answer.provenance["trial"]]
     assert trial.schedule_hash == answer.schedule_hash == document.finished.answer_hash
     assert answer.model.weights == document.model.weights
+
+
+def test_run_json_is_what_is_read_from_it_and_meets_its_schema(reduced: RunFolder) -> None:
+    written = json.loads(reduced.run.read_text())
+
+    assert json.dumps(reduced.require_run().to_json(), indent=2) + "\n" == reduced.run.read_text()
+    assert list(jsonschema.Draft202012Validator(run_schema()).iter_errors(written)) == []
 
 
 def test_a_folder_in_use_is_refused(tmp_path: Path) -> None:

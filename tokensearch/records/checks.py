@@ -37,10 +37,12 @@ from tokensearch.policy import BOUNDS, OBJECTIVES, parse_target
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import (
     AccuracyKind,
+    AlternativeKind,
     Backend,
     Cache,
     Caution,
     Memory,
+    Outcome,
     TrialState,
     Verdict,
 )
@@ -200,7 +202,7 @@ def _target(value: Any) -> None:
         raise MisfitError(f"is no target: {error}") from None
 
 
-OUTCOMES = ("met", "missed", "ambiguous", "unreduced")
+RUN_FORMAT, RUN_VERSION = "tokensearch.run", 1
 _SPLIT = fields({"images": integer(1, 2**53), "digest": NAME}, {"contents": text(MAX_BYTES)})
 _SETTINGS = fields(
     {
@@ -236,7 +238,7 @@ _FINALIST = fields(
 _ALTERNATIVE = fields(
     {
         "name": NAME,
-        "kind": choice("resolution", "model"),
+        "kind": choice(*get_args(AlternativeKind)),
         "pixels": integer(1, 2**16),
         "report": ACCURACY,
         "paired": PAIRED,
@@ -248,7 +250,7 @@ _SECONDS = number(0, 1e9)
 _PRESET = fields({"name": NAME, "schedule_hash": NAME, "lead": optional(PAIRED)})
 _RESULT = fields(
     {
-        "outcome": choice(*OUTCOMES),
+        "outcome": choice(*get_args(Outcome)),
         "exit_code": integer(0, 255),
         "limit_ms": number(0),
         "baseline_ms": TIME_MS,
@@ -266,8 +268,8 @@ _RESULT = fields(
 )
 RUN = fields(
     {
-        "format": choice("tokensearch.run"),
-        "version": integer(1, 1),
+        "format": choice(RUN_FORMAT),
+        "version": integer(RUN_VERSION, RUN_VERSION),
         "settings": _SETTINGS,
         "budget": fields({"trials": optional(COUNT), "seconds": optional(_SECONDS)}),
         "command": text(MAX_TEXT),

@@ -31,6 +31,9 @@ Cache = Literal["warm", "flushed"]
 Memory = Literal["kept", "system"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 AccuracyKind = Literal["top1", "agreement"]
+Outcome = Literal["met", "missed", "ambiguous", "unreduced"]  # the last: the baseline meets it
+# The same model on smaller images; a smaller model.
+AlternativeKind = Literal["resolution", "model"]
 
 
 class Caution(StrEnum):

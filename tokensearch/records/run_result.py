@@ -8,30 +8,28 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from tokensearch.documents import check
 from tokensearch.errors import RunError
 from tokensearch.policy import ModelSpec, Policy
-from tokensearch.records.checks import RUN
+from tokensearch.records.checks import RUN, RUN_FORMAT, RUN_VERSION
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import (
     OMIT_NONE,
     Accuracy,
+    AlternativeKind,
     Cell,
     Comparison,
+    Outcome,
     PairedAccuracy,
     from_json,
     to_json,
 )
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
 
-FORMAT, VERSION = "tokensearch.run", 1
 SCHEMA_FILE = Path(__file__).with_name("run-v1.schema.json")
 
-Outcome = Literal["met", "missed", "ambiguous", "unreduced"]  # the last: the baseline meets it
-# The same model on smaller images; a smaller model.
-AlternativeKind = Literal["resolution", "model"]
 EXIT_CODES: Mapping[Outcome, int] = {"met": 0, "unreduced": 0, "missed": 3, "ambiguous": 4}
 
 
@@ -222,7 +220,7 @@ class RunDocument:
 
     def to_json(self) -> dict[str, Any]:
         """Return what the file holds."""
-        return {"format": FORMAT, "version": VERSION, **to_json(self)}
+        return {"format": RUN_FORMAT, "version": RUN_VERSION, **to_json(self)}
 
     @classmethod
     def from_json(cls, written: Mapping[str, Any]) -> "RunDocument":
@@ -230,9 +228,9 @@ class RunDocument:
 
         Fields of newer releases are passed over.
         """
-        if written.get("format") != FORMAT:
+        if written.get("format") != RUN_FORMAT:
             raise RunError("the file is not of a tokensearch run")
-        if written.get("version") != VERSION:
-            raise RunError(f"version is {written.get('version')!r:.60}; known is {VERSION}")
+        if written.get("version") != RUN_VERSION:
+            raise RunError(f"version is {written.get('version')!r:.60}; known is {RUN_VERSION}")
         check(written, RUN, "the run", RunError)
         return from_json(cls, written)

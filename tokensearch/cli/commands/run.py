@@ -161,7 +161,7 @@ def run(
     subject = load_inputs(wanted)
     folder = _folder(wanted.model, subject.cell, target, out_folder)
     folder.check(fresh=searching.fresh)
-    rival = load_smaller_model(subject, smaller, smaller_checkpoint)
+    alternative = load_smaller_model(subject, smaller, smaller_checkpoint)
     with progress_listener(err) as watcher:
         session = SearchRun(
             subject.model,
@@ -175,7 +175,7 @@ def run(
             searching.store(),
             searching.cache_gb,
             neighbours,
-            rival,
+            alternative,
             searching.fresh,
         )
         document = session.run()

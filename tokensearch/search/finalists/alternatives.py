@@ -24,8 +24,8 @@ from tokensearch.errors import MeasurementError, ModelError, first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import ModelSpec, Policy, block_macs
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import PairedAccuracy
-from tokensearch.records.run_result import Alternative, AlternativeKind, SmallerModel
+from tokensearch.records.measurements import AlternativeKind, PairedAccuracy
+from tokensearch.records.run_result import Alternative, SmallerModel
 from tokensearch.search.finalists.finalist import CONFIRM_BUDGET
 
 # After a long search, neither a control nor a picture of it may cost the result. RuntimeError is

@@ -9,8 +9,15 @@ from tokensearch.front import Point, front
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, Objective, Policy, Target, is_published
 from tokensearch.policy.file import policy_from_json
-from tokensearch.records.measurements import Accuracy, Cell, Comparison, Latency, Trial, to_json
-from tokensearch.records.run_result import Outcome
+from tokensearch.records.measurements import (
+    Accuracy,
+    Cell,
+    Comparison,
+    Latency,
+    Outcome,
+    Trial,
+    to_json,
+)
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.loop import RANDOM_ORIGIN
 from tokensearch.stats.bootstrap import ratio_interval
