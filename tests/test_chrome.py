@@ -18,7 +18,7 @@ import tokensearch.chrome.trace
 from tokensearch.chrome import ChromeTrace, read_trace
 from tokensearch.diff.operators import operator_changes
 from tokensearch.errors import MeasurementError
-from tokensearch.measure.tracer import trace
+from tokensearch.measure.tracer import trace_passes
 from tokensearch.records.profile import Operator, range_name
 
 Table = dict[str, tuple[int, float]]  # calls and milliseconds by name
@@ -108,7 +108,7 @@ def test_operators_lie_in_the_innermost_of_our_ranges(real: tuple[ChromeTrace, T
 def test_a_profiles_own_trace_reads_back_as_its_operators(tmp_path: Path) -> None:
     model, x = TwoHalves(), torch.randn(8, 64)
     with torch.inference_mode():
-        traced = trace(
+        traced = trace_passes(
             lambda: model(x), name="own", device=torch.device("cpu"), passes=3, folder=tmp_path
         )
 

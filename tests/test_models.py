@@ -12,7 +12,7 @@ from torch import nn
 from tokensearch import models
 from tokensearch.demo.model import demo_model
 from tokensearch.errors import ModelError
-from tokensearch.models import ALIASES, load_model, resolve, resolve_stored, skeleton
+from tokensearch.models import ALIASES, load_model, resolve_model, resolve_stored, skeleton
 
 NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
@@ -29,7 +29,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def refusal(name: str, **more: Any) -> str:
     with pytest.raises(ModelError) as caught:
-        load_model(resolve(name), **more)
+        load_model(resolve_model(name), **more)
     return str(caught.value)
 
 
@@ -45,17 +45,17 @@ def test_every_alias_has_weights_in_timm(full: str) -> None:
 
 
 def test_aliases_are_spelt_out() -> None:
-    assert {alias: resolve(alias) for alias in ALIASES} == ALIASES
-    assert resolve("vit_l") == "vit_large_patch16_224.augreg_in21k_ft_in1k"
+    assert {alias: resolve_model(alias) for alias in ALIASES} == ALIASES
+    assert resolve_model("vit_l") == "vit_large_patch16_224.augreg_in21k_ft_in1k"
 
 
 def test_an_untagged_name_gets_timm_s_default_weights() -> None:
-    assert resolve("deit_tiny_patch16_224") == "deit_tiny_patch16_224.fb_in1k"
+    assert resolve_model("deit_tiny_patch16_224") == "deit_tiny_patch16_224.fb_in1k"
 
 
 @pytest.mark.parametrize("name", ["demo", NAME, "hf-hub:someone/model", "package.module:function"])
 def test_full_names_stay_as_they_are(name: str) -> None:
-    assert resolve(name) == name
+    assert resolve_model(name) == name
 
 
 def test_an_unknown_name_gets_the_nearest() -> None:
@@ -70,25 +70,27 @@ def test_the_beginning_of_a_name_gets_the_shortest_that_go_on() -> None:
 
 
 def test_a_skeleton_has_shapes_and_no_values() -> None:
-    module = skeleton(resolve("vit_t"))
+    module = skeleton(resolve_model("vit_t"))
 
     assert {p.device.type for p in module.parameters()} == {"meta"}
     assert dict(module.named_parameters())["blocks.11.attn.qkv.weight"].shape == (576, 192)
 
 
 def test_a_skeleton_shows_the_architecture_before_any_download() -> None:
-    assert type(skeleton(resolve("swin_tiny_patch4_window7_224"))).__name__ == "SwinTransformer"
+    assert (
+        type(skeleton(resolve_model("swin_tiny_patch4_window7_224"))).__name__ == "SwinTransformer"
+    )
 
 
 def test_the_demo_has_a_skeleton_too() -> None:
-    assert next(skeleton(resolve("demo")).parameters()).is_meta
+    assert next(skeleton(resolve_model("demo")).parameters()).is_meta
 
 
 def test_the_demo_takes_a_checkpoint_of_its_own(tmp_path: Path) -> None:
     model, file = demo_model(pretrained=False), tmp_path / "weights.safetensors"
     save_file(model.state_dict(), file)
 
-    loaded = load_model(resolve("demo"), checkpoint=file)
+    loaded = load_model(resolve_model("demo"), checkpoint=file)
 
     assert torch.equal(loaded.module.get_parameter("head.weight"), model.head.weight)
     assert loaded.data_config["mean"] == (0.5, 0.5, 0.5)
@@ -102,7 +104,7 @@ def test_a_checkpoint_comes_back_bit_for_bit(tmp_path: Path, suffix: str) -> Non
     else:
         save_file(model.state_dict(), file)
 
-    loaded = load_model(resolve("vit_t"), checkpoint=file)
+    loaded = load_model(resolve_model("vit_t"), checkpoint=file)
 
     images = torch.rand(1, 3, 224, 224, generator=torch.Generator().manual_seed(1))
     with torch.inference_mode():
@@ -114,7 +116,7 @@ def test_the_data_config_is_timm_s(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(tiny().state_dict(), file)
 
-    assert load_model(resolve("vit_t"), checkpoint=file).data_config == {
+    assert load_model(resolve_model("vit_t"), checkpoint=file).data_config == {
         "input_size": (3, 224, 224),
         "interpolation": "bicubic",
         "mean": (0.5, 0.5, 0.5),
@@ -128,7 +130,7 @@ def test_a_checkpoint_with_another_head_gets_as_many_classes(tmp_path: Path) -> 
     file = tmp_path / "weights.safetensors"
     save_file(tiny(classes=7).state_dict(), file)
 
-    module: Any = load_model(resolve("vit_t"), checkpoint=file).module
+    module: Any = load_model(resolve_model("vit_t"), checkpoint=file).module
 
     assert module.head.out_features == 7
     assert module.num_classes == 7
@@ -208,7 +210,7 @@ def test_cached_weights_need_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(models, "try_to_load_from_cache", lambda *_: "/cache/model.safetensors")
     monkeypatch.setattr(timm, "create_model", lambda *_, **__: nn.Identity())
 
-    assert load_model(resolve("deit_s")).pretrained
+    assert load_model(resolve_model("deit_s")).pretrained
 
 
 @pytest.fixture
@@ -231,7 +233,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_factory_gives_its_module_with_timm_s_default_preparation(factory: str) -> None:
-    loaded = load_model(resolve(f"{factory}:model"))
+    loaded = load_model(resolve_model(f"{factory}:model"))
 
     assert isinstance(loaded.module, nn.Linear)
     assert not loaded.pretrained
@@ -276,7 +278,7 @@ def test_a_factory_that_ends_the_program_when_imported_is_refused(
 
 def test_a_user_who_stops_a_factory_has_stopped_it(factory: str) -> None:
     with pytest.raises(KeyboardInterrupt):
-        load_model(resolve(f"{factory}:stopped"))
+        load_model(resolve_model(f"{factory}:stopped"))
 
 
 @pytest.mark.parametrize("name", ["os:abort", "hf-hub:a/b", "hf_hub:a/b", "local-dir:/tmp"])
@@ -303,7 +305,7 @@ def test_a_checkpoint_fills_a_factory_s_module(factory: str, tmp_path: Path) -> 
     file = tmp_path / "weights.safetensors"
     save_file({"weight": torch.full((3, 2), 5.0), "bias": torch.zeros(3)}, file)
 
-    loaded = load_model(resolve(f"{factory}:model"), checkpoint=file)
+    loaded = load_model(resolve_model(f"{factory}:model"), checkpoint=file)
 
     assert loaded.module.get_parameter("weight").tolist() == [[5.0, 5.0]] * 3
 
@@ -312,7 +314,7 @@ def test_a_data_config_file_overrides_what_it_names(factory: str, tmp_path: Path
     file = tmp_path / "data.json"
     file.write_text(json.dumps({"input_size": [3, 96, 96], "mean": [0, 0, 0], "crop_pct": 1.0}))
 
-    config = load_model(resolve(f"{factory}:model"), data_config=file).data_config
+    config = load_model(resolve_model(f"{factory}:model"), data_config=file).data_config
 
     assert (config["input_size"], config["mean"], config["crop_pct"]) == ((3, 96, 96), (0, 0, 0), 1)
     assert config["std"] == (0.229, 0.224, 0.225)

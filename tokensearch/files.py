@@ -52,7 +52,7 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise RunError(refusal(folder, error, "made")) from error
+        raise RunError(describe_refusal(folder, error, "made")) from error
     return folder
 
 
@@ -79,10 +79,10 @@ def writing(what: Path | str) -> Iterator[None]:
     except RunError:
         raise
     except OSError as error:
-        raise RunError(refusal(what, error)) from error
+        raise RunError(describe_refusal(what, error)) from error
 
 
-def refusal(what: Path | str, error: OSError, verb: str = "written") -> str:
+def describe_refusal(what: Path | str, error: OSError, verb: str = "written") -> str:
     """Say why `what` cannot be written, and what to do."""
     if error.errno in FULL:
         return (

@@ -69,7 +69,7 @@ class LoadedModel:
     pretrained: bool  # published weights; False for a checkpoint's and for a factory's
 
 
-def resolve(name: str) -> ModelName:
+def resolve_model(name: str) -> ModelName:
     """Return the full name of a model that the user typed: aliases spelt out, timm's tag added.
 
     Never for a name that was read from a file: see `resolve_stored`.
@@ -113,7 +113,7 @@ def resolve_stored(name: str, *, what: str) -> ModelName:
             f"{what} was made for the model {name[:_LONGEST_NAME]!r}, which is loaded only if you "
             f"name it yourself; give --model {name[:_LONGEST_NAME]!r}"
         )
-    return resolve(name)
+    return resolve_model(name)
 
 
 def _reaches_out(name: str) -> bool:

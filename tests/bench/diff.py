@@ -23,7 +23,7 @@ from tokensearch import apply, preset
 from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.measure.allocator import keep_freed_memory
-from tokensearch.profiling import Plan, profile
+from tokensearch.profiling import ProfilePlan, profile
 from tokensearch.records.profile import Profile
 from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.runtime import describe
@@ -90,7 +90,7 @@ def explained(model: nn.Module, images: torch.Tensor, presets: list[str], second
     cell = describe_cell(images.device, images.dtype, len(images), images.shape[-1])
     names = [f"{place} {name}" for place, name in zip("AB", presets, strict=True)]
     policies = {key: preset(name, spec) for key, name in zip(names, presets, strict=True)}
-    plan = Plan(TimingBudget(warmup=WARMUP, max_rounds=5000, seconds=seconds))
+    plan = ProfilePlan(TimingBudget(warmup=WARMUP, max_rounds=5000, seconds=seconds))
     pair: tuple[Profile, ...] = profile(model, policies, images=images, cell=cell, plan=plan)
     return make_ledger(*pair)
 

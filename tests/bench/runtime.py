@@ -25,7 +25,7 @@ from tests.bench.results import add_output, collect
 from tokensearch import apply, preset
 from tokensearch.measure import MachineMonitor, TimingBudget, clock_for, compare, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiling import Plan, profile
+from tokensearch.profiling import ProfilePlan, profile
 from tokensearch.records.measurements import to_json
 from tokensearch.records.profile import REDUCING
 from tokensearch.runtime import describe
@@ -96,7 +96,7 @@ def shares(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "tome-r13": preset("tome-r13", host),
     }
     asked = {name: policy for name, policy in policies.items() if name in options.case}
-    plan = Plan(
+    plan = ProfilePlan(
         TimingBudget(warmup=3, min_rounds=20, max_rounds=100, seconds=options.seconds),
         traced_passes=0,
         roofline=False,

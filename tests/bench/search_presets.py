@@ -13,8 +13,9 @@ from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, preset
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SearchBudget
 from tokensearch.runtime import describe
-from tokensearch.search import SearchBudget, SearchRun, load_space
+from tokensearch.search import SearchRun, load_space
 from tokensearch.search.finalists.selection import rank_trials
 from tokensearch.search.loop import SearchLoop
 from tokensearch.stats.proportions import paired_difference

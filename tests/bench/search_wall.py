@@ -13,8 +13,9 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SearchBudget
 from tokensearch.runtime import describe
-from tokensearch.search import SearchBudget, SearchRun, load_space
+from tokensearch.search import SearchRun, load_space
 from tokensearch.search.early_stopping import TRIAL_BUDGET
 from tokensearch.search.latency_model import forecast_from_table
 

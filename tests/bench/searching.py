@@ -21,8 +21,8 @@ from tokensearch.models import load_model
 from tokensearch.policy import Policy, parse_target
 from tokensearch.records.measurements import Comparison, Latency, Trial
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.records.run_settings import SamplerName
-from tokensearch.search import SearchBudget, SearchRun, SearchSettings, load_space
+from tokensearch.records.run_settings import SamplerName, SearchBudget, SearchSettings
+from tokensearch.search import SearchRun, load_space
 from tokensearch.search.latency_model import forecast_from_table
 
 IMAGES = Sizes(128, 512, 2000)

@@ -9,7 +9,7 @@ from tests.report.fixtures import comparison
 from tokensearch import measure
 from tokensearch.cli.main import app
 from tokensearch.doctor import machine
-from tokensearch.doctor.machine import Check
+from tokensearch.doctor.machine import HealthCheck
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import Comparison
 
@@ -48,8 +48,8 @@ def test_an_able_machine_passes() -> None:
 @pytest.mark.usefixtures("quiet")
 def test_a_machine_with_a_gpu_is_asked_about_launches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "_device", lambda: torch.device("cuda"))
-    monkeypatch.setattr(machine, "attention", lambda: Check("attention", "ok", ""))
-    monkeypatch.setattr(machine, "launches", lambda: Check("launches", "ok", "4.0 us"))
+    monkeypatch.setattr(machine, "attention", lambda: HealthCheck("attention", "ok", ""))
+    monkeypatch.setattr(machine, "launches", lambda: HealthCheck("launches", "ok", "4.0 us"))
 
     assert [check.name for check in machine.examine_machine()][-2:] == ["launches", "noise"]
 
@@ -135,4 +135,4 @@ def test_noise_is_judged(
     judged = machine.timing()
 
     assert (judged.state, judged.finding) == (state, finding)
-    assert isinstance(judged, Check)
+    assert isinstance(judged, HealthCheck)

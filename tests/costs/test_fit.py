@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.costs.machine import SPEC, SyntheticMachine, slope
 from tokensearch.costs.curves import Halves, fit_curve, shrink_ratios
-from tokensearch.costs.fit import Split, samples_of
+from tokensearch.costs.fit import SplitPass, samples_of
 from tokensearch.costs.prices import fit_price, solve_non_negative
 from tokensearch.policy import Policy, Pool, Prune
 
@@ -66,7 +66,7 @@ def test_samples_of_a_pass_add_up_to_it() -> None:
     policy = Policy(SPEC, (Prune(1, 40), Pool(3, 30)), proportional_attention=True)
     parts_ms = SyntheticMachine(slope).parts_ms(policy, floor=False)
 
-    samples = samples_of(Split(policy, floor=False, parts_ms=parts_ms))
+    samples = samples_of(SplitPass(policy, floor=False, parts_ms=parts_ms))
 
     assert sum(ms for _, ms in samples) == pytest.approx(sum(parts_ms.values()))
 
@@ -75,7 +75,7 @@ def test_two_steps_of_one_block_share_their_phases_and_give_no_sample() -> None:
     policy = Policy(SPEC, (Prune(1, 40), Pool(1, 30)))
     parts_ms = SyntheticMachine(slope).parts_ms(policy, floor=False)
 
-    names = {part.name for part, _ in samples_of(Split(policy, False, parts_ms))}
+    names = {part.name for part, _ in samples_of(SplitPass(policy, False, parts_ms))}
 
     assert "score class_attention" in names
     assert not names & {"prune drop", "pool bipartite"}

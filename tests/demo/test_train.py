@@ -11,7 +11,7 @@ from tokensearch.data.scene_batches import training_scenes
 from tokensearch.demo import train
 from tokensearch.demo.curriculum import PLAIN, QUICK, STAGES, Stage
 from tokensearch.demo.student import auxiliary_loss, student_of
-from tokensearch.demo.train import Plan, Training
+from tokensearch.demo.train import Training, TrainingPlan
 from tokensearch.models import load_model
 
 SMALL = "deit_tiny_patch16_224"
@@ -31,7 +31,7 @@ def notes(out):
 
 
 def test_the_weights_are_those_of_a_model_of_ten_classes_of_that_name(tmp_path, few):
-    training = Training(Plan(tmp_path, SMALL, held_out=2))
+    training = Training(TrainingPlan(tmp_path, SMALL, held_out=2))
     training.run()
     exported = training.export()
 
@@ -50,9 +50,9 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, few, 
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     for folder in (whole, parts):
         folder.mkdir()
-    Training(Plan(whole, SMALL, held_out=1)).run()
+    Training(TrainingPlan(whole, SMALL, held_out=1)).run()
     monkeypatch.setattr(train, "SAVE_S", 0.0)  # after every step
-    cut_off = Training(Plan(parts, SMALL, held_out=1))
+    cut_off = Training(TrainingPlan(parts, SMALL, held_out=1))
     step = cut_off._update
 
     def update(*args):
@@ -65,7 +65,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, few, 
         cut_off.run()
     assert (parts / f"{SMALL}.safetensors").is_file()
 
-    resumed = Training(Plan(parts, SMALL, held_out=1))
+    resumed = Training(TrainingPlan(parts, SMALL, held_out=1))
     resumed.load()
     assert 0 < resumed.steps < 5
     resumed.run()
@@ -77,7 +77,7 @@ def test_a_training_that_was_cut_off_goes_on_to_the_same_weights(tmp_path, few, 
 def test_by_the_clock_every_stage_has_its_share_and_the_last_ends_in_time(tmp_path, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(train.time, "perf_counter", lambda: now[0])
-    training = Training(Plan(tmp_path, SMALL, seconds=100.0, held_out=1))
+    training = Training(TrainingPlan(tmp_path, SMALL, seconds=100.0, held_out=1))
     spent = dict.fromkeys((stage.name for stage in QUICK), 0.0)
 
     def step(stage, progress):
@@ -97,7 +97,7 @@ def test_by_the_clock_every_stage_has_its_share_and_the_last_ends_in_time(tmp_pa
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
-    training = Training(Plan(tmp_path, SMALL))
+    training = Training(TrainingPlan(tmp_path, SMALL))
     stage = replace(FEW[0], batch=8)
     losses = []
     for _ in range(12):

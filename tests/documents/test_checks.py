@@ -9,7 +9,6 @@ from tokensearch.documents import (
     FLAG,
     NAME,
     Check,
-    check,
     choice,
     every,
     fields,
@@ -19,6 +18,7 @@ from tokensearch.documents import (
     number,
     optional,
     text,
+    validate,
 )
 
 SHAPE = fields(
@@ -30,7 +30,7 @@ WHOLE = {"kind": "square", "sides": [1, 2.5]}
 
 def said(value: Any, wanted: Check = SHAPE) -> str:
     with pytest.raises(ValueError, match=r"\S") as caught:
-        check(value, wanted, "the shape", ValueError)
+        validate(value, wanted, "the shape", ValueError)
     assert caught.value.__cause__ is None
     return str(caught.value)
 
@@ -39,7 +39,7 @@ def said(value: Any, wanted: Check = SHAPE) -> str:
     "more", [{}, {"named": None}, {"named": "a"}, {"inside": {"hole": True}}, {"colour": "blue"}]
 )
 def test_what_is_wanted_passes(more: dict[str, Any]) -> None:
-    check(WHOLE | more, SHAPE, "the shape", ValueError)
+    validate(WHOLE | more, SHAPE, "the shape", ValueError)
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_a_mapping_checks_every_value() -> None:
 def test_all_of_several_must_hold() -> None:
     both = every(fields({"a": FLAG}), mapping(FLAG))
 
-    check({"a": True}, both, "it", ValueError)
+    validate({"a": True}, both, "it", ValueError)
     assert said({"a": True, "b": 2}, both) == "'b' is 2; it must be true or false"
 
 
 def test_a_number_within_bounds_is_of_either_kind_but_no_text() -> None:
     for value in (0, 1, 0.5, 1e18, -(10**18)):
-        check(value, number(), "it", ValueError)
+        validate(value, number(), "it", ValueError)
     assert said("1", number()).startswith("the shape is '1'; it must be a number")
     assert said(10**400, number()).endswith("it must be a number from -1e+18 to 1e+18")

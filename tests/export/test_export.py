@@ -13,7 +13,7 @@ from tests.runtime.operators import POLICIES, everything, host
 from tests.test_files import largest_file
 from tokensearch import ops
 from tokensearch.errors import ExportError
-from tokensearch.export import Check, Format, check_target, export, file, onnx, pt2
+from tokensearch.export import ExportCheck, Format, check_target, export, file, onnx, pt2
 from tokensearch.policy import Policy, Prune
 from tokensearch.runtime import describe
 
@@ -259,6 +259,6 @@ def test_weights_too_large_for_one_file_are_refused(monkeypatch: pytest.MonkeyPa
     ("difference", "passed"), [(0.1, True), (0.2, False), (float("nan"), False)]
 )
 def test_only_a_small_difference_passes(difference: float, *, passed: bool) -> None:
-    check = Check("pt2", "torch", "float32", (1,), difference, 0.1, "so it is", 8)
+    check = ExportCheck("pt2", "torch", "float32", (1,), difference, 0.1, "so it is", 8)
 
     assert check.passed is passed

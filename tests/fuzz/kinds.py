@@ -22,17 +22,9 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.costs.table import CostTable
 from tokensearch.diff.ledger import make_ledger
 from tokensearch.diff.operators import operator_changes
-from tokensearch.documents import check, parse_object
+from tokensearch.documents import parse_object, validate
 from tokensearch.errors import MeasurementError, NoPolicyError, PolicyError, RunError, SpaceError
-from tokensearch.policy import (
-    OBJECTIVES,
-    ModelSpec,
-    Policy,
-    PolicySet,
-    Pool,
-    Prune,
-    mac_share,
-)
+from tokensearch.policy import OBJECTIVES, ModelSpec, Policy, PolicySet, Pool, Prune, mac_share
 from tokensearch.policy.file import (
     policy_from_json,
     policy_to_json,
@@ -52,7 +44,7 @@ from tokensearch.report.diff.operators import (
 )
 from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.report.diff.to_json import ledger_to_json
-from tokensearch.report.profile import block_table, facts, phase_table
+from tokensearch.report.profile import facts, profile_block_table, profile_phase_table
 from tokensearch.report.run import page, tables
 from tokensearch.report.table import table_to_markdown
 from tokensearch.search.early_stopping import trial_value
@@ -155,7 +147,7 @@ def other_profile() -> Profile:
 def use_profile(found: Profile) -> None:
     """As `profile` and `diff` do: tables, and the ledger to another."""
     list(facts(found))
-    for grid in (phase_table(found), block_table(found)):
+    for grid in (profile_phase_table(found), profile_block_table(found)):
         table_to_markdown(grid)
     if found.operators:
         table_to_markdown(operator_table(found.operators, whole_ms=fmean(found.traced_ms)))
@@ -174,7 +166,7 @@ def trial_document() -> Document:
 def read_trial(data: bytes) -> Trial:
     """As a run folder reads its lines."""
     trial = parse_object(data, error=RunError)
-    check(trial, TRIAL, "the trial", RunError)
+    validate(trial, TRIAL, "the trial", RunError)
     return from_json(Trial, trial)
 
 

@@ -11,7 +11,7 @@ from torch.profiler import record_function
 
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import tracer
-from tokensearch.measure.tracer import Trace, _summed, peak_bytes, trace
+from tokensearch.measure.tracer import Trace, _summed, peak_bytes, trace_passes
 from tokensearch.records.profile import range_name
 from tokensearch.runtime import with_backend
 
@@ -20,7 +20,7 @@ CPU = torch.device("cpu")
 
 def traced(run: object, **options: object) -> Trace:
     with torch.inference_mode():
-        return trace(run, name="toy", device=CPU, passes=3, **options)
+        return trace_passes(run, name="toy", device=CPU, passes=3, **options)
 
 
 def run_of(layer: nn.Module, x: Tensor) -> object:
@@ -68,7 +68,7 @@ def test_ranges_of_other_people_are_operators_of_theirs() -> None:
 
 def test_a_trace_of_no_pass_is_refused() -> None:
     with pytest.raises(MeasurementError) as caught:
-        trace(lambda: None, name="none", device=CPU, passes=0)
+        trace_passes(lambda: None, name="none", device=CPU, passes=0)
 
     assert str(caught.value) == "a trace needs at least 1 pass, got 0"
 
@@ -148,7 +148,7 @@ def on_host(name: str, start_us: float, end_us: float, **kernels_us: float) -> S
 
 def seen_in(events: list[object], monkeypatch: pytest.MonkeyPatch, passes: int = 2) -> Trace:
     monkeypatch.setattr(tracer, "_events", lambda *_, **__: events)
-    return trace(lambda: None, name="replay", device=torch.device("cuda"), passes=passes)
+    return trace_passes(lambda: None, name="replay", device=torch.device("cuda"), passes=passes)
 
 
 def test_kernels_of_a_replay_are_found_though_no_operator_holds_them(
@@ -203,7 +203,7 @@ def test_kernels_of_a_replay_on_a_gpu_are_found() -> None:
     layer, x = nn.Linear(4096, 4096).to(device), torch.ones(8192, 4096, device=device)
     replay = with_backend(layer, "cudagraph", x)
 
-    found = trace(lambda: replay(x), name="gpu", device=device, passes=3)
+    found = trace_passes(lambda: replay(x), name="gpu", device=device, passes=3)
 
     busy_ms = sum(one.ms for one in found.operators if one.kernel)
     assert busy_ms > 0.1  # 275 GFLOP: at 2 PFLOP/s still 0.13 ms
@@ -216,6 +216,6 @@ def test_kernels_of_a_gpu_are_found_and_take_time() -> None:
     layer, x = nn.Linear(4096, 4096).to(device), torch.ones(8192, 4096, device=device)
 
     with torch.inference_mode():
-        found = trace(run_of(layer, x), name="gpu", device=device, passes=3)
+        found = trace_passes(run_of(layer, x), name="gpu", device=device, passes=3)
 
     assert any(one.kernel and one.phase == "qkv" and one.ms > 0 for one in found.operators)

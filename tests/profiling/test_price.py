@@ -11,7 +11,7 @@ from tests.measure.gpu import FakeGpu, installed
 from tokensearch.diff.ledger import make_ledger
 from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiling import Plan, profile
+from tokensearch.profiling import ProfilePlan, profile
 from tokensearch.records.profile import PhaseTime, Profile
 from tokensearch.records.profile_file import profile_from_json, profile_to_json
 from tokensearch.runtime import describe
@@ -27,7 +27,9 @@ POLICIES = {
     "none": Policy(SPEC),
     "reduced": Policy(SPEC, (Prune(1, 12), Pool(3, 8)), proportional_attention=True),
 }
-PLAN = Plan(TimingBudget(warmup=1, max_rounds=12, seconds=60.0), traced_passes=0, roofline=False)
+PLAN = ProfilePlan(
+    TimingBudget(warmup=1, max_rounds=12, seconds=60.0), traced_passes=0, roofline=False
+)
 CELL = replace(describe_cell(torch.device("cpu"), torch.float32, 2, 32), device="cuda")
 
 

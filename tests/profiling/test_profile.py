@@ -11,19 +11,21 @@ from tests.search import tiny
 from tokensearch.errors import MeasurementError
 from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
-from tokensearch.profiling import Plan, copy_sharing_weights, profile
+from tokensearch.profiling import ProfilePlan, copy_sharing_weights, profile
 from tokensearch.records.profile import REDUCING, Profile
 from tokensearch.runtime import describe
 
 SPEC: ModelSpec = describe(tiny.model())
 REDUCED = Policy(SPEC, (Prune(1, 12), Pool(3, 8)), proportional_attention=True)
 CELL = describe_cell(torch.device("cpu"), torch.float32, 2, 32)
-PLAN = Plan(
+PLAN = ProfilePlan(
     TimingBudget(warmup=1, min_rounds=4, max_rounds=4, seconds=9.0), traced_passes=2, roofline=False
 )
 
 
-def profiles(policies: dict[str, Policy], plan: Plan = PLAN, **options: object) -> list[Profile]:
+def profiles(
+    policies: dict[str, Policy], plan: ProfilePlan = PLAN, **options: object
+) -> list[Profile]:
     images = torch.randn(2, 3, 32, 32)
     return list(profile(tiny.model(), policies, images=images, cell=CELL, plan=plan, **options))
 
@@ -81,7 +83,7 @@ def test_operators_are_traced_in_their_blocks(pair: list[Profile]) -> None:
 
 
 def test_work_falls_with_the_tokens() -> None:
-    plan = Plan(PLAN.budget, traced_passes=0, roofline=True)
+    plan = ProfilePlan(PLAN.budget, traced_passes=0, roofline=True)
 
     full, reduced = profiles({"none": Policy(SPEC), "reduced": REDUCED}, plan)
 
@@ -111,7 +113,7 @@ def test_a_compiled_pass_is_a_whole() -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ours.runtime, "with_backend", eagerly)
-        plan = Plan(PLAN.budget, traced_passes=0)
+        plan = ProfilePlan(PLAN.budget, traced_passes=0)
         (found,) = profile(
             tiny.model(), {"reduced": REDUCED}, images=images, cell=compiled, plan=plan
         )

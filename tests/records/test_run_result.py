@@ -17,8 +17,9 @@ from tokensearch.errors import RunError
 from tokensearch.policy.file import SCHEMA_FILE as POLICY_SCHEMA_FILE
 from tokensearch.policy.file import to_text
 from tokensearch.records.checks import run_schema
+from tokensearch.records.measurements import Outcome
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.records.run_result import EXIT_CODES, SCHEMA_FILE, Outcome, RunDocument
+from tokensearch.records.run_result import EXIT_CODES, SCHEMA_FILE, RunDocument
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 SCHEMA = jsonschema.Draft202012Validator(run_schema())

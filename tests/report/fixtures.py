@@ -20,8 +20,10 @@ from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import (
     Accuracy,
     AccuracyKind,
+    AlternativeKind,
     Comparison,
     Latency,
+    Outcome,
     PairedAccuracy,
     Trial,
     Verdict,
@@ -32,12 +34,10 @@ from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import (
     Alternative,
-    AlternativeKind,
     BaselineMoved,
     BestPreset,
     Finalist,
     ForecastError,
-    Outcome,
     RunData,
     RunDocument,
     RunResult,

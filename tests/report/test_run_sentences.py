@@ -4,8 +4,8 @@ import pytest
 
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
-from tokensearch.records.measurements import PairedAccuracy
-from tokensearch.records.run_result import BestPreset, Finalist, Outcome, RunDocument
+from tokensearch.records.measurements import Outcome, PairedAccuracy
+from tokensearch.records.run_result import BestPreset, Finalist, RunDocument
 from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
 
 ASKED = "0.5x for a pass of 8 images"

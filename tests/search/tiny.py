@@ -14,8 +14,9 @@ from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, block_macs, mac_share, parse_target
 from tokensearch.records.measurements import Comparison, Latency
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SearchBudget, SearchSettings
 from tokensearch.runtime import describe
-from tokensearch.search import SearchBudget, SearchRun, SearchSettings, load_space
+from tokensearch.search import SearchRun, load_space
 
 CONFIG = {
     "input_size": (3, 32, 32),

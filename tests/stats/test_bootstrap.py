@@ -7,7 +7,7 @@ import pytest
 
 from tests.measure.fakes import noisy
 from tokensearch.records.comparability import verdict
-from tokensearch.stats.bootstrap import expand_reach, ratio_interval
+from tokensearch.stats.bootstrap import bootstrap_ratio, expand_reach
 
 
 @pytest.mark.parametrize("pairs", [12, 30, 60])
@@ -18,7 +18,7 @@ def test_equal_models_are_told_apart_no_more_often_than_the_level_allows(pairs: 
     excluded = 0
     for _ in range(trials):
         baseline_ms, candidate_ms = np.exp(0.05 * random.standard_normal((2, pairs)))
-        low, high = ratio_interval(baseline_ms, candidate_ms, seed=0)
+        low, high = bootstrap_ratio(baseline_ms, candidate_ms, seed=0)
         excluded += not low <= 1 <= high
 
     assert excluded / trials <= 0.05
@@ -29,8 +29,8 @@ def test_noise_that_both_share_hardly_widens_the_interval() -> None:
     own, other = 1 + 0.002 * random.standard_normal((2, 60))
     shared = np.exp(0.05 * random.standard_normal(60))
 
-    together = np.ptp(ratio_interval(own * shared, other * shared, seed=0))
-    apart = np.ptp(ratio_interval(own * shared, other * np.roll(shared, 31), seed=0))
+    together = np.ptp(bootstrap_ratio(own * shared, other * shared, seed=0))
+    apart = np.ptp(bootstrap_ratio(own * shared, other * np.roll(shared, 31), seed=0))
 
     assert together < apart / 2
 
@@ -39,12 +39,12 @@ def test_the_same_samples_and_seed_give_the_same_interval() -> None:
     script = noisy(4.0, seed=1)
     samples = [[next(script) for _ in range(30)] for _ in range(2)]
 
-    assert ratio_interval(*samples, seed=5) == ratio_interval(*samples, seed=5)
-    assert ratio_interval(*samples, seed=5) != ratio_interval(*samples, seed=6)
+    assert bootstrap_ratio(*samples, seed=5) == bootstrap_ratio(*samples, seed=5)
+    assert bootstrap_ratio(*samples, seed=5) != bootstrap_ratio(*samples, seed=6)
 
 
 def test_the_interval_of_noiseless_passes_is_the_ratio() -> None:
-    assert ratio_interval([4.0] * 12, [3.0] * 12, seed=0) == (0.75, 0.75)
+    assert bootstrap_ratio([4.0] * 12, [3.0] * 12, seed=0) == (0.75, 0.75)
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(3, 3.182), (5, 2.571), (9, 2.262), (29, 2.045)])

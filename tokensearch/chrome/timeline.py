@@ -13,13 +13,13 @@ from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Place, place_of
 
 
 @dataclass(slots=True)
-class Host:
+class HostTimeline:
     """An event on the host, and where it lies."""
 
     event: Event
     place: Place  # of the innermost of our own ranges that holds it
     own_us: float  # without what is nested in it
-    parent: "Host | None"  # the innermost operator, call or range that holds it
+    parent: "HostTimeline | None"  # the innermost operator, call or range that holds it
     children: int = 0
 
     @property
@@ -29,7 +29,7 @@ class Host:
         return parent is not None and parent.children == 1 and parent.event.name == self.event.name
 
 
-def nested(events: Iterable[Event]) -> list[Host]:
+def nested(events: Iterable[Event]) -> list[HostTimeline]:
     """Return events with their own time, thread by thread, in the order of their start."""
     tracks: dict[tuple[str | int, str | int], list[Event]] = defaultdict(list)
     for event in events:
@@ -37,14 +37,14 @@ def nested(events: Iterable[Event]) -> list[Host]:
     return [host for track in tracks.values() for host in _within_each_other(track)]
 
 
-def _within_each_other(track: list[Event]) -> list[Host]:
+def _within_each_other(track: list[Event]) -> list[HostTimeline]:
     """Put each event of a thread in the innermost one that holds all of it.
 
     One that outlasts what it began in stands beside it, as in the profiler's own tables. Of two
     with the same times, the outer one has the lower id.
     """
-    hosts: list[Host] = []
-    around: list[Host] = []
+    hosts: list[HostTimeline] = []
+    around: list[HostTimeline] = []
     for event in sorted(track, key=lambda one: (one.start_us, -one.us, one.external or 0)):
         while around and not _holds(around[-1].event, event):
             around.pop()
@@ -54,7 +54,7 @@ def _within_each_other(track: list[Event]) -> list[Host]:
             parent.children += 1
         outer = OUTSIDE if parent is None else parent.place
         own = place_of(event.name) if event.role == "range" else None
-        around.append(Host(event, own or outer, event.us, parent))
+        around.append(HostTimeline(event, own or outer, event.us, parent))
         hosts.append(around[-1])
     return hosts
 
@@ -68,10 +68,10 @@ def _slack_us(event: Event) -> float:
     return 4 * math.ulp(event.start_us)
 
 
-class Steps:
+class StepMarks:
     """The steps of a trace: our own passes, else the profiler's steps, else one of everything."""
 
-    def __init__(self, hosts: list[Host], kernels: list[Event]) -> None:
+    def __init__(self, hosts: list[HostTimeline], kernels: list[Event]) -> None:
         marks = _marks(hosts)
         self.marked = bool(marks)
         self.windows = [(mark.start_us, mark.end_us) for mark in marks] or [
@@ -98,7 +98,7 @@ def _span(events: list[Event]) -> tuple[float, float]:
     return min(one.start_us for one in events), max(one.end_us for one in events)
 
 
-def _marks(hosts: list[Host]) -> list[Event]:
+def _marks(hosts: list[HostTimeline]) -> list[Event]:
     """Ranges around steps. What the profiler opens after the last, and stays empty, is left out."""
     ranges = [host.event for host in hosts if host.event.role == "range"]
     passes = [event for event in ranges if event.name == PASS_RANGE]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokensearch.chrome.events import Event, read_events
-from tokensearch.chrome.timeline import Host, Steps, nested
+from tokensearch.chrome.timeline import HostTimeline, StepMarks, nested
 from tokensearch.errors import MeasurementError
 from tokensearch.records.profile import OUTSIDE, Operator, Place
 
@@ -59,7 +59,7 @@ def trace_of(name: str, events: list[Event], fields: Mapping[str, Any]) -> Chrom
     """Sum up the events of a file; MeasurementError where they are those of no trace."""
     kernels = [event for event in events if event.role == "kernel"]
     hosts = nested(event for event in events if event.role != "kernel")
-    steps = Steps(hosts, kernels)
+    steps = StepMarks(hosts, kernels)
     ran = [host for host in hosts if host.event.role != "range"]
     launched = _launched(hosts, kernels, steps)
     return ChromeTrace(
@@ -96,18 +96,18 @@ def _operator(key: _Key, calls: int, us: Mapping[int, float], steps: int) -> Ope
     return Operator(block, phase, _clean(name), kernel, calls / steps, passes_ms)
 
 
-def _host_entry(host: Host, steps: Steps) -> _Entry:
+def _host_entry(host: HostTimeline, steps: StepMarks) -> _Entry:
     key = (host.place, host.event.name, False)
     return _Entry(steps.of(host.event.start_us), key, max(0.0, host.own_us), calls=1 - host.repeats)
 
 
-def _launched(hosts: list[Host], kernels: list[Event], steps: Steps) -> list[_Entry]:
+def _launched(hosts: list[HostTimeline], kernels: list[Event], steps: StepMarks) -> list[_Entry]:
     """Return kernels in their order, where and when they were launched."""
     launches = _Launches(hosts)
     return [_kernel_entry(kernel, launches.of(kernel), steps) for kernel in kernels]
 
 
-def _kernel_entry(kernel: Event, launch: Host | None, steps: Steps) -> _Entry:
+def _kernel_entry(kernel: Event, launch: HostTimeline | None, steps: StepMarks) -> _Entry:
     """Count a kernel in the step of its launch; if that is unknown, in the last step begun."""
     if launch is None:
         return _Entry(steps.begun(kernel.start_us), (OUTSIDE, kernel.name, True), kernel.us)
@@ -118,13 +118,13 @@ def _kernel_entry(kernel: Event, launch: Host | None, steps: Steps) -> _Entry:
 class _Launches:
     """Which event on the host launched a kernel."""
 
-    def __init__(self, hosts: list[Host]) -> None:
+    def __init__(self, hosts: list[HostTimeline]) -> None:
         calls = [host for host in hosts if host.event.role == "call"]
         self._calls = {host.event.correlation: host for host in calls}
         callers = [host for host in hosts if host.event.role != "call"]
         self._callers = {host.event.external: host for host in callers}
 
-    def of(self, kernel: Event) -> Host | None:
+    def of(self, kernel: Event) -> HostTimeline | None:
         """Find the call of the same correlation; if it lies alone, the operator that it names.
 
         In older releases calls lie on tracks of their own, apart from the operators.

@@ -78,10 +78,10 @@ def resolve_name(name: str) -> "ModelName":
 
     Looked at before any weights are loaded: an unsupported model is refused at once.
     """
-    from tokensearch.models import resolve, skeleton
+    from tokensearch.models import resolve_model, skeleton
     from tokensearch.runtime import describe
 
-    full = resolve(name)
+    full = resolve_model(name)
     describe(skeleton(full))
     return full
 
@@ -102,14 +102,14 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
         resolve_device,
         resolve_dtype,
     )
-    from tokensearch.models import load_model, resolve
+    from tokensearch.models import load_model, resolve_model
 
     device = resolve_device(wanted.device)
     kind = getattr(torch, resolve_dtype(wanted.dtype, device))
     check_named(wanted.backend, device)
     sizes = parse_sizes(wanted.images)
     loaded = load_model(
-        resolve(wanted.model), checkpoint=wanted.checkpoint, data_config=wanted.data_config
+        resolve_model(wanted.model), checkpoint=wanted.checkpoint, data_config=wanted.data_config
     )
     config = dict(loaded.data_config)
     size = config["input_size"]
@@ -208,9 +208,9 @@ class TimingSubject:
 
     def fitting(self, policy: "Policy") -> "Policy":
         """Return a policy for this model, whatever weights it was found on."""
-        from tokensearch.runtime import check
+        from tokensearch.runtime import check_policy
 
-        check(self.model, replace(policy, model=replace(policy.model, weights=None)))
+        check_policy(self.model, replace(policy, model=replace(policy.model, weights=None)))
         return replace(policy, model=self.spec)
 
 
@@ -288,9 +288,11 @@ class CellOverrides:
         Raises:
             ModelError: The user typed none, and that of the file must be typed.
         """
-        from tokensearch.models import resolve, resolve_stored
+        from tokensearch.models import resolve_model, resolve_stored
 
-        return resolve_stored(stored, what=what) if self.model is None else resolve(self.model)
+        return (
+            resolve_stored(stored, what=what) if self.model is None else resolve_model(self.model)
+        )
 
     def timed(
         self,
@@ -323,8 +325,8 @@ class CellOverrides:
 
 def spec_of_model(name: str) -> ModelSpec:
     """Return what policies must know of a model that the user typed; nothing is downloaded."""
-    from tokensearch.models import resolve, skeleton
+    from tokensearch.models import resolve_model, skeleton
     from tokensearch.runtime import describe
 
-    full = resolve(name)
+    full = resolve_model(name)
     return describe(skeleton(full), name=full)

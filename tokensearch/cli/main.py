@@ -27,7 +27,7 @@ from tokensearch.cli.commands.run import run
 from tokensearch.cli.commands.show import show
 from tokensearch.cli.console import caution, err, error, out
 from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
-from tokensearch.files import FULL, refusal
+from tokensearch.files import FULL, describe_refusal
 from tokensearch.redaction import hide_secrets
 
 # The profiler's library writes its own log to stderr, between our lines; 6 is above its last level.
@@ -108,7 +108,7 @@ def _refused_by_system(failure: OSError) -> int:
     if failure.errno is None:
         raise failure
     if failure.errno in FULL:
-        error(refusal(failure.filename or "what was to be written", failure))
+        error(describe_refusal(failure.filename or "what was to be written", failure))
     else:
         error(f"{failure.filename or 'a file or device'}: {failure.strerror}")
     return FAILED

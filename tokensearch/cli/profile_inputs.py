@@ -86,10 +86,10 @@ class ProfileOptions:
         """Prepare the model, and say which it is."""
         from tokensearch.cli.inputs import make_timing_subject
         from tokensearch.measure.resolve_cell import name_cell
-        from tokensearch.models import resolve
+        from tokensearch.models import resolve_model
 
         ready = make_timing_subject(
-            resolve(self.name),
+            resolve_model(self.name),
             device=self.device,
             dtype=self.dtype,
             batch=self.batch_size,
@@ -156,7 +156,7 @@ def _taken(
     """Profile policies and presets in turn, with progress on stderr."""
     from tokensearch.cli.progress import progress_listener
     from tokensearch.measure import TimingBudget
-    from tokensearch.profiling import Plan, profile
+    from tokensearch.profiling import ProfilePlan, profile
 
     ready = asked.timed()
     say_launches(ready)
@@ -172,7 +172,7 @@ def _taken(
             policies,
             images=ready.images,
             cell=ready.cell,
-            plan=Plan(budget, seed=asked.seed),
+            plan=ProfilePlan(budget, seed=asked.seed),
             folder=traces,
             enough=_enough,
             tell=_Telling(watcher, seconds),

@@ -29,10 +29,10 @@ def load_smaller_model(
             raise typer.BadParameter("--smaller-checkpoint needs --smaller, the model it is for")
         return None
     from tokensearch.data.pixels import Preprocessing
-    from tokensearch.models import load_model, resolve
+    from tokensearch.models import load_model, resolve_model
     from tokensearch.search.finalists.alternatives import smaller_model
 
-    loaded = load_model(resolve(name), checkpoint=checkpoint)
+    loaded = load_model(resolve_model(name), checkpoint=checkpoint)
     own = _data_config(loaded.module, loaded.data_config, subject.data_config)
     parameter = next(subject.model.parameters())
     module = loaded.module.to(device=parameter.device, dtype=parameter.dtype)

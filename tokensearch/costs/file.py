@@ -12,7 +12,7 @@ from tokensearch.costs.curves import Curve
 from tokensearch.costs.launch_queue import Launches
 from tokensearch.costs.parts import CURVES
 from tokensearch.costs.prices import TERMS, Price
-from tokensearch.costs.table import Calibration, CostTable, Trial
+from tokensearch.costs.table import Calibration, CheckedPrediction, CostTable
 from tokensearch.documents import (
     COUNT,
     LONGEST_MS,
@@ -20,7 +20,6 @@ from tokensearch.documents import (
     NUMBER,
     TIME_MS,
     MisfitError,
-    check,
     choice,
     fields,
     integer,
@@ -29,6 +28,7 @@ from tokensearch.documents import (
     number,
     optional,
     read_object,
+    validate,
 )
 from tokensearch.errors import MeasurementError
 from tokensearch.files import write_whole
@@ -162,9 +162,11 @@ def costs_to_json(table: CostTable) -> dict[str, Any]:
 def costs_from_json(document: Mapping[str, Any]) -> CostTable:
     """Return the table that `costs_to_json` wrote; MeasurementError where it cannot be."""
     check_format(document, "a cost table", FORMAT, VERSION)
-    check(document, _COSTS, "the cost table", MeasurementError)
+    validate(document, _COSTS, "the cost table", MeasurementError)
     calibration = document["calibration"]
-    trials = tuple(_record(Trial, {"launches_ms": 0.0, **it}) for it in calibration["trials"])
+    trials = tuple(
+        _record(CheckedPrediction, {"launches_ms": 0.0, **it}) for it in calibration["trials"]
+    )
     launches = document.get("launches")
     table = _record(
         CostTable,

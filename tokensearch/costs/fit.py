@@ -12,7 +12,7 @@ from tokensearch.costs.curves import DISTINCT, Curve, Halves, fit_curve, robust_
 from tokensearch.costs.launch_queue import Launches, Path, fit_launch_terms
 from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
 from tokensearch.costs.prices import Price, fit_price
-from tokensearch.costs.table import Calibration, Trial
+from tokensearch.costs.table import Calibration, CheckedPrediction
 from tokensearch.policy import Policy
 from tokensearch.records.profile import Phase, Place
 
@@ -35,7 +35,7 @@ _HALVES: dict[str, frozenset[Phase]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Split:
+class SplitPass:
     """One pass, split."""
 
     policy: Policy
@@ -48,7 +48,7 @@ class Round:
     """What was run in turn: the baseline first, by which the rest is judged."""
 
     baseline_ms: float
-    splits: tuple[Split, ...]
+    splits: tuple[SplitPass, ...]
     trial: tuple[Policy, float]  # a whole pass of a schedule that serves calibration alone
     launches: tuple[tuple[Policy, float], ...] = ()  # host's time for plain passes, its first
 
@@ -64,7 +64,7 @@ def level_rounds(rounds: Sequence[Round]) -> list[Round]:
     for round_, near in zip(rounds, _nearby(baselines), strict=True):
         factor = usual / near
         splits = tuple(
-            Split(it.policy, it.floor, {at: ms * factor for at, ms in it.parts_ms.items()})
+            SplitPass(it.policy, it.floor, {at: ms * factor for at, ms in it.parts_ms.items()})
             for it in round_.splits
         )
         policy, ms = round_.trial
@@ -80,7 +80,7 @@ def _nearby(baselines: Sequence[float]) -> Iterator[float]:
         yield median(baselines[max(0, index - SPEED_REACH) : index + SPEED_REACH + 1])
 
 
-def samples_of(split: Split) -> Iterator[Sample]:
+def samples_of(split: SplitPass) -> Iterator[Sample]:
     """Give every part of a pass its time. A block that holds two of a kind gives neither."""
     times: dict[tuple[int | None, str], float] = defaultdict(float)
     for (block, phase), ms in split.parts_ms.items():
@@ -210,11 +210,13 @@ def fit_calibration(
     return Calibration(fixed_ms, scale, tuple(trials), fmean(errors), max(errors))
 
 
-def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> Trial:
-    return Trial(policy.schedule_hash, path.device_ms, float(median(ms)), len(ms), path.host_ms)
+def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> CheckedPrediction:
+    return CheckedPrediction(
+        policy.schedule_hash, path.device_ms, float(median(ms)), len(ms), path.host_ms
+    )
 
 
-def _left_out(trials: Sequence[Trial], index: int) -> float:
+def _left_out(trials: Sequence[CheckedPrediction], index: int) -> float:
     """Relative error of one trial's ratio, by what the others say."""
     fixed_ms, scale = _line([*trials[:index], *trials[index + 1 :]])
     whole, one = (
@@ -224,7 +226,7 @@ def _left_out(trials: Sequence[Trial], index: int) -> float:
     return abs(one / whole - 1)
 
 
-def _line(trials: Sequence[Trial]) -> tuple[float, float]:
+def _line(trials: Sequence[CheckedPrediction]) -> tuple[float, float]:
     """Least squares of relative residuals, each trial as often as its passes are many.
 
     A fixed cost is believed when noise is not likely to have found it. Where launches take most of

@@ -40,7 +40,7 @@ _PRICE_PASSES = 5  # split and plain, of the baseline
 Parts = Mapping[Place, float]
 
 
-class Passes(Protocol):
+class SweepPasses(Protocol):
     """Runs one pass at a time; tests put a machine here whose costs are known."""
 
     def whole_ms(self, policy: Policy) -> float:

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from tokensearch.costs.design import OPERATORS, SLOW, Design
 from tokensearch.costs.fit import (
     Round,
-    Split,
+    SplitPass,
     fit_calibration,
     fit_costs,
     fit_launches,
     level_rounds,
 )
-from tokensearch.costs.passes import ModelPasses, Passes, Queue
+from tokensearch.costs.passes import ModelPasses, Queue, SweepPasses
 from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import CLASS_SCORES, Policy, Score
@@ -97,7 +97,7 @@ def make_design(
 
 
 def run_sweep(
-    passes: Passes,
+    passes: SweepPasses,
     design: Design,
     *,
     cell: Cell,
@@ -124,7 +124,7 @@ def run_sweep(
     return _table(rounds, design, cell=cell, seconds=passes.elapsed_s(), seed=seed)
 
 
-def _round(passes: Passes, design: Design, trial: Policy, queue: Queue | None) -> Round:
+def _round(passes: SweepPasses, design: Design, trial: Policy, queue: Queue | None) -> Round:
     """Run one round: the baseline, right after it the trial, then the rest."""
     baseline_ms, trial_ms = passes.whole_ms(Policy(design.model)), passes.whole_ms(trial)
     kinds = [True] * FLOORS + [False] * REDUCINGS
@@ -132,7 +132,7 @@ def _round(passes: Passes, design: Design, trial: Policy, queue: Queue | None) -
     splits = []
     for floor in kinds:
         policy = design.floor() if floor else design.reducing()
-        splits.append(Split(policy, floor, passes.split_ms(policy, floor=floor)))
+        splits.append(SplitPass(policy, floor, passes.split_ms(policy, floor=floor)))
     plain = [Policy(design.model), trial, *(one.policy for one in splits if not one.floor)]
     enqueued = () if queue is None else tuple((one, queue.enqueue_ms(one)) for one in plain)
     return Round(baseline_ms, tuple(splits), (trial, trial_ms), enqueued)

@@ -22,7 +22,7 @@ LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class CheckedPrediction:
     """A schedule that was timed whole during the sweep, but given to no fit of its parts."""
 
     schedule_hash: str
@@ -43,7 +43,7 @@ class Calibration:
 
     fixed_ms: float
     scale: float
-    trials: tuple[Trial, ...]
+    trials: tuple[CheckedPrediction, ...]
     error: float  # mean relative error of each trial's ratio, calibrated without that trial
     worst: float  # the largest of them
 

@@ -45,7 +45,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingPlan:
     """What to train, where, and for how long.
 
     Attributes:
@@ -74,7 +74,7 @@ class Plan:
 class Training:
     """The state of a run: what a checkpoint holds."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: TrainingPlan) -> None:
         torch.manual_seed(SEED)
         self.plan = plan
         self.student = student_of(plan.model).to(plan.device)
@@ -246,7 +246,7 @@ def main() -> None:
         log.info("%s: %d of %d right", purpose, right, plan.held_out)
 
 
-def parsed() -> Plan:
+def parsed() -> TrainingPlan:
     """Return the plan that the command line asks for."""
     there = "cuda" if torch.cuda.is_available() else "cpu"
     parser = argparse.ArgumentParser(description="Train a model to read digit scenes.")
@@ -256,7 +256,7 @@ def parsed() -> Plan:
     parser.add_argument("--seconds", type=float, help="train by the clock, not by steps")
     parser.add_argument("--batch", type=int, help="scenes per step; default: the curriculum's")
     parser.add_argument("--held-out", type=int, default=2000, help="images of each split to try")
-    return Plan(**vars(parser.parse_args()))
+    return TrainingPlan(**vars(parser.parse_args()))
 
 
 if __name__ == "__main__":

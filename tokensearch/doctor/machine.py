@@ -30,7 +30,7 @@ FINE_NOISE = 0.02  # a machine that cannot tell 2 % apart cannot tell neighbouri
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class HealthCheck:
     """The answer to one question, and what to do when it is a bad one."""
 
     name: str
@@ -39,33 +39,33 @@ class Check:
     remedy: str = ""
 
 
-def examine_machine() -> tuple[Check, ...]:
+def examine_machine() -> tuple[HealthCheck, ...]:
     """Ask everything; what needs torch is left out where torch cannot be imported."""
     packages = (python(), *(package(name) for name in PACKAGES))
     if not _torch_works():
-        broken = Check("torch", "problem", "torch cannot be imported", "install torch again")
+        broken = HealthCheck("torch", "problem", "torch cannot be imported", "install torch again")
         return (*packages, broken)
-    questions: list[Callable[[], Check]] = [vision, device, threads, attention, demo]
+    questions: list[Callable[[], HealthCheck]] = [vision, device, threads, attention, demo]
     if _device().type == "cuda":
         questions.append(launches)
     return (*packages, *(question() for question in (*questions, timing)))
 
 
-def python() -> Check:
+def python() -> HealthCheck:
     """Which Python this is."""
     major, minor, micro = sys.version_info[:3]
-    return Check("python", "ok", f"{major}.{minor}.{micro}")
+    return HealthCheck("python", "ok", f"{major}.{minor}.{micro}")
 
 
-def package(name: str) -> Check:
+def package(name: str) -> HealthCheck:
     """Whether a package is installed, and which version."""
     try:
-        return Check(name, "ok", version(name))
+        return HealthCheck(name, "ok", version(name))
     except PackageNotFoundError:
-        return Check(name, "problem", "not installed", f"pip install {name}")
+        return HealthCheck(name, "problem", "not installed", f"pip install {name}")
 
 
-def vision() -> Check:
+def vision() -> HealthCheck:
     """Whether torchvision's compiled operators were built for this torch."""
     import torch
 
@@ -75,13 +75,13 @@ def vision() -> Check:
         nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         remedy = "install the torchvision of torch's release: pip install -U torch torchvision"
-        return Check(
+        return HealthCheck(
             "operators", "problem", f"torchvision does not fit torch: {first_line(error)}", remedy
         )
-    return Check("operators", "ok", "torchvision fits torch")
+    return HealthCheck("operators", "ok", "torchvision fits torch")
 
 
-def device() -> Check:
+def device() -> HealthCheck:
     """What latencies would be measured on."""
     import torch
 
@@ -89,15 +89,15 @@ def device() -> Check:
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        return Check("device", "ok", text.listed(names))
+        return HealthCheck("device", "ok", text.listed(names))
     name = this_machine(torch.device("cpu")).name
     if NVIDIA_DRIVER.exists():
         remedy = "install a torch whose CUDA version the driver supports"
-        return Check("device", "caution", f"{name}; torch cannot use the NVIDIA GPU", remedy)
-    return Check("device", "ok", f"{name}; no NVIDIA GPU")
+        return HealthCheck("device", "caution", f"{name}; torch cannot use the NVIDIA GPU", remedy)
+    return HealthCheck("device", "ok", f"{name}; no NVIDIA GPU")
 
 
-def threads() -> Check:
+def threads() -> HealthCheck:
     """Whether torch runs more threads than this process may use cores."""
     import torch
 
@@ -106,11 +106,11 @@ def threads() -> Check:
     cores, running = this_machine(torch.device("cpu")).cores, torch.get_num_threads()
     finding = f"{text.count(running, 'thread')} on {text.count(cores, 'core')}"
     if running > cores:
-        return Check("threads", "caution", finding, f"set OMP_NUM_THREADS={cores}")
-    return Check("threads", "ok", finding)
+        return HealthCheck("threads", "caution", finding, f"set OMP_NUM_THREADS={cores}")
+    return HealthCheck("threads", "ok", finding)
 
 
-def attention() -> Check:
+def attention() -> HealthCheck:
     """Whether fused attention runs on the device."""
     import torch
 
@@ -120,25 +120,27 @@ def attention() -> Check:
         finite = torch.nn.functional.scaled_dot_product_attention(x, x, x).isfinite().all()
     except RuntimeError as error:
         remedy = "install the torch that was built for this device"
-        return Check("attention", "problem", f"SDPA fails on {device}: {first_line(error)}", remedy)
+        return HealthCheck(
+            "attention", "problem", f"SDPA fails on {device}: {first_line(error)}", remedy
+        )
     if not bool(finite):
-        return Check(
+        return HealthCheck(
             "attention", "problem", f"SDPA on {device} is not finite", "install torch again"
         )
-    return Check("attention", "ok", f"SDPA runs on {device}")
+    return HealthCheck("attention", "ok", f"SDPA runs on {device}")
 
 
-def demo() -> Check:
+def demo() -> HealthCheck:
     """Whether the bundled model has its weights."""
     from tokensearch.demo.model import WEIGHTS
 
     if WEIGHTS.exists():
-        return Check("demo", "ok", "the bundled weights are there")
+        return HealthCheck("demo", "ok", "the bundled weights are there")
     remedy = "install tokensearch again; other models work without them"
-    return Check("demo", "caution", "the bundled weights are missing", remedy)
+    return HealthCheck("demo", "caution", "the bundled weights are missing", remedy)
 
 
-def launches() -> Check:
+def launches() -> HealthCheck:
     """What a launch costs the host, and up to which batch an eager pass waits for its launches."""
     import torch
 
@@ -155,7 +157,7 @@ def launches() -> Check:
     waits, free = bound_up_to(partial(_eager, device))
     finding = f"a launch takes the host {one_us:.1f} us; {batches_words(waits, free)}"
     remedy = "" if waits is None else "there --backend cudagraph, which auto takes, is faster"
-    return Check("launches", "ok", finding, remedy)
+    return HealthCheck("launches", "ok", finding, remedy)
 
 
 def bound_up_to(probe: "Callable[[int], LaunchCost]") -> tuple[int | None, int | None]:
@@ -183,17 +185,17 @@ def _eager(place: "torch.device", batch: int) -> "LaunchCost":
 
     from tokensearch.measure import clock_for, measure_launching
     from tokensearch.measure.resolve_cell import resolve_dtype
-    from tokensearch.models import input_pixels, resolve, untrained
+    from tokensearch.models import input_pixels, resolve_model, untrained
 
     kind = getattr(torch, resolve_dtype("auto", place))
-    model = untrained(resolve(LAUNCH_MODEL)).to(place, kind)
+    model = untrained(resolve_model(LAUNCH_MODEL)).to(place, kind)
     side = input_pixels(model)
     images = torch.zeros(batch, 3, side, side, device=place, dtype=kind)
     with torch.inference_mode():
         return measure_launching(partial(model, images), clock_for(place))
 
 
-def timing() -> Check:
+def timing() -> HealthCheck:
     """How small a difference in time could be proven here, by timing one thing against itself."""
     from tokensearch.measure import measure_noise
 
@@ -204,8 +206,8 @@ def timing() -> Check:
     if noise.verdict in {"faster", "slower"}:
         finding = f"one piece of work timed twice differed: {text.ratio(noise.ratio)}"
     elif reach <= FINE_NOISE and not advice:
-        return Check("noise", "ok", finding)
-    return Check("noise", "caution", finding, advice or "stop other work on the machine")
+        return HealthCheck("noise", "ok", finding)
+    return HealthCheck("noise", "caution", finding, advice or "stop other work on the machine")
 
 
 def _torch_works() -> bool:

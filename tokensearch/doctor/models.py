@@ -53,7 +53,7 @@ class Support:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class ModelFamily:
     """Names that share their classes and what was found of them."""
 
     host: str
@@ -81,14 +81,14 @@ def walk(pattern: str = "*") -> Iterator[Support]:
         yield looked_at(name)
 
 
-def families(supports: Iterable[Support]) -> tuple[Family, ...]:
+def families(supports: Iterable[Support]) -> tuple[ModelFamily, ...]:
     """Put names together that have the same classes and came out the same."""
     groups: dict[tuple[str, str, State, str], list[str]] = {}
     for support in supports:
         groups.setdefault((support.host, support.block, support.state, support.note), []).append(
             support.name
         )
-    return tuple(Family(*key, names=tuple(members)) for key, members in groups.items())
+    return tuple(ModelFamily(*key, names=tuple(members)) for key, members in groups.items())
 
 
 def tried(name: str) -> Support:
@@ -104,10 +104,10 @@ def tried(name: str) -> Support:
 
 def looked_at(name: str) -> Support:
     """Ask whether `name` would be taken, without weights."""
-    from tokensearch.models import resolve, skeleton
+    from tokensearch.models import resolve_model, skeleton
     from tokensearch.runtime import describe
 
-    model = skeleton(resolve(name))
+    model = skeleton(resolve_model(name))
     host, block = type(model).__name__, block_name(model)
     try:
         describe(model)

@@ -13,7 +13,6 @@ from tokensearch.documents.checks import (
     DescribedCheck,
     MisfitError,
     Schema,
-    check,
     choice,
     every,
     fields,
@@ -25,6 +24,7 @@ from tokensearch.documents.checks import (
     optional,
     schema_of,
     text,
+    validate,
 )
 from tokensearch.documents.reading import (
     MAX_BYTES,
@@ -52,7 +52,6 @@ __all__ = [
     "MisfitError",
     "Schema",
     "bytes_of",
-    "check",
     "check_bounds",
     "choice",
     "every",
@@ -68,4 +67,5 @@ __all__ = [
     "read_object",
     "schema_of",
     "text",
+    "validate",
 ]

@@ -58,7 +58,7 @@ def schema_of(wanted: Check) -> Schema:
     return wanted.schema if isinstance(wanted, DescribedCheck) else {}
 
 
-def check(value: object, wanted: Check, what: str, error: type[Exception]) -> None:
+def validate(value: object, wanted: Check, what: str, error: type[Exception]) -> None:
     """Raise `error` with one sentence, which names the field, where `value` is not as wanted."""
     try:
         wanted(value)

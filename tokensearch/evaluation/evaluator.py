@@ -20,14 +20,14 @@ from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy
-from tokensearch.profiling import SPLIT, Plan, profile
+from tokensearch.profiling import SPLIT, ProfilePlan, profile
 from tokensearch.records.measurements import Accuracy, Cell, Comparison, PairedAccuracy
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import ModelIdentity
 
 # Enough to see where time goes, in a few seconds; `tokensearch diff` measures longer.
-PROFILING = Plan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))
+PROFILING = ProfilePlan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))
 
 GIGA = 10**9
 DETERMINISM_IMAGES = 8  # that tell whether a model is deterministic

@@ -1,6 +1,6 @@
 """A model under its policy as a file for other runtimes, compared with it before it is kept."""
 
-from tokensearch.export.check import Check, Format
+from tokensearch.export.check import ExportCheck, Format
 from tokensearch.export.file import check_target, export
 
-__all__ = ["Check", "Format", "check_target", "export"]
+__all__ = ["ExportCheck", "Format", "check_target", "export"]

@@ -13,7 +13,7 @@ Format = Literal["onnx", "pt2"]
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class ExportCheck:
     """Outputs of a file beside those of the model in eager mode, on the same random images."""
 
     format: Format
@@ -63,10 +63,10 @@ def tolerance(
     exact = answers(copy.deepcopy(module).to(wide), [images.to(wide) for images in batches])
     twice = 2 * difference([one.to(wide) for one in expected], exact)
     if twice > half:
-        return twice, f"twice what {name_of(dtype)} itself is off {name_of(wide)}"
-    return half, f"half the digits of {name_of(dtype)}, for outputs up to {largest:.3g}"
+        return twice, f"twice what {export_name(dtype)} itself is off {export_name(wide)}"
+    return half, f"half the digits of {export_name(dtype)}, for outputs up to {largest:.3g}"
 
 
-def name_of(dtype: torch.dtype) -> str:
+def export_name(dtype: torch.dtype) -> str:
     """Return what the command line calls a number type."""
     return str(dtype).removeprefix("torch.")

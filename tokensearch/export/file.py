@@ -11,9 +11,16 @@ from torch import Tensor, nn
 
 from tokensearch.errors import ExportError, TokensearchError, first_line
 from tokensearch.export import onnx, pt2
-from tokensearch.export.check import Check, Format, answers, difference, name_of, tolerance
+from tokensearch.export.check import (
+    ExportCheck,
+    Format,
+    answers,
+    difference,
+    export_name,
+    tolerance,
+)
 from tokensearch.export.quiet import quiet
-from tokensearch.files import refusal
+from tokensearch.files import describe_refusal
 
 SEED = 0
 
@@ -51,7 +58,7 @@ def export(
     dense: bool = False,
     dynamic_batch: bool = False,
     notes: Mapping[str, str] | None = None,
-) -> Check:
+) -> ExportCheck:
     """Write `model`, with the policy that it follows, to `path`; nothing is left if that fails.
 
     images         shape of a batch, (B, 3, rows, columns)
@@ -70,10 +77,10 @@ def export(
         part = Path(folder) / path.name
         file = _File(format, part, "features" if dense else "logits", dynamic_batch, notes or {})
         outputs = _written_and_run(file, module, batches)
-        check = Check(
+        check = ExportCheck(
             format=format,
             runtime=_FORMATS[format].runtime(),
-            dtype=name_of(dtype),
+            dtype=export_name(dtype),
             batches=tuple(len(batch) for batch in batches),
             max_abs_difference=difference(outputs, expected),
             tolerance=allowed,
@@ -117,7 +124,7 @@ def _folder_beside(path: Path) -> Iterator[str]:
         with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
             yield folder
     except OSError as error:
-        raise ExportError(refusal(path, error)) from error
+        raise ExportError(describe_refusal(path, error)) from error
 
 
 def _written_and_run(file: _File, module: nn.Module, batches: list[Tensor]) -> list[Tensor]:

@@ -28,7 +28,7 @@ from tokensearch.measure.roofline import WorkCounter, measure_ceilings
 from tokensearch.measure.timer_cost import phase_border_ms, subtract_timer_cost, timer_cost_ms
 from tokensearch.measure.tracer import peak_bytes
 from tokensearch.records.comparability import verdict
-from tokensearch.stats.bootstrap import ratio_interval
+from tokensearch.stats.bootstrap import bootstrap_ratio
 
 __all__ = [
     "Clock",
@@ -46,6 +46,7 @@ __all__ = [
     "add_cautions",
     "add_self_comparison_caution",
     "attention_of",
+    "bootstrap_ratio",
     "clock_for",
     "columns",
     "compare",
@@ -59,7 +60,6 @@ __all__ = [
     "measure_noise",
     "peak_bytes",
     "phase_border_ms",
-    "ratio_interval",
     "sdpa_backend",
     "subtract_timer_cost",
     "this_machine",

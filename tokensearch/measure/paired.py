@@ -15,7 +15,7 @@ from tokensearch.measure.interleaved import (
 from tokensearch.measure.machine_monitor import MachineMonitor
 from tokensearch.records.comparability import verdict
 from tokensearch.records.measurements import Comparison, Conditions, Latency
-from tokensearch.stats.bootstrap import LEVEL, VERDICT_PAIRS, ratio_interval
+from tokensearch.stats.bootstrap import LEVEL, VERDICT_PAIRS, bootstrap_ratio
 
 
 def compare(
@@ -45,7 +45,7 @@ def compare(
     def enough(samples: list[list[Sample]]) -> bool:
         if watch is not None:  # between two rounds is a good moment to look at the machine
             watch.look()
-        low, high = ratio_interval(*map(_passes_ms, samples), seed=seed)
+        low, high = bootstrap_ratio(*map(_passes_ms, samples), seed=seed)
         return len(samples[0]) >= VERDICT_PAIRS and (high - low) / 2 <= budget.precision
 
     if watch is not None:
@@ -72,7 +72,7 @@ def compare_samples(
 
     precision  half-width of the ratio's interval within which two are the same
     """
-    low, high = ratio_interval(baseline.passes_ms, candidate.passes_ms, seed=seed)
+    low, high = bootstrap_ratio(baseline.passes_ms, candidate.passes_ms, seed=seed)
     enough = len(baseline.passes_ms) >= VERDICT_PAIRS
     return Comparison(
         baseline=baseline,

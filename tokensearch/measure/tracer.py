@@ -41,7 +41,7 @@ class Trace:
     passes_ms: tuple[float, ...]  # whole traced passes, by the host's clock
 
 
-def trace(
+def trace_passes(
     run: Run, *, name: str, device: torch.device, passes: int, folder: Path | None = None
 ) -> Trace:
     """Run `passes` passes of `run` under the profiler.

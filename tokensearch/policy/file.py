@@ -15,12 +15,12 @@ from tokensearch.documents import (
     SHARE,
     TIME_MS,
     Check,
-    check,
     choice,
     fields,
     integer,
     items,
     read_object,
+    validate,
 )
 from tokensearch.errors import PolicyError, TokensearchWarning
 from tokensearch.files import write_whole
@@ -170,7 +170,7 @@ def policy_to_json(policy: Policy) -> dict[str, Any]:
 def policy_from_json(document: Mapping[str, Any]) -> Policy:
     """Build a policy from the fields of format version 1."""
     _check_version(document, FORMAT)
-    check(document, _POLICY, "the policy", PolicyError)
+    validate(document, _POLICY, "the policy", PolicyError)
     steps = [_step(item) for item in document["steps"]]
     return Policy(
         model=ModelSpec(**document["model"]),
@@ -192,7 +192,7 @@ def set_to_json(policies: PolicySet) -> dict[str, Any]:
 def set_from_json(document: Mapping[str, Any]) -> PolicySet:
     """Build a policy set from the fields of format version 1."""
     _check_version(document, SET_FORMAT)
-    check(document, fields(_SET_FIELDS), "the set", PolicyError)
+    validate(document, fields(_SET_FIELDS), "the set", PolicyError)
     policies = tuple(policy_from_json(item) for item in document["policies"])
     return PolicySet(policies, extra=_unknown(document, {*_SET_FIELDS}, "the set"))
 

@@ -58,7 +58,7 @@ class Preset:
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class PresetFamily:
     """Presets that differ in a number, which their name holds."""
 
     shown: str  # as people write it: tome-rN
@@ -194,13 +194,13 @@ def _fewer(
 
 _NUMBER, _RATE = "([1-9][0-9]{0,3})", r"(0?[.][0-9]*[1-9][0-9]*)"  # above 0; and below 1
 FAMILIES = (
-    Family("tome-rN", f"tome-r{_NUMBER}", _tome),
-    Family("tome-decN", f"tome-dec{_NUMBER}", _tome_decreasing),
-    Family("tome-l-rN", f"tome-l-r{_NUMBER}", partial(_tome, blocks=24)),
-    Family("ppt-rN[-prune|-pool]", f"ppt-r{_NUMBER}(?:-(prune|pool))?", _ppt),
-    Family("evit-K[-unfused]", f"evit-{_RATE}(-unfused)?", _evit),
-    Family("topk-K", f"topk-{_RATE}", _topk),
-    Family("pomt-N", f"pomt-{_NUMBER}", _pomt),
+    PresetFamily("tome-rN", f"tome-r{_NUMBER}", _tome),
+    PresetFamily("tome-decN", f"tome-dec{_NUMBER}", _tome_decreasing),
+    PresetFamily("tome-l-rN", f"tome-l-r{_NUMBER}", partial(_tome, blocks=24)),
+    PresetFamily("ppt-rN[-prune|-pool]", f"ppt-r{_NUMBER}(?:-(prune|pool))?", _ppt),
+    PresetFamily("evit-K[-unfused]", f"evit-{_RATE}(-unfused)?", _evit),
+    PresetFamily("topk-K", f"topk-{_RATE}", _topk),
+    PresetFamily("pomt-N", f"pomt-{_NUMBER}", _pomt),
 )
 
 

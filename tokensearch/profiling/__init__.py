@@ -2,6 +2,6 @@
 
 from tokensearch.profiling.cautions import profile_cautions
 from tokensearch.profiling.passes import SPLIT, copy_sharing_weights
-from tokensearch.profiling.profile import Plan, profile
+from tokensearch.profiling.profile import ProfilePlan, profile
 
-__all__ = ["SPLIT", "Plan", "copy_sharing_weights", "profile", "profile_cautions"]
+__all__ = ["SPLIT", "ProfilePlan", "copy_sharing_weights", "profile", "profile_cautions"]

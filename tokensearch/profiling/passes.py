@@ -30,7 +30,7 @@ SPLIT: tuple[Backend, ...] = ("eager", "cudagraph")  # whose passes can be told 
 
 
 @dataclass(frozen=True)
-class Passes:
+class ProfilePasses:
     """What is run of one policy."""
 
     plain: Turn  # as the user runs it
@@ -51,7 +51,7 @@ def copy_sharing_weights(model: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iterator[Passes]:
+def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iterator[ProfilePasses]:
     """Prepare the passes of `policy` on copies of `model`, which stay ready inside the `with`.
 
     A compiled pass can no longer be told apart by block: its stamps see a whole, and its floor is
@@ -79,7 +79,7 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
         )
         whole = partial(backed, images)
         splits = cell.backend in SPLIT
-        yield Passes(
+        yield ProfilePasses(
             plain=make_pass_turn(whole, clock_for(device)),
             whole=whole,
             stamped=split(stamps) if splits else make_phase_turn(whole, stamps),

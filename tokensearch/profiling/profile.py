@@ -27,10 +27,10 @@ from tokensearch.measure import (
     timer_cost_ms,
     warm_device,
 )
-from tokensearch.measure.tracer import trace
+from tokensearch.measure.tracer import trace_passes
 from tokensearch.policy import Policy, changes_sizes
 from tokensearch.policy.file import policy_to_json
-from tokensearch.profiling.passes import SPLIT, Passes, passes
+from tokensearch.profiling.passes import SPLIT, ProfilePasses, passes
 from tokensearch.records.measurements import REPLAYED, Cell, Latency
 from tokensearch.records.profile import Ceilings, PhaseTime, Profile
 
@@ -38,7 +38,7 @@ TRACED_PASSES = 5  # few: traces grow by a megabyte a pass, and viewers choke on
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ProfilePlan:
     """How much is measured."""
 
     budget: TimingBudget
@@ -53,7 +53,7 @@ def profile(
     *,
     images: Tensor,
     cell: Cell,
-    plan: Plan,
+    plan: ProfilePlan,
     folder: Path | None = None,
     enough: Callable[[tuple[Profile, ...]], bool] = lambda _: False,
     tell: Callable[[int, float], None] = lambda *_: None,
@@ -143,12 +143,12 @@ def _masks(policy: Policy) -> bool:
     return policy.proportional_attention and any(map(changes_sizes, policy.steps))
 
 
-def _turns(of: Passes) -> tuple[Turn, ...]:
+def _turns(of: ProfilePasses) -> tuple[Turn, ...]:
     return (of.plain, of.stamped) if of.floor is None else (of.plain, of.stamped, of.floor)
 
 
 def _split_samples(
-    taken: list[list[Sample]], ready: Sequence[Passes]
+    taken: list[list[Sample]], ready: Sequence[ProfilePasses]
 ) -> Iterator[list[list[Sample]]]:
     """Give every profile the samples of its own turns."""
     start = 0
@@ -158,7 +158,9 @@ def _split_samples(
         start = stop
 
 
-def _fill_timings(blank: Profile, of: Passes, taken: list[list[Sample]], warmup: int) -> Profile:
+def _fill_timings(
+    blank: Profile, of: ProfilePasses, taken: list[list[Sample]], warmup: int
+) -> Profile:
     plain, stamped, *floor = taken
     return replace(
         blank,
@@ -197,7 +199,7 @@ def _subtract_border(phase: PhaseTime, each_ms: float, middle: Sequence[int]) ->
     return replace(phase, passes_ms=tuple(ms - off_ms for ms in phase.passes_ms))
 
 
-def _add_work(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
+def _add_work(timed: Profile, of: ProfilePasses, top: Ceilings | None) -> Profile:
     """Add what a pass computes and moves. Counting disturbs the clock, so it comes after."""
     if top is None:
         return timed
@@ -206,12 +208,14 @@ def _add_work(timed: Profile, of: Passes, top: Ceilings | None) -> Profile:
     return replace(timed, work=of.counting.work, ceilings=top)
 
 
-def _add_trace(timed: Profile, of: Passes, plan: Plan, folder: Path | None) -> Profile:
+def _add_trace(
+    timed: Profile, of: ProfilePasses, plan: ProfilePlan, folder: Path | None
+) -> Profile:
     """Add operators, kernels and memory. Tracing slows down what follows, so it comes last."""
     if not plan.traced_passes:
         return timed
     device, replays = torch.device(timed.cell.device), timed.cell.backend in REPLAYED
-    seen = trace(
+    seen = trace_passes(
         of.traced, name=timed.name, device=device, passes=plan.traced_passes, folder=folder
     )
     return replace(

@@ -11,7 +11,6 @@ from tokensearch.documents import (
     LONGEST_MS,
     NAME,
     TIME_MS,
-    check,
     choice,
     fields,
     integer,
@@ -19,6 +18,7 @@ from tokensearch.documents import (
     number,
     optional,
     text,
+    validate,
 )
 from tokensearch.documents.reading import MAX_TEXT
 from tokensearch.errors import MeasurementError
@@ -100,7 +100,7 @@ def profile_to_json(profile: Profile) -> dict[str, Any]:
 def profile_from_json(document: Mapping[str, Any]) -> Profile:
     """Return the profile that `profile_to_json` wrote; MeasurementError where it cannot be."""
     check_format(document, "a profile", FORMAT, VERSION)
-    check(document, _PROFILE, "the profile", MeasurementError)
+    validate(document, _PROFILE, "the profile", MeasurementError)
     return _checked(from_json(Profile, document))
 
 

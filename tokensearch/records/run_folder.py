@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tokensearch.documents import bytes_of, check, parse_object, read_object
+from tokensearch.documents import bytes_of, parse_object, read_object, validate
 from tokensearch.errors import RunError
 from tokensearch.files import (
     make_folder,
@@ -277,7 +277,7 @@ class RunFolder:
         for number, line in enumerate(self._trials().splitlines(), 1):
             with _naming(f"{self.trials}, line {number}"):
                 written = parse_object(line, error=RunError)
-                check(written, TRIAL, "the trial", RunError)
+                validate(written, TRIAL, "the trial", RunError)
             yield from_json(Trial, written)
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tokensearch.documents import check
+from tokensearch.documents import validate
 from tokensearch.errors import RunError
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records.checks import RUN, RUN_FORMAT, RUN_VERSION
@@ -232,5 +232,5 @@ class RunDocument:
             raise RunError("the file is not of a tokensearch run")
         if written.get("version") != RUN_VERSION:
             raise RunError(f"version is {written.get('version')!r:.60}; known is {RUN_VERSION}")
-        check(written, RUN, "the run", RunError)
+        validate(written, RUN, "the run", RunError)
         return from_json(cls, written)

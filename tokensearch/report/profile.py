@@ -25,8 +25,8 @@ def profile_lines(profile: Profile) -> RenderableType:
     parts: list[RenderableType] = [
         Text(f"{text.plain(profile.name)} on {cell_line(to_json(profile.cell))}"),
         *(Text(line) for line in facts(profile)),
-        table_to_rich(phase_table(profile)),
-        table_to_rich(block_table(profile)),
+        table_to_rich(profile_phase_table(profile)),
+        table_to_rich(profile_block_table(profile)),
     ]
     if profile.operators:
         parts.append(
@@ -71,7 +71,7 @@ def facts(profile: Profile) -> Iterator[str]:
         )
 
 
-def phase_table(profile: Profile) -> ReportTable:
+def profile_phase_table(profile: Profile) -> ReportTable:
     """Every phase: its time, its share, and how near it comes to what the machine can do."""
     work = _work(profile)
     shown = [(phase, profile.phase_ms(phase)) for phase in PHASES]
@@ -112,7 +112,7 @@ def _achieved(
     return (rate, text.three_digits(gbyte_s), text.percent(near))
 
 
-def block_table(profile: Profile) -> ReportTable:
+def profile_block_table(profile: Profile) -> ReportTable:
     """Every block: its tokens, and its time by what it was spent on."""
     rows = []
     entering = (profile.policy["model"]["patch_tokens"], *profile.patch_tokens[:-1])

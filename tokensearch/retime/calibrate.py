@@ -11,7 +11,7 @@ from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Caution, Comparison, to_json
-from tokensearch.runtime import check
+from tokensearch.runtime import check_policy
 
 WARMUP, MAX_ROUNDS = 2, 60  # a dozen rounds show something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
@@ -72,7 +72,7 @@ def _tell(listener: ProgressListener, budget: TimingBudget, rounds: int, spent: 
 
 def _fit(policy: Policy, timing: PolicyTimer) -> Policy:
     """Return the policy for the model at hand, on whose weights time does not depend."""
-    check(timing.model, replace(policy, model=replace(policy.model, weights=None)))
+    check_policy(timing.model, replace(policy, model=replace(policy.model, weights=None)))
     return replace(policy, model=timing.spec)
 
 

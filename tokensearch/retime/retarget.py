@@ -23,7 +23,7 @@ from tokensearch.records.measurements import Trial
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import Finalist, ForecastError, RunDocument, RunResult
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
-from tokensearch.runtime import check
+from tokensearch.runtime import check_policy
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.finalists.finalist import ConfirmedPolicy
 from tokensearch.search.finalists.result import (
@@ -197,7 +197,7 @@ class Retarget:
         began = time.monotonic()
         check_folder(self.source.folder, self.folder)
         for known in self.source.known:
-            check(self.timing.model, known.policy)
+            check_policy(self.timing.model, known.policy)
         document = self._document()
         self.folder.create()
         self.folder.write_run(document)

@@ -2,7 +2,7 @@
 
 from tokensearch.runtime.attach import applied, apply, phase_ranges, policy_of, remove, trace
 from tokensearch.runtime.backends import Forward, check_backend, choose_backend, with_backend
-from tokensearch.runtime.compatibility import check, resolve
+from tokensearch.runtime.compatibility import check_policy, resolve_policy
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.partial_forward import (
     capture_activations,
@@ -20,8 +20,8 @@ __all__ = [
     "applied",
     "apply",
     "capture_activations",
-    "check",
     "check_backend",
+    "check_policy",
     "check_resumes",
     "choose_backend",
     "describe",
@@ -31,7 +31,7 @@ __all__ = [
     "policy_of",
     "reads_prefix_only",
     "remove",
-    "resolve",
+    "resolve_policy",
     "resume_forward",
     "trace",
     "traced_range",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tokensearch.errors import ModelError
 from tokensearch.policy import Policy
 from tokensearch.runtime import pooled_head
-from tokensearch.runtime.compatibility import check, resolve
+from tokensearch.runtime.compatibility import check_policy, resolve_policy
 from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.host import as_host, describe
 from tokensearch.runtime.plan import Extras, make_plan, sizes_reach_head
@@ -47,8 +47,8 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
     PolicyError if the policy was made for another geometry, ModelError if the model's blocks cannot
     be opened. A policy found on other weights is applied with a warning: fine-tuning is normal.
     """
-    chosen = resolve(model, policy)
-    check(model, chosen)
+    chosen = resolve_policy(model, policy)
+    check_policy(model, chosen)
     if dense and chosen.last_block == "prefix_only":
         raise ModelError("last_block is prefix_only, which leaves no patches for dense features")
     before: _Attachment | None = model.__dict__.get(_MARK)

@@ -10,7 +10,7 @@ from tokensearch.policy import CLASS_SCORES, Policy, is_file, load, preset
 from tokensearch.runtime.host import describe, has_class_token, reads_prefix_only, weights_digest
 
 
-def check(model: nn.Module, policy: Policy) -> None:
+def check_policy(model: nn.Module, policy: Policy) -> None:
     """Refuse a policy that does not fit; warn about one found on other weights."""
     found, wanted = describe(model), policy.model
     for field in ("blocks", "patch_tokens", "prefix_tokens", "width"):
@@ -39,7 +39,7 @@ def check(model: nn.Module, policy: Policy) -> None:
         )
 
 
-def resolve(model: nn.Module, policy: Policy | str | Path) -> Policy:
+def resolve_policy(model: nn.Module, policy: Policy | str | Path) -> Policy:
     """Return the policy that a path or a preset's name stands for; PolicyError if neither."""
     if isinstance(policy, Policy):
         return policy

@@ -10,7 +10,7 @@ from torch import nn
 
 from tokensearch.errors import ModelError
 from tokensearch.policy import ModelSpec
-from tokensearch.runtime.adapters import family_of, refusal
+from tokensearch.runtime.adapters import explain_refusal, family_of
 
 _SUPPORTED = "supported are timm's VisionTransformer, Eva and NaFlexVit"
 
@@ -50,7 +50,7 @@ def as_host(model: nn.Module) -> Host:
 
 
 def _check_block(block: nn.Module, index: int, kind: str) -> None:
-    why = refusal(block)
+    why = explain_refusal(block)
     if why is not None:
         raise ModelError(f"block {index} of the {kind} cannot be opened: {why}")
     if family_of(block) is None:

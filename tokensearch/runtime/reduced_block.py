@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens, size_bias
 from tokensearch.records.profile import Phase
-from tokensearch.runtime.adapters import Family
+from tokensearch.runtime.adapters import BlockFamily
 from tokensearch.runtime.token_flow import Entry, Output, Reduction
 
 # Opens a range around one phase of one block: a profiler's, or one that notes the time.
@@ -25,7 +25,7 @@ class ReducedBlock:
     """A host block, and what it does between its attention and its MLP."""
 
     block: nn.Module
-    family: Family
+    family: BlockFamily
     index: int  # which block of the model, from 0
     prefix: int
     patch_tokens: int  # that the policy promises on entry

@@ -118,7 +118,7 @@ VERDICT_PAIRS = 12
 _NORMAL = NormalDist()
 
 
-def ratio_interval(
+def bootstrap_ratio(
     baseline_ms: Sequence[float],
     candidate_ms: Sequence[float],
     *,

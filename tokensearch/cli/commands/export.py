@@ -111,9 +111,9 @@ def _loaded(
     import torch
 
     from tokensearch.cli.inputs import check_forward
-    from tokensearch.models import load_model, resolve
+    from tokensearch.models import load_model, resolve_model
 
-    loaded = load_model(resolve(model), checkpoint=checkpoint, data_config=data_config)
+    loaded = load_model(resolve_model(model), checkpoint=checkpoint, data_config=data_config)
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
     shape = tuple(int(side) for side in size)

@@ -18,7 +18,7 @@ from tokensearch.redaction import redact_command
 if TYPE_CHECKING:
     from tokensearch.accuracy.store import PredictionStore
     from tokensearch.policy import Policy
-    from tokensearch.search import SearchBudget
+    from tokensearch.records.run_settings import SearchBudget
 
 # On the bundled model and two CPU cores: 40 trials where predictions are poor, 100 where they are
 # good, and about seven minutes in all.
@@ -87,7 +87,7 @@ class SearchOptions:
 
     def limits(self) -> "SearchBudget":
         """When the search ends; BadParameter for minutes or memory that are no number."""
-        from tokensearch.search import SearchBudget
+        from tokensearch.records.run_settings import SearchBudget
 
         for name, number in (("--minutes", self.minutes), ("--cache-gb", self.cache_gb)):
             if number is not None and not isfinite(number):
@@ -115,7 +115,8 @@ if TYPE_CHECKING:
     from tokensearch.records.measurements import Cell
     from tokensearch.records.run_folder import RunFolder
     from tokensearch.records.run_result import RunDocument
-    from tokensearch.search import SearchSettings, SearchSpace
+    from tokensearch.records.run_settings import SearchSettings
+    from tokensearch.search import SearchSpace
 
 
 @grouped
@@ -216,7 +217,7 @@ def _settings(
     target: "Target",
     space: "SearchSpace",
 ) -> "SearchSettings":
-    from tokensearch.search import SearchSettings
+    from tokensearch.records.run_settings import SearchSettings
 
     return SearchSettings(
         model=subject.name,

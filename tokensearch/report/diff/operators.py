@@ -20,7 +20,7 @@ def change_table(changes: Sequence[OperatorChange]) -> ReportTable:
     """The largest changes, with what became of each; times are per pass or step."""
     rows = [
         (
-            short(change.name),
+            shorten_name(change.name),
             "kernel" if change.kernel else "operator",
             UNTESTED if change.change == "untested" else change.change,
             f"{text.count(round(change.baseline_calls))} → "
@@ -59,7 +59,7 @@ def operator_table(operators: Iterable[Operator], *, whole_ms: float) -> ReportT
     longest = sorted(sums.items(), key=lambda entry: -entry[1][1])[:SHOWN]
     rows = [
         (
-            short(name),
+            shorten_name(name),
             "kernel" if kernel else "operator",
             text.count(round(often)),
             text.ms(ms),
@@ -71,7 +71,7 @@ def operator_table(operators: Iterable[Operator], *, whole_ms: float) -> ReportT
     return ReportTable(columns, rows, numbers=frozenset(columns[2:]))
 
 
-def short(name: str) -> str:
+def shorten_name(name: str) -> str:
     """A name that fits a table."""
     return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
 
@@ -114,9 +114,10 @@ def _largest(change: OperatorChange) -> str:
         case "same":
             return "no operator has changed significantly"
         case "untested":
-            return f"the largest change: {short(change.name)}, {by}, which one step cannot prove"
+            name = shorten_name(change.name)
+            return f"the largest change: {name}, {by}, which one step cannot prove"
         case known:
-            return f"the largest change: {short(change.name)} {known}, {by}"
+            return f"the largest change: {shorten_name(change.name)} {known}, {by}"
 
 
 def _steps_ms(side: Traced) -> tuple[float, ...]:

@@ -23,7 +23,7 @@ from tokensearch.runtime.adapters.attention import (
 HostBlock = Any  # timm is untyped: a block is what `equivalence.py` shows it to be
 
 
-class Family(NamedTuple):
+class BlockFamily(NamedTuple):
     """How one family of blocks is opened."""
 
     name: str
@@ -32,14 +32,14 @@ class Family(NamedTuple):
     second: str | None  # module that the host's own block calls first of what `finish` does
 
 
-def family_of(block: nn.Module) -> Family | None:
+def family_of(block: nn.Module) -> BlockFamily | None:
     """Return the family that opens `block`, or None."""
-    if refusal(block) is not None:
+    if explain_refusal(block) is not None:
         return None
     return _FAMILIES.get((type(block).__name__, type(_attention(block)).__name__))
 
 
-def refusal(block: nn.Module) -> str | None:
+def explain_refusal(block: nn.Module) -> str | None:
     """Say why a block that looks like others cannot be opened, or None."""
     attn = _attention(block)
     if any(getattr(attn, name, None) is not None for name in _POSITION_BIASES):
@@ -156,13 +156,13 @@ def _add(x: Tensor, inner: Attended, out: Tensor) -> Attended:
     return inner._replace(x=x[:, : out.shape[1]] + out)
 
 
-_PLAIN = Family("Block", _attend_prenorm, _finish_prenorm, "norm2")
-_EVA = Family("EvaBlock", _attend_eva, _finish_eva, "norm2")
-_POST = Family("ResPostBlock", _attend_postnorm, _finish_postnorm, "mlp")
-_THINGS = Family("ParallelThingsBlock", _attend_things, _finish_things, "ffns.0")
-_SCALING = Family("ParallelScalingBlock", _attend_scaling, _nothing, None)
+_PLAIN = BlockFamily("Block", _attend_prenorm, _finish_prenorm, "norm2")
+_EVA = BlockFamily("EvaBlock", _attend_eva, _finish_eva, "norm2")
+_POST = BlockFamily("ResPostBlock", _attend_postnorm, _finish_postnorm, "mlp")
+_THINGS = BlockFamily("ParallelThingsBlock", _attend_things, _finish_things, "ffns.0")
+_SCALING = BlockFamily("ParallelScalingBlock", _attend_scaling, _nothing, None)
 # Block and attention class -> family. NoneType: the block attends by itself.
-_FAMILIES: dict[tuple[str, str], Family] = {
+_FAMILIES: dict[tuple[str, str], BlockFamily] = {
     ("Block", "Attention"): _PLAIN,
     ("Block", "DiffAttention"): _PLAIN,
     ("ResPostBlock", "Attention"): _POST,

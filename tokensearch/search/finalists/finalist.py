@@ -20,7 +20,7 @@ from tokensearch.records.measurements import (
 )
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.loop import RANDOM_ORIGIN
-from tokensearch.stats.bootstrap import ratio_interval
+from tokensearch.stats.bootstrap import bootstrap_ratio
 
 # Fresh pairs for every finalist, to about one percent. Autotuners of compilers ask for no fewer
 # than fifty passes that the search never saw before they keep a winner.
@@ -102,7 +102,7 @@ def meets_target(finalist: ConfirmedPolicy, target: Target, *, batch: int) -> Me
 
 def _median_interval(latency: Latency) -> tuple[float, float]:
     """Bootstrap interval of the median, in milliseconds: the ratio to a clock that never varies."""
-    return ratio_interval((1.0,) * len(latency.passes_ms), latency.passes_ms, seed=0)
+    return bootstrap_ratio((1.0,) * len(latency.passes_ms), latency.passes_ms, seed=0)
 
 
 def select_answer(finalists: Sequence[ConfirmedPolicy], target: Target, *, batch: int) -> Answer:

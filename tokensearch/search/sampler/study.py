@@ -18,7 +18,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
-from tokensearch.files import in_place_of, refusal
+from tokensearch.files import describe_refusal, in_place_of
 from tokensearch.policy import ModelSpec, Objective, Policy, best_value, objective_value
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import Trial, to_json
@@ -220,7 +220,7 @@ def study_failure(study: Path, error: Exception) -> RunError:
     cause = _find_sqlite_error(error)
     code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
     if code == sqlite3.SQLITE_FULL:
-        return RunError(refusal(study, OSError(errno.ENOSPC, str(cause))))
+        return RunError(describe_refusal(study, OSError(errno.ENOSPC, str(cause))))
     if code in _NOT_WRITABLE:
         return RunError(f"{study} cannot be written: {cause}")
     return RunError(

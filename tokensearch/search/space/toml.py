@@ -11,13 +11,13 @@ from tokensearch.documents import (
     NAME,
     Check,
     bytes_of,
-    check,
     check_bounds,
     choice,
     fields,
     integer,
     items,
     leaf,
+    validate,
 )
 from tokensearch.errors import SpaceError
 from tokensearch.policy import BOUNDS
@@ -117,11 +117,11 @@ def _described(encoding: str) -> dict[str, dict[str, Check]]:
 
 
 def _space(document: dict[str, Any], *, digest: str) -> SearchSpace:
-    check(document, fields({"encoding": choice(*_OPS)}), "the search space", SpaceError)
+    validate(document, fields({"encoding": choice(*_OPS)}), "the search space", SpaceError)
     sections = _described(document["encoding"])
     wanted = {name: fields(section, closed=True) for name, section in sections.items()}
     whole = fields({"name": NAME, "encoding": NAME, **wanted}, closed=True)
-    check(document, whole, "the search space", SpaceError)
+    validate(document, whole, "the search space", SpaceError)
     values = {
         name: _without_repeats(document[section][name])
         for section, names in sections.items()
