@@ -77,7 +77,7 @@ def resolve_model(name: str) -> ModelName:
     Raises:
         ModelError: Nothing is called that; the message has the nearest names.
 
-    >>> resolve("deit_s")
+    >>> resolve_model("deit_s")
     'deit_small_patch16_224.fb_in1k'
     """
     full = ALIASES.get(name, name)

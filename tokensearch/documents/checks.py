@@ -5,7 +5,7 @@ it, with the path of the field. What a check lets through can be computed with: 
 infinite, nothing that overflows when it is multiplied.
 
 >>> POINT = fields({"x": number(), "y": number()}, {"name": text()})
->>> check({"x": 1, "y": [2]}, POINT, "the point", ValueError)
+>>> validate({"x": 1, "y": [2]}, POINT, "the point", ValueError)
 Traceback (most recent call last):
     ...
 ValueError: y is [2]; it must be a number from -1e+18 to 1e+18
