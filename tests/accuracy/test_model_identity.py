@@ -210,7 +210,7 @@ def printed(folder: Path, step: int) -> list[str]:
 def test_every_process_finds_the_same_and_an_edit_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]), prepend=os.pathsep)
 
     first, again = printed(tmp_path, 1), printed(tmp_path, -1)
 

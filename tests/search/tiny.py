@@ -107,7 +107,7 @@ def session(folder: Path, *, trials: int, target: str = "1000s", seed: int = 0) 
         sampler="local",
         seed=seed,
     )
-    limits = SearchBudget(trials=trials, seconds=600)
+    limits = SearchBudget(trials=trials, seconds=600.0)
     return ByMacs(
         model(), splits(), space, settings, limits, RunFolder(folder), Quiet(), "tokensearch run"
     )
