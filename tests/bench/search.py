@@ -157,7 +157,7 @@ def presets(bench: Bench, options: argparse.Namespace, say: Callable[[str], None
     )
     say(
         f"presets: faster at their accuracy by {100 * right:.1f} % in the median (10 wanted), at "
-        f"their divergence by {100 * near:.1f} %; 0 % where nothing was found, or proven worse"
+        f"their divergence by {100 * near:.1f} %; 0 % where none was found, or worse"
     )
     return {"rows": [asdict(row) for row in rows], "as_right": right, "as_near": near}
 

@@ -69,7 +69,7 @@ class Sooner:
 
     @property
     def share(self) -> float:
-        """By which it is faster, as far as it counts: 0 where it is proven less accurate."""
+        """By which it is faster, as far as it counts: 0 where it is significantly less accurate."""
         return 0.0 if self.points[1] < 0 else self.faster
 
 

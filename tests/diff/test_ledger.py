@@ -206,7 +206,7 @@ def test_profiles_of_two_models_are_refused() -> None:
         make_ledger(noisy(HOST, seed=1), replace(noisy(HOST, seed=2), model="other"))
 
     assert str(caught.value) == (
-        "profiles of two models cannot be compared: profile 1 is of toy, profile 2 of other"
+        "profiles of two models cannot be compared: 'profile 1' is of 'toy', 'profile 2' of 'other'"
     )
 
 

@@ -132,3 +132,11 @@ def test_what_the_schema_refuses_the_reader_refuses_too(path: tuple[Any, ...]) -
         if not SCHEMA.is_valid(damaged):
             with pytest.raises(RunError):
                 RunDocument.from_json(damaged)
+
+
+def test_an_alternative_that_is_not_compared_with_the_answer_is_refused() -> None:
+    document = written()
+    document["result"]["rivals"][0]["lead"] = None
+
+    with pytest.raises(RunError, match=r"result\.rivals\[0\]\.lead is null"):
+        RunDocument.from_json(document)

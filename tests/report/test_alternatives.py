@@ -77,10 +77,10 @@ def test_a_dominated_answer_is_said_to_be_dominated() -> None:
 
 def test_what_cannot_be_told_from_the_answer_is_said_to_match_it() -> None:
     assert said_of(UNPROVEN, ALIKE) == (
-        "The answer is matched, as far as is proven: the same model at 160 px (0.48x "
+        "Not significantly different from the answer: the same model at 160 px (0.48x "
         "[0.47, 0.49], 93.1 % [92.3, 93.8]) has 0.2 points more accuracy on the same images "
-        "(+0.2 points [-0.5, +0.9], p = 0.600), which is not proven, and is as fast within the "
-        "noise."
+        "(+0.2 points [-0.5, +0.9], p = 0.600), which is not significant, and is as fast within "
+        "the noise."
     )
 
 

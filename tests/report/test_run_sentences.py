@@ -83,19 +83,19 @@ def test_every_outcome_is_said_in_words(outcome: Outcome, sentence: str) -> None
     assert target_sentence(run_document(outcome=outcome)) == sentence
 
 
-def test_a_proven_loss_is_called_proven() -> None:
+def test_a_significant_loss_is_called_significant() -> None:
     assert cost_sentence(answer(), "accuracy") == (
         "Its accuracy is 97.3 % [96.5, 98.0], 0.8 points [0.2, 1.4] below that without "
-        "reduction; on the same images a loss is proven (p = 0.021)."
+        "reduction; on the same images the loss is significant (p = 0.021)."
     )
 
 
-def test_a_gain_within_its_interval_is_not_proven() -> None:
+def test_a_gain_within_its_interval_is_not_significant() -> None:
     gained = replace(answer(), paired=lead(0.2, -0.1, 0.5, 0.2))
 
     assert cost_sentence(gained, "accuracy") == (
         "Its accuracy is 97.3 % [96.5, 98.0], 0.2 points [-0.1, 0.5] above that without "
-        "reduction; on the same images a gain is not proven (p = 0.200)."
+        "reduction; on the same images the gain is not significant (p = 0.200)."
     )
 
 
@@ -133,7 +133,7 @@ def test_neither_faster_nor_surely_better_is_not_shown_to_beat_the_preset() -> N
 
     assert said == (
         f"It is not shown to beat {TOME}: it has 0.4 points more accuracy (+0.4 points [-0.3, "
-        "+1.1] on the same images, p = 0.300), which is not proven, and is as fast within the "
+        "+1.1] on the same images, p = 0.300), which is not significant, and is as fast within the "
         "noise."
     )
 

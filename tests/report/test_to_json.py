@@ -8,7 +8,7 @@ from tokensearch.report.diff.to_json import ledger_to_json
 def test_the_document_names_its_format_and_both_sides() -> None:
     document = ledger_to_json(of_known_terms())
 
-    assert (document["format"], document["version"]) == ("tokensearch.diff.ledger", 1)
+    assert (document["format"], document["version"]) == ("tokensearch.ledger", 1)
     assert (document["baseline"]["name"], document["candidate"]["name"]) == ("baseline", "halved")
     assert document["candidate"]["patch_tokens"] == [100, 50, 50, 40]
     assert document["baseline"]["cell"]["machine"]["name"] == "Example CPU 3000, 4 cores"
@@ -23,7 +23,7 @@ def test_sums_of_kinds_are_the_difference() -> None:
     assert round(document["difference_ms"]["value"], 3) == -5.6
 
 
-def test_every_figure_says_whether_it_is_proven() -> None:
+def test_every_figure_says_whether_it_is_significant() -> None:
     document = ledger_to_json(of_known_terms())
 
     assert document["ratio"]["proven"]

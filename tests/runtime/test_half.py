@@ -19,7 +19,7 @@ IMAGES = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
 def float_types(model: nn.Module) -> set[torch.dtype]:
-    """Number types of what blocks take and hand on, riders included; filled as the model runs."""
+    """Number types of what blocks take and hand on, with the token state; filled as it runs."""
     seen: set[torch.dtype] = set()
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:

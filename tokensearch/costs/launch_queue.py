@@ -32,7 +32,7 @@ from tokensearch.policy import ModelSpec, Policy
 _EVEN = frozenset({STEM, HEAD, ATTENTION, MLP})
 _INSTEAD = frozenset({SIZED_ATTENTION, TAIL, SIZED_TAIL})
 # What one more part may add to the launches of a pass, before any was timed, as a standard
-# deviation: three sites add a quarter (pruning) to a half (pooling) of a baseline DeiT's, and
+# deviation: three sites add a quarter (pruning) to a half (pooling) of a DeiT's baseline, and
 # a pass's noise is some hundredths. It decides only about parts that were hardly met.
 ADDED_SD, NOISE_SD = 0.2, 0.03
 

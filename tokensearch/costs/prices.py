@@ -10,7 +10,6 @@ from math import prod
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import nnls
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -104,6 +103,8 @@ def solve_non_negative(rows: Floats, wanted: Floats) -> Floats:
     rows    (samples, terms)
     wanted  (samples,)
     """
+    from scipy.optimize import nnls
+
     # Terms differ by a factor of a million: without a scale, rounding would decide.
     scale = np.maximum(np.abs(rows).max(axis=0), TINY)
     coefficients: Floats = nnls(rows / scale, wanted)[0] / scale

@@ -8,7 +8,6 @@ from itertools import pairwise
 from math import hypot
 
 import numpy as np
-from scipy.optimize import isotonic_regression
 
 from tokensearch.costs.parts import ATTENTION, MLP
 from tokensearch.costs.prices import Floats, Ints
@@ -49,7 +48,7 @@ class Staircase:
     def good_counts(self) -> tuple[int, ...]:
         """Counts worth stopping at: the most tokens for the price, before a step up.
 
-        The baseline count is one; on a machine without steps, it is the only one.
+        The full count is one; on a machine without steps, it is the only one.
         """
         return tuple(one.last for one in self.treads if one.real or one is self.treads[-1])
 
@@ -71,6 +70,8 @@ def block_costs(table: CostTable) -> dict[int, float]:
 
 def fit_staircase(table: CostTable) -> Staircase:
     """Fit a staircase to the costs of a block."""
+    from scipy.optimize import isotonic_regression
+
     halves, scale = (table.curve(ATTENTION), table.curve(MLP)), table.calibration.scale
     every = block_costs(table)
     counts = sorted({*halves[0].counts, *halves[1].counts} & every.keys())

@@ -45,7 +45,7 @@ def choose_evenly(
     """Return which images, by index, each split gets: disjoint, stratified by label.
 
     The images of a class are shuffled and spread evenly over one line of all images. Every stretch
-    of that line holds each class by about its share, give or take an image; so do its prefixes.
+    of that line holds each class by about its share, within an image; so do its prefixes.
     Names and seed decide the order, so that an image that changes keeps its place; one that goes
     has the next of its class move up, which at the end of a split is one from the next split.
 

@@ -28,7 +28,7 @@ def folder_splits(
 
     Classes are the sub-folders, numbered in natural order (`n2` before `n10`). With a sub-folder
     `val`, `validation` or `test` that one is taken, as in timm. Images without class folders are
-    unlabelled. With fewer images than asked for, the splits shrink (see `fair.shrunk`).
+    unlabelled. With fewer images than asked for, the splits shrink (see `fair.shrink_sizes`).
 
     Args:
         directory: The folder.

@@ -119,8 +119,8 @@ def make_ledger(baseline: Profile, candidate: Profile, *, seed: int = 0) -> Ledg
     """Explain the difference between two profiles of one model, in the cells they come from."""
     if baseline.model != candidate.model:
         raise MeasurementError(
-            f"profiles of two models cannot be compared: {baseline.name} is of {baseline.model}, "
-            f"{candidate.name} of {candidate.model}"
+            f"profiles of two models cannot be compared: {baseline.name!r:.80} is of "
+            f"{baseline.model!r:.80}, {candidate.name!r:.80} of {candidate.model!r:.80}"
         )
     random = np.random.default_rng(seed)
     if _in_turn(baseline, candidate):

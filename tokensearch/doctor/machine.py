@@ -196,7 +196,7 @@ def _eager(place: "torch.device", batch: int) -> "LaunchCost":
 
 
 def timing() -> HealthCheck:
-    """How small a difference in time could be proven here, by timing one thing against itself."""
+    """The smallest difference of time to be told here, by timing one thing against itself."""
     from tokensearch.measure import measure_noise
 
     noise = measure_noise(_device())

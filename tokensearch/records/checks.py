@@ -248,7 +248,7 @@ _ALTERNATIVE = fields(
 )
 _SECONDS = number(0, 1e9)
 _PRESET = fields({"name": NAME, "schedule_hash": NAME, "lead": optional(PAIRED)})
-_RESULT = fields(
+_RESULT_FIELDS = fields(
     {
         "outcome": choice(*get_args(Outcome)),
         "exit_code": integer(0, 255),
@@ -266,6 +266,18 @@ _RESULT = fields(
     },
     {"rivals": items(_ALTERNATIVE, most=1000)},
 )
+
+
+def _as_alternatives_say(value: Any) -> None:
+    """Alternatives are compared with the answer, where there is one."""
+    for index, alternative in enumerate(value.get("rivals", ())):
+        if value["answer"] is not None and alternative["lead"] is None:
+            raise MisfitError(
+                "is null; it must compare the answer with it", f"rivals[{index}].lead"
+            )
+
+
+_RESULT = every(_RESULT_FIELDS, _as_alternatives_say)
 RUN = fields(
     {
         "format": choice(RUN_FORMAT),

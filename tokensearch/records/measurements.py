@@ -229,7 +229,7 @@ class PairedAccuracy:
 
     @property
     def significant(self) -> bool:
-        """Whether one of the two is proven to be right more often."""
+        """Whether one of the two is right significantly more often."""
         return self.interval.significant and self.p_value < SIGNIFICANT
 
 

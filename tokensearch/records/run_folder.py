@@ -3,7 +3,7 @@
     run.json       what was asked, on which machine and images; the result when there is one
     study.db       Optuna's study
     costs.json     what token counts and operators cost here
-    trials.jsonl   one line per finished trial (`records.Trial`)
+    trials.jsonl   one line per finished trial (`records.measurements.Trial`)
     front.json     the Pareto set; policies/ holds its members one by one
     policy.json    the answer
     profiles/      where the time goes, as records and as a TensorBoard folder

@@ -63,7 +63,7 @@ def staircase_text(table: CostTable) -> RenderableType:
     stairs = fit_staircase(table)
     calibration = table.calibration
     head = (
-        f"{table.model.name}, batch {table.cell.batch}: {text.ms(table.baseline_ms)} baseline; "
+        f"{table.model.name}, batch {table.cell.batch}: baseline {text.ms(table.baseline_ms)}; "
         f"{table.passes} passes in {text.duration(table.seconds)}; on {len(calibration.trials) - 1}"
         f" schedules kept apart predictions were off by {text.percent(calibration.error)} on "
         f"average, {text.percent(calibration.worst)} at worst"

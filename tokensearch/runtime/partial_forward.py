@@ -36,7 +36,7 @@ def entering_key(model: nn.Module, block: int) -> Hashable:
     """Name what `block` of `model` is given, under the policy that the model follows, if any.
 
     Models with equal weights and equal keys give the block the same bits for the same images, in
-    what rides on the features too. Before its first step, every policy has the key of the
+    the token state too. Before its first step, every policy has the key of the
     baseline.
     """
     return block, tuple(
@@ -48,7 +48,7 @@ def entering_key(model: nn.Module, block: int) -> Hashable:
 def capture_activations(model: nn.Module, blocks: Iterable[int], keep: Keep) -> Iterator[None]:
     """Inside the `with`, call `keep` with each of `blocks` that a pass reaches and what enters it.
 
-    What it is given is the pass's own, (B, P + N, C) with what rides on it: copy it
+    What it is given is the pass's own, (B, P + N, C) with its token state: copy it
     (`token_state.copy_state`) to keep it. The model must keep its policy inside the `with`.
     """
     places = sorted(set(blocks))

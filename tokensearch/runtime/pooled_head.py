@@ -35,7 +35,7 @@ def list_overrides(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[
 
 @dataclass(frozen=True, eq=False)
 class _Carrying:
-    """The last norm, on whose output rides what rode on its input."""
+    """The last norm, whose output carries the token state of its input."""
 
     host: Callable[[Tensor], Tensor]
 

@@ -1,8 +1,8 @@
 """Ranges around what blocks do: hooks on the host's modules, where a block is not opened.
 
 An opened block puts ranges around its own phases. One that runs the host's code is split in the
-same place, where what `Family.finish` does begins. In both, norms and the projections of attention
-are nested ranges.
+same place, where what `BlockFamily.finish` does begins. In both, norms and the projections of
+attention are nested ranges.
 """
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,8 +1,8 @@
 """What travels with the features from block to block.
 
 Blocks hand on plain tensors, so that hooks, `forward_features` and timm's own code see what they
-expect; sizes, positions and sources ride on the tensor as an attribute. Nothing is kept beside the
-model: threads may share it, and a compiler sees pure functions.
+expect; sizes, positions and sources (the token state) are an attribute of the tensor. Nothing is
+kept beside the model: threads may share it, and a compiler sees pure functions.
 """
 
 from torch import Tensor
@@ -13,20 +13,20 @@ _RIDER = "_tokensearch_rider"
 
 
 def attach_state(tokens: Tokens) -> Tensor:
-    """Return the features, with the rest of `tokens` riding on them."""
+    """Return the features, with the rest of `tokens` attached."""
     # Without the features themselves: a tensor that refers to itself is freed late.
     setattr(tokens.x, _RIDER, (None, *tokens[1:]))
     return tokens.x
 
 
 def attach_state_to(x: Tensor, tokens: Tokens) -> Tensor:
-    """Return `x`, which stands for `tokens` (as a full grid, say), with them riding on it."""
+    """Return `x`, which stands for `tokens` (as a full grid, say), with them attached."""
     setattr(x, _RIDER, tuple(tokens))
     return x
 
 
 def read_state(x: Tensor) -> Tokens | None:
-    """Return the tokens that `x` carries or stands for; None when nothing rides on it."""
+    """Return the tokens that `x` carries or stands for; None when nothing is attached."""
     rider = getattr(x, _RIDER, None)
     if rider is None:
         return None
@@ -35,7 +35,7 @@ def read_state(x: Tensor) -> Tokens | None:
 
 
 def copy_state(x: Tensor) -> Tensor:
-    """Return a copy of `x` and of what rides on it, which shares no memory with them."""
+    """Return a copy of `x` and of its token state, which shares no memory with them."""
     twin = x.detach().clone()
     rider = getattr(x, _RIDER, None)
     if rider is not None:
@@ -45,6 +45,6 @@ def copy_state(x: Tensor) -> Tensor:
 
 
 def state_bytes(x: Tensor) -> int:
-    """Memory that a copy of `x` and of what rides on it takes."""
+    """Bytes that a copy of `x` and of its token state takes."""
     parts: tuple[Tensor | None, ...] = (x, *(getattr(x, _RIDER, None) or ()))
     return sum(part.numel() * part.element_size() for part in parts if part is not None)

@@ -42,7 +42,7 @@ def read_trials(folder: RunFolder) -> tuple[Trial, ...]:
     return folder.read_trials()
 
 
-# What is said of a run whose model has another digest; see `evaluate.identity`.
+# What is said of a run whose model has another digest; see `accuracy.model_identity`.
 OTHERS = {
     "weights": "of other weights than those of now",
     "architecture": "of a model that was put together otherwise (modules, their settings, hooks)",

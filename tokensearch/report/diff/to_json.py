@@ -13,7 +13,7 @@ from tokensearch.report.diff.blocks import paybacks
 from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.stats.bootstrap import LEVEL
 
-FORMAT, VERSION = "tokensearch.diff.ledger", 1
+FORMAT, VERSION = "tokensearch.ledger", 1
 
 
 def ledger_to_json(ledger: Ledger, staircase: Staircase | None = None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def alternative_sentences(run: RunDocument) -> tuple[str, ...]:
         return (_without_answer(run),)
     for wanted, said in (
         ("dominates", "The answer is dominated"),
-        ("matches", "The answer is matched, as far as is proven"),
+        ("matches", "Not significantly different from the answer"),
     ):
         so = [item for item in alternatives if standing(answer, item) == wanted]
         if so:
@@ -105,7 +105,7 @@ def _clause(alternative: Alternative, answer: Finalist, measure: str) -> str:
     mine = -lead.interval
     figures = f"{text.signed_points_interval(mine)}, {text.probability(lead.p_value)}"
     more = f"{text.points(mine.value)} {'more' if mine.value >= 0 else 'less'} {measure}"
-    proof = "" if lead.significant else ", which is not proven,"
+    proof = "" if lead.significant else ", which is not significant,"
     return (
         f"{title_of(alternative)} ({_figures(alternative)}) has {more} on the same images "
         f"({figures}){proof} and is "

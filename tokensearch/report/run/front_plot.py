@@ -46,7 +46,7 @@ def draw_front(run: RunDocument, front: PolicySet, trials: Iterable[Trial], path
     _draw_compared(axes, compared, floor)
     axes.set_ylim(bottom=floor - MARGIN * max(1.0, axes.get_ylim()[1] - floor))
     images = text.count(run.cell.batch, "image")
-    axes.set_xlabel(f"latency of a pass of {images} (ms, ratio times one baseline latency)")
+    axes.set_xlabel(f"latency of a pass of {images} (ms: ratio times the baseline's latency)")
     axes.set_ylabel(f"{measure_of(run)} (%)")
     figure.legend(loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     save_figure(figure, path)

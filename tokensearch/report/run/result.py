@@ -14,7 +14,7 @@ from tokensearch.stats.interval import Interval
 
 BASELINE = "baseline"
 # What a search came upon by itself, by origin: its own proposals, and schedules drawn at random.
-SEARCHED = {"sampler": "found", "seed": "found", "fastest": "found", "random": "drawn"}
+SEARCHED = {"sampler": "found", "seed": "found", "fastest": "found", "random": "random"}
 
 
 @dataclass(frozen=True, slots=True)

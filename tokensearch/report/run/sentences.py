@@ -61,7 +61,7 @@ def target_sentence(run: RunDocument) -> str:
 
 
 def cost_sentence(finalist: Finalist, measure: str) -> str:
-    """Say what a policy costs in right answers, and whether that is proven."""
+    """Say what a policy costs in right answers, and whether that is significant."""
     change, proof = finalist.paired.interval, text.probability(finalist.paired.p_value)
     now = _standing(finalist, measure)
     if change.value == 0:
@@ -70,9 +70,9 @@ def cost_sentence(finalist: Finalist, measure: str) -> str:
         moved = f"{text.points_interval(-change)} below that without reduction"
     else:
         moved = f"{text.points_interval(change)} above that without reduction"
-    proven = "proven" if finalist.paired.significant else "not proven"
+    significant = "significant" if finalist.paired.significant else "not significant"
     what = "difference" if change.value == 0 else "loss" if change.value < 0 else "gain"
-    return f"Its {now}, {moved}; on the same images a {what} is {proven} ({proof})."
+    return f"Its {now}, {moved}; on the same images the {what} is {significant} ({proof})."
 
 
 def preset_sentence(run: RunDocument) -> str:
@@ -93,7 +93,7 @@ def preset_sentence(run: RunDocument) -> str:
 
 
 def _against(best: str, answer: Finalist, preset: Finalist, run: RunDocument) -> str:
-    """Say who is more accurate and who is faster, and what of it is proven."""
+    """Say who is more accurate and who is faster, and what of it is significant."""
     speed = pace(answer.comparison.interval, preset.comparison.interval)
     lead = run.finished.best_preset.lead if run.finished.best_preset else None
     change = answer.report.top1 - preset.report.top1
@@ -112,7 +112,9 @@ def _against(best: str, answer: Finalist, preset: Finalist, run: RunDocument) ->
         return f"It beats {best}, in latency: it is {speed}, with {more}, {surely}."
     if speed.startswith("faster"):
         return f"It is {speed} than {best}, with {more}; that it is as accurate is not shown."
-    return f"It is not shown to beat {best}: it has {more}, which is not proven, and is {speed}."
+    return (
+        f"It is not shown to beat {best}: it has {more}, which is not significant, and is {speed}."
+    )
 
 
 def _times(finalist: Finalist) -> str:
@@ -153,7 +155,7 @@ def limitation_lines(run: RunDocument) -> tuple[str, ...]:
         f"Latencies belong to one cell: {cell_line(to_json(run.cell))}. "
         "Another machine, batch or number type wants its own run.",
         _precision(run),
-        "Each row was timed beside its own baseline passes: compare rows by their ratios, since "
+        "Each row was timed beside the baseline: compare rows by their ratios, since "
         "milliseconds drift with the machine; here the baseline's moved by "
         f"{text.percent(run.finished.baseline_moved.finalists)}.",
         "Every interval covers its own figure at 95 %; of twenty, one may miss.",

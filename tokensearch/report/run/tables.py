@@ -231,7 +231,7 @@ def schedule_line(policy: Policy) -> str:
     """What holds for a whole schedule, in one line."""
     weighted = "with" if policy.proportional_attention else "without"
     return (
-        f"{text.percent(mac_share(policy))} of the blocks of the baseline' multiply-accumulates, "
+        f"{text.percent(mac_share(policy))} of the blocks' multiply-accumulates, "
         f"{weighted} proportional attention, schedule {text.short(policy.schedule_hash)}"
     )
 
