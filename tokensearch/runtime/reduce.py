@@ -30,13 +30,12 @@ class StepReducer:
 
     def carry_out(self, step: Step, tokens: Tokens) -> Tokens:
         """Return the tokens that `step` leaves of `tokens`."""
-        match step:
-            case Prune():
-                return self._prune(step, tokens)
-            case Pool():
-                return self._pool(step, tokens)
-            case PruneOrPool():
-                return self._prune_or_pool(step, tokens)
+        # Not `match`: the compiler of torch 2.9 cannot trace class patterns.
+        if isinstance(step, Prune):
+            return self._prune(step, tokens)
+        if isinstance(step, Pool):
+            return self._pool(step, tokens)
+        return self._prune_or_pool(step, tokens)
 
     def _prune(self, step: Prune, tokens: Tokens) -> Tokens:
         score = self._score(step.score)
