@@ -87,7 +87,7 @@ def test_a_search_without_time_for_a_proposal_of_its_own_says_so(
 ) -> None:
     result = result_of_a_run(tmp_path / "run", monkeypatch, slower=0.0)
 
-    said = "the search had time for 4 trials and proposed none of them: "
+    said = "the search had time for its controls alone (4) and proposed nothing: "
     assert [one for one in result.cautions if one.startswith(said)]
 
 

@@ -72,7 +72,7 @@ class SearchRun:
     def run(self) -> RunDocument:
         """Search until the limits, and return what run.json then holds.
 
-        A folder that holds a stopped run of equal settings is gone on from.
+        A stopped run of equal settings in the folder is resumed.
 
         Raises:
             RunError: The folder cannot be written, or holds another run.

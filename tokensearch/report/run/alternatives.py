@@ -124,7 +124,7 @@ def _without_answer(run: RunDocument) -> str:
     named = [f"{title_of(item)} ({_figures(item)})" for item in meeting or alternatives]
     if meeting:
         return f"Without a schedule the target is met by {text.listed(named)}."
-    return f"It is not met for certain by {text.listed(named)} either."
+    return f"Nor is it certain that {text.listed(named)} would meet it."
 
 
 def _figures(alternative: Alternative) -> str:

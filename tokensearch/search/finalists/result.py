@@ -189,7 +189,9 @@ def _confirm_all(
     off = search.forecast.error
     waiting = list(select_finalists(rank_trials(search), target_ratio=target_ratio, off=off))
     most, finalists, began = len(waiting) + MORE, list[ConfirmedPolicy](), time.monotonic()
-    search.listener.stage(f"confirming {len(waiting)} finalists on fresh images, by fresh timings")
+    search.listener.stage(
+        f"confirming finalists ({len(waiting)}) on fresh images, by fresh timings"
+    )
     while waiting:
         finalists.append(confirm(waiting.pop(0), evaluator, search.objective))
         search.update_forecast(finalists[-1].policy, finalists[-1].comparison)
@@ -216,7 +218,7 @@ def _score_reports(
     search: SearchLoop, evaluator: PolicyEvaluator, finalists: Sequence[ConfirmedPolicy]
 ) -> dict[str, ScoredPolicy]:
     """Score on `report` what will be quoted, by schedule; nothing is chosen any more."""
-    search.listener.stage(f"quoting {len(finalists)} of them on the report split")
+    search.listener.stage(f"measuring the accuracy of {len(finalists)} on the report split")
     reports, began = {}, time.monotonic()
     for done, finalist in enumerate(finalists, 1):
         report = evaluator.score(finalist.policy, "report")
@@ -297,8 +299,8 @@ def _short(search: SearchLoop) -> tuple[str, ...]:
     if own or search.out_of_reach or search.duplicates:
         return ()
     return (
-        f"the search had time for {len(search.trials)} trials and proposed none of them: allow "
-        f"more --minutes or --trials",
+        f"the search had time for its controls alone ({len(search.trials)}) and proposed nothing: "
+        f"allow more --minutes or --trials",
     )
 
 
