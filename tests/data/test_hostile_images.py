@@ -101,9 +101,9 @@ def test_metadata_that_unpacks_to_far_more_is_refused(tmp_path: Path, kind: str)
     path = tmp_path / "bomb.png"
     path.write_bytes(png(8, 8, BOMBS[kind]))
 
-    assert said(path) == f"image {path} cannot be read: Decompressed data too large for " + (
-        "PngImagePlugin.MAX_TEXT_CHUNK"
-    )
+    # The words after it are Pillow's, and another release has others.
+    start = f"image {path} cannot be read: Decompressed data too large"
+    assert said(path).lower().startswith(start.lower())
 
 
 def test_a_file_of_too_many_bytes_is_refused(

@@ -28,8 +28,8 @@ def test_agglomerative_labels_are_those_of_scipy(linkage: str, clusters: int, se
 
     for image in range(2):
         tree = hierarchy.linkage(x[image].numpy(), method=linkage, metric="cosine")
-        expected = hierarchy.fcluster(tree, clusters, criterion="maxclust")
-        assert partition(found[image].tolist()) == partition(expected.tolist())
+        expected = hierarchy.cut_tree(tree, clusters)  # scipy 1.13's fcluster may cut one short
+        assert partition(found[image].tolist()) == partition(expected[:, 0].tolist())
         assert sorted(set(found[image].tolist())) == list(range(clusters))
 
 

@@ -73,7 +73,7 @@ def test_figures_have_intervals_shares_of_the_baseline_and_marks_of_noise() -> N
 
     assert rows[0] == ("baseline", "26.0 ms", "100.0 %")
     assert rows[1][0] == "saved in MLP"
-    assert rows[1][1].startswith("-4.80 ms [-4.83, ")
+    assert rows[1][1].startswith("-4.80 ms [-4.81, ")
     assert rows[1][2] == "-18.5 %"
     assert [row[0] for row in rows if row[1].startswith("~")] == [
         "inside the noise (5 terms)",

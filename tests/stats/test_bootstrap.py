@@ -7,7 +7,12 @@ import pytest
 
 from tests.measure.fakes import noisy
 from tokensearch.records.comparability import verdict
-from tokensearch.stats.bootstrap import bootstrap_ratio, expand_reach
+from tokensearch.stats.bootstrap import (
+    RESAMPLES,
+    bootstrap_ratio,
+    expand_reach,
+    simultaneous_intervals,
+)
 
 
 @pytest.mark.parametrize("pairs", [12, 30, 60])
@@ -45,6 +50,17 @@ def test_the_same_samples_and_seed_give_the_same_interval() -> None:
 
 def test_the_interval_of_noiseless_passes_is_the_ratio() -> None:
     assert bootstrap_ratio([4.0] * 12, [3.0] * 12, seed=0) == (0.75, 0.75)
+
+
+def test_figures_that_only_round_off_widen_no_interval() -> None:
+    noise = np.random.default_rng(0).standard_normal((61, RESAMPLES + 1))
+    varying, rounded = 5.0 + noise[0], 100.0 + 1e-14 * noise[1:]
+
+    alone = simultaneous_intervals([varying], runs=20)
+    among = simultaneous_intervals([varying, *rounded], runs=20)
+
+    assert among[0] == alone[0]
+    assert among[1].high - among[1].low < 1e-12
 
 
 @pytest.mark.parametrize(("freedom", "expected"), [(3, 3.182), (5, 2.571), (9, 2.262), (29, 2.045)])

@@ -27,6 +27,7 @@ RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half
 # itself, 60 terms: at 1.0 0 to 3 % of independent noise gave a term outside it, 7 to 8 % of AR(1)
 # noise (0.6) that the two sides do not share; at 1.5 fewer, with intervals of no use at 12 rounds.
 ROUND_RUN_FACTOR = 1.0
+ROUNDING = 1e-12  # relative: sums of a few hundred passes are off by less
 
 Values = npt.NDArray[np.float64]
 Draws = npt.NDArray[np.int64]
@@ -75,7 +76,8 @@ def simultaneous_intervals(values: Sequence[Values], *, runs: float) -> list[Int
     table = np.array(values)
     measured, deviations = table[:, 0], table[:, 1:] - table[:, :1]
     error = deviations.std(axis=1)
-    scale = np.where(error > 0, error, 1.0)
+    # What only rounds off is constant: it would count as one more figure that varies.
+    scale = np.where(error > ROUNDING * np.abs(table).max(), error, np.inf)
     normal_reach = float(np.quantile(np.abs(deviations / scale[:, None]).max(axis=0), LEVEL))
     reach = expand_reach(normal_reach, freedom=runs - 1)
     return [
