@@ -48,7 +48,8 @@ def show_tests(path: Path) -> list[str]:
 
 def show_comparisons(path: Path, names: Sequence[str]) -> list[str]:
     """One row per comparison; `names` are the fields that say of what."""
-    rows = [(*(named(one, name) for name in names), *compared(one)) for one in read_json(path)]
+    found = [one for one in read_json(path) if "comparison" in one]
+    rows = [(*(named(one, name) for name in names), *compared(one)) for one in found]
     head = (*names, "ratio", "verdict", "baseline ms", "candidate ms", "pairs", "cautions")
     return table(head, rows)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from tests.bench.gpu.shown import read_json, table
 
-KERNELS = ("default_us", "flash_us", "efficient_us", "cudnn_us", "math_us")
+KERNELS = ("default_us", "flash_us", "efficient_us", "cudnn_us", "math_us", "widened_us", "wide_us")
 
 
 def show_probe(path: Path) -> list[str]:
