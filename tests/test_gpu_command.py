@@ -368,5 +368,5 @@ def test_the_probe_names_the_card_and_who_attends(tmp_path: Path) -> None:
         "Python 3.12.3, torch 2.11.0."
     )
     assert "- in a graph: price of one, us 1.235" in lines
-    assert "| bfloat16, batch 64 | cudnn | 8.3 | 9.0 | - | - | - | None |" in lines
+    assert "| bfloat16, batch 64 | cudnn | 8.3 | 9.0 | - | - | - | - | - | None |" in lines
     assert lines[-1] == "- section stopped: after 28 s"
