@@ -6,34 +6,45 @@ import numpy as np
 import pytest
 import torch
 
-from tokensearch.data.scene_batches import painted, training_scenes
-from tokensearch.data.scenes import DRAWS, LUMINANCE, Recipe, digit_ids, digit_labels, one_scene
+from tokensearch.data.digits import CLASSES, digit_ids, digit_labels, place_digits
+from tokensearch.data.scene_batches import held_out_scenes, painted, training_scenes
+from tokensearch.data.scenes import LUMINANCE, TALLY, Recipe, one_scene, tally_scenes
 from tokensearch.demo import demo_model
-from tokensearch.demo.curriculum import HARD, MIXED, SOFT
+from tokensearch.demo.curriculum import FIVE, FOUR, HARD, MIXED, SOFT, THREE
 
 
-def drawn(count, digits):
-    """Digits of a pool and the draws of as many scenes."""
+def drawn(count, recipe, purpose="train"):
+    """What scenes of a recipe show, and the draws that paint them."""
     rng = np.random.default_rng(0)
-    return torch.tensor(rng.choice(digits, count)), torch.from_numpy(rng.random((count, DRAWS)))
+    draws = torch.from_numpy(rng.random((count, recipe.draws)))
+    placing = draws[:, recipe.painting_draws :]
+    return place_digits(placing, purpose, recipe.tallies, recipe.cells), draws
 
 
 @pytest.mark.parametrize(
     ("recipe", "size", "photo_scale"),
-    [(Recipe(), 224, 1.0), (Recipe().scaled(0.5), 112, 0.5), (HARD, 112, 1.0), (MIXED, 64, 1.0)],
-    ids=["split", "half", "hard", "mixed"],
+    [
+        (Recipe(), 224, 1.0),
+        (Recipe().scaled(0.5), 112, 0.5),
+        (HARD, 112, 1.0),
+        (MIXED, 64, 1.0),
+        (THREE, 144, 1.0),
+        (TALLY, 224, 1.0),
+        (TALLY.scaled(0.5), 112, 0.5),
+    ],
+    ids=["split", "half", "hard", "mixed", "three", "tally", "half tally"],
 )
 def test_scenes_are_those_painted_one_after_the_other_but_for_rounding(recipe, size, photo_scale):
-    digits, draws = drawn(60, 1797)
-    many = painted(digits, draws, recipe, size=size, photo_scale=photo_scale)
-    pairs = zip(digits.tolist(), draws.numpy(), strict=True)
-    single = [one_scene(d, u, recipe, size=size, photo_scale=photo_scale) for d, u in pairs]
+    placed, draws = drawn(60, recipe)
+    many = painted(placed, draws, recipe, size=size, photo_scale=photo_scale)
+    rows = zip(placed.digits.tolist(), placed.cells.tolist(), draws.numpy(), strict=True)
+    single = [one_scene(*row, recipe, size=size, photo_scale=photo_scale) for row in rows]
 
     off = (many.images.int() - torch.stack(single).int()).abs()
 
     assert off.max() <= 1
     assert (off > 0).float().mean() < 1e-4
-    assert torch.equal(many.labels, digit_labels()[digits])
+    assert torch.equal(many.labels, placed.labels)
 
 
 def test_equal_seeds_give_equal_training_scenes():
@@ -90,8 +101,8 @@ def test_ink_stands_out_enough_for_a_person_to_read_it():
 
 
 def test_the_bundled_model_reads_them_as_it_reads_its_splits():
-    digits, draws = drawn(100, digit_ids("report"))
-    scenes = painted(digits, draws, Recipe(), size=224)
+    placed, draws = drawn(100, Recipe(), "report")
+    scenes = painted(placed, draws, Recipe(), size=224)
     model = demo_model()
     with torch.inference_mode():
         named = [model(batch / 127.5 - 1).argmax(1) for batch in scenes.images.split(50)]
@@ -99,10 +110,28 @@ def test_the_bundled_model_reads_them_as_it_reads_its_splits():
     assert (torch.cat(named) == scenes.labels).float().mean() >= 0.92
 
 
+def test_every_digit_of_a_scene_is_painted_and_counted():
+    scenes = training_scenes((2,), 200, FOUR, size=144)
+    assert (scenes.counts.sum(1) == 4).all()
+    assert torch.equal(scenes.counts.argmax(1), scenes.labels)
+    marked = torch.zeros(200, CLASSES, dtype=torch.bool)
+    for scene in range(200):
+        marked[scene, scenes.classes[scene][scenes.ink[scene] > 0.1]] = True
+    assert torch.equal(marked, scenes.counts > 0)
+
+
+def test_scenes_that_a_training_is_tried_on_are_those_of_the_split_but_for_rounding():
+    scenes = held_out_scenes("select", 20, torch.device("cpu"))
+    images, labels = tally_scenes("select", 20)
+    assert (scenes.images.int() - images.int()).abs().max() <= 1
+    assert torch.equal(scenes.labels, labels)
+
+
 @pytest.mark.gpu
-def test_a_gpu_paints_what_a_cpu_paints():
+@pytest.mark.parametrize("recipe", [SOFT, FIVE])
+def test_a_gpu_paints_what_a_cpu_paints(recipe):
     there, here = (
-        training_scenes((0,), 32, SOFT, size=224, device=device) for device in ("cuda", "cpu")
+        training_scenes((0,), 32, recipe, size=224, device=device) for device in ("cuda", "cpu")
     )
     assert there.images.is_cuda
     off = (there.images.cpu().int() - here.images.int()).abs()

@@ -9,8 +9,9 @@ from safetensors.torch import load_file
 
 from tokensearch.data.scene_batches import training_scenes
 from tokensearch.demo import train
-from tokensearch.demo.curriculum import PLAIN, QUICK, STAGES, Stage
-from tokensearch.demo.student import auxiliary_loss, student_of
+from tokensearch.demo.curriculum import COUNTING, PLAIN, QUICK, STAGES, Stage
+from tokensearch.demo.model import WEIGHTS
+from tokensearch.demo.student import Answers, auxiliary_loss, student_of
 from tokensearch.demo.train import Training, TrainingPlan
 from tokensearch.models import load_model
 
@@ -92,8 +93,35 @@ def test_by_the_clock_every_stage_has_its_share_and_the_last_ends_in_time(tmp_pa
     training.run()
 
     assert sum(stage.share for stage in QUICK) == pytest.approx(1)
+    assert sum(stage.share for stage in COUNTING) == pytest.approx(1)
     assert 100 <= now[0] < 103
     assert all(abs(spent[stage.name] - 100 * stage.share) <= 3.0 for stage in QUICK)
+
+
+def test_a_training_goes_on_from_weights_as_they_ship(tmp_path):
+    plan = TrainingPlan(tmp_path, seconds=1.0, start=WEIGHTS, checkpoint=False)
+    training = Training(plan)
+
+    training.save()
+
+    assert plan.stages == COUNTING
+    written, shipped = load_file(tmp_path / "demo.safetensors"), load_file(WEIGHTS)
+    assert all(torch.equal(written[name], weight) for name, weight in shipped.items())
+    assert not (tmp_path / "checkpoint.pt").exists()
+
+
+def test_the_last_stage_of_counting_sees_every_token_and_ends_at_a_rate_of_nothing():
+    last = COUNTING[-1]
+    assert last.window_px == 224
+    assert last.keep == (1.0, 1.0)
+    assert last.rate_at(1.0, 1000) == 0
+    _, kept = last.view(torch.zeros(last.batch, 14, 14), torch.Generator())
+    assert torch.equal(kept, torch.arange(196).expand(last.batch, -1))
+
+
+def test_going_on_from_weights_needs_a_limit_of_time(tmp_path):
+    with pytest.raises(ValueError, match="give --seconds too"):
+        TrainingPlan(tmp_path, start=WEIGHTS)
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
@@ -110,15 +138,21 @@ def test_patches_that_a_digit_barely_touches_may_answer_either_way():
     scenes = training_scenes((0,), 4, PLAIN, size=64)
     kept = torch.arange(16).expand(4, -1)
     generator = torch.Generator().manual_seed(0)
-    marks, readings = torch.randn(4, 16, generator=generator), torch.randn(4, 16, 11)
+    shapes = (4, 10), (4, 16), (4, 16, 11), (4, 10)
+    answers = Answers(*(torch.randn(shape, generator=generator) for shape in shapes))
     unsure = (scenes.ink.flatten(1) > 0) & (scenes.ink.flatten(1) <= 0.1)
     assert unsure.any()
 
-    before = auxiliary_loss(scenes, kept, marks, readings)
-    other = marks.masked_fill(unsure, 9.0), readings.masked_fill(unsure[..., None], -3.0)
+    before = auxiliary_loss(scenes, kept, answers)
+    other = replace(
+        answers,
+        marks=answers.marks.masked_fill(unsure, 9.0),
+        readings=answers.readings.masked_fill(unsure[..., None], -3.0),
+    )
 
-    assert torch.equal(auxiliary_loss(scenes, kept, *other), before)
-    assert not torch.equal(auxiliary_loss(scenes, kept, marks + 1, readings), before)
+    assert torch.equal(auxiliary_loss(scenes, kept, other), before)
+    more = replace(answers, marks=answers.marks + 1)
+    assert not torch.equal(auxiliary_loss(scenes, kept, more), before)
 
 
 def test_a_model_that_is_no_vision_transformer_of_that_geometry_is_refused():

@@ -5,8 +5,9 @@ from functools import cache
 
 from torch import Tensor
 
+from tokensearch.data.digits import CLASSES
 from tokensearch.data.pixels import Pixels, Preprocessing
-from tokensearch.data.scenes import CLASSES, scenes_digest, split_scenes
+from tokensearch.data.scenes import scenes_digest, split_scenes
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
 
 

@@ -16,19 +16,27 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tokensearch.data.scenes import (
-    DRAWS,
-    EXTREMES,
+from tokensearch.data.digits import (
+    CLASSES,
     GLYPH_MARGIN,
-    LUMINANCE,
-    PATCH_PX,
     PURPOSES,
     SEED,
-    Recipe,
-    digit_ids,
+    Placement,
     digit_labels,
     glyphs,
+    place_digits,
+)
+from tokensearch.data.scenes import (
+    BACKGROUND_DRAWS,
+    DIGIT_DRAWS,
+    EXTREMES,
+    LUMINANCE,
+    PATCH_PX,
+    SCENE_PX,
+    TALLY,
+    Recipe,
     photos,
+    split_placement,
 )
 
 _LATTICE = 3  # every third row and column under the ink is looked at, as in `scenes`
@@ -42,12 +50,17 @@ class Scenes:
     Attributes:
         images: uint8, (count, 3, size, size).
         labels: int64, (count,).
-        ink: float32, (count, size // 16, size // 16): share of each patch that the digit covers.
+        ink: float32, (count, size // 16, size // 16): share of each patch that the digit which
+            covers most of it covers.
+        classes: int64, of the same shape: the class of that digit, any where there is none.
+        counts: int64, (count, 10): how many digits of each class there are.
     """
 
     images: Tensor
     labels: Tensor
     ink: Tensor
+    classes: Tensor
+    counts: Tensor
 
 
 @dataclass(frozen=True)
@@ -79,38 +92,64 @@ def training_scenes(
         device: Where they are painted.
     """
     rng = np.random.default_rng((SEED, PURPOSES.index("train"), *seed))
-    draws = torch.from_numpy(rng.random((count, DRAWS + 1)))
-    pool = torch.tensor(digit_ids("train"))
-    digits = pool[(draws[:, -1] * len(pool)).long()]
-    return painted(digits.to(device), draws.to(device), recipe, size=size)
+    draws = torch.from_numpy(rng.random((count, recipe.draws)))
+    painting, placing = draws.tensor_split([recipe.painting_draws], 1)
+    placed = place_digits(placing, "train", recipe.tallies, recipe.cells)
+    there = torch.device(device)
+    return painted(_placed_on(placed, there), _sent(painting, there), recipe, size=size)
+
+
+def held_out_scenes(purpose: str, count: int, device: torch.device) -> Scenes:
+    """Return the first scenes of a split as `tally_scenes` does, but for rounding, on a device."""
+    painting, placed = split_placement(purpose, count, TALLY)
+    return painted(_placed_on(placed, device), painting.to(device), TALLY, size=SCENE_PX)
+
+
+def _placed_on(placed: Placement, device: torch.device) -> Placement:
+    return Placement(*(_sent(x, device) for x in (placed.labels, placed.digits, placed.cells)))
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; the CPU does not wait for what a GPU does before."""
+    if device.type == "cuda":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 def painted(
-    digits: Tensor, draws: Tensor, recipe: Recipe, *, size: int, photo_scale: float = 1.0
+    placed: Placement, draws: Tensor, recipe: Recipe, *, size: int, photo_scale: float = 1.0
 ) -> Scenes:
-    """Return a scene per digit and row of draws, on the device of the draws.
+    """Return a scene per row of draws, on the device of the draws.
 
     Args:
-        digits: int64, (count,): which of scikit-learn's digits.
-        draws: float64, (count, DRAWS or more), uniform over 0 to 1.
+        placed: Which digits scenes show, and where.
+        draws: float64, (count, painting draws of the recipe or more), uniform over 0 to 1.
         recipe: The geometry, in pixels of these images.
         size: Side in pixels, a multiple of 16.
         photo_scale: How large the photographs are, against a scene of 224 px.
     """
-    images = _backgrounds(draws[:, :10], recipe, size=size, photo_scale=photo_scale)
-    ink, corners = _inks(digits, draws[:, 10:18], recipe, size=size)
-    colours = _ink_colours(_hidden(images, ink, corners, recipe), draws[:, 18:22], recipe)
-    images.lerp_(colours.float()[:, :, None, None], ink[:, None])
+    images = _backgrounds(draws[:, :BACKGROUND_DRAWS], recipe, size=size, photo_scale=photo_scale)
+    shares = []
+    for i, (digits, cells) in enumerate(zip(placed.digits.T, placed.cells.T, strict=True)):
+        u = draws[:, BACKGROUND_DRAWS + DIGIT_DRAWS * i :]
+        squares = _squares(digits, cells, u[:, :8], recipe, size=size)
+        colours = _ink_colours(_hidden(images, squares), u[:, 8:12], recipe)
+        shares.append(_paint(images, squares, colours))
+    ink, most = torch.stack(shares, 1).max(1)
+    classes = _digit_labels(draws.device)[placed.digits]
+    counts = torch.zeros(len(draws), CLASSES, dtype=torch.int64, device=draws.device)
     return Scenes(
         images.mul_(255).round_().to(torch.uint8).contiguous(),
-        digit_labels().to(digits.device)[digits],
-        F.avg_pool2d(ink, PATCH_PX),
+        placed.labels,
+        ink,
+        classes.gather(1, most.flatten(1)).view_as(most),
+        counts.scatter_add(1, classes, torch.ones_like(classes)),
     )
 
 
 def _backgrounds(u: Tensor, recipe: Recipe, *, size: int, photo_scale: float) -> Tensor:
     """Return photograph crops, or flat colours, float32 (count, 3, size, size)."""
-    album = _album(photo_scale, u.device)
+    album = _album(photo_scale, recipe.photographs, u.device)
     photo = (u[:, 4] * len(album.first)).long()
     along = torch.arange(size, device=u.device).expand(len(u), -1)
     columns, rows = (
@@ -132,23 +171,41 @@ def _backgrounds(u: Tensor, recipe: Recipe, *, size: int, photo_scale: float) ->
     return torch.where(plain, u[:, 1:4, None, None].float(), crops)
 
 
-def _inks(digits: Tensor, u: Tensor, recipe: Recipe, *, size: int) -> tuple[Tensor, Tensor]:
-    """Return the ink, float32 (count, size, size), and where its square begins, (count, 2), x, y.
+@dataclass(frozen=True)
+class _Squares:
+    """The square of pixels around one digit of each scene; all of one side, all in their scene.
 
-    A square may begin outside the scene.
+    Attributes:
+        ink: float32, (count, side, side).
+        first: int64, (count, 2): the column and row of each square's first pixel.
+        corners: int64, (count, 2): where the digit's own square begins, which may be outside.
     """
+
+    ink: Tensor
+    first: Tensor
+    corners: Tensor
+
+
+def _squares(digits: Tensor, cells: Tensor, u: Tensor, recipe: Recipe, *, size: int) -> _Squares:
+    """Return the ink of a digit per scene."""
     low, high = recipe.digit_px
     digit_px = low + (high - low) * u[:, 0]
     side = torch.ceil(digit_px * GLYPH_MARGIN)
-    corners = torch.round(u[:, 5:7] * (size - digit_px)[:, None] - (side - digit_px)[:, None] / 2)
-    along = torch.arange(size, device=u.device) - corners[:, :, None]  # in the square's pixels
+    cell_px = size / recipe.cells
+    at = torch.stack([cells % recipe.cells, cells // recipe.cells], 1) * cell_px
+    margin = (side - digit_px)[:, None] / 2
+    corners = torch.round(u[:, 5:7] * (cell_px - digit_px)[:, None] - margin + at)
+    widest = min(size, math.ceil(high * GLYPH_MARGIN))
+    first = corners.clamp(0, size - widest)
+    along = torch.arange(widest, device=u.device) + (first - corners)[:, :, None]
     inside = (along >= 0) & (along < side[:, None, None])
     x, y = ((2 * along + 1) / side[:, None, None] - 1).float().unbind(1)
     grid = _transformed(x[:, None, :], y[:, :, None], u[:, 1:4], recipe)
     grey = F.grid_sample(_glyphs(u.device)[digits][:, None], grid, align_corners=False)[:, 0]
     threshold = recipe.weight[0] + (recipe.weight[1] - recipe.weight[0]) * u[:, 4]
     ink = grey.sub_(_each(threshold)).div_(recipe.softness).clamp_(0, 1)
-    return ink.mul_(inside[:, 1, :, None] & inside[:, 0, None, :]), corners.long()
+    ink.mul_(inside[:, 1, :, None] & inside[:, 0, None, :])
+    return _Squares(ink, first.long(), corners.long())
 
 
 def _transformed(x: Tensor, y: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
@@ -166,23 +223,41 @@ def _each(values: Tensor) -> Tensor:
     return values.float()[:, None, None]
 
 
-def _hidden(images: Tensor, ink: Tensor, corners: Tensor, recipe: Recipe) -> Tensor:
+def _hidden(images: Tensor, squares: _Squares) -> Tensor:
     """Return the darkest and lightest luminance under the ink but for outliers, (count, 2)."""
-    size, device = images.shape[-1], images.device
-    widest = min(size, math.ceil(recipe.digit_px[1] * GLYPH_MARGIN))
-    steps = torch.arange(0, widest, _LATTICE, device=device)
-    columns, rows = (corners.clamp(min=0)[:, :, None] + steps).unbind(1)
-    within = (rows < size)[:, :, None] & (columns < size)[:, None]
-    places = rows.clamp(max=size - 1)[:, :, None] * size + columns.clamp(max=size - 1)[:, None]
-    places = places.flatten(1)
-    inked = (ink.flatten(1).gather(1, places) > 0) & within.flatten(1)
-    under = images.flatten(2).gather(2, places[:, None].expand(-1, 3, -1))
-    luminance = torch.einsum("c,bcn->bn", torch.tensor(LUMINANCE, device=device), under)
+    size, side, device = images.shape[-1], squares.ink.shape[-1], images.device
+    steps = torch.arange(0, side, _LATTICE, device=device)
+    own = (squares.corners.clamp(min=0) - squares.first)[:, :, None] + steps
+    within, own = own < side, own.clamp(max=side - 1)
+    inked = squares.ink.flatten(1).gather(1, _crossed(own, side)) > 0
+    inked &= (within[:, 1, :, None] & within[:, 0, None]).flatten(1)
+    flat = _crossed(own + squares.first[:, :, None], size)[:, None].expand(-1, 3, -1)
+    under = images.view(len(images), 3, -1).gather(2, flat)
+    luminance = torch.einsum("c,bcn->bn", _constant(LUMINANCE, device).float(), under)
     ordered = luminance.masked_fill(~inked, _LAST).sort(1).values
     last = (inked.sum(1, keepdim=True) - 1).clamp(min=0)
-    rank = last * torch.tensor(EXTREMES, device=device)
+    rank = last * _constant(EXTREMES, device).float()
     below, above = (ordered.gather(1, place.long()) for place in (rank.floor(), rank.ceil()))
     return torch.lerp(below, above, rank.frac())
+
+
+def _crossed(places: Tensor, size: int) -> Tensor:
+    """Return the pixels where columns and rows, (count, 2, n), cross: (count, n * n)."""
+    columns, rows = places.unbind(1)
+    return (rows[:, :, None] * size + columns[:, None]).flatten(1)
+
+
+def _paint(images: Tensor, squares: _Squares, colours: Tensor) -> Tensor:
+    """Paint the ink onto the images, and return the share of each patch that it covers."""
+    count, _, size, _ = images.shape
+    along = torch.arange(squares.ink.shape[-1], device=images.device)
+    places = _crossed(squares.first[:, :, None] + along, size)
+    ink = squares.ink.flatten(1)
+    pixels, flat = images.view(count, 3, -1), places[:, None].expand(-1, 3, -1)
+    inked = pixels.gather(2, flat).lerp_(colours.float()[:, :, None], ink[:, None])
+    pixels.scatter_(2, flat, inked)
+    canvas = ink.new_zeros(count, size**2).scatter_(1, places, ink)
+    return F.avg_pool2d(canvas.view(count, size, size), PATCH_PX)
 
 
 def _ink_colours(hidden: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
@@ -192,7 +267,7 @@ def _ink_colours(hidden: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
     room = torch.where(lighter, 1 - lightest, darkest)
     contrast = room.clamp(max=recipe.contrast) + (room - recipe.contrast).clamp(min=0) * u[:, 3]
     target = torch.where(lighter, lightest + contrast, darkest - contrast)[:, None]
-    luminance = torch.tensor(LUMINANCE, device=u.device, dtype=u.dtype)[:, None]
+    luminance = _constant(LUMINANCE, u.device)[:, None]
     hue = u[:, :3]
     tinted = (hue * (target / (hue @ luminance + 1e-6))).clamp(0, 1)
     # Clipping a bright tint loses luminance; just enough white brings it back.
@@ -202,8 +277,8 @@ def _ink_colours(hidden: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
 
 
 @cache
-def _album(scale: float, device: torch.device) -> _Album:
-    pages = photos(scale)
+def _album(scale: float, count: int, device: torch.device) -> _Album:
+    pages = photos(scale, count)
     shapes = torch.tensor([page.shape[1:] for page in pages], device=device)
     counts = shapes.prod(1)
     pixels = torch.cat([page.flatten(1) for page in pages], 1).to(device)
@@ -213,3 +288,13 @@ def _album(scale: float, device: torch.device) -> _Album:
 @cache
 def _glyphs(device: torch.device) -> Tensor:
     return glyphs().to(device)
+
+
+@cache
+def _digit_labels(device: torch.device) -> Tensor:
+    return digit_labels().to(device)
+
+
+@cache
+def _constant(values: tuple[float, ...], device: torch.device) -> Tensor:
+    return torch.tensor(values, device=device, dtype=torch.float64)

@@ -16,32 +16,39 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.datasets import load_digits, load_sample_images
+from PIL import Image
+from sklearn.datasets import load_sample_images
 from torch import Tensor
 from torch.nn import functional as F
 
-CLASSES = 10
+from tokensearch.data.digits import (
+    CLASSES,
+    GLYPH_MARGIN,
+    PURPOSES,
+    SEED,
+    Placement,
+    class_ids,
+    digit_labels,
+    glyphs,
+    place_digits,
+    placing_draws,
+)
+
 SCENE_PX = 224  # the side that the geometry below is written for
 PATCH_PX = 16  # the patches of the demo model
 
-PURPOSES = ("train", "search", "select", "report")
-_HELD_OUT_PER_CLASS = {
-    "search": 20,
-    "select": 20,
-    "report": 40,
-}  # of about 180 per class; the rest trains
-
 _VERSION = 1  # raise it with any change that alters a pixel
-SEED = 20240229
-_PARTITION_STREAM = 99  # any number that is not the index of a purpose
-DRAWS = 24  # uniform numbers that make one scene; a few are spare
+_PHOTOGRAPHS = Path(__file__).with_name("photographs")
+BACKGROUND_DRAWS = 10  # uniform numbers that make a background
+DIGIT_DRAWS = 12  # and a digit: two are spare
 _PHOTO_SCALES = (
     0.55,
     0.65,
@@ -51,8 +58,6 @@ _PHOTO_SCALES = (
 )  # 0.55 of 427 rows is the smallest that still covers 224 px
 LUMINANCE = (0.299, 0.587, 0.114)  # ITU-R BT.601
 EXTREMES = (0.05, 0.95)  # quantiles of what the ink hides; a stray pixel hides no digit
-_GLYPH_PX = 50  # the 8 x 8 digits, padded to 10 x 10, five times finer
-GLYPH_MARGIN = 10 / 8  # side of the padded square over that of the digit
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,10 @@ class Recipe:
         weight: Least and greatest grey level, of 1, at which ink begins: low is a bold stroke.
         softness: Grey levels, of 1, from no ink to full ink. Under 0.5, blotted holes fill up.
         contrast: Least difference of luminance, of 1, between the ink and what is under it.
+        cells: Cells along a side of the grid in which digits lie, at most one in each.
+        tallies: How often the classes of a scene occur, the label's first. A scene has one of
+            these, all as likely, and all of as many digits.
+        photographs: How many photographs serve as backgrounds.
     """
 
     digit_px: tuple[float, float] = (40.0, 88.0)
@@ -78,11 +87,35 @@ class Recipe:
     weight: tuple[float, float] = (0.15, 0.25)
     softness: float = 0.6
     contrast: float = 0.4
+    cells: int = 1
+    tallies: tuple[tuple[int, ...], ...] = ((1,),)
+    photographs: int = 2
+
+    @property
+    def digits(self) -> int:
+        """How many digits a scene shows."""
+        return sum(self.tallies[0])
+
+    @property
+    def painting_draws(self) -> int:
+        """How many uniform numbers paint a scene of digits that are placed."""
+        return BACKGROUND_DRAWS + DIGIT_DRAWS * self.digits
+
+    @property
+    def draws(self) -> int:
+        """How many uniform numbers make a scene: the first paint it, the others place digits."""
+        return self.painting_draws + placing_draws(self.tallies, self.cells)
 
     def scaled(self, factor: float) -> Recipe:
         """Return the recipe for scenes whose side is `factor` times 224 px."""
         low, high = self.digit_px
         return Recipe(**{**asdict(self), "digit_px": (low * factor, high * factor)})
+
+
+# Five digits, so that every patch of every digit counts.
+TALLY = Recipe(
+    digit_px=(44.0, 74.0), cells=3, tallies=((2, 1, 1, 1), (3, 1, 1), (3, 2)), photographs=8
+)
 
 
 def split_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Tensor, Tensor]:
@@ -101,9 +134,41 @@ def split_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Ten
     digits = _split_digits(purpose, count)
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     for i, digit in enumerate(digits):
-        draws = _split_draws(purpose, i)
-        images[i] = one_scene(digit, draws, recipe, size=size, photo_scale=scale)
+        draws = _split_draws(purpose, i, recipe)
+        images[i] = one_scene([digit], [0], draws, recipe, size=size, photo_scale=scale)
     return images, digit_labels()[torch.as_tensor(digits, dtype=torch.int64)]
+
+
+def tally_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Tensor, Tensor]:
+    """Return the first `count` scenes of a split that ask which digit occurs most often.
+
+    Arguments and results are those of `split_scenes`.
+    """
+    scale = size / SCENE_PX
+    recipe = TALLY.scaled(scale)
+    draws, placed = split_placement(purpose, count, recipe)
+    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    for i, (digits, cells) in enumerate(zip(placed.digits, placed.cells, strict=True)):
+        images[i] = one_scene(
+            digits.tolist(), cells.tolist(), draws[i].numpy(), recipe, size=size, photo_scale=scale
+        )
+    return images, placed.labels
+
+
+def split_placement(purpose: str, count: int, recipe: Recipe) -> tuple[Tensor, Placement]:
+    """Return the draws of the first scenes of a split, float64, a row each, and their digits."""
+    rows = [_split_draws(purpose, i, recipe) for i in range(count)]
+    draws = torch.from_numpy(np.stack(rows))
+    placing = draws[:, recipe.painting_draws :]
+    labels = torch.arange(count) % CLASSES
+    return draws, place_digits(placing, purpose, recipe.tallies, recipe.cells, labels=labels)
+
+
+# What the digests of single digits name; `tally_scenes` has none yet.
+_GEOMETRY = (
+    *("digit_px", "plain_share", "rotation_degrees", "shear", "stretch"),
+    *("weight", "softness", "contrast"),
+)
 
 
 def scenes_digest(purpose: str, count: int, size: int) -> str:
@@ -118,67 +183,53 @@ def scenes_digest(purpose: str, count: int, size: int) -> str:
         "purpose": purpose,
         "size": size,
         "digits": _split_digits(purpose, count),
-        "geometry": asdict(Recipe()),
+        "geometry": {name: asdict(Recipe())[name] for name in _GEOMETRY},
         "photo_scales": _PHOTO_SCALES,
     }
     return "sha256:" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-@cache
-def digit_ids(purpose: str) -> tuple[int, ...]:
-    """Return which of scikit-learn's 1,797 digits belong to a purpose, class after class."""
-    if purpose not in PURPOSES:
-        raise ValueError(f"no such purpose: {purpose!r}; there are {', '.join(PURPOSES)}")
-    return tuple(i for label in range(CLASSES) for i in _class_ids(purpose, label))
-
-
-@cache
-def _class_ids(purpose: str, label: int) -> tuple[int, ...]:
-    members = torch.nonzero(digit_labels() == label).flatten().numpy()
-    # Sorted uniform draws, since Generator.permutation may change with numpy (NEP 19).
-    draws = np.random.default_rng((SEED, _PARTITION_STREAM, label)).random(len(members))
-    shuffled = [int(i) for i in members[np.argsort(draws)]]
-    start = 0
-    for name, share in _HELD_OUT_PER_CLASS.items():
-        if name == purpose:
-            return tuple(shuffled[start : start + share])
-        start += share
-    return tuple(shuffled[start:])
-
-
 def _split_digits(purpose: str, count: int) -> list[int]:
-    if purpose not in _HELD_OUT_PER_CLASS:
-        splits = ", ".join(_HELD_OUT_PER_CLASS)
+    if purpose not in PURPOSES[1:]:
+        splits = ", ".join(PURPOSES[1:])
         raise ValueError(f"no such split: {purpose!r}; there are {splits}")
-    pools = [_class_ids(purpose, label) for label in range(CLASSES)]
+    pools = [class_ids(purpose, label) for label in range(CLASSES)]
     return [pools[i % CLASSES][i // CLASSES % len(pools[i % CLASSES])] for i in range(count)]
 
 
-def _split_draws(purpose: str, index: int) -> NDArray[np.float64]:
-    return np.random.default_rng((SEED, PURPOSES.index(purpose), index)).random(DRAWS)
+def _split_draws(purpose: str, index: int, recipe: Recipe) -> NDArray[np.float64]:
+    return np.random.default_rng((SEED, PURPOSES.index(purpose), index)).random(recipe.draws)
 
 
 def one_scene(
-    digit: int, draws: NDArray[np.float64], recipe: Recipe, *, size: int, photo_scale: float
+    digits: Sequence[int],
+    cells: Sequence[int],
+    draws: NDArray[np.float64],
+    recipe: Recipe,
+    *,
+    size: int,
+    photo_scale: float,
 ) -> Tensor:
-    """Return the scene that `draws`, DRAWS uniform numbers, make: uint8 (3, size, size)."""
+    """Return the scene of digits in cells of the grid that `draws` make: uint8 (3, size, size)."""
     u = [float(x) for x in draws]
-    image = _background(u[:10], recipe, size=size, photo_scale=photo_scale)
-    ink, x, y = _ink(digit, u[10:18], recipe, size=size)
-    # The padded square may reach over the edge; only what lies inside is painted.
-    inside = ink[max(0, -y) : size - y, max(0, -x) : size - x]
-    rows = slice(max(0, y), max(0, y) + inside.shape[0])
-    columns = slice(max(0, x), max(0, x) + inside.shape[1])
-    under = image[:, rows, columns]
-    colour = _ink_colour(under, inside, u[18:22], recipe)
-    image[:, rows, columns] = torch.lerp(under, colour.expand_as(under), inside)
+    image = _background(u[:BACKGROUND_DRAWS], recipe, size=size, photo_scale=photo_scale)
+    for i, (digit, cell) in enumerate(zip(digits, cells, strict=True)):
+        own = u[BACKGROUND_DRAWS + DIGIT_DRAWS * i :]
+        ink, x, y = _ink(digit, cell, own[:8], recipe, size=size)
+        # The padded square may reach over the edge; only what lies inside is painted.
+        inside = ink[max(0, -y) : size - y, max(0, -x) : size - x]
+        rows = slice(max(0, y), max(0, y) + inside.shape[0])
+        columns = slice(max(0, x), max(0, x) + inside.shape[1])
+        under = image[:, rows, columns]
+        colour = _ink_colour(under, inside, own[8:12], recipe)
+        image[:, rows, columns] = torch.lerp(under, colour.expand_as(under), inside)
     return image.mul_(255).round_().to(torch.uint8)
 
 
 def _background(u: list[float], recipe: Recipe, *, size: int, photo_scale: float) -> Tensor:
     if u[0] < recipe.plain_share:
         return torch.tensor(u[1:4]).view(3, 1, 1).repeat(1, size, size)
-    album = photos(photo_scale)
+    album = photos(photo_scale, recipe.photographs)
     photo = album[int(u[4] * len(album))]
     top = int(u[5] * (photo.shape[1] - size + 1))
     left = int(u[6] * (photo.shape[2] - size + 1))
@@ -188,7 +239,9 @@ def _background(u: list[float], recipe: Recipe, *, size: int, photo_scale: float
     return crop.flip(mirrored).float().mul_(gain).clamp_(max=1)
 
 
-def _ink(digit: int, u: list[float], recipe: Recipe, *, size: int) -> tuple[Tensor, int, int]:
+def _ink(
+    digit: int, cell: int, u: list[float], recipe: Recipe, *, size: int
+) -> tuple[Tensor, int, int]:
     """Return the ink, (side, side), and the left and top edge of that square in the scene."""
     low, high = recipe.digit_px
     digit_px = low + (high - low) * u[0]
@@ -199,7 +252,12 @@ def _ink(digit: int, u: list[float], recipe: Recipe, *, size: int) -> tuple[Tens
     threshold = recipe.weight[0] + (recipe.weight[1] - recipe.weight[0]) * u[4]
     ink = ((grey - threshold) / recipe.softness).clamp_(0, 1)
     margin = (side - digit_px) / 2
-    x, y = (round(draw * (size - digit_px) - margin) for draw in u[5:7])
+    cell_px = size / recipe.cells
+    row, column = divmod(cell, recipe.cells)
+    x, y = (
+        round(draw * (cell_px - digit_px) - margin + index * cell_px)
+        for draw, index in ((u[5], column), (u[6], row))
+    )
     return ink, x, y
 
 
@@ -232,29 +290,15 @@ def _ink_colour(under: Tensor, ink: Tensor, u: list[float], recipe: Recipe) -> T
 
 
 @cache
-def _bundled_digits() -> Any:
-    return load_digits()
+def photos(scale: float, count: int) -> tuple[Tensor, ...]:
+    """Return the first photographs at each scale, uint8 (3, rows, columns).
 
-
-@cache
-def digit_labels() -> Tensor:
-    """Return which digit each of scikit-learn's 1,797 is, int64."""
-    return torch.as_tensor(_bundled_digits().target, dtype=torch.int64)
-
-
-@cache
-def glyphs() -> Tensor:
-    """Return the digits, smooth and finer, float32 (1797, 50, 50), 0 to 1."""
-    grey = torch.as_tensor(_bundled_digits().images, dtype=torch.float32)[:, None] / 16
-    padded = F.pad(grey, (1, 1, 1, 1))
-    return F.interpolate(padded, size=_GLYPH_PX, mode="bicubic").clamp_(0, 1)[:, 0]
-
-
-@cache
-def photos(scale: float) -> tuple[Tensor, ...]:
-    """Return scikit-learn's two photographs at each scale, uint8 (3, rows, columns)."""
+    Two come with scikit-learn, the others with this package (`photographs/README.md`).
+    """
+    bundled = [np.asarray(Image.open(path)) for path in sorted(_PHOTOGRAPHS.glob("*.jpg"))]
     originals = [
-        torch.tensor(photo).permute(2, 0, 1)[None] for photo in load_sample_images().images
+        torch.tensor(photo).permute(2, 0, 1)[None]
+        for photo in [*load_sample_images().images, *bundled][:count]
     ]
     return tuple(_resized(photo, scale * s) for s in _PHOTO_SCALES for photo in originals)
 

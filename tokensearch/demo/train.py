@@ -2,7 +2,8 @@
 
 That makes the bundled model: README.md beside this file says on what machine, for how long, and how
 well. `--model NAME --seconds N` trains any of timm's plain Vision Transformers for so long. An
-auxiliary loss asks every patch token which digit, if any, lies on it. DIR holds the weights so far
+auxiliary loss asks every patch token which digit, if any, lies on it. `--start FILE` goes on from
+weights that read single digits, and has them count several. DIR holds the weights so far
 (`NAME.safetensors`), a checkpoint from which the same command goes on, and `training.jsonl`.
 """
 
@@ -26,9 +27,9 @@ from torch.nn import functional as F
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tokensearch.data.pixels import Preprocessing
-from tokensearch.data.scene_batches import Scenes, training_scenes
+from tokensearch.data.scene_batches import Scenes, held_out_scenes, training_scenes
 from tokensearch.data.scenes import split_scenes
-from tokensearch.demo.curriculum import QUICK, STAGES, Stage
+from tokensearch.demo.curriculum import COUNTING, QUICK, STAGES, Stage
 from tokensearch.demo.student import DEMO, auxiliary_loss, student_of
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,9 @@ class TrainingPlan:
         seconds: How long by the clock; None trains the steps of the bundled model's curriculum.
         batch: Scenes per step; None leaves it to the curriculum.
         held_out: Images of each split that the result is tried on.
+        start: Weights that read single digits, to go on from: the model learns to count several.
+        checkpoint: Write checkpoints beside the weights.
+        compile: Have torch compile the blocks.
     """
 
     out: Path
@@ -63,11 +67,18 @@ class TrainingPlan:
     seconds: float | None = None
     batch: int | None = None
     held_out: int = 2000
+    start: Path | None = None
+    checkpoint: bool = True
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.seconds is None:
+            raise ValueError("--start goes by the clock: give --seconds too")
 
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The curriculum."""
-        stages = STAGES if self.seconds is None else QUICK
+        stages = STAGES if self.seconds is None else QUICK if self.start is None else COUNTING
         return stages if self.batch is None else tuple(replace(s, batch=self.batch) for s in stages)
 
 
@@ -77,8 +88,11 @@ class Training:
     def __init__(self, plan: TrainingPlan) -> None:
         torch.manual_seed(SEED)
         self.plan = plan
-        self.student = student_of(plan.model).to(plan.device)
+        self.student = student_of(plan.model, plan.start).to(plan.device)
         self.average = deepcopy(self.student).eval().requires_grad_(requires_grad=False)
+        if plan.compile:
+            for block in self.student.model.blocks:
+                block.compile(dynamic=False)  # all share the code of one
         self.preprocessing = Preprocessing.of(resolve_data_config({}, model=self.student.model))
         decayed = [p for p in self.student.parameters() if p.ndim > 1]
         others = [p for p in self.student.parameters() if p.ndim <= 1]
@@ -92,6 +106,12 @@ class Training:
 
     def save(self) -> None:
         """Write a checkpoint that `load` continues from, and the weights so far."""
+        if self.plan.checkpoint:
+            self._save_checkpoint()
+        self.export()
+        self.saved_s = self.seconds
+
+    def _save_checkpoint(self) -> None:
         state = {
             "student": self.student.state_dict(),
             "average": self.average.state_dict(),
@@ -101,8 +121,6 @@ class Training:
         partial = self.plan.out / "checkpoint.partial"
         torch.save(state, partial)
         partial.replace(self.plan.out / "checkpoint.pt")
-        self.export()
-        self.saved_s = self.seconds
 
     def load(self) -> None:
         """Continue from the last checkpoint, if there is one."""
@@ -164,8 +182,7 @@ class Training:
 
     @cached_property
     def _held_out(self) -> tuple[Tensor, Tensor]:
-        images, labels = split_scenes("select", min(GLANCE, self.plan.held_out))
-        return images.to(self.plan.device), labels.to(self.plan.device)
+        return held_out_images("select", min(GLANCE, self.plan.held_out), self.plan)
 
     def _update(self, stage: Stage, progress: float) -> Tensor:
         """Take one step; return the loss, and the share of scenes named right."""
@@ -193,9 +210,9 @@ class Training:
         corner, kept = stage.view(scenes.ink, draws)
         self.student.train()
         images = self.preprocessing.normalised(scenes.images)
-        logits, marks, readings = self.student(images, corner, kept)
-        loss = F.cross_entropy(logits, scenes.labels)
-        return loss + stage.auxiliary * auxiliary_loss(scenes, kept, marks, readings), logits
+        answers = self.student(images, corner, kept)
+        loss = F.cross_entropy(answers.logits, scenes.labels)
+        return loss + stage.auxiliary * auxiliary_loss(scenes, kept, answers), answers.logits
 
     @torch.no_grad()
     def _follow(self) -> None:
@@ -220,6 +237,15 @@ class Training:
         return model
 
 
+def held_out_images(purpose: str, count: int, plan: TrainingPlan) -> tuple[Tensor, Tensor]:
+    """Return the first scenes of a split, of the kind that the plan ends with, and their labels."""
+    if plan.start is None:
+        images, labels = split_scenes(purpose, count)
+        return images.to(plan.device), labels.to(plan.device)
+    scenes = held_out_scenes(purpose, count, plan.device)
+    return scenes.images, scenes.labels
+
+
 @torch.inference_mode()
 def right_of(model: nn.Module, images: Tensor, labels: Tensor, preprocessing: Preprocessing) -> int:
     """Return how many of the images, uint8, the model names right."""
@@ -241,7 +267,7 @@ def main() -> None:
     training.run()
     model = training.export()
     for purpose in ("search", "select", "report"):
-        images, labels = (part.to(plan.device) for part in split_scenes(purpose, plan.held_out))
+        images, labels = held_out_images(purpose, plan.held_out, plan)
         right = right_of(model, images, labels, training.preprocessing)
         log.info("%s: %d of %d right", purpose, right, plan.held_out)
 
@@ -255,6 +281,9 @@ def parsed() -> TrainingPlan:
     parser.add_argument("--device", type=torch.device, default=torch.device(there))
     parser.add_argument("--seconds", type=float, help="train by the clock, not by steps")
     parser.add_argument("--batch", type=int, help="scenes per step; default: the curriculum's")
+    parser.add_argument("--start", type=Path, help="weights that read single digits, to go on from")
+    parser.add_argument("--no-checkpoint", dest="checkpoint", action="store_false")
+    parser.add_argument("--compile", action="store_true", help="have torch compile the blocks")
     parser.add_argument("--held-out", type=int, default=2000, help="images of each split to try")
     return TrainingPlan(**vars(parser.parse_args()))
 
