@@ -19,7 +19,7 @@ from tests.search.tiny import Quiet
 from tokensearch.cli.main import app
 from tokensearch.cli.operands import read_operand
 from tokensearch.costs import load_costs
-from tokensearch.policy import Policy, load, load_set, parse_target
+from tokensearch.policy import Goal, Policy, load, load_set, parse_target
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
@@ -77,7 +77,7 @@ def test_an_old_run_answers_another_target(tmp_path: Path) -> None:
             read_finished(RunFolder(source)),
             RunFolder(tmp_path / "new"),
             timing(),
-            target,
+            Goal(target),
             Quiet(),
             "tokensearch retarget",
         ).run()

@@ -11,7 +11,8 @@ from tokensearch.accuracy.results import Predictions, compare_predictions, predi
 from tokensearch.data.splits import Split
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import Objective
-from tokensearch.stats.proportions import mcnemar, paired_difference, wilson
+from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.proportions import mcnemar, wilson
 
 
 class Counting:

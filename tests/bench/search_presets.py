@@ -18,7 +18,7 @@ from tokensearch.runtime import describe
 from tokensearch.search import SearchRun, load_space
 from tokensearch.search.finalists.selection import rank_trials
 from tokensearch.search.loop import SearchLoop
-from tokensearch.stats.proportions import paired_difference
+from tokensearch.stats.paired import paired_difference
 
 PRESETS = (
     "tome-r8",

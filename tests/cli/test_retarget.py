@@ -51,7 +51,7 @@ def _no_clock() -> Iterator[None]:
             "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
         )
         patch.setattr(
-            "tokensearch.search.finalists.result.measure_alternatives", lambda *_, **__: ()
+            "tokensearch.search.finalists.finish.measure_alternatives", lambda *_, **__: ()
         )
         yield
 

@@ -10,7 +10,7 @@ import torch
 from tests.search.clockless import no_clock, timing
 from tests.search.tiny import Quiet, model, session
 from tokensearch.evaluation.latency import PolicyTimer
-from tokensearch.policy import parse_target
+from tokensearch.policy import Goal, parse_target
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.result import run_cautions
@@ -76,7 +76,7 @@ def test_a_retargeted_run_has_the_launches_of_its_own_cell(
         read_finished(RunFolder(tmp_path / "source")),
         RunFolder(tmp_path / "other"),
         timing(),
-        parse_target("1000s"),
+        Goal(parse_target("1000s")),
         heard,
         "tokensearch retarget",
     ).run()

@@ -14,10 +14,10 @@ import pytest
 
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
+from tokensearch.policy import Outcome
 from tokensearch.policy.file import SCHEMA_FILE as POLICY_SCHEMA_FILE
 from tokensearch.policy.file import to_text
 from tokensearch.records.checks import run_schema
-from tokensearch.records.measurements import Outcome
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import EXIT_CODES, SCHEMA_FILE, RunDocument
 

@@ -8,6 +8,7 @@ from tests.report.profiles import Parts, profile
 from tokensearch.policy import (
     Evidence,
     ModelSpec,
+    Outcome,
     Policy,
     PolicySet,
     Pool,
@@ -23,7 +24,6 @@ from tokensearch.records.measurements import (
     AlternativeKind,
     Comparison,
     Latency,
-    Outcome,
     PairedAccuracy,
     Trial,
     Verdict,
@@ -138,6 +138,8 @@ class Entry:
                     for name in ("ratio", "low", "high", "level", "verdict")
                 },
                 "paired": to_json(paired(self.right)),
+                "select": to_json(accuracy(self.right + 1, "select", kind)),
+                "objective": "kl",
             },
         )
         return self.policy.with_evidence(evidence)
@@ -208,6 +210,7 @@ def run_result(outcome: Outcome, kind: AccuracyKind) -> RunResult:
         limit_ms=LIMITS_MS[outcome],
         baseline_ms=BASELINE_MS,
         answer_hash=answers[outcome],
+        as_good=(FOUND.schedule_hash, tome) if outcome == "met" else (),
         best_preset=best if outcome in {"met", "unreduced"} else None,
         finalists=tuple(
             entry.finalist(on_front=entry.origin in FRONT, kind=kind) for entry in ENTRIES

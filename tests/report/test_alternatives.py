@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.report.fixtures import paired, run_document, run_folder
-from tokensearch.records.measurements import Outcome, PairedAccuracy
+from tokensearch.policy import Outcome
+from tokensearch.records.measurements import PairedAccuracy
 from tokensearch.records.run_result import Alternative, RunDocument
 from tokensearch.report.run.alternatives import alternative_sentences, standing
 from tokensearch.report.run.page import write_report

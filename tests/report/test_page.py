@@ -9,7 +9,7 @@ import pytest
 
 from tests.report.fixtures import run_document, run_folder, run_profiles
 from tokensearch.errors import RunError
-from tokensearch.records.measurements import Outcome
+from tokensearch.policy import Outcome
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report

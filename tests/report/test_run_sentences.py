@@ -4,12 +4,16 @@ import pytest
 
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
-from tokensearch.records.measurements import Outcome, PairedAccuracy
+from tokensearch.policy import Outcome
+from tokensearch.records.measurements import PairedAccuracy
 from tokensearch.records.run_result import BestPreset, Finalist, RunDocument
 from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
 
 ASKED = "0.5x for a pass of 8 images"
 TOOK = "the answer takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49]"
+FASTEST = TOOK.replace(
+    "the answer", "the answer, the fastest of 2 policies as accurate as the best,"
+)
 TOME = (
     "the best published finalist that may meet the target, tome-r16 "
     "(19.8 ms against 40.0 ms for the baseline, 0.50x [0.49, 0.51], 95.2 % [94.4, 95.9])"
@@ -59,7 +63,7 @@ def against(
 @pytest.mark.parametrize(
     ("outcome", "sentence"),
     [
-        ("met", f"Target met: {ASKED}; {TOOK}, 4.0 % under the target."),
+        ("met", f"Target met: {ASKED}; {FASTEST}, 4.0 % under the target."),
         (
             "missed",
             "Target not met: 0.4x for a pass of 8 images; the fastest finalist, "
@@ -69,7 +73,7 @@ def against(
         (
             "ambiguous",
             f"Target too close to call: 0.485x for a pass of 8 images; {TOOK}, 1.0 % under "
-            "the target, which is within the noise of the timing. Time it again on a quieter "
+            "the target. That is within the noise of the timing. Time it again on a quieter "
             "machine, or allow a little more time.",
         ),
         (
@@ -81,6 +85,32 @@ def against(
 )
 def test_every_outcome_is_said_in_words(outcome: Outcome, sentence: str) -> None:
     assert target_sentence(run_document(outcome=outcome)) == sentence
+
+
+@pytest.mark.parametrize(
+    ("outcome", "sentence"),
+    [
+        ("met", f"Target met: at most 1.0 points lost; {TOOK}."),
+        (
+            "ambiguous",
+            f"Target too close to call: at most 1.0 points lost; {TOOK}. Its loss or its latency "
+            "is not known well enough: losses are judged on 500 images (select), where 0 points "
+            "are known to 0.6 points: give more --images to know better.",
+        ),
+        (
+            "unreduced",
+            "Target met without reducing anything: at most 1.0 points lost; no faster policy loses "
+            "so little for certain; losses are judged on 500 images (select), where 0 points are "
+            "known to 0.6 points: give more --images to know better.",
+        ),
+    ],
+)
+def test_a_bound_on_the_loss_is_answered_in_words(outcome: Outcome, sentence: str) -> None:
+    run = run_document(outcome=outcome)
+    asked = replace(run.settings, target=None, max_drop=0.01)
+    bounded = changed(replace(run, settings=asked), limit_ms=None, as_good=())
+
+    assert target_sentence(bounded) == sentence
 
 
 def test_a_significant_loss_is_called_significant() -> None:

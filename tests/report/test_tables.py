@@ -44,7 +44,20 @@ def test_the_front_is_fastest_first_and_marks_the_answer() -> None:
 def test_the_un_reduced_model_has_no_change_from_itself() -> None:
     grid = tables.front_table(front(), run_document())
 
-    assert [row[-1] for row in grid.rows][1:] == ["-0.2 points [-0.8, +0.4]", "-"]
+    assert [row[-2] for row in grid.rows][1:] == ["-0.2 [-0.8, +0.4]", "-"]
+
+
+def test_the_figure_that_decided_is_shown_and_marked_where_it_is_as_good_as_the_best() -> None:
+    grid = tables.front_table(front(), run_document())
+
+    assert grid.columns[-1] == "KL (select)"
+    assert [row[-1] for row in grid.rows] == ["≈ 0.00260", "0.00200", "0.00180"]
+
+
+def test_the_answer_is_marked_on_a_console_without_bold() -> None:
+    lines = drawn(table_to_rich(tables.front_table(front(), run_document()))).splitlines()
+
+    assert [line.strip()[:7] for line in lines if "→" in line] == ["→ found"]
 
 
 def test_finalists_are_told_from_published_ones_and_controls() -> None:
@@ -100,7 +113,7 @@ def test_every_block_belongs_to_one_group() -> None:
 def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
     said = drawn(summary(run_document(), front(), folder=RunFolder(Path("somewhere"))))
 
-    assert said.startswith("Target met: 0.5x for a pass of 8 images; the answer takes")
+    assert said.startswith("Target met: 0.5x for a pass of 8 images; the answer, the fastest of 2")
     assert "It beats the best published finalist" in said
     assert "found 99b913f5   ██▅▅▅▃▃▃▂▂▂·" in said
     assert "caution: passes differ widely: stop other work on the machine" in said

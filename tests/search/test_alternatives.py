@@ -20,7 +20,7 @@ from tokensearch.records.run_result import Alternative, RunResult
 from tokensearch.report.run.page import write_report
 from tokensearch.runtime import describe
 from tokensearch.search.finalists import alternatives as module
-from tokensearch.search.finalists import result as outcome
+from tokensearch.search.finalists import finish as outcome
 from tokensearch.search.finalists.alternatives import (
     AlternativeModel,
     lower_resolution,

@@ -3,19 +3,19 @@ from typing import Any
 
 import pytest
 
-from tokensearch.policy import ModelSpec, Policy, Prune, parse_target
+from tokensearch.policy import Goal, ModelSpec, Outcome, Policy, Prune, RightImages, parse_target
+from tokensearch.policy.answer import meets_goal
 from tokensearch.policy.file import policy_to_json
-from tokensearch.records.measurements import Accuracy, Comparison, Latency, Trial
+from tokensearch.records.measurements import Accuracy, ChoiceFigures, Comparison, Latency, Trial
 from tokensearch.search.finalists.finalist import (
     ConfirmedPolicy,
     best_preset,
-    meets_target,
     on_front,
     select_answer,
 )
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
-HALF = parse_target("0.5x")
+HALF = Goal(parse_target("0.5x"))
 
 
 def accuracy(right: int, kl: float = 0.0) -> Accuracy:
@@ -38,67 +38,78 @@ def trial(keep: int, ratio: float | None, right: int, origin: str = "sampler") -
         state=state,
         predicted=1.0 if ratio is None else ratio,
         comparison=found,
-        accuracy=accuracy(right),
+        accuracy=accuracy(right, (98 - right) / 100),
         seconds=1.0,
         policy=policy_to_json(policy),
     )
 
 
+def choice(right: int, kl: float, kl_reach: float = 0.0) -> ChoiceFigures:
+    """The first `right` of 100 images were right."""
+    return ChoiceFigures(RightImages(100, (1 << right) - 1).hex, kl - kl_reach, kl + kl_reach)
+
+
 def finalist(keep: int, ratio: float, right: int, **more: Any) -> ConfirmedPolicy:
     """A finalist that keeps `keep` of 16 tokens; 16 is the baseline."""
-    one = trial(keep, ratio, right, more.get("origin", "sampler"))
-    found = timing(ratio, more.get("reach", 0.01))
-    select = accuracy(right, more.get("kl", 0.0))
+    kl = more.get("kl", (98 - right) / 100)  # so far apart that no two are alike
     return ConfirmedPolicy(
-        one, Policy(SPEC, (Prune(1, keep),)), found, select, more.get("by", "top1")
+        trial(keep, ratio, right, more.get("origin", "sampler")),
+        Policy(SPEC, (Prune(1, keep),)),
+        timing(ratio, more.get("reach", 0.01)),
+        accuracy(right, kl),
+        choice(right, kl, more.get("kl_reach", 0.0)),
+        more.get("by", "top1"),
     )
 
 
 BASELINE = finalist(16, 1.02, 98, origin="none")
 
 
+def answer(
+    *finalists: ConfirmedPolicy, goal: Goal = HALF
+) -> tuple[ConfirmedPolicy | None, Outcome]:
+    return select_answer([BASELINE, *finalists], goal, batch=8)[:2]
+
+
 def test_the_most_accurate_that_surely_meets_the_target_is_the_answer() -> None:
     fast, good, slow = finalist(4, 0.3, 90), finalist(8, 0.45, 96), finalist(12, 0.7, 97)
 
-    assert select_answer([BASELINE, fast, good, slow], HALF, batch=8) == (good, "met")
+    assert answer(fast, good, slow) == (good, "met")
 
 
 def test_a_better_one_that_may_miss_the_target_is_not_the_answer() -> None:
     sure, doubtful = finalist(4, 0.48, 90), finalist(8, 0.495, 96)
 
-    assert select_answer([BASELINE, sure, doubtful], HALF, batch=8) == (sure, "met")
+    assert answer(sure, doubtful) == (sure, "met")
 
 
 def test_if_all_are_in_doubt_so_is_the_answer() -> None:
     doubtful = finalist(8, 0.505, 96)
 
-    assert select_answer([BASELINE, doubtful], HALF, batch=8) == (doubtful, "ambiguous")
+    assert answer(doubtful) == (doubtful, "ambiguous")
 
 
 def test_if_none_is_fast_enough_there_is_no_answer() -> None:
-    assert select_answer([BASELINE, finalist(8, 0.6, 96)], HALF, batch=8) == (None, "missed")
+    assert answer(finalist(8, 0.6, 96)) == (None, "missed")
 
 
 def test_an_unreduced_model_that_is_fast_enough_is_the_answer_whatever_else_there_is() -> None:
-    lucky = finalist(8, 0.6, 99)
-
-    assert select_answer([lucky, BASELINE], parse_target("20ms"), batch=8) == (
-        BASELINE,
-        "unreduced",
-    )
+    assert answer(finalist(8, 0.6, 99), goal=Goal(parse_target("20ms"))) == (BASELINE, "unreduced")
 
 
-def test_of_equally_accurate_ones_what_diverges_less_wins() -> None:
-    near, far = finalist(7, 0.45, 96, kl=0.1), finalist(4, 0.3, 96, kl=0.5)
+def test_of_all_that_are_as_good_as_the_best_the_fastest_is_the_answer() -> None:
+    best, alike = finalist(8, 0.45, 96, kl=0.0100), finalist(4, 0.3, 95, kl=0.0105)
+    worse = finalist(2, 0.2, 95, kl=0.0115)
 
-    assert select_answer([BASELINE, near, far], HALF, batch=8).policy is near
-    assert on_front([far, near, BASELINE], near) == (far, near, BASELINE)
+    chosen = select_answer([BASELINE, best, alike, worse], HALF, batch=8)
+
+    assert chosen == (alike, "met", (alike, best))
 
 
-def test_no_divergence_outweighs_a_right_answer() -> None:
-    better, nearer = finalist(7, 0.45, 97, kl=9.0), finalist(6, 0.44, 96, kl=0.0)
+def test_what_is_significantly_less_often_right_is_not_as_good() -> None:
+    best, fewer = finalist(8, 0.45, 96, kl=0.01), finalist(4, 0.3, 88, kl=0.01)
 
-    assert select_answer([BASELINE, better, nearer], HALF, batch=8).policy is better
+    assert answer(best, fewer) == (best, "met")
 
 
 @pytest.mark.parametrize(
@@ -112,21 +123,22 @@ def test_a_time_is_held_against_the_spread_of_the_candidates_own_passes(
     one = finalist(4, 0.4, 90)
     spread = replace(one, comparison=replace(one.comparison, candidate=passes))
 
-    assert meets_target(spread, parse_target(target), batch=8) == expected
+    goal = Goal(parse_target(target))
+
+    assert meets_goal(spread.candidate(8), goal, None) == expected
 
 
 def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> None:
     fast, good, dominated = finalist(4, 0.3, 90), finalist(8, 0.45, 99), finalist(7, 0.5, 95)
 
-    assert on_front([fast, good, dominated, BASELINE], None) == (fast, good, BASELINE)
+    assert on_front([fast, good, dominated, BASELINE]) == (fast, good, BASELINE)
 
 
-def test_an_answer_that_a_doubtful_one_dominates_stays_on_the_front() -> None:
+def test_what_only_a_doubtful_one_dominates_stays_on_the_front() -> None:
     doubtful, sure = finalist(8, 0.46, 97, reach=0.1), finalist(7, 0.47, 96)
 
-    best = select_answer([doubtful, sure, BASELINE], HALF, batch=8).policy
-
-    assert on_front([doubtful, sure, BASELINE], best) == (doubtful, sure, BASELINE)
+    assert on_front([doubtful, sure, BASELINE]) == (doubtful, sure, BASELINE)
+    assert answer(doubtful, sure) == (sure, "met")
 
 
 def test_the_best_preset_is_a_published_one_that_meets_the_target() -> None:

@@ -15,7 +15,7 @@ from tokensearch.policy import Policy, Prune
 from tokensearch.records.measurements import Caution, Comparison, Latency
 from tokensearch.records.run_result import BaselineMoved, RunResult
 from tokensearch.runtime import describe
-from tokensearch.search.finalists import result as outcome
+from tokensearch.search.finalists import finish as outcome
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")

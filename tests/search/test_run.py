@@ -76,14 +76,15 @@ def test_the_front_holds_the_unreduced_model_and_is_fastest_first(finished: RunF
     assert len(list(finished.policies.glob("*.json"))) == len(policies)
 
 
-def test_the_answer_to_a_target_is_the_best_that_meets_it(reduced: RunFolder) -> None:
+def test_the_answer_to_a_target_is_as_good_as_the_best_that_meets_it(reduced: RunFolder) -> None:
     document, answer = reduced.read_run(), load(reduced.policy)
     assert document is not None
     under = [one.select.kl for one in document.finished.finalists if one.comparison.ratio <= 0.6]
 
     assert (document.finished.outcome, document.finished.exit_code) == ("met", 0)
     assert answer.evidence[0].extra["comparison"]["ratio"] <= 0.6
-    assert answer.evidence[0].extra["select"]["kl"] == min(under)
+    assert answer.evidence[0].extra["select"]["kl"] <= min(under) + 1e-3
+    assert answer.schedule_hash == (document.finished.as_good or ())[0]
 
 
 def test_the_answer_is_on_its_front_and_what_the_front_answers(reduced: RunFolder) -> None:

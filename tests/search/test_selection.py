@@ -2,7 +2,7 @@
 
 from tests.search.test_finalists import BASELINE, HALF, finalist, trial
 from tokensearch.front import Point
-from tokensearch.policy import parse_target
+from tokensearch.policy import Goal, parse_target
 from tokensearch.search.finalists.selection import RankedTrial, find_overlooked, select_finalists
 
 
@@ -22,7 +22,7 @@ def test_finalists_are_the_front_the_best_near_the_target_a_preset_and_the_unred
         place(2, 0.2, 80),
     ]
 
-    assert {one.number for one in select_finalists(best, target_ratio=0.5, off=0.02)} == {
+    assert {one.number for one in select_finalists(best, HALF, target_ratio=0.5, off=0.02)} == {
         16,
         2,
         8,
@@ -35,7 +35,7 @@ def test_better_ones_just_over_the_target_do_not_crowd_out_those_under_it() -> N
     over = [place(9 + n, 0.501 + n / 1000, 99 - n) for n in range(5)]
 
     chosen = select_finalists(
-        [*over, place(16, 1.0, 94, "none"), place(3, 0.499, 50)], target_ratio=0.5, off=0.02
+        [*over, place(16, 1.0, 94, "none"), place(3, 0.499, 50)], HALF, target_ratio=0.5, off=0.02
     )
 
     assert 3 in {one.number for one in chosen}
@@ -96,7 +96,10 @@ def test_a_doubtful_answer_does_not_end_the_confirming() -> None:
 def test_where_the_unreduced_model_is_fast_enough_nothing_else_is_confirmed() -> None:
     lucky, whole = place(8, 0.9, 99), parse_target("1x")
 
-    assert find_overlooked([lucky], [BASELINE], whole, batch=8, target_ratio=1.0, off=0.02) is None
+    assert (
+        find_overlooked([lucky], [BASELINE], Goal(whole), batch=8, target_ratio=1.0, off=0.02)
+        is None
+    )
 
 
 def test_a_published_schedule_that_surely_meets_the_target_is_confirmed_beside_one_that_may() -> (
@@ -105,6 +108,6 @@ def test_a_published_schedule_that_surely_meets_the_target_is_confirmed_beside_o
     near, sure = place(9, 0.505, 97, "tome-r13"), place(6, 0.46, 60, "topk-0.7")
     mine = [place(8 - n, 0.45 - n / 100, 96 - n) for n in range(2)]
 
-    chosen = select_finalists([near, *mine, sure], target_ratio=0.5, off=0.02)
+    chosen = select_finalists([near, *mine, sure], HALF, target_ratio=0.5, off=0.02)
 
     assert {"tome-r13", "topk-0.7"} <= {one.origin for one in chosen}

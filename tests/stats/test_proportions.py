@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tokensearch.stats.proportions import mcnemar, paired_difference, wilson
+from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.proportions import mcnemar, wilson
 
 TOSSES = list(product((0, 1), repeat=10))
 

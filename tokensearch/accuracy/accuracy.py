@@ -4,9 +4,11 @@ from torch import Tensor
 
 from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.splits import Split
-from tokensearch.policy import Objective
-from tokensearch.records.measurements import Accuracy, PairedAccuracy
-from tokensearch.stats.proportions import LEVEL, mcnemar, paired_difference, wilson
+from tokensearch.policy import Objective, RightImages
+from tokensearch.records.measurements import Accuracy, ChoiceFigures, PairedAccuracy
+from tokensearch.stats.bootstrap import bootstrap_mean
+from tokensearch.stats.paired import LEVEL, paired_difference
+from tokensearch.stats.proportions import mcnemar, wilson
 
 
 def accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> Accuracy:
@@ -27,6 +29,14 @@ def accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> Ac
         ce=float(results.ce.mean()),
         agreed=int((results.predicted == results.baseline).sum()),
     )
+
+
+def choice_figures(results: ImageResults, split: Split) -> ChoiceFigures:
+    """Return what a policy is chosen by: its right images, and how sure its divergence is."""
+    right = _is_right(results.predicted, results, split).tolist()
+    bits = sum(1 << index for index, hit in enumerate(right) if hit)
+    low, high = bootstrap_mean(results.kl.numpy(), seed=0)
+    return ChoiceFigures(RightImages(len(right), bits).hex, low, high)
 
 
 def paired_accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> PairedAccuracy:

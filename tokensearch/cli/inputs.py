@@ -1,9 +1,10 @@
 """What a command works on: a model on a device with its images, real or random."""
 
 from dataclasses import dataclass, replace
+from math import isfinite
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from typer import Option
+from typer import BadParameter, Option
 
 from tokensearch.cli.console import err
 from tokensearch.cli.options import (
@@ -18,11 +19,14 @@ from tokensearch.cli.options import (
     DeviceOption,
     DtypeOption,
     ImagesOption,
+    MaxDivergenceOption,
+    MaxDropOption,
     ModelOption,
     SeedOption,
+    TargetOption,
 )
 from tokensearch.errors import DataError, ModelError, first_line
-from tokensearch.policy import ModelSpec
+from tokensearch.policy import Goal, ModelSpec, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -321,6 +325,36 @@ class CellOverrides:
             backend=self.backend or before,
             seed=seed,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class GoalOptions:
+    """What is asked of the answer: an option per field."""
+
+    latency_target: TargetOption = None
+    max_drop: MaxDropOption = None
+    max_divergence: MaxDivergenceOption = None
+
+    def goal(self, *, default: str | None = None) -> Goal:
+        """Return what is asked for; `default` is the latency where nothing is.
+
+        Raises:
+            BadParameter: Nothing is asked for, or a bound is no number.
+            TargetError: The latency cannot be read.
+        """
+        bounded = self.max_drop is not None or self.max_divergence is not None
+        latency = self.latency_target or (None if bounded else default)
+        if latency is None and not bounded:
+            raise BadParameter("give --latency-target, --max-drop or --max-divergence")
+        for name, bound in (
+            ("--max-drop", self.max_drop),
+            ("--max-divergence", self.max_divergence),
+        ):
+            if bound is not None and not isfinite(bound):
+                raise BadParameter(f"{name} is {bound}; it must be a number")
+        drop = None if self.max_drop is None else self.max_drop / 100
+        target = None if latency is None else parse_target(latency)
+        return Goal(target, drop, self.max_divergence)
 
 
 def spec_of_model(name: str) -> ModelSpec:

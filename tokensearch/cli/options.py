@@ -78,10 +78,30 @@ ImagesOption = Annotated[
     ),
 ]
 TargetOption = Annotated[
-    str,
+    str | None,
     Option(
         "--latency-target",
         help="5ms, 800us, 0.6x (of the baseline) or 2000/s (images)",
+    ),
+]
+MaxDropOption = Annotated[
+    float | None,
+    Option(
+        "--max-drop",
+        min=0.0,
+        max=100.0,
+        metavar="POINTS",
+        help="ask for the fastest policy that loses at most so many points of accuracy",
+    ),
+]
+MaxDivergenceOption = Annotated[
+    float | None,
+    Option(
+        "--max-divergence",
+        min=0.0,
+        max=1e6,
+        metavar="NATS",
+        help="ask for the fastest policy that diverges from the baseline by at most so much",
     ),
 ]
 SeedOption = Annotated[

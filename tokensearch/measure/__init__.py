@@ -22,7 +22,13 @@ from tokensearch.measure.interleaved import (
 from tokensearch.measure.launches import measure_launching
 from tokensearch.measure.machine import describe_cell, measure_noise, this_machine
 from tokensearch.measure.machine_monitor import MachineMonitor
-from tokensearch.measure.paired import add_cautions, compare, compare_samples
+from tokensearch.measure.paired import (
+    add_cautions,
+    compare,
+    compare_samples,
+    median_interval,
+    note_comparison,
+)
 from tokensearch.measure.phase_timer import PhaseTimer, columns
 from tokensearch.measure.roofline import WorkCounter, measure_ceilings
 from tokensearch.measure.timer_cost import phase_border_ms, subtract_timer_cost, timer_cost_ms
@@ -58,6 +64,8 @@ __all__ = [
     "measure_ceilings",
     "measure_launching",
     "measure_noise",
+    "median_interval",
+    "note_comparison",
     "peak_bytes",
     "phase_border_ms",
     "sdpa_backend",

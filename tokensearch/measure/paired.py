@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any
 
 from tokensearch.measure.cautions import find_cautions
 from tokensearch.measure.clock import Clock, Run, warm_device
@@ -16,6 +18,9 @@ from tokensearch.measure.machine_monitor import MachineMonitor
 from tokensearch.records.comparability import verdict
 from tokensearch.records.measurements import Comparison, Conditions, Latency
 from tokensearch.stats.bootstrap import LEVEL, VERDICT_PAIRS, bootstrap_ratio
+from tokensearch.stats.interval import Interval
+
+NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
 
 
 def compare(
@@ -84,6 +89,23 @@ def compare_samples(
         verdict=verdict(low, high, precision) if enough else "ambiguous",
         cautions=find_cautions(baseline, candidate),
     )
+
+
+@lru_cache(maxsize=1024)
+def median_interval(latency: Latency) -> Interval:
+    """Bootstrap the median, in milliseconds: its ratio to a clock that never varies."""
+    low, high = bootstrap_ratio((1.0,) * len(latency.passes_ms), latency.passes_ms, seed=0)
+    return Interval(latency.median_ms, low, high)
+
+
+def note_comparison(comparison: Comparison) -> dict[str, Any]:
+    """Return what a policy's evidence says of a timing, beside its medians."""
+    median = median_interval(comparison.candidate)
+    return {
+        **{name: getattr(comparison, name) for name in NOTED},
+        "low_ms": median.low,
+        "high_ms": median.high,
+    }
 
 
 def _passes_ms(samples: Sequence[Sample]) -> tuple[float, ...]:

@@ -1,5 +1,6 @@
 """Policies: what blocks do with their tokens, how that is written down, what was published."""
 
+from tokensearch.policy.answer import Candidate, Choice, Goal, Outcome, RightImages, choose
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
@@ -28,17 +29,22 @@ __all__ = [
     "OBJECTIVES",
     "PRESETS",
     "RANDOM",
+    "Candidate",
+    "Choice",
     "Evidence",
+    "Goal",
     "Keep",
     "ModelSpec",
     "Objective",
     "Options",
+    "Outcome",
     "Policy",
     "PolicySet",
     "Pool",
     "Preset",
     "Prune",
     "PruneOrPool",
+    "RightImages",
     "Score",
     "Step",
     "Target",
@@ -46,6 +52,7 @@ __all__ = [
     "best_value",
     "block_macs",
     "changes_sizes",
+    "choose",
     "find",
     "is_control",
     "is_file",

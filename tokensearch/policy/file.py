@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
+from re import fullmatch
 from typing import Any, TypeVar
 
 from tokensearch.documents import (
     COUNT,
     FLAG,
+    MAX_TEXT,
     NAME,
     NUMBER,
     SHARE,
@@ -19,6 +21,7 @@ from tokensearch.documents import (
     fields,
     integer,
     items,
+    leaf,
     read_object,
     validate,
 )
@@ -88,10 +91,16 @@ _EVIDENCE = {
     "baseline": fields({"median_ms": TIME_MS}),
     "confirmed": FLAG,
 }
+RIGHT = leaf(
+    "hexadecimal digits",
+    lambda value: type(value) is str and fullmatch("[0-9a-f]+", value) is not None,
+    {"type": "string", "pattern": "^[0-9a-f]+$", "maxLength": MAX_TEXT},
+)
 _MEASURED = {
     "select": fields({"top1": SHARE}, _ACCURACY),
+    "choice": fields({"right": RIGHT, "kl_low": NUMBER, "kl_high": NUMBER}),
     "objective": choice(*OBJECTIVES),
-    "comparison": fields({"ratio": NUMBER, **_INTERVAL}),
+    "comparison": fields({"ratio": NUMBER, **_INTERVAL}, {"low_ms": TIME_MS, "high_ms": TIME_MS}),
     "paired": fields({"difference": NUMBER, **_INTERVAL}),
 }
 _POLICY_FIELDS = {

@@ -3,9 +3,11 @@
 from dataclasses import dataclass, field
 
 from tokensearch.errors import NoPolicyError, PolicyError
+from tokensearch.policy.answer import Candidate, Goal, RightImages, choose
 from tokensearch.policy.objective import objective_value
 from tokensearch.policy.policy import Evidence, Json, Policy
 from tokensearch.policy.target import Target, parse_target
+from tokensearch.stats.interval import Interval
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,19 +18,62 @@ class PolicySet:
     extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept
 
     def __post_init__(self) -> None:
-        for place, policy in enumerate(self.policies):
+        for index, policy in enumerate(self.policies):
             if not policy.evidence:
                 raise PolicyError(
-                    f"policy {place} of the set has no evidence; every member needs some"
+                    f"policy {index} of the set has no evidence; every member needs some"
                 )
 
-    def best(self, latency: str | Target) -> Policy:
-        """Return the policy of most worth whose measured median is under `latency`.
+    def best(
+        self,
+        latency: str | Target | None = None,
+        *,
+        max_drop: float | None = None,
+        max_divergence: float | None = None,
+        doubtful: bool = False,
+    ) -> Policy:
+        """Return what `tokensearch run` and `retarget` would answer from these policies.
 
-        A relative target (`0.6x`) is taken of the baseline in the policy's own evidence. Of equally
-        good policies the faster one is returned. NoPolicyError if none is fast enough.
+        The rule is `policy.answer.choose`: the fastest of all that are as accurate as the best
+        under the latency; with a bound on the loss, the fastest within it. Intervals decide.
+
+        latency         "5ms", "800us", "0.6x" of the baseline, or "2000/s"
+        max_drop        points of top-1 that may be lost
+        max_divergence  nats from the baseline's predictions
+        doubtful        also return what may meet all this, or was timed under doubt
+
+        Files of earlier releases lack the intervals. Of these the most accurate policy is
+        returned whose median is under the latency, and the faster of equally accurate ones.
+
+        Raises:
+            NoPolicyError: No policy is known to meet it.
+            PolicyError: A loss is bounded, and the file does not say how sure the losses are.
         """
-        target = latency if isinstance(latency, Target) else parse_target(str(latency))
+        target = None if latency is None else _read_target(latency)
+        drop = None if max_drop is None else max_drop / 100
+        goal = Goal(target, drop, max_divergence)
+        candidates = [_read_candidate(policy) for policy in self.policies]
+        known = [candidate for candidate in candidates if candidate is not None]
+        if len(known) < len(candidates):
+            return self._best_by_medians(goal)
+        choice = choose(known, goal)
+        if choice.index is None:
+            raise NoPolicyError(f"no policy of the set meets {goal}; {self._nearest(target)}")
+        if choice.outcome == "ambiguous" and not doubtful:
+            raise NoPolicyError(
+                f"no policy of the set meets {goal} for certain, though one may; ask for it with "
+                f"doubtful=True, or measure again"
+            )
+        return self.policies[choice.index]
+
+    def _best_by_medians(self, goal: Goal) -> Policy:
+        """Answer from a file of an earlier release."""
+        target = goal.target
+        if goal.bounded or target is None:
+            raise PolicyError(
+                "the set does not say how sure losses are, as files of earlier releases do not; "
+                "search again, or ask for a latency alone"
+            )
         under = [policy for policy in self.policies if _meets(policy.evidence[0], target)]
         if not under:
             raise NoPolicyError(f"no policy of the set meets {target}; {self._nearest(target)}")
@@ -37,14 +82,14 @@ class PolicySet:
             key=lambda policy: (worth_of(policy.evidence[0]), -policy.evidence[0].median_ms),
         )
 
-    def _nearest(self, target: Target) -> str:
+    def _nearest(self, target: Target | None) -> str:
         """Say what could be asked for."""
         if not self.policies:
             return "the set is empty"
-        found = [policy.evidence[0] for policy in self.policies]
-        one = min(found, key=lambda one: one.median_ms / _limit_ms(one, target))
-        share = one.median_ms / float(one.baseline["median_ms"])
-        return f"the fastest takes {one.median_ms:.3g} ms, {share:.3f}x of the baseline"
+        evidence = [policy.evidence[0] for policy in self.policies]
+        nearest = min(evidence, key=lambda item: item.median_ms / _limit_ms(item, target))
+        share = nearest.median_ms / float(nearest.baseline["median_ms"])
+        return f"the fastest takes {nearest.median_ms:.3g} ms, {share:.3f}x of the baseline"
 
 
 def worth_of(evidence: Evidence) -> float:
@@ -56,10 +101,34 @@ def worth_of(evidence: Evidence) -> float:
     return objective_value(accuracy, evidence.extra.get("objective", "top1"))
 
 
+def _read_target(latency: str | Target) -> Target:
+    return latency if isinstance(latency, Target) else parse_target(str(latency))
+
+
+def _read_candidate(policy: Policy) -> Candidate | None:
+    """Return what a policy is chosen by; None where a file of an earlier release lacks it."""
+    evidence = policy.evidence[0]
+    extra = evidence.extra
+    select, figures, timed = (extra.get(name) for name in ("select", "choice", "comparison"))
+    if select is None or figures is None or timed is None or "low_ms" not in timed:
+        return None
+    return Candidate(
+        reduces=policy.reduces,
+        batch=int(evidence.cell["batch"]),
+        ratio=Interval(timed["ratio"], timed["low"], timed["high"]),
+        median_ms=Interval(evidence.median_ms, timed["low_ms"], timed["high_ms"]),
+        value=worth_of(evidence),
+        divergence=Interval(select["kl"], figures["kl_low"], figures["kl_high"]),
+        right=RightImages.from_hex(select["images"], figures["right"]),
+        sure=evidence.confirmed,
+    )
+
+
 def _meets(evidence: Evidence, target: Target) -> bool:
     return evidence.median_ms <= _limit_ms(evidence, target)
 
 
-def _limit_ms(evidence: Evidence, target: Target) -> float:
+def _limit_ms(evidence: Evidence, target: Target | None) -> float:
+    """The target in milliseconds; without one, the baseline's own time."""
     baseline_ms, batch = float(evidence.baseline["median_ms"]), int(evidence.cell["batch"])
-    return target.limit_ms(batch=batch, baseline_ms=baseline_ms)
+    return baseline_ms if target is None else target.limit_ms(batch=batch, baseline_ms=baseline_ms)

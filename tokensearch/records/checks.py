@@ -33,8 +33,8 @@ from tokensearch.documents import (
     text,
 )
 from tokensearch.errors import PolicyError, TargetError
-from tokensearch.policy import BOUNDS, OBJECTIVES, parse_target
-from tokensearch.policy.file import policy_from_json
+from tokensearch.policy import BOUNDS, OBJECTIVES, Outcome, parse_target
+from tokensearch.policy.file import RIGHT, policy_from_json
 from tokensearch.records.measurements import (
     AccuracyKind,
     AlternativeKind,
@@ -42,7 +42,6 @@ from tokensearch.records.measurements import (
     Cache,
     Caution,
     Memory,
-    Outcome,
     TrialState,
     Verdict,
 )
@@ -209,7 +208,7 @@ _SETTINGS = fields(
         "model": NAME,
         "checkpoint": optional(NAME),
         "data": optional(NAME),
-        "target": every(NAME, _target),
+        "target": optional(every(NAME, _target)),
         "device": NAME,
         "dtype": NAME,
         "batch": integer(1, 2**20),
@@ -220,7 +219,8 @@ _SETTINGS = fields(
         "seed": integer(-(2**63), 2**64),
         "objective": choice(*OBJECTIVES),
         "backend": choice(*get_args(Backend)),
-    }
+    },
+    {"max_drop": SHARE, "max_divergence": number(0)},
 )
 _FINALIST = fields(
     {
@@ -233,7 +233,8 @@ _FINALIST = fields(
         "paired": PAIRED,
         "comparison": COMPARISON,
         "on_front": FLAG,
-    }
+    },
+    {"choice": fields({"right": RIGHT, "kl_low": NATS, "kl_high": NATS})},
 )
 _ALTERNATIVE = fields(
     {
@@ -252,7 +253,7 @@ _RESULT_FIELDS = fields(
     {
         "outcome": choice(*get_args(Outcome)),
         "exit_code": integer(0, 255),
-        "limit_ms": number(0),
+        "limit_ms": optional(number(0)),
         "baseline_ms": TIME_MS,
         "search_seconds": _SECONDS,
         "seconds": _SECONDS,
@@ -264,7 +265,7 @@ _RESULT_FIELDS = fields(
         "cautions": items(text(MAX_TEXT)),
         "baseline_moved": fields({"finalists": NUMBER}, {"search": NUMBER}),
     },
-    {"rivals": items(_ALTERNATIVE, most=1000)},
+    {"rivals": items(_ALTERNATIVE, most=1000), "as_good": items(NAME, most=10_000)},
 )
 
 

@@ -31,7 +31,6 @@ Cache = Literal["warm", "flushed"]
 Memory = Literal["kept", "system"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 AccuracyKind = Literal["top1", "agreement"]
-Outcome = Literal["met", "missed", "ambiguous", "unreduced"]  # the last: the baseline meets it
 # The same model on smaller images; a smaller model.
 AlternativeKind = Literal["resolution", "model"]
 
@@ -207,6 +206,15 @@ class Accuracy:
     def interval(self) -> Interval:
         """The share of right answers with its interval."""
         return Interval(self.top1, self.low, self.high)
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFigures:
+    """What a policy is chosen by, besides its accuracy on `select` and its latency."""
+
+    right: str  # images of `select` that it got right: `policy.RightImages.hex`
+    kl_low: float  # interval of the mean divergence on `select`, nats
+    kl_high: float
 
 
 @dataclass(frozen=True, slots=True)

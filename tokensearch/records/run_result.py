@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from tokensearch.documents import validate
 from tokensearch.errors import RunError
-from tokensearch.policy import ModelSpec, Policy
+from tokensearch.policy import ModelSpec, Outcome, Policy
 from tokensearch.records.checks import RUN, RUN_FORMAT, RUN_VERSION
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import (
@@ -20,8 +20,8 @@ from tokensearch.records.measurements import (
     Accuracy,
     AlternativeKind,
     Cell,
+    ChoiceFigures,
     Comparison,
-    Outcome,
     PairedAccuracy,
     from_json,
     to_json,
@@ -85,7 +85,7 @@ class Finalist:
 
     WRITTEN: ClassVar = (
         *("schedule_hash", "origin", "policy", "search", "select", "report"),
-        *("paired", "comparison", "on_front"),
+        *("paired", "comparison", "on_front", "choice"),
     )
     origin: str  # of its trial: "sampler", "seed", "random", or a preset's name
     policy: Policy
@@ -95,6 +95,7 @@ class Finalist:
     paired: PairedAccuracy  # with the baseline, on `report`
     comparison: Comparison
     on_front: bool
+    choice: ChoiceFigures | None = field(default=None, metadata=OMIT_NONE)
 
     @property
     def schedule_hash(self) -> str:
@@ -157,12 +158,13 @@ class RunResult:
     """What a run found."""
 
     WRITTEN: ClassVar = (
-        *("outcome", "exit_code", "limit_ms", "baseline_ms", "answer_hash", "best_preset"),
+        *("outcome", "exit_code", "limit_ms", "baseline_ms", "answer_hash", "as_good"),
+        "best_preset",
         *("finalists", "alternatives", "cautions", "search_seconds", "trials", "baseline_moved"),
         *("forecast", "seconds"),
     )
     outcome: Outcome
-    limit_ms: float  # the target
+    limit_ms: float | None  # the target; None where only the loss was bounded
     baseline_ms: float
     answer_hash: str | None = field(metadata={"key": "answer"})
     best_preset: BestPreset | None
@@ -174,6 +176,8 @@ class RunResult:
     forecast: ForecastError
     seconds: float  # of the whole run
     alternatives: tuple[Alternative, ...] = field(default=(), metadata={"key": "rivals"})
+    # Schedules that cannot be told apart from the best under the target, fastest first.
+    as_good: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
 
     @property
     def exit_code(self) -> int:

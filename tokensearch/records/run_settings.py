@@ -1,10 +1,10 @@
 """What a search run is asked for: its settings and its budget."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from tokensearch.policy import Objective, Target
-from tokensearch.records.measurements import Backend
+from tokensearch.policy import Goal, Objective, Target
+from tokensearch.records.measurements import OMIT_NONE, Backend
 
 SamplerName = Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"]
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
@@ -17,7 +17,7 @@ class SearchSettings:
     model: str  # resolved name
     checkpoint: str | None
     data: str | None
-    target: Target
+    target: Target | None  # None where only a loss is bounded
     device: str
     dtype: str
     batch: int
@@ -28,6 +28,13 @@ class SearchSettings:
     seed: int
     objective: Objective = "kl"
     backend: Backend = "eager"
+    max_drop: float | None = field(default=None, metadata=OMIT_NONE)  # share of right answers
+    max_divergence: float | None = field(default=None, metadata=OMIT_NONE)  # nats
+
+    @property
+    def goal(self) -> Goal:
+        """What is asked of the answer."""
+        return Goal(self.target, self.max_drop, self.max_divergence)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,8 @@ from rich.text import Text
 
 from tokensearch.report.text import plain
 
+MARK = "→ "  # before a row that stands out, where a console shows nothing bold
+
 
 @dataclass(frozen=True, slots=True)
 class ReportTable:
@@ -22,14 +24,15 @@ class ReportTable:
 
 
 def table_to_rich(grid: ReportTable) -> Table:
-    """Draw the grid for a console."""
+    """Draw the grid for a console; marked rows are bold, with an arrow."""
     title = None if grid.title is None else Text(plain(grid.title))
     table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
     for name in grid.columns:
         table.add_column(name, justify="right" if name in grid.numbers else "left")
-    for index, row in enumerate(grid.rows):
+    for index, (first, *rest) in enumerate(grid.rows):
         style = "bold" if index in grid.marked else None
-        table.add_row(*(Text(plain(cell)) for cell in row), style=style)
+        arrow = (MARK if index in grid.marked else " " * len(MARK)) if grid.marked else ""
+        table.add_row(*(Text(plain(cell)) for cell in (f"{arrow}{first}", *rest)), style=style)
     return table
 
 

@@ -124,6 +124,15 @@ def signed_points_interval(difference: Interval) -> str:
     return f"{100 * difference.value:+z.1f} points [{low:+z.1f}, {high:+z.1f}]"
 
 
+def signed_points(difference: Interval) -> str:
+    """The same in a column of points.
+
+    >>> signed_points(Interval(-0.008, -0.014, -0.002))
+    '-0.8 [-1.4, -0.2]'
+    """
+    return signed_points_interval(difference).replace(" points", "")
+
+
 def points_interval(difference: Interval) -> str:
     """A difference whose direction the sentence has named: the interval is in that direction.
 

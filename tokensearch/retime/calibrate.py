@@ -7,7 +7,7 @@ from math import ceil
 
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
-from tokensearch.measure import TimingBudget
+from tokensearch.measure import TimingBudget, note_comparison
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Caution, Comparison, to_json
@@ -15,7 +15,6 @@ from tokensearch.runtime import check_policy
 
 WARMUP, MAX_ROUNDS = 2, 60  # a dozen rounds show something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
-NOTED = "ratio", "low", "high", "level", "verdict"  # of a comparison, in a policy's evidence
 
 
 def calibrate_front(
@@ -110,7 +109,7 @@ def _add_evidence(policy: Policy, comparison: Comparison, timing: PolicyTimer) -
         accuracy=old.accuracy,
         baseline=to_json(comparison.baseline),
         confirmed=_is_confirmed(comparison),
-        extra={**old.extra, "comparison": {name: getattr(comparison, name) for name in NOTED}},
+        extra={**old.extra, "comparison": note_comparison(comparison)},
     )
     elsewhere = (one for one in policy.evidence if one.cell != fresh.cell)
     earlier = [one for one in policy.evidence if one.cell == fresh.cell and one.confirmed]

@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import log
+from math import log, nan
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from tokensearch.evaluation.evaluator import ScoredPolicy
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.front import Point, spread
 from tokensearch.measure import TimingBudget
-from tokensearch.policy import Objective, Policy, Target, is_published
+from tokensearch.policy import Goal, Objective, Policy, Target, choose, is_published
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Trial
 from tokensearch.records.run_folder import RunFolder
@@ -25,13 +25,14 @@ from tokensearch.records.run_result import Finalist, ForecastError, RunDocument,
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
 from tokensearch.runtime import check_policy
 from tokensearch.search.early_stopping import trial_value
-from tokensearch.search.finalists.finalist import ConfirmedPolicy
+from tokensearch.search.finalists.finalist import ConfirmedPolicy, make_candidate
 from tokensearch.search.finalists.result import (
     make_selection,
     warn_launch_bound,
     write_result,
 )
 from tokensearch.search.latency_model import make_forecast, pick_mild_to_deep
+from tokensearch.stats.interval import Interval
 
 # As surely as a run confirms, in half its time: a minute is to hold a sweep and all of them.
 BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=100, seconds=3.0, precision=0.01)
@@ -75,7 +76,7 @@ class FinishedRun:
     def target_ratio(self) -> float:
         """Its target as a share of the baseline's latency."""
         result = self.document.finished
-        return result.limit_ms / result.baseline_ms
+        return 1.0 if result.limit_ms is None else result.limit_ms / result.baseline_ms
 
     @property
     def baseline(self) -> Policy:
@@ -127,9 +128,14 @@ def check_folder(source: RunFolder, folder: RunFolder) -> None:
 
 
 def select_to_time(
-    known: Sequence[KnownPolicy], forecast: Forecast, *, target_ratio: float, objective: Objective
+    known: Sequence[KnownPolicy],
+    forecast: Forecast,
+    goal: Goal,
+    *,
+    target_ratio: float,
+    objective: Objective,
 ) -> tuple[KnownPolicy, ...]:
-    """Return the baseline, the best that may meet the target, and some of the front.
+    """Return the baseline, what may be the answer, and some of the front.
 
     target_ratio  the target as a share of the baseline's latency
     """
@@ -144,9 +150,41 @@ def select_to_time(
     chosen += [index for index in under if ratios[index] <= target_ratio * (1 - off)][:1]
     chosen += over[:DOUBTFUL]
     chosen += [index for index in under if is_published(known[index].trial.origin)][:1]
+    chosen += _likely_answers(known, ratios, goal, target_ratio=target_ratio, objective=objective)
     points = [Point(value, ratio) for value, ratio in zip(values, ratios, strict=True)]
     chosen += spread(points, ON_FRONT)
     return tuple(known[index] for index in dict.fromkeys(chosen))
+
+
+def _likely_answers(
+    known: Sequence[KnownPolicy],
+    ratios: Sequence[float],
+    goal: Goal,
+    *,
+    target_ratio: float,
+    objective: Objective,
+) -> list[int]:
+    """Return the first few that the rule of the answer would take if forecasts were timings."""
+    left = {
+        index: make_candidate(
+            policy.policy,
+            policy.finalist.select,
+            policy.finalist.choice,
+            objective,
+            ratio=Interval(ratio, ratio, ratio),
+            median_ms=Interval(nan, nan, nan),  # the target is a share here
+            batch=1,
+        )
+        for index, (policy, ratio) in enumerate(zip(known, ratios, strict=True))
+    }
+    share, likely = Target(f"{target_ratio}x", target_ratio, "x"), list[int]()
+    while len(likely) < UNDER and left:
+        choice = choose(list(left.values()), replace(goal, target=share))
+        if choice.index is None:
+            break
+        likely.append(list(left)[choice.index])
+        del left[likely[-1]]
+    return likely
 
 
 def confirm_known(
@@ -162,7 +200,12 @@ def confirm_known(
         comparison = timing.time(policy.policy, BUDGET)
         confirmed.append(
             ConfirmedPolicy(
-                policy.trial, policy.policy, comparison, policy.finalist.select, objective
+                policy.trial,
+                policy.policy,
+                comparison,
+                policy.finalist.select,
+                policy.finalist.choice,
+                objective,
             )
         )
         listener.progress(
@@ -176,12 +219,12 @@ def confirm_known(
 
 @dataclass(frozen=True)
 class Retarget:
-    """Another target, in the cell of `timing`, asked of a finished run."""
+    """Another goal, in the cell of `timing`, asked of a finished run."""
 
     source: FinishedRun
     folder: RunFolder  # of its own
     timing: PolicyTimer
-    target: Target
+    goal: Goal
     listener: ProgressListener
     command: str
 
@@ -214,15 +257,15 @@ class Retarget:
         forecast = make_forecast(timing, self.folder, self.listener, pick_mild_to_deep(reduced))
         self.listener.stage("timing the baseline")
         batch, first = timing.cell.batch, timing.time(self.source.baseline, BUDGET)
-        target_ratio = self.target.ratio(batch=batch, baseline_ms=first.baseline.median_ms)
+        target_ratio = self.goal.target_ratio(batch=batch, baseline_ms=first.baseline.median_ms)
         doubt = self._doubt(forecast, target_ratio)
         chosen = select_to_time(
-            self.source.known, forecast, target_ratio=target_ratio, objective=objective
+            self.source.known, forecast, self.goal, target_ratio=target_ratio, objective=objective
         )
         confirmed = confirm_known(chosen, timing, objective, self.listener)
         result = write_result(
             self.folder,
-            make_selection(confirmed, self.target, batch=batch),
+            make_selection(confirmed, self.goal, batch=batch),
             {known.trial.schedule_hash: known.report for known in chosen},
             cell=timing.cell,
             document=document,
@@ -254,7 +297,9 @@ class Retarget:
         cell = self.timing.cell
         settings = replace(
             self.source.settings,
-            target=self.target,
+            target=self.goal.target,
+            max_drop=self.goal.max_drop,
+            max_divergence=self.goal.max_divergence,
             device=cell.device,
             batch=cell.batch,
             resolution=cell.resolution,

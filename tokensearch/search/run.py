@@ -27,7 +27,8 @@ from tokensearch.runtime.host import has_class_token
 from tokensearch.search.controls import fixed_controls, nearest_presets
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
-from tokensearch.search.finalists.result import finish_run, warn_launch_bound
+from tokensearch.search.finalists.finish import finish_run
+from tokensearch.search.finalists.result import warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
@@ -200,9 +201,8 @@ class SearchRun:
         search.try_fixed([("none", Policy(self._spec))])
         first = search.trials[0].comparison
         assert first is not None  # the baseline always is
-        target, baseline_ms = self.settings.target, first.baseline.median_ms
-        search.target_ratio = min(
-            1.0, target.ratio(batch=self.settings.batch, baseline_ms=baseline_ms)
+        search.target_ratio = self.settings.goal.target_ratio(
+            batch=self.settings.batch, baseline_ms=first.baseline.median_ms
         )
         able = _abilities(self.model)
         fixed = dict(fixed_controls(self._spec, **able))

@@ -142,6 +142,17 @@ def bootstrap_ratio(
     return float(low), float(high)
 
 
+def bootstrap_mean(values: Values, *, seed: int, level: float = LEVEL) -> tuple[float, float]:
+    """Return the interval of the mean of independent values, such as losses of images.
+
+    values  (N,)
+    """
+    drawn = np.random.default_rng(seed).integers(0, len(values), size=(RESAMPLES, len(values)))
+    tail = _expanded_tail((1 - level) / 2, runs=len(values))
+    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
+    return float(low), float(high)
+
+
 def _medians(passes_ms: Sequence[float], drawn: Draws) -> Values:
     """Return the median of every resample. Sorting short rows is faster than `np.median`."""
     ordered = np.sort(np.asarray(passes_ms, dtype=np.float64)[drawn], axis=1)

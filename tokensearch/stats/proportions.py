@@ -2,9 +2,9 @@
 
 import math
 
-from scipy.special import bdtr, ndtri
+from scipy.special import bdtr
 
-LEVEL = 0.95  # nominal coverage of every interval, unless asked otherwise
+from tokensearch.stats.paired import LEVEL, normal_reach
 
 
 def wilson(right: int, images: int, *, level: float = LEVEL) -> tuple[float, float]:
@@ -17,7 +17,7 @@ def wilson(right: int, images: int, *, level: float = LEVEL) -> tuple[float, flo
     >>> f"{low:.4f} to {high:.4f}"
     '0.2553 to 0.3662'
     """
-    z2 = _z(level) ** 2
+    z2 = normal_reach(level) ** 2
     centre = right + z2 / 2
     reach = math.sqrt(z2 * (right * (images - right) / images + z2 / 4))
     # Rounding may step over the ends that the formula meets exactly at no and at all right.
@@ -37,24 +37,3 @@ def mcnemar(only_baseline: int, only_candidate: int) -> float:
     """
     differing, fewer = only_baseline + only_candidate, min(only_baseline, only_candidate)
     return min(1.0, 2 * float(bdtr(fewer, differing, 0.5)))
-
-
-def paired_difference(
-    only_baseline: int, only_candidate: int, images: int, *, level: float = LEVEL
-) -> tuple[float, float]:
-    """Return the interval of the candidate's share of right answers minus the baseline's.
-
-    One imaginary image more on either side keeps it honest when models hardly differ: it never has
-    no width. Source: Bonett and Price 2012 (Journal of Educational and Behavioral Statistics 37,
-    479), recommended for paired shares by Fagerland, Lydersen and Laake 2014 (Statistics in
-    Medicine 33, 2850).
-    """
-    lost, won = ((n + 1) / (images + 2) for n in (only_baseline, only_candidate))
-    difference = won - lost
-    reach = _z(level) * math.sqrt((won + lost - difference**2) / (images + 2))
-    return max(-1.0, difference - reach), min(1.0, difference + reach)
-
-
-def _z(level: float) -> float:
-    """Return how many standard deviations hold `level` of a normal distribution."""
-    return float(ndtri((1 + level) / 2))

@@ -8,14 +8,14 @@ import typer
 
 from tokensearch.cli.commands.run import hand_out
 from tokensearch.cli.console import err
-from tokensearch.cli.inputs import CellOverrides
+from tokensearch.cli.inputs import CellOverrides, GoalOptions
 from tokensearch.cli.option_groups import grouped
-from tokensearch.cli.options import JsonOption, TargetOption
+from tokensearch.cli.options import JsonOption
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
     from tokensearch.cli.inputs import TimingSubject
-    from tokensearch.policy import Target
+    from tokensearch.policy import Goal
     from tokensearch.records.measurements import Cell
     from tokensearch.retime.retarget import FinishedRun
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 @grouped
 def retarget(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
-    latency_target: TargetOption,
+    asked: GoalOptions,
     again: CellOverrides,
     out_folder: Annotated[
         Path | None,
@@ -38,21 +38,20 @@ def retarget(
     """
     from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.latency import PolicyTimer
-    from tokensearch.policy import parse_target
     from tokensearch.records.run_folder import RunFolder
     from tokensearch.retime.retarget import Retarget, check_folder, read_finished
 
-    target, source = parse_target(latency_target), read_finished(RunFolder(run))
+    goal, source = asked.goal(), read_finished(RunFolder(run))
     if out_folder is not None:  # refused before anything is prepared
         check_folder(source.folder, RunFolder(out_folder))
     ready = _timed(source, again)
     timing = PolicyTimer(ready.model, ready.images, ready.cell, source.settings.seed)
-    folder = RunFolder(out_folder or _usual(run, ready.cell, target))
+    folder = RunFolder(out_folder or _usual(run, ready.cell, goal))
     check_folder(source.folder, folder)
     _say(source.settings.model, ready.cell, folder.path)
     command = redact_command(["tokensearch", *sys.argv[1:]])
     with progress_listener(err) as watcher:
-        document = Retarget(source, folder, timing, target, watcher, command).run()
+        document = Retarget(source, folder, timing, goal, watcher, command).run()
     hand_out(folder, document, as_json=as_json)
 
 
@@ -81,11 +80,11 @@ def _timed(source: "FinishedRun", again: CellOverrides) -> "TimingSubject":
     )
 
 
-def _usual(run: Path, cell: "Cell", target: "Target") -> Path:
+def _usual(run: Path, cell: "Cell", goal: "Goal") -> Path:
     """Where an answer goes that nobody gave a place."""
     from tokensearch.measure.resolve_cell import device_slug
 
-    way = f"{device_slug(cell)}-{cell.backend}-batch{cell.batch}-{target}".replace("/", "-")
+    way = f"{device_slug(cell)}-{cell.backend}-batch{cell.batch}-{goal.slug}".replace("/", "-")
     return Path(f"{_named(run)}-retargeted") / way
 
 

@@ -10,9 +10,9 @@ import typer
 from typer import BadParameter, Option
 
 from tokensearch.cli.console import err, out, print_json
-from tokensearch.cli.inputs import ModelOptions
+from tokensearch.cli.inputs import GoalOptions, ModelOptions
 from tokensearch.cli.option_groups import grouped
-from tokensearch.cli.options import JsonOption, TargetOption
+from tokensearch.cli.options import JsonOption
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # On the bundled model and two CPU cores: 40 trials where predictions are poor, 100 where they are
 # good, and about seven minutes in all.
 DEFAULT_MINUTES = 1.75
+DEFAULT_TARGET = "0.5x"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +112,7 @@ class SearchOptions:
 
 if TYPE_CHECKING:
     from tokensearch.cli.inputs import EvaluationInputs
-    from tokensearch.policy import Target
+    from tokensearch.policy import Goal
     from tokensearch.records.measurements import Cell
     from tokensearch.records.run_folder import RunFolder
     from tokensearch.records.run_result import RunDocument
@@ -123,7 +124,7 @@ if TYPE_CHECKING:
 def run(
     *,
     wanted: ModelOptions,
-    latency_target: TargetOption = "0.5x",
+    asked: GoalOptions,
     searching: SearchOptions,
     smaller: Annotated[
         str | None,
@@ -150,17 +151,16 @@ def run(
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
     from tokensearch.cli.smaller_model import load_smaller_model
-    from tokensearch.policy import parse_target
     from tokensearch.records.run_folder import RunFolder
     from tokensearch.search import SearchRun, load_space
 
-    limits, target = searching.limits(), parse_target(latency_target)
+    limits, goal = searching.limits(), asked.goal(default=DEFAULT_TARGET)
     neighbours, space = searching.neighbours(), load_space(searching.space)
     resolve_name(wanted.model)
     if out_folder is not None:  # refused before anything is loaded
         RunFolder(out_folder).check(fresh=searching.fresh)
     subject = load_inputs(wanted)
-    folder = _folder(wanted.model, subject.cell, target, out_folder)
+    folder = _folder(wanted.model, subject.cell, goal, out_folder)
     folder.check(fresh=searching.fresh)
     alternative = load_smaller_model(subject, smaller, smaller_checkpoint)
     with progress_listener(err) as watcher:
@@ -168,7 +168,7 @@ def run(
             subject.model,
             subject.splits,
             space,
-            _settings(wanted, searching, subject, target=target, space=space),
+            _settings(wanted, searching, subject, goal=goal, space=space),
             limits,
             folder,
             watcher,
@@ -197,13 +197,13 @@ def hand_out(folder: "RunFolder", document: "RunDocument", *, as_json: bool) -> 
     raise typer.Exit(document.finished.exit_code)
 
 
-def _folder(model: str, cell: "Cell", target: "Target", out_folder: Path | None) -> "RunFolder":
+def _folder(model: str, cell: "Cell", goal: "Goal", out_folder: Path | None) -> "RunFolder":
     """Return the run folder, and say which it is."""
     from tokensearch.measure.resolve_cell import device_slug
     from tokensearch.records.run_folder import RunFolder
 
     way = device_slug(cell) if cell.backend == "eager" else f"{device_slug(cell)}-{cell.backend}"
-    usual = Path("runs") / f"{model}-{way}-{target}".replace("/", "-")
+    usual = Path("runs") / f"{model}-{way}-{goal.slug}".replace("/", "-")
     folder = RunFolder(out_folder or usual)
     err.print(f"run folder {folder.path}", soft_wrap=True)
     return folder
@@ -214,7 +214,7 @@ def _settings(
     searching: SearchOptions,
     subject: "EvaluationInputs",
     *,
-    target: "Target",
+    goal: "Goal",
     space: "SearchSpace",
 ) -> "SearchSettings":
     from tokensearch.records.run_settings import SearchSettings
@@ -223,7 +223,7 @@ def _settings(
         model=subject.name,
         checkpoint=None if wanted.checkpoint is None else str(wanted.checkpoint),
         data=wanted.data,
-        target=target,
+        target=goal.target,
         device=subject.cell.device,
         dtype=subject.cell.dtype,
         batch=wanted.batch_size,
@@ -234,4 +234,6 @@ def _settings(
         seed=wanted.seed,
         objective=searching.objective,
         backend=subject.cell.backend,
+        max_drop=goal.max_drop,
+        max_divergence=goal.max_divergence,
     )

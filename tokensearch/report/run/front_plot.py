@@ -40,8 +40,9 @@ def draw_front(run: RunDocument, front: PolicySet, trials: Iterable[Trial], path
     ]
     floor = _floor([*members, *(dot for dot in compared if not dot.control)])
     _draw_trials(axes, trials, result.baseline_ms, floor)
-    label = f"target {run.settings.target} ({text.ms(result.limit_ms)})"
-    axes.axvline(result.limit_ms, color=TARGET, linestyle="--", linewidth=1.2, label=label)
+    if result.limit_ms is not None:
+        label = f"target {run.settings.target} ({text.ms(result.limit_ms)})"
+        axes.axvline(result.limit_ms, color=TARGET, linestyle="--", linewidth=1.2, label=label)
     _draw_members(axes, result, members)
     _draw_compared(axes, compared, floor)
     axes.set_ylim(bottom=floor - MARGIN * max(1.0, axes.get_ylim()[1] - floor))

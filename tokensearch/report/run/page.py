@@ -114,7 +114,8 @@ def _front(source: _Source) -> str:
     )
     table = table_to_markdown(tables.front_table(source.front, source.run))
     picture = f"![{measure_of(source.run)} against latency]({FRONT_PICTURE})"
-    return f"{note}\n\n{table}\n\n{picture}"
+    alike = tables.as_good_note(source.run)
+    return "\n\n".join([note, table, *([] if alike is None else [alike]), picture])
 
 
 def _schedule(source: _Source) -> str:

@@ -1,19 +1,20 @@
 """The answer of a run in sentences, and what limits it."""
 
 from tokensearch.policy import is_control
+from tokensearch.policy.answer import MARGIN
 from tokensearch.records.measurements import to_json
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.run.alternatives import alternative_sentences, pace
 from tokensearch.report.run.result import (
+    alike_as,
     find_best_preset,
     measure_of,
     name_finalist,
     target_ratio_beside,
 )
 from tokensearch.report.run.tables import cell_line
-
-NO_WORSE = 0.005  # accuracy that nobody minds: published tables argue over a fifth of it
+from tokensearch.stats.paired import paired_difference
 
 
 def answer_sentences(run: RunDocument) -> tuple[str, ...]:
@@ -32,32 +33,75 @@ def answer_sentences(run: RunDocument) -> tuple[str, ...]:
 
 
 def target_sentence(run: RunDocument) -> str:
-    """Say whether the target is met, and by what margin."""
-    result, target = run.finished, run.settings.target
-    asked = f"{target} for a pass of {text.count(run.cell.batch, 'image')}"
-    if not target.relative:  # a share is judged by ratios: no milliseconds to confuse it
-        asked += f", {text.ms(result.limit_ms)}"
+    """Say whether what was asked for is met, and by what margin."""
+    result, asked = run.finished, _asked(run)
     if result.outcome == "unreduced":
-        baseline = text.ms(result.baseline_ms)
-        return f"Target met without reducing anything: {asked}; the baseline takes {baseline}."
+        return f"Target met without reducing anything: {asked}; {_only_baseline(run)}."
     fastest = result.answer or _fastest(result)
     if fastest is None:
         return (
             f"Target not met: {asked}; but for controls, nothing that was confirmed is faster than "
             f"the baseline, so search longer."
         )
-    who = "the answer" if result.answer else f"the fastest finalist, {name_finalist(fastest)},"
-    took = f"{who} takes {_times(fastest)}, {_margin(run, fastest)}"
+    who = f"the fastest finalist, {name_finalist(fastest)},"
+    if result.answer:
+        who = f"the answer{_as_good(run)}"
+    took = f"{who} takes {_times(fastest)}{_margin(run, fastest)}"
     match result.outcome:
         case "met":
             return f"Target met: {asked}; {took}."
         case "missed":
             return f"Target not met: {asked}; {took}. The front below is the best that was found."
         case "ambiguous":
-            return (
-                f"Target too close to call: {asked}; {took}, which is within the noise of the "
-                f"timing. Time it again on a quieter machine, or allow a little more time."
-            )
+            return f"Target too close to call: {asked}; {took}. {_way_out(run)}"
+
+
+def _asked(run: RunDocument) -> str:
+    """What was asked for, in words."""
+    target, settings, parts = run.settings.target, run.settings, list[str]()
+    if target is not None:
+        parts.append(f"{target} for a pass of {text.count(run.cell.batch, 'image')}")
+        if not target.relative:  # a share is judged by ratios: no milliseconds to confuse it
+            assert run.finished.limit_ms is not None  # there is a target
+            parts.append(text.ms(run.finished.limit_ms))
+    if settings.max_drop is not None:
+        parts.append(f"at most {text.points(settings.max_drop)} lost")
+    if settings.max_divergence is not None:
+        parts.append(f"at most {text.nats(settings.max_divergence)} of divergence")
+    return ", ".join(parts)
+
+
+def _only_baseline(run: RunDocument) -> str:
+    """Say why nothing is reduced."""
+    if not run.settings.goal.bounded:
+        return f"the baseline takes {text.ms(run.finished.baseline_ms)}"
+    return f"no faster policy loses so little for certain; {_images_hint(run)}"
+
+
+def _images_hint(run: RunDocument) -> str:
+    images = run.data.splits["select"].images if "select" in run.data.splits else 0
+    return (
+        f"losses are judged on {text.count(images, 'image')} (select), where 0 points are known "
+        f"to {text.points(-paired_difference(0, 0, images)[0])}: give more --images to know better"
+    )
+
+
+def _way_out(run: RunDocument) -> str:
+    """Say what is not certain, and what helps."""
+    if run.settings.goal.bounded:
+        return f"Its loss or its latency is not known well enough: {_images_hint(run)}."
+    return (
+        "That is within the noise of the timing. Time it again on a quieter machine, or allow a "
+        "little more time."
+    )
+
+
+def _as_good(run: RunDocument) -> str:
+    """Say of how many the answer is the fastest."""
+    alike = len(run.finished.as_good or ())
+    if alike < 2:
+        return ""
+    return f", the fastest of {alike} policies {alike_as(run)} as the best,"
 
 
 def cost_sentence(finalist: Finalist, measure: str) -> str:
@@ -107,8 +151,8 @@ def _against(best: str, answer: Finalist, preset: Finalist, run: RunDocument) ->
         return f"It {verb} {best}: {more}, and is {speed}."
     if lead.significant:
         return f"It does not beat {best}: it has {more}, and is {speed}."
-    if speed.startswith("faster") and lead.low > -NO_WORSE:
-        surely = f"worse by less than {text.points(NO_WORSE)} for certain"
+    if speed.startswith("faster") and lead.low > -MARGIN:
+        surely = f"worse by less than {text.points(MARGIN)} for certain"
         return f"It beats {best}, in latency: it is {speed}, with {more}, {surely}."
     if speed.startswith("faster"):
         return f"It is {speed} than {best}, with {more}; that it is as accurate is not shown."
@@ -128,12 +172,11 @@ def _times(finalist: Finalist) -> str:
 
 def _margin(run: RunDocument, finalist: Finalist) -> str:
     """How far from the target, by the ratio timed in turn."""
-    target, timed = run.settings.target, finalist.comparison
-    if target.relative:
-        share = timed.ratio / target.number
-    else:
-        share = timed.candidate.median_ms / run.finished.limit_ms
-    return f"{text.percent(abs(1 - share))} {'under' if share <= 1 else 'over'} the target"
+    target, timed, limit_ms = run.settings.target, finalist.comparison, run.finished.limit_ms
+    if target is None or limit_ms is None:
+        return ""
+    share = timed.ratio / target.number if target.relative else timed.candidate.median_ms / limit_ms
+    return f", {text.percent(abs(1 - share))} {'under' if share <= 1 else 'over'} the target"
 
 
 def _standing(finalist: Finalist, measure: str) -> str:

@@ -9,6 +9,7 @@ from tokensearch.errors import PolicyError
 from tokensearch.policy import (
     RANDOM,
     ModelSpec,
+    Objective,
     Policy,
     PolicySet,
     Pool,
@@ -18,7 +19,9 @@ from tokensearch.policy import (
     block_macs,
     is_control,
     mac_share,
+    objective_value,
 )
+from tokensearch.policy.answer import MARGIN, TOLERANCE_NATS
 from tokensearch.records.measurements import Cell
 from tokensearch.records.profile import PHASES, Profile
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
@@ -27,6 +30,7 @@ from tokensearch.report.phases import PHASE_NAMES, groups
 from tokensearch.report.run.result import (
     SEARCHED,
     EvidenceFigures,
+    alike_as,
     is_answer,
     measure_of,
     name_finalist,
@@ -37,14 +41,22 @@ from tokensearch.report.run.result import (
 )
 from tokensearch.report.table import ReportTable
 
+AS_GOOD = "≈"  # before the deciding figure of what cannot be told apart from the best
+
 
 def front_table(front: PolicySet, run: RunDocument) -> ReportTable:
     """Every member of the front, fastest first; the answer stands out."""
     members = [read_evidence(policy, policy.evidence[0]) for policy in front.policies]
     rows = [_front_row(member, run.finished) for member in members]
-    columns = ("policy", "tokens by block", "latency", "of baseline", measure_of(run), "change")
+    deciding = deciding_name(run.settings.objective)
+    columns = ("policy", "tokens left", "latency", "of baseline", measure_of(run))
     marked = _marked((member.policy for member in members), run.finished)
-    return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=marked)
+    return ReportTable(
+        (*columns, "change, points", deciding),
+        rows,
+        numbers=frozenset({"latency", deciding}),
+        marked=marked,
+    )
 
 
 def _front_row(member: EvidenceFigures, result: RunResult) -> tuple[str, ...]:
@@ -55,6 +67,39 @@ def _front_row(member: EvidenceFigures, result: RunResult) -> tuple[str, ...]:
         _ratio(member),
         text.percent_interval(member.accuracy),
         _change(member),
+        _deciding(member.policy, result),
+    )
+
+
+def deciding_name(objective: Objective) -> str:
+    """Name the column of what decides between policies that meet the target.
+
+    >>> deciding_name("kl")
+    'KL (select)'
+    """
+    names = {"kl": "KL", "ce": "cross-entropy", "top1": "accuracy", "agreement": "agreement"}
+    return f"{names[objective]} (select)"
+
+
+def _deciding(policy: Policy, result: RunResult) -> str:
+    """What the objective is on `select`, marked where it is as good as the best."""
+    evidence = policy.evidence[0].extra
+    if "select" not in evidence or "objective" not in evidence:
+        return text.NONE
+    value = objective_value(evidence["select"], evidence["objective"])
+    loss = evidence["objective"] in {"kl", "ce"}
+    shown = text.three_digits(max(0.0, -value)) if loss else text.percent(value)
+    return f"{AS_GOOD} {shown}" if policy.schedule_hash in (result.as_good or ()) else shown
+
+
+def as_good_note(run: RunDocument) -> str | None:
+    """Say what the mark of the deciding column means; None where there is none."""
+    if len(run.finished.as_good or ()) < 2:
+        return None
+    return (
+        f"{AS_GOOD} {alike_as(run)} as the best that meets the target: it diverges by at most "
+        f"{TOLERANCE_NATS:g} nats more, and is not significantly less often right by over "
+        f"{text.points(MARGIN)}."
     )
 
 
@@ -257,7 +302,7 @@ def _ratio(figures: EvidenceFigures) -> str:
 def _change(figures: EvidenceFigures) -> str:
     if figures.difference is None or not figures.policy.reduces:
         return text.NONE
-    return text.signed_points_interval(figures.difference)
+    return text.signed_points(figures.difference)
 
 
 def _ms_or_none(value_ms: float) -> str:

@@ -2,31 +2,40 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from math import inf
+from typing import NamedTuple
 
+from tokensearch.accuracy.accuracy import choice_figures
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.front import Point, front
-from tokensearch.measure import TimingBudget
-from tokensearch.policy import Evidence, Objective, Policy, Target, is_published
+from tokensearch.measure import TimingBudget, median_interval, note_comparison
+from tokensearch.policy import (
+    Candidate,
+    Evidence,
+    Goal,
+    Objective,
+    Outcome,
+    Policy,
+    RightImages,
+    choose,
+    is_published,
+)
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.measurements import (
     Accuracy,
     Cell,
+    ChoiceFigures,
     Comparison,
-    Latency,
-    Outcome,
     Trial,
     to_json,
 )
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.loop import RANDOM_ORIGIN
-from tokensearch.stats.bootstrap import bootstrap_ratio
+from tokensearch.stats.interval import Interval
 
 # Fresh pairs for every finalist, to about one percent. Autotuners of compilers ask for no fewer
 # than fifty passes that the search never saw before they keep a winner.
 CONFIRM_BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=150, seconds=6.0, precision=0.01)
-
-Meets = Literal["met", "missed", "ambiguous"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class ConfirmedPolicy:
     policy: Policy
     comparison: Comparison  # fresh
     select: Accuracy
+    choice: ChoiceFigures | None  # None: known from a run of an earlier release
     objective: Objective
 
     @property
@@ -50,84 +60,96 @@ class ConfirmedPolicy:
         return self.trial.origin == RANDOM_ORIGIN
 
     @property
-    def point(self) -> Point:
-        """Worth on `select` against confirmed latency."""
-        return Point(trial_value(self.select, self.objective), self.comparison.ratio)
+    def value(self) -> float:
+        """Worth on `select`."""
+        return trial_value(self.select, self.objective)
+
+    def candidate(self, batch: int) -> Candidate:
+        """Return what the rule of the answer goes by."""
+        timed = self.comparison
+        return make_candidate(
+            self.policy,
+            self.select,
+            self.choice,
+            self.objective,
+            ratio=timed.interval,
+            median_ms=median_interval(timed.candidate),
+            batch=batch,
+        )
+
+
+def make_candidate(
+    policy: Policy,
+    select: Accuracy,
+    choice: ChoiceFigures | None,
+    objective: Objective,
+    *,
+    ratio: Interval,
+    median_ms: Interval,
+    batch: int,
+) -> Candidate:
+    """Return what the rule of the answer goes by; without `choice` losses have no intervals."""
+    right, low, high = None, -inf, inf
+    if choice is not None:
+        right = RightImages.from_hex(select.images, choice.right)
+        low, high = choice.kl_low, choice.kl_high
+    return Candidate(
+        reduces=policy.reduces,
+        batch=batch,
+        ratio=ratio,
+        median_ms=median_ms,
+        value=trial_value(select, objective),
+        divergence=Interval(select.kl, low, high),
+        right=right,
+    )
 
 
 class Answer(NamedTuple):
-    """The policy that a search hands back, and whether it meets the target."""
+    """The policy that a search hands back, and how surely it is what was asked for."""
 
     policy: ConfirmedPolicy | None
     outcome: Outcome
+    as_good: tuple[ConfirmedPolicy, ...] = ()  # as the best that meets the target, fastest first
 
 
 def confirm(trial: Trial, evaluator: PolicyEvaluator, objective: Objective) -> ConfirmedPolicy:
     """Score a trial's policy on `select`, and time it afresh."""
     policy = policy_from_json(trial.policy)
-    select = evaluator.score(policy, "select").accuracy
-    return ConfirmedPolicy(trial, policy, evaluator.time(policy, CONFIRM_BUDGET), select, objective)
-
-
-def on_front(
-    finalists: Sequence[ConfirmedPolicy], best: ConfirmedPolicy | None
-) -> tuple[ConfirmedPolicy, ...]:
-    """Finalists that no other dominates, fastest first; with the answer and the baseline.
-
-    A faster finalist that may miss the target can dominate an answer that meets it for certain.
-    """
-    members = {finalists[i].schedule_hash for i in front([f.point for f in finalists])}
-    return tuple(
-        f for f in finalists if f.schedule_hash in members or f is best or not f.policy.reduces
+    results = evaluator.predictions.results(policy, "select")
+    return ConfirmedPolicy(
+        trial,
+        policy,
+        evaluator.time(policy, CONFIRM_BUDGET),
+        evaluator.score_results(results, "select").accuracy,
+        choice_figures(results, evaluator.splits.select),
+        objective,
     )
 
 
-def meets_target(finalist: ConfirmedPolicy, target: Target, *, batch: int) -> Meets:
-    """Whether the interval of the latency lies below, above or across the target.
+def on_front(finalists: Sequence[ConfirmedPolicy]) -> tuple[ConfirmedPolicy, ...]:
+    """Finalists that no other dominates for certain, in their order; and the baseline.
 
-    A share of the baseline is held against the ratio timed in turn; a time, against the median
-    itself, which has none of the ratio's protection against drift.
+    By the upper ends of latencies: whatever target one meets, what dominates it meets too.
     """
-    comparison = finalist.comparison
-    if target.relative and not finalist.policy.reduces:  # the same model twice: its ratio is 1
-        return "met" if target.number >= 1 else "missed"
-    low, high, limit = comparison.low, comparison.high, target.number
-    if not target.relative:
-        limit = target.limit_ms(batch=batch, baseline_ms=comparison.baseline.median_ms)
-        low, high = _median_interval(comparison.candidate)
-    if high <= limit:
-        return "met"
-    return "missed" if low > limit else "ambiguous"
+    members = set(front([Point(f.value, f.comparison.high) for f in finalists]))
+    return tuple(f for i, f in enumerate(finalists) if i in members or not f.policy.reduces)
 
 
-def _median_interval(latency: Latency) -> tuple[float, float]:
-    """Bootstrap interval of the median, in milliseconds: the ratio to a clock that never varies."""
-    return bootstrap_ratio((1.0,) * len(latency.passes_ms), latency.passes_ms, seed=0)
-
-
-def select_answer(finalists: Sequence[ConfirmedPolicy], target: Target, *, batch: int) -> Answer:
-    """Return the most accurate finalist (on `select`) that meets the target, and how surely.
-
-    The baseline, if it meets the target. If none does for certain, the most accurate of
-    those that may; of equally accurate ones what diverges less from the baseline.
-    """
-    how = {f.schedule_hash: meets_target(f, target, batch=batch) for f in finalists}
-    for outcome in ("met", "ambiguous"):
-        under = [f for f in finalists if how[f.schedule_hash] == outcome]
-        for baseline in (f for f in under if not f.policy.reduces):
-            return Answer(baseline, "unreduced")
-        if under:
-            return Answer(max(under, key=_rank), outcome)
-    return Answer(None, "missed")
+def select_answer(finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int) -> Answer:
+    """Choose from the front of the finalists, as `PolicySet.best` does from the file of it."""
+    members = on_front(finalists)
+    choice = choose([f.candidate(batch) for f in members], goal)
+    policy = None if choice.index is None else members[choice.index]
+    return Answer(policy, choice.outcome, tuple(members[index] for index in choice.as_good))
 
 
 def best_preset(
-    finalists: Sequence[ConfirmedPolicy], target: Target, *, batch: int
+    finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int
 ) -> ConfirmedPolicy | None:
-    """Return the most accurate published preset (on `select`) that meets the target."""
-    published = [f for f in finalists if is_published(f.trial.origin)]
-    under = [f for f in published if meets_target(f, target, batch=batch) != "missed"]
-    return max(under, key=_rank, default=None)
+    """Return the published preset that would be the answer if there were no others."""
+    published = [f for f in finalists if is_published(f.trial.origin) or not f.policy.reduces]
+    best = select_answer(published, goal, batch=batch).policy
+    return best if best is not None and best.policy.reduces else None
 
 
 def make_evidence(
@@ -139,6 +161,7 @@ def make_evidence(
     unbiased.
     """
     comparison = finalist.comparison
+    figures = {} if finalist.choice is None else {"choice": to_json(finalist.choice)}
     return Evidence(
         cell=to_json(cell),
         latency=to_json(comparison.candidate),
@@ -146,16 +169,10 @@ def make_evidence(
         baseline=to_json(comparison.baseline),
         confirmed=confirmed,
         extra={
-            "comparison": {
-                name: getattr(comparison, name)
-                for name in ("ratio", "low", "high", "level", "verdict")
-            },
+            "comparison": note_comparison(comparison),
             "paired": to_json(report.paired),
             "select": to_json(finalist.select),
+            **figures,
             "objective": finalist.objective,
         },
     )
-
-
-def _rank(finalist: ConfirmedPolicy) -> tuple[float, float]:
-    return finalist.point.accuracy, -finalist.point.latency

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokensearch.front import Point, spread
-from tokensearch.policy import Target, is_published
+from tokensearch.policy import Goal, is_published
+from tokensearch.policy.answer import TOLERANCE_NATS, meets_goal
 from tokensearch.records.measurements import Trial
 from tokensearch.search.early_stopping import trial_value
-from tokensearch.search.finalists.finalist import (
-    ConfirmedPolicy,
-    meets_target,
-    select_answer,
-)
+from tokensearch.search.finalists.finalist import Answer, ConfirmedPolicy, select_answer
 from tokensearch.search.loop import RANDOM_ORIGIN, SearchLoop
 
 FRONT_FINALISTS = 8  # spread over the whole front: what other targets will be answered from
 TARGET_FINALISTS = 3  # more of the most accurate ones under the target
+FASTEST_FINALISTS = 3  # more of the fastest that seem as good as the best
 MORE = 4  # beyond these, while something that seems better than the answer is not confirmed
 
 
@@ -39,12 +37,12 @@ def rank_trials(search: SearchLoop) -> tuple[RankedTrial, ...]:
 
 
 def select_finalists(
-    best: Sequence[RankedTrial], *, target_ratio: float, off: float
+    best: Sequence[RankedTrial], goal: Goal, *, target_ratio: float, off: float
 ) -> tuple[Trial, ...]:
     """Trials worth confirming, for a target of `target_ratio` times the baseline's latency.
 
-    The front's spread, the best near the target, the best published presets and the best random
-    schedule that may meet it, and the baseline.
+    The front's spread, the best near the target, what the rule of the answer would take, the best
+    published presets and the best random schedule that may meet it, and the baseline.
 
     best  best first
     off   relative error of latencies
@@ -57,6 +55,7 @@ def select_finalists(
     chosen = [trial for trial in trials if trial.origin == "none"]
     chosen += [trials[index] for index in spread([one.point for one in best], FRONT_FINALISTS)]
     chosen += [*under[:TARGET_FINALISTS], *[trial for trial in near if trial not in under][:1]]
+    chosen += [one.trial for one in _likely_answers(best, goal, target_ratio)[:FASTEST_FINALISTS]]
     for those in (sure, near):
         chosen += [trial for trial in those if is_published(trial.origin)][:1]
     chosen += [trial for trial in near if trial.origin == RANDOM_ORIGIN][:1]
@@ -66,35 +65,84 @@ def select_finalists(
 def find_overlooked(
     best: Sequence[RankedTrial],
     finalists: Sequence[ConfirmedPolicy],
-    target: Target,
+    goal: Goal,
     *,
     batch: int,
     target_ratio: float,
     off: float,
 ) -> Trial | None:
-    """Return what seems to meet the target and to be better than the answer so far, if anything.
+    """Return what seems to meet the goal and to be better than the answer so far, if anything.
 
     Latencies of trials are the surer for every finalist's timing. Once one that seemed to meet the
     target did not for certain, the next is to seem so by the error of latencies.
 
     best  best first
     """
-    now, confirmed = (
-        select_answer(finalists, target, batch=batch),
-        {f.trial.number for f in finalists},
-    )
-    if now.outcome == "unreduced":
+    now = select_answer(finalists, goal, batch=batch)
+    if now.outcome == "unreduced" and not goal.bounded:
         return None
+    confirmed = {f.trial.number for f in finalists}
     seemed = {one.trial.number for one in best if one.point.latency <= target_ratio}
     short = any(
-        f.trial.number in seemed and meets_target(f, target, batch=batch) != "met"
-        for f in finalists
+        f.trial.number in seemed and not _meets(f, goal, finalists, batch) for f in finalists
     )
     reach = target_ratio * (1 - off) if short else target_ratio
-    for ranked in best:
-        trial = ranked.trial
-        if now.outcome == "met" and now.policy and now.policy.trial.number == trial.number:
-            return None
-        if trial.number not in confirmed and ranked.point.latency <= reach:
-            return trial
+    for one in (*_better(best, now, goal), *_faster(best, now, goal, reach)):
+        if one.trial.number not in confirmed and one.point.latency <= reach:
+            return one.trial
     return None
+
+
+def _better(best: Sequence[RankedTrial], now: Answer, goal: Goal) -> Sequence[RankedTrial]:
+    """Return the trials that are better than the best that surely meets the goal."""
+    if goal.bounded:
+        return ()
+    if now.outcome != "met":
+        return best
+    top = max(now.as_good, key=lambda policy: policy.value).trial.number
+    numbers = [one.trial.number for one in best]
+    return best[: numbers.index(top)] if top in numbers else best
+
+
+def _faster(
+    best: Sequence[RankedTrial], now: Answer, goal: Goal, reach: float
+) -> Sequence[RankedTrial]:
+    """Return the trials that the rule may prefer to the answer, fastest first."""
+    likely = _likely_answers(best, goal, reach)
+    if now.outcome != "met" or now.policy is None:
+        return likely
+    return [one for one in likely if one.point.latency < now.policy.comparison.ratio]
+
+
+def _likely_answers(
+    best: Sequence[RankedTrial], goal: Goal, target_ratio: float
+) -> list[RankedTrial]:
+    """Return what the rule of the answer would take by figures of `search`, fastest first."""
+    under = [one for one in best if one.point.latency <= target_ratio]
+    if goal.bounded:
+        baseline = next((one.trial for one in best if one.trial.origin == "none"), None)
+        likely = [one for one in under if baseline and _within(one.trial, baseline, goal)]
+    else:
+        likely = [
+            one
+            for one in under
+            if one.trial.accuracy.kl - under[0].trial.accuracy.kl <= TOLERANCE_NATS
+        ]
+    return sorted(likely, key=lambda one: one.point.latency)
+
+
+def _within(trial: Trial, baseline: Trial, goal: Goal) -> bool:
+    """Whether a loss on `search` is within what may be lost."""
+    drop = baseline.accuracy.top1 - trial.accuracy.top1
+    return (goal.max_drop is None or drop <= goal.max_drop) and (
+        goal.max_divergence is None or trial.accuracy.kl <= goal.max_divergence
+    )
+
+
+def _meets(
+    finalist: ConfirmedPolicy, goal: Goal, finalists: Sequence[ConfirmedPolicy], batch: int
+) -> bool:
+    """Whether a finalist surely meets the goal."""
+    baseline = next((f for f in finalists if not f.policy.reduces), None)
+    right = None if baseline is None else baseline.candidate(batch).right
+    return meets_goal(finalist.candidate(batch), goal, right) == "met"

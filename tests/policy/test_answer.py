@@ -1,0 +1,103 @@
+"""The rule of the answer, on figures chosen by hand."""
+
+from typing import Any
+
+import pytest
+
+from tokensearch.errors import TargetError
+from tokensearch.policy import Candidate, Goal, RightImages, choose, parse_target
+from tokensearch.stats.interval import Interval
+
+IMAGES = 1000
+HALF = Goal(parse_target("0.5x"))
+
+
+def figure(value: float, reach: float) -> Interval:
+    return Interval(value, value - reach, value + reach)
+
+
+def candidate(ratio: float, kl: float, wrong: int = 0, **more: Any) -> Candidate:
+    """A policy that is wrong on the first `wrong` images."""
+    return Candidate(
+        reduces=more.get("reduces", True),
+        batch=8,
+        ratio=figure(ratio, more.get("reach", 0.01)),
+        median_ms=figure(100 * ratio, 1.0),
+        value=-kl,
+        divergence=figure(kl, 0.1 * kl),
+        right=RightImages(IMAGES, (1 << IMAGES) - (1 << wrong)),
+        sure=more.get("sure", True),
+    )
+
+
+BASELINE = candidate(1.0, 0.0, reduces=False)
+MILD, FAIR, FAST = candidate(0.8, 0.01, 2), candidate(0.45, 0.05, 30), candidate(0.3, 0.0505, 33)
+ALL = (FAST, FAIR, MILD, BASELINE)
+
+
+def test_the_fastest_of_all_that_are_as_good_as_the_best_is_chosen() -> None:
+    choice = choose(ALL, HALF)
+
+    assert (choice.index, choice.outcome, choice.as_good) == (0, "met", (0, 1))
+
+
+def test_what_was_timed_under_doubt_is_no_firm_answer_and_no_firm_miss() -> None:
+    fast, slow = (candidate(ratio, 0.01, sure=False) for ratio in (0.3, 0.9))
+
+    assert choose((fast, BASELINE), HALF).outcome == "ambiguous"
+    assert choose((slow, BASELINE), HALF).outcome == "ambiguous"
+
+
+def test_of_the_doubtful_what_is_likely_to_meet_the_goal_is_named() -> None:
+    fast, slow = (candidate(ratio, ratio / 100, sure=False) for ratio in (0.9, 0.3))
+
+    assert choose((fast, slow, BASELINE), HALF).index == 1
+
+
+@pytest.mark.parametrize(
+    ("points", "expected", "outcome"),
+    [
+        (5.0, FAST, "met"),
+        (4.2, FAIR, "met"),
+        (1.0, MILD, "met"),
+        (0.3, MILD, "ambiguous"),
+        (0.1, BASELINE, "unreduced"),
+    ],
+)
+def test_with_a_largest_drop_the_fastest_within_it_by_its_interval_is_chosen(
+    points: float, expected: Candidate, outcome: str
+) -> None:
+    choice = choose(ALL, Goal(max_drop=points / 100))
+
+    assert choice.index is not None
+    assert (ALL[choice.index], choice.outcome) == (expected, outcome)
+
+
+def test_a_largest_divergence_is_held_against_its_interval() -> None:
+    assert choose(ALL, Goal(max_divergence=0.06)).index == 0
+    assert choose(ALL, Goal(max_divergence=0.02)).index == 2
+    assert choose(ALL, Goal(max_divergence=0.0505)).outcome == "met"  # MILD, surely
+
+
+def test_both_bounds_hold_at_once() -> None:
+    both = Goal(parse_target("0.5x"), max_drop=0.01)
+
+    assert choose(ALL, both).outcome == "missed"
+    assert choose(ALL, Goal(parse_target("0.9x"), max_drop=0.01)).index == 2
+
+
+@pytest.mark.parametrize(("drop", "divergence"), [(-0.01, None), (None, float("nan"))])
+def test_a_bound_below_zero_or_none_at_all_is_refused(
+    drop: float | None, divergence: float | None
+) -> None:
+    with pytest.raises(TargetError, match="it must be a number from 0 on"):
+        Goal(None, drop, divergence)
+    with pytest.raises(TargetError, match="nothing is asked for"):
+        Goal()
+
+
+def test_right_images_are_read_as_they_were_written() -> None:
+    right = RightImages(12, 0b101100000001)
+
+    assert RightImages.from_hex(12, right.hex) == right
+    assert right.change_from(RightImages(12, 0b111100000000)).value == pytest.approx(0.0)

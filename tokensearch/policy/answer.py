@@ -1,0 +1,226 @@
+"""Which of several policies is handed back: one rule for a run, a retarget and a policy set.
+
+Among policies whose whole latency interval lies under the target, the best by the objective; then,
+of all that cannot be told apart from it, the fastest. With a bound on the loss, the fastest whose
+loss is within it by its interval. Accuracies are those of the `select` split.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from tokensearch.errors import TargetError
+from tokensearch.policy.target import Target
+from tokensearch.stats.interval import Interval
+from tokensearch.stats.paired import paired_difference
+
+# What cannot be told apart: divergences that differ by less, in nats. The predictions of two such
+# policies differ by less than those of one model in float32 and in bfloat16.
+TOLERANCE_NATS = 1e-3
+# Share of right answers that nobody minds: published tables argue over a fifth of it.
+MARGIN = 0.005
+
+Meets = Literal["met", "missed", "ambiguous"]
+Outcome = Literal["met", "missed", "ambiguous", "unreduced"]  # the last: the baseline meets it
+_CHOSEN: tuple[Meets, ...] = ("met", "ambiguous")
+UNKNOWN = Interval(math.inf, -math.inf, math.inf)  # what an older file does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is asked of the answer: a latency, a largest loss, or both.
+
+    Raises:
+        TargetError: Nothing is asked, or a bound is below zero.
+    """
+
+    target: Target | None = None
+    max_drop: float | None = None  # share of right answers that may be lost
+    max_divergence: float | None = None  # from the baseline's predictions, nats
+
+    def __post_init__(self) -> None:
+        if self.target is None and not self.bounded:
+            raise TargetError("nothing is asked for; give a latency, a max_drop or max_divergence")
+        for name, bound in (("drop", self.max_drop), ("divergence", self.max_divergence)):
+            if bound is not None and not 0 <= bound < math.inf:
+                raise TargetError(f"the largest {name} is {bound}; it must be a number from 0 on")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether a loss is bounded: then the fastest policy is wanted."""
+        return self.max_drop is not None or self.max_divergence is not None
+
+    def target_ratio(self, *, batch: int, baseline_ms: float) -> float:
+        """Return the slowest allowed pass as a share of the baseline's; 1 at most."""
+        if self.target is None:
+            return 1.0
+        return min(1.0, self.target.ratio(batch=batch, baseline_ms=baseline_ms))
+
+    @property
+    def slug(self) -> str:
+        """Name it in a folder's name.
+
+        >>> Goal(max_drop=0.005).slug
+        'drop0.5'
+        """
+        parts = [] if self.target is None else [str(self.target)]
+        parts += [] if self.max_drop is None else [f"drop{100 * self.max_drop:g}"]
+        parts += [] if self.max_divergence is None else [f"{self.max_divergence:g}nats"]
+        return "-".join(parts)
+
+    def __str__(self) -> str:
+        drop = None if self.max_drop is None else f"at most {100 * self.max_drop:g} points lost"
+        nats = None if self.max_divergence is None else f"at most {self.max_divergence:g} nats"
+        parts = (None if self.target is None else str(self.target), drop, nats)
+        return " and ".join(part for part in parts if part is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class RightImages:
+    """Which images a policy got right: any two can be compared image by image."""
+
+    images: int
+    bits: int  # bit i is set where image i was right
+
+    @classmethod
+    def from_hex(cls, images: int, digits: str) -> "RightImages":
+        """Read what `hex` wrote."""
+        return cls(images, int(digits, 16))
+
+    @property
+    def hex(self) -> str:
+        """The bits as files hold them.
+
+        >>> RightImages(5, 0b10011).hex
+        '13'
+        """
+        return f"{self.bits:x}"
+
+    def change_from(self, other: "RightImages") -> Interval:
+        """Return the share of right answers minus that of `other` on the same images."""
+        lost = (other.bits & ~self.bits).bit_count()
+        won = (self.bits & ~other.bits).bit_count()
+        low, high = paired_difference(lost, won, self.images)
+        return Interval((won - lost) / self.images, low, high)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A policy by all that it is chosen by."""
+
+    reduces: bool
+    batch: int  # images per pass
+    ratio: Interval  # latency as a share of the baseline's
+    median_ms: Interval
+    value: float  # of the objective, on `select`; more is better
+    divergence: Interval  # on `select`, nats
+    right: RightImages | None  # on `select`; None: an older file does not say
+    sure: bool = True  # whether the timing leaves no doubt that could decide
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What is handed back, by its index among the candidates, and how surely it is asked for."""
+
+    index: int | None
+    outcome: Outcome
+    as_good: tuple[int, ...] = ()  # all that cannot be told apart from the best, fastest first
+
+
+def choose(candidates: Sequence[Candidate], goal: Goal) -> Choice:
+    """Choose by the rule above.
+
+    The baseline is the answer where it meets a latency and no loss is bounded. What may meet the
+    goal, but does not for certain, is taken only if nothing else is left, as "ambiguous".
+    """
+    baseline = next((one.right for one in candidates if not one.reduces), None)
+    how = [meets_goal(one, goal, baseline) for one in candidates]
+    met, doubtful = ([i for i, one in enumerate(how) if one == what] for what in _CHOSEN)
+    unreduced = [i for i in met if not candidates[i].reduces]
+    if unreduced and not goal.bounded:
+        return Choice(unreduced[0], "unreduced")
+    if reduced := [i for i in met if candidates[i].reduces]:
+        return _pick(candidates, reduced, goal, "met")
+    likely = [i for i in doubtful if _is_likely(candidates[i], goal, baseline)]
+    if likely or (doubtful and not unreduced):
+        return _pick(candidates, likely or doubtful, goal, "ambiguous")
+    return Choice(unreduced[0], "unreduced") if unreduced else Choice(None, "missed")
+
+
+def meets_goal(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> Meets:
+    """Whether all that is asked for holds for certain, may hold, or does not.
+
+    baseline  right images of the model without reduction
+    """
+    tests = _tests(candidate, goal, baseline)
+    if any(test.figure.low > test.limit for test in tests):
+        return "missed"
+    return "met" if all(test.figure.high <= test.limit for test in tests) else "ambiguous"
+
+
+def find_as_good(candidates: Sequence[Candidate], best: int, among: Sequence[int]) -> list[int]:
+    """Return those of `among` that cannot be told apart from the best, fastest first."""
+    as_good = [i for i in among if i == best or _is_as_good(candidates[i], candidates[best])]
+    return sorted(as_good, key=lambda i: candidates[i].ratio.value)
+
+
+def _pick(
+    candidates: Sequence[Candidate], among: Sequence[int], goal: Goal, outcome: Outcome
+) -> Choice:
+    if goal.bounded:
+        return Choice(min(among, key=lambda i: candidates[i].ratio.value), outcome)
+    best = max(among, key=lambda i: (candidates[i].value, -candidates[i].ratio.value))
+    as_good = find_as_good(candidates, best, among)
+    return Choice(as_good[0], outcome, tuple(as_good))
+
+
+def _is_as_good(candidate: Candidate, best: Candidate) -> bool:
+    """Whether it diverges no more within the tolerance, and is not right less often by the margin.
+
+    Right less often counts where it is significant on the same images.
+    """
+    if candidate.right is None or best.right is None:
+        return False
+    change = candidate.right.change_from(best.right)
+    worse = change.high < 0 and change.value < -MARGIN
+    return candidate.divergence.value - best.divergence.value <= TOLERANCE_NATS and not worse
+
+
+class _Test(NamedTuple):
+    """A figure that is to stay within a limit."""
+
+    figure: Interval
+    limit: float
+
+
+def _tests(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> list[_Test]:
+    """Return all that is asked of a candidate. The baseline has no loss."""
+    tests = [] if goal.target is None else [_latency_test(candidate, goal.target)]
+    if candidate.reduces and goal.max_drop is not None:
+        drop = UNKNOWN
+        if candidate.right is not None and baseline is not None:
+            drop = -candidate.right.change_from(baseline)
+        tests.append(_Test(drop, goal.max_drop))
+    if candidate.reduces and goal.max_divergence is not None:
+        tests.append(_Test(candidate.divergence, goal.max_divergence))
+    return tests
+
+
+def _latency_test(candidate: Candidate, target: Target) -> _Test:
+    """Hold a share of the baseline against the ratio, a time against the median itself.
+
+    A median has none of the ratio's protection against drift.
+    """
+    if target.relative and not candidate.reduces:  # the same model twice
+        return _Test(Interval(1.0, 1.0, 1.0), target.number)
+    figure, limit = candidate.ratio, target.number
+    if not target.relative:
+        figure = candidate.median_ms
+        limit = target.limit_ms(batch=candidate.batch, baseline_ms=math.nan)  # not asked for
+    return _Test(figure if candidate.sure else replace(figure, low=0.0, high=math.inf), limit)
+
+
+def _is_likely(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> bool:
+    """Whether the figures themselves meet the goal, whatever their intervals say."""
+    return all(test.figure.value <= test.limit for test in _tests(candidate, goal, baseline))
