@@ -65,6 +65,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     "tokensearch run --model deit_s --checkpoint deit_s.safetensors --data DIR "
     "--latency-target 0.7x": ([], 1, "error: checkpoint deit_s.safetensors does not exist"),
+    "tokensearch run --model deit_s --checkpoint deit_s.safetensors --data DIR --max-drop 0.5": (
+        [],
+        1,
+        "error: checkpoint deit_s.safetensors does not exist",
+    ),
     "tokensearch retarget runs/demo-cpu-0.5x --latency-target 0.3x": (
         ["--device", "cpu", "--batch-size", "1"],
         3,

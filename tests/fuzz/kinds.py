@@ -94,6 +94,8 @@ def use_front(policies: PolicySet) -> None:
     for target in ("0.6x", "30ms", "1/s"):
         with suppress(NoPolicyError):
             policies.best(target)
+    with suppress(NoPolicyError, PolicyError):
+        policies.best(max_drop=1.0, max_divergence=0.1, doubtful=True)
     json.dumps(set_to_json(policies), allow_nan=False)
 
 

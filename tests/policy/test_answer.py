@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tokensearch.errors import TargetError
-from tokensearch.policy import Candidate, Goal, RightImages, choose, parse_target
+from tokensearch.policy import Goal, PolicyFigures, RightImages, choose, parse_target
 from tokensearch.stats.interval import Interval
 
 IMAGES = 1000
@@ -16,9 +16,9 @@ def figure(value: float, reach: float) -> Interval:
     return Interval(value, value - reach, value + reach)
 
 
-def candidate(ratio: float, kl: float, wrong: int = 0, **more: Any) -> Candidate:
+def candidate(ratio: float, kl: float, wrong: int = 0, **more: Any) -> PolicyFigures:
     """A policy that is wrong on the first `wrong` images."""
-    return Candidate(
+    return PolicyFigures(
         reduces=more.get("reduces", True),
         batch=8,
         ratio=figure(ratio, more.get("reach", 0.01)),
@@ -65,7 +65,7 @@ def test_of_the_doubtful_what_is_likely_to_meet_the_goal_is_named() -> None:
     ],
 )
 def test_with_a_largest_drop_the_fastest_within_it_by_its_interval_is_chosen(
-    points: float, expected: Candidate, outcome: str
+    points: float, expected: PolicyFigures, outcome: str
 ) -> None:
     choice = choose(ALL, Goal(max_drop=points / 100))
 

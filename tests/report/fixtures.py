@@ -136,9 +136,15 @@ class Entry:
                 "comparison": {
                     name: getattr(self.timed, name)
                     for name in ("ratio", "low", "high", "level", "verdict")
-                },
+                }
+                | dict.fromkeys(("low_ms", "high_ms"), self.timed.candidate.median_ms),
                 "paired": to_json(paired(self.right)),
                 "select": to_json(accuracy(self.right + 1, "select", kind)),
+                "choice": {
+                    "right": f"{(1 << 1000) - (1 << (999 - self.right)):x}",
+                    "kl_low": 0.0,
+                    "kl_high": 0.1,
+                },
                 "objective": "kl",
             },
         )

@@ -125,7 +125,7 @@ def test_a_time_is_held_against_the_spread_of_the_candidates_own_passes(
 
     goal = Goal(parse_target(target))
 
-    assert meets_goal(spread.candidate(8), goal, None) == expected
+    assert meets_goal(spread.figures(8), goal, None) == expected
 
 
 def test_the_front_holds_what_nothing_dominates_and_the_unreduced_model() -> None:

@@ -1,6 +1,6 @@
 """Policies: what blocks do with their tokens, how that is written down, what was published."""
 
-from tokensearch.policy.answer import Candidate, Choice, Goal, Outcome, RightImages, choose
+from tokensearch.policy.answer import Choice, Goal, Outcome, PolicyFigures, RightImages, choose
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
@@ -29,7 +29,6 @@ __all__ = [
     "OBJECTIVES",
     "PRESETS",
     "RANDOM",
-    "Candidate",
     "Choice",
     "Evidence",
     "Goal",
@@ -39,6 +38,7 @@ __all__ = [
     "Options",
     "Outcome",
     "Policy",
+    "PolicyFigures",
     "PolicySet",
     "Pool",
     "Preset",

@@ -106,7 +106,7 @@ class RightImages:
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class PolicyFigures:
     """A policy by all that it is chosen by."""
 
     reduces: bool
@@ -128,7 +128,7 @@ class Choice:
     as_good: tuple[int, ...] = ()  # all that cannot be told apart from the best, fastest first
 
 
-def choose(candidates: Sequence[Candidate], goal: Goal) -> Choice:
+def choose(candidates: Sequence[PolicyFigures], goal: Goal) -> Choice:
     """Choose by the rule above.
 
     The baseline is the answer where it meets a latency and no loss is bounded. What may meet the
@@ -148,7 +148,7 @@ def choose(candidates: Sequence[Candidate], goal: Goal) -> Choice:
     return Choice(unreduced[0], "unreduced") if unreduced else Choice(None, "missed")
 
 
-def meets_goal(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> Meets:
+def meets_goal(candidate: PolicyFigures, goal: Goal, baseline: RightImages | None) -> Meets:
     """Whether all that is asked for holds for certain, may hold, or does not.
 
     baseline  right images of the model without reduction
@@ -159,14 +159,14 @@ def meets_goal(candidate: Candidate, goal: Goal, baseline: RightImages | None) -
     return "met" if all(test.figure.high <= test.limit for test in tests) else "ambiguous"
 
 
-def find_as_good(candidates: Sequence[Candidate], best: int, among: Sequence[int]) -> list[int]:
+def find_as_good(candidates: Sequence[PolicyFigures], best: int, among: Sequence[int]) -> list[int]:
     """Return those of `among` that cannot be told apart from the best, fastest first."""
     as_good = [i for i in among if i == best or _is_as_good(candidates[i], candidates[best])]
     return sorted(as_good, key=lambda i: candidates[i].ratio.value)
 
 
 def _pick(
-    candidates: Sequence[Candidate], among: Sequence[int], goal: Goal, outcome: Outcome
+    candidates: Sequence[PolicyFigures], among: Sequence[int], goal: Goal, outcome: Outcome
 ) -> Choice:
     if goal.bounded:
         return Choice(min(among, key=lambda i: candidates[i].ratio.value), outcome)
@@ -175,7 +175,7 @@ def _pick(
     return Choice(as_good[0], outcome, tuple(as_good))
 
 
-def _is_as_good(candidate: Candidate, best: Candidate) -> bool:
+def _is_as_good(candidate: PolicyFigures, best: PolicyFigures) -> bool:
     """Whether it diverges no more within the tolerance, and is not right less often by the margin.
 
     Right less often counts where it is significant on the same images.
@@ -194,7 +194,7 @@ class _Test(NamedTuple):
     limit: float
 
 
-def _tests(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> list[_Test]:
+def _tests(candidate: PolicyFigures, goal: Goal, baseline: RightImages | None) -> list[_Test]:
     """Return all that is asked of a candidate. The baseline has no loss."""
     tests = [] if goal.target is None else [_latency_test(candidate, goal.target)]
     if candidate.reduces and goal.max_drop is not None:
@@ -207,7 +207,7 @@ def _tests(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> li
     return tests
 
 
-def _latency_test(candidate: Candidate, target: Target) -> _Test:
+def _latency_test(candidate: PolicyFigures, target: Target) -> _Test:
     """Hold a share of the baseline against the ratio, a time against the median itself.
 
     A median has none of the ratio's protection against drift.
@@ -221,6 +221,6 @@ def _latency_test(candidate: Candidate, target: Target) -> _Test:
     return _Test(figure if candidate.sure else replace(figure, low=0.0, high=math.inf), limit)
 
 
-def _is_likely(candidate: Candidate, goal: Goal, baseline: RightImages | None) -> bool:
+def _is_likely(candidate: PolicyFigures, goal: Goal, baseline: RightImages | None) -> bool:
     """Whether the figures themselves meet the goal, whatever their intervals say."""
     return all(test.figure.value <= test.limit for test in _tests(candidate, goal, baseline))

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 from tokensearch.errors import NoPolicyError, PolicyError
-from tokensearch.policy.answer import Candidate, Goal, RightImages, choose
+from tokensearch.policy.answer import Goal, PolicyFigures, RightImages, choose
 from tokensearch.policy.objective import objective_value
 from tokensearch.policy.policy import Evidence, Json, Policy
 from tokensearch.policy.target import Target, parse_target
@@ -52,7 +52,7 @@ class PolicySet:
         target = None if latency is None else _read_target(latency)
         drop = None if max_drop is None else max_drop / 100
         goal = Goal(target, drop, max_divergence)
-        candidates = [_read_candidate(policy) for policy in self.policies]
+        candidates = [_read_figures(policy) for policy in self.policies]
         known = [candidate for candidate in candidates if candidate is not None]
         if len(known) < len(candidates):
             return self._best_by_medians(goal)
@@ -105,14 +105,16 @@ def _read_target(latency: str | Target) -> Target:
     return latency if isinstance(latency, Target) else parse_target(str(latency))
 
 
-def _read_candidate(policy: Policy) -> Candidate | None:
+def _read_figures(policy: Policy) -> PolicyFigures | None:
     """Return what a policy is chosen by; None where a file of an earlier release lacks it."""
     evidence = policy.evidence[0]
-    extra = evidence.extra
-    select, figures, timed = (extra.get(name) for name in ("select", "choice", "comparison"))
-    if select is None or figures is None or timed is None or "low_ms" not in timed:
+    select, figures, timed = (evidence.extra.get(name, {}) for name in _CHOSEN_BY)
+    if any(
+        not needed <= part.keys()
+        for part, needed in zip((select, figures, timed), _CHOSEN_BY.values(), strict=True)
+    ):
         return None
-    return Candidate(
+    return PolicyFigures(
         reduces=policy.reduces,
         batch=int(evidence.cell["batch"]),
         ratio=Interval(timed["ratio"], timed["low"], timed["high"]),
@@ -122,6 +124,14 @@ def _read_candidate(policy: Policy) -> Candidate | None:
         right=RightImages.from_hex(select["images"], figures["right"]),
         sure=evidence.confirmed,
     )
+
+
+# Fields of evidence that the rule of the answer goes by.
+_CHOSEN_BY = {
+    "select": {"images", "kl"},
+    "choice": {"right", "kl_low", "kl_high"},
+    "comparison": {"ratio", "low", "high", "low_ms", "high_ms"},
+}
 
 
 def _meets(evidence: Evidence, target: Target) -> bool:

@@ -25,7 +25,7 @@ from tokensearch.records.run_result import Finalist, ForecastError, RunDocument,
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
 from tokensearch.runtime import check_policy
 from tokensearch.search.early_stopping import trial_value
-from tokensearch.search.finalists.finalist import ConfirmedPolicy, make_candidate
+from tokensearch.search.finalists.finalist import ConfirmedPolicy, make_figures
 from tokensearch.search.finalists.result import (
     make_selection,
     warn_launch_bound,
@@ -166,7 +166,7 @@ def _likely_answers(
 ) -> list[int]:
     """Return the first few that the rule of the answer would take if forecasts were timings."""
     left = {
-        index: make_candidate(
+        index: make_figures(
             policy.policy,
             policy.finalist.select,
             policy.finalist.choice,

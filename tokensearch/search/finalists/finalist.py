@@ -10,12 +10,12 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.front import Point, front
 from tokensearch.measure import TimingBudget, median_interval, note_comparison
 from tokensearch.policy import (
-    Candidate,
     Evidence,
     Goal,
     Objective,
     Outcome,
     Policy,
+    PolicyFigures,
     RightImages,
     choose,
     is_published,
@@ -64,10 +64,10 @@ class ConfirmedPolicy:
         """Worth on `select`."""
         return trial_value(self.select, self.objective)
 
-    def candidate(self, batch: int) -> Candidate:
+    def figures(self, batch: int) -> PolicyFigures:
         """Return what the rule of the answer goes by."""
         timed = self.comparison
-        return make_candidate(
+        return make_figures(
             self.policy,
             self.select,
             self.choice,
@@ -78,7 +78,7 @@ class ConfirmedPolicy:
         )
 
 
-def make_candidate(
+def make_figures(
     policy: Policy,
     select: Accuracy,
     choice: ChoiceFigures | None,
@@ -87,13 +87,13 @@ def make_candidate(
     ratio: Interval,
     median_ms: Interval,
     batch: int,
-) -> Candidate:
+) -> PolicyFigures:
     """Return what the rule of the answer goes by; without `choice` losses have no intervals."""
     right, low, high = None, -inf, inf
     if choice is not None:
         right = RightImages.from_hex(select.images, choice.right)
         low, high = choice.kl_low, choice.kl_high
-    return Candidate(
+    return PolicyFigures(
         reduces=policy.reduces,
         batch=batch,
         ratio=ratio,
@@ -138,7 +138,7 @@ def on_front(finalists: Sequence[ConfirmedPolicy]) -> tuple[ConfirmedPolicy, ...
 def select_answer(finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int) -> Answer:
     """Choose from the front of the finalists, as `PolicySet.best` does from the file of it."""
     members = on_front(finalists)
-    choice = choose([f.candidate(batch) for f in members], goal)
+    choice = choose([f.figures(batch) for f in members], goal)
     policy = None if choice.index is None else members[choice.index]
     return Answer(policy, choice.outcome, tuple(members[index] for index in choice.as_good))
 

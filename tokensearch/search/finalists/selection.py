@@ -144,5 +144,5 @@ def _meets(
 ) -> bool:
     """Whether a finalist surely meets the goal."""
     baseline = next((f for f in finalists if not f.policy.reduces), None)
-    right = None if baseline is None else baseline.candidate(batch).right
-    return meets_goal(finalist.candidate(batch), goal, right) == "met"
+    right = None if baseline is None else baseline.figures(batch).right
+    return meets_goal(finalist.figures(batch), goal, right) == "met"
