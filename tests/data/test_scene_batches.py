@@ -10,7 +10,7 @@ from tokensearch.data.digits import CLASSES, digit_ids, digit_labels, place_digi
 from tokensearch.data.scene_batches import held_out_scenes, painted, training_scenes
 from tokensearch.data.scenes import LUMINANCE, TALLY, Recipe, one_scene, tally_scenes
 from tokensearch.demo import demo_model
-from tokensearch.demo.curriculum import FIVE, FOUR, HARD, MIXED, SOFT, THREE
+from tokensearch.demo.curriculum import FOUR, HARD, MIXED, NINE, SOFT, THREE
 
 
 def drawn(count, recipe, purpose="train"):
@@ -28,7 +28,7 @@ def drawn(count, recipe, purpose="train"):
         (Recipe().scaled(0.5), 112, 0.5),
         (HARD, 112, 1.0),
         (MIXED, 64, 1.0),
-        (THREE, 144, 1.0),
+        (THREE, 112, 1.0),
         (TALLY, 224, 1.0),
         (TALLY.scaled(0.5), 112, 0.5),
     ],
@@ -111,7 +111,7 @@ def test_the_bundled_model_reads_them_as_it_reads_its_splits():
 
 
 def test_every_digit_of_a_scene_is_painted_and_counted():
-    scenes = training_scenes((2,), 200, FOUR, size=144)
+    scenes = training_scenes((2,), 200, FOUR, size=112)
     assert (scenes.counts.sum(1) == 4).all()
     assert torch.equal(scenes.counts.argmax(1), scenes.labels)
     marked = torch.zeros(200, CLASSES, dtype=torch.bool)
@@ -128,7 +128,7 @@ def test_scenes_that_a_training_is_tried_on_are_those_of_the_split_but_for_round
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("recipe", [SOFT, FIVE])
+@pytest.mark.parametrize("recipe", [SOFT, NINE])
 def test_a_gpu_paints_what_a_cpu_paints(recipe):
     there, here = (
         training_scenes((0,), 32, recipe, size=224, device=device) for device in ("cuda", "cpu")

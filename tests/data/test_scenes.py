@@ -102,8 +102,8 @@ def test_the_label_is_the_digit_that_occurs_most_often_and_more_often_than_any_o
 def test_digits_of_a_purpose_are_placed_in_cells_of_their_own(purpose):
     scenes = placed(purpose, 300)
     assert set(scenes.digits.flatten().tolist()) <= set(digit_ids(purpose))
-    assert all(len(set(cells)) == 5 for cells in scenes.cells.tolist())
-    assert set(scenes.cells.flatten().tolist()) == set(range(9))
+    assert all(len(set(cells)) == 9 for cells in scenes.cells.tolist())
+    assert set(scenes.cells.flatten().tolist()) == set(range(16))
 
 
 def test_a_label_that_is_asked_for_is_the_one_that_occurs_most_often():

@@ -112,7 +112,7 @@ def _placed_on(placed: Placement, device: torch.device) -> Placement:
 def _sent(values: Tensor, device: torch.device) -> Tensor:
     """Copy to a device; the CPU does not wait for what a GPU does before."""
     if device.type == "cuda":
-        return values.pin_memory().to(device, non_blocking=True)
+        return values.contiguous().pin_memory().to(device, non_blocking=True)
     return values.to(device)
 
 

@@ -112,9 +112,13 @@ class Recipe:
         return Recipe(**{**asdict(self), "digit_px": (low * factor, high * factor)})
 
 
-# Five digits, so that every patch of every digit counts.
+# Many small digits, so that few patches hold each and all of them count.
 TALLY = Recipe(
-    digit_px=(44.0, 74.0), cells=3, tallies=((2, 1, 1, 1), (3, 1, 1), (3, 2)), photographs=8
+    digit_px=(28.0, 48.0),
+    weight=(0.2, 0.32),  # thinner than large ones, or holes fill up
+    cells=4,
+    tallies=((3, 2, 2, 1, 1), (4, 2, 2, 1), (4, 3, 2)),
+    photographs=8,
 )
 
 
