@@ -10,7 +10,7 @@ from tokensearch.data.digits import CLASSES, digit_ids, digit_labels, place_digi
 from tokensearch.data.scene_batches import held_out_scenes, painted, training_scenes
 from tokensearch.data.scenes import LUMINANCE, TALLY, Recipe, one_scene, tally_scenes
 from tokensearch.demo import demo_model
-from tokensearch.demo.curriculum import FOUR, HARD, MIXED, NINE, SOFT, THREE
+from tokensearch.demo.curriculum import HARD, MIXED, NINE, SOFT
 
 
 def drawn(count, recipe, purpose="train"):
@@ -28,11 +28,11 @@ def drawn(count, recipe, purpose="train"):
         (Recipe().scaled(0.5), 112, 0.5),
         (HARD, 112, 1.0),
         (MIXED, 64, 1.0),
-        (THREE, 112, 1.0),
+        (replace(NINE, cells=3), 176, 1.0),
         (TALLY, 224, 1.0),
         (TALLY.scaled(0.5), 112, 0.5),
     ],
-    ids=["split", "half", "hard", "mixed", "three", "tally", "half tally"],
+    ids=["split", "half", "hard", "mixed", "window", "tally", "half tally"],
 )
 def test_scenes_are_those_painted_one_after_the_other_but_for_rounding(recipe, size, photo_scale):
     placed, draws = drawn(60, recipe)
@@ -111,8 +111,8 @@ def test_the_bundled_model_reads_them_as_it_reads_its_splits():
 
 
 def test_every_digit_of_a_scene_is_painted_and_counted():
-    scenes = training_scenes((2,), 200, FOUR, size=112)
-    assert (scenes.counts.sum(1) == 4).all()
+    scenes = training_scenes((2,), 200, NINE, size=224)
+    assert (scenes.counts.sum(1) == 9).all()
     assert torch.equal(scenes.counts.argmax(1), scenes.labels)
     marked = torch.zeros(200, CLASSES, dtype=torch.bool)
     for scene in range(200):

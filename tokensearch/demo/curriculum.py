@@ -102,16 +102,11 @@ STAGES = (
 )
 
 NINE = replace(TALLY, rotation_degrees=16, shear=0.2, stretch=0.2, weight=(0.1, 0.42))
-THREE = replace(NINE, cells=2, tallies=((2, 1),))
-FOUR = replace(NINE, cells=2, tallies=((2, 1, 1), (3, 1)))
 
 # By the clock, for a model that reads single digits: which of several occurs most often? Every
-# token is kept, as models are trained that nobody meant to reduce.
-COUNTING = (
-    Stage("three", 0, THREE, 112, (1.0, 1.0), (1e-3, 1e-3), 1024, warmup=100, share=0.1),
-    Stage("four", 0, FOUR, 112, (1.0, 1.0), (1e-3, 1e-3), 1024, share=0.1),
-    Stage("nine", 0, NINE, 224, (1.0, 1.0), (1e-3, 0.0), 512, share=0.8),
-)
+# token is kept, as models are trained that nobody meant to reduce. Fewer digits need not come
+# first: a model that reads is right in half of these scenes after twenty steps of 16.
+COUNTING = (Stage("nine", 0, NINE, 224, (1.0, 1.0), (1e-3, 0.0), 512, warmup=100, share=1.0),)
 
 # By the clock, for any model and a GPU: the same ladder with fewer rungs and larger batches. It
 # ends with every token, as models are trained that nobody meant to reduce.
