@@ -129,13 +129,12 @@ def painted(
         photo_scale: How large the photographs are, against a scene of 224 px.
     """
     images = _backgrounds(draws[:, :BACKGROUND_DRAWS], recipe, size=size, photo_scale=photo_scale)
-    shares = []
-    for i, (digits, cells) in enumerate(zip(placed.digits.T, placed.cells.T, strict=True)):
-        u = draws[:, BACKGROUND_DRAWS + DIGIT_DRAWS * i :]
-        squares = _squares(digits, cells, u[:, :8], recipe, size=size)
-        colours = _ink_colours(_hidden(images, squares), u[:, 8:12], recipe)
-        shares.append(_paint(images, squares, colours))
-    ink, most = torch.stack(shares, 1).max(1)
+    rows, columns = len(draws) * recipe.digits, DIGIT_DRAWS  # a row per digit, scene after scene
+    own = draws[:, BACKGROUND_DRAWS : recipe.painting_draws].reshape(rows, columns)
+    at = placed.digits.flatten(), placed.cells.flatten()
+    squares = _squares(*at, own[:, :8], recipe, size=size)
+    colours = _ink_colours(_hidden(images, squares), own[:, 8:12], recipe)
+    ink, most = _paint(images, squares, colours).max(1)
     classes = _digit_labels(draws.device)[placed.digits]
     counts = torch.zeros(len(draws), CLASSES, dtype=torch.int64, device=draws.device)
     return Scenes(
@@ -173,12 +172,12 @@ def _backgrounds(u: Tensor, recipe: Recipe, *, size: int, photo_scale: float) ->
 
 @dataclass(frozen=True)
 class _Squares:
-    """The square of pixels around one digit of each scene; all of one side, all in their scene.
+    """Squares of pixels around digits, scene after scene; all of one side, all in their scene.
 
     Attributes:
-        ink: float32, (count, side, side).
-        first: int64, (count, 2): the column and row of each square's first pixel.
-        corners: int64, (count, 2): where the digit's own square begins, which may be outside.
+        ink: float32, (digits, side, side).
+        first: int64, (digits, 2): the column and row of each square's first pixel.
+        corners: int64, (digits, 2): where the digit's own square begins, which may be outside.
     """
 
     ink: Tensor
@@ -187,7 +186,7 @@ class _Squares:
 
 
 def _squares(digits: Tensor, cells: Tensor, u: Tensor, recipe: Recipe, *, size: int) -> _Squares:
-    """Return the ink of a digit per scene."""
+    """Return the ink of digits, whose scenes do not matter."""
     low, high = recipe.digit_px
     digit_px = low + (high - low) * u[:, 0]
     side = torch.ceil(digit_px * GLYPH_MARGIN)
@@ -209,7 +208,7 @@ def _squares(digits: Tensor, cells: Tensor, u: Tensor, recipe: Recipe, *, size: 
 
 
 def _transformed(x: Tensor, y: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """Turn, slant and stretch: return places in the glyph, (count, size, size, 2)."""
+    """Turn, slant and stretch: return places in the glyph, (digits, side, side, 2)."""
     turn, shear, stretch = (2 * u - 1).unbind(1)
     angle = math.radians(recipe.rotation_degrees) * turn
     wide = 1 + recipe.stretch * stretch
@@ -219,22 +218,22 @@ def _transformed(x: Tensor, y: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
 
 
 def _each(values: Tensor) -> Tensor:
-    """Return a number per scene, float64 (count,), as one to multiply its pixels by."""
+    """Return a number per digit, float64 (digits,), as one to multiply its pixels by."""
     return values.float()[:, None, None]
 
 
 def _hidden(images: Tensor, squares: _Squares) -> Tensor:
-    """Return the darkest and lightest luminance under the ink but for outliers, (count, 2)."""
+    """Return the darkest and lightest luminance under the ink but for outliers, (digits, 2)."""
     size, side, device = images.shape[-1], squares.ink.shape[-1], images.device
     steps = torch.arange(0, side, _LATTICE, device=device)
     own = (squares.corners.clamp(min=0) - squares.first)[:, :, None] + steps
     within, own = own < side, own.clamp(max=side - 1)
     inked = squares.ink.flatten(1).gather(1, _crossed(own, side)) > 0
     inked &= (within[:, 1, :, None] & within[:, 0, None]).flatten(1)
-    flat = _crossed(own + squares.first[:, :, None], size)[:, None].expand(-1, 3, -1)
-    under = images.view(len(images), 3, -1).gather(2, flat)
+    places = _crossed(own + squares.first[:, :, None], size).view(len(images), 1, -1)
+    under = images.view(len(images), 3, -1).gather(2, places.expand(-1, 3, -1))
     luminance = torch.einsum("c,bcn->bn", _constant(LUMINANCE, device).float(), under)
-    ordered = luminance.masked_fill(~inked, _LAST).sort(1).values
+    ordered = luminance.view_as(inked).masked_fill(~inked, _LAST).sort(1).values
     last = (inked.sum(1, keepdim=True) - 1).clamp(min=0)
     rank = last * _constant(EXTREMES, device).float()
     below, above = (ordered.gather(1, place.long()) for place in (rank.floor(), rank.ceil()))
@@ -248,20 +247,27 @@ def _crossed(places: Tensor, size: int) -> Tensor:
 
 
 def _paint(images: Tensor, squares: _Squares, colours: Tensor) -> Tensor:
-    """Paint the ink onto the images, and return the share of each patch that it covers."""
+    """Paint the ink onto the images, a digit of each at a time, for digits may touch.
+
+    Returns:
+        The share of each patch that each digit covers, (count, digits, rows, columns).
+    """
     count, _, size, _ = images.shape
     along = torch.arange(squares.ink.shape[-1], device=images.device)
-    places = _crossed(squares.first[:, :, None] + along, size)
-    ink = squares.ink.flatten(1)
-    pixels, flat = images.view(count, 3, -1), places[:, None].expand(-1, 3, -1)
-    inked = pixels.gather(2, flat).lerp_(colours.float()[:, :, None], ink[:, None])
-    pixels.scatter_(2, flat, inked)
-    canvas = ink.new_zeros(count, size**2).scatter_(1, places, ink)
-    return F.avg_pool2d(canvas.view(count, size, size), PATCH_PX)
+    places = _crossed(squares.first[:, :, None] + along, size).view(count, -1, len(along) ** 2)
+    inks, colours = squares.ink.view_as(places), colours.float().view(count, -1, 3, 1)
+    pixels, shares = images.view(count, 3, -1), []
+    for i in range(places.shape[1]):
+        flat, ink = places[:, i, None].expand(-1, 3, -1), inks[:, i]
+        inked = pixels.gather(2, flat).lerp_(colours[:, i], ink[:, None])
+        pixels.scatter_(2, flat, inked)
+        canvas = ink.new_zeros(count, size**2).scatter_(1, places[:, i], ink)
+        shares.append(F.avg_pool2d(canvas.view(count, size, size), PATCH_PX))
+    return torch.stack(shares, 1)
 
 
 def _ink_colours(hidden: Tensor, u: Tensor, recipe: Recipe) -> Tensor:
-    """Return colours, float64 (count, 3), far enough in luminance from what the ink will hide."""
+    """Return colours, float64 (digits, 3), far enough in luminance from what the ink will hide."""
     darkest, lightest = hidden.double().unbind(1)
     lighter = 1 - lightest > darkest
     room = torch.where(lighter, 1 - lightest, darkest)

@@ -216,7 +216,8 @@ def one_scene(
 ) -> Tensor:
     """Return the scene of digits in cells of the grid that `draws` make: uint8 (3, size, size)."""
     u = [float(x) for x in draws]
-    image = _background(u[:BACKGROUND_DRAWS], recipe, size=size, photo_scale=photo_scale)
+    background = _background(u[:BACKGROUND_DRAWS], recipe, size=size, photo_scale=photo_scale)
+    image = background.clone()
     for i, (digit, cell) in enumerate(zip(digits, cells, strict=True)):
         own = u[BACKGROUND_DRAWS + DIGIT_DRAWS * i :]
         ink, x, y = _ink(digit, cell, own[:8], recipe, size=size)
@@ -224,8 +225,8 @@ def one_scene(
         inside = ink[max(0, -y) : size - y, max(0, -x) : size - x]
         rows = slice(max(0, y), max(0, y) + inside.shape[0])
         columns = slice(max(0, x), max(0, x) + inside.shape[1])
+        colour = _ink_colour(background[:, rows, columns], inside, own[8:12], recipe)
         under = image[:, rows, columns]
-        colour = _ink_colour(under, inside, own[8:12], recipe)
         image[:, rows, columns] = torch.lerp(under, colour.expand_as(under), inside)
     return image.mul_(255).round_().to(torch.uint8)
 
