@@ -138,7 +138,7 @@ def test_patches_that_a_digit_barely_touches_may_answer_either_way():
     scenes = training_scenes((0,), 4, PLAIN, size=64)
     kept = torch.arange(16).expand(4, -1)
     generator = torch.Generator().manual_seed(0)
-    shapes = (4, 10), (4, 16), (4, 16, 11), (4, 10)
+    shapes = (4, 10), (4, 16), (4, 16, 11), (4, 10), ()
     answers = Answers(*(torch.randn(shape, generator=generator) for shape in shapes))
     unsure = (scenes.ink.flatten(1) > 0) & (scenes.ink.flatten(1) <= 0.1)
     assert unsure.any()
@@ -153,6 +153,18 @@ def test_patches_that_a_digit_barely_touches_may_answer_either_way():
     assert torch.equal(auxiliary_loss(scenes, kept, other), before)
     more = replace(answers, marks=answers.marks + 1)
     assert not torch.equal(auxiliary_loss(scenes, kept, more), before)
+
+
+def test_a_class_token_knows_nothing_where_images_are_equal_and_something_where_they_differ():
+    student = student_of("demo", WEIGHTS)
+    images = training_scenes((0,), 4, PLAIN, size=64).images / 127.5 - 1
+    kept = torch.arange(16).expand(4, -1)
+    with torch.no_grad():
+        equal, different = (
+            student(x, (0, 0), kept).known for x in (images[:1].repeat(4, 1, 1, 1), images)
+        )
+    assert equal < 0.001
+    assert 0.01 < different <= 1
 
 
 def test_a_model_that_is_no_vision_transformer_of_that_geometry_is_refused():

@@ -20,6 +20,7 @@ from tokensearch.demo.model import bare_model, start_positions
 
 DEMO = "demo"
 MARK_BLOCK = 2  # the auxiliary loss "digit or not" reads the patch tokens behind this block
+QUIET_BLOCKS = 6  # blocks after which the class token is asked to know nothing of the image
 INKED = 0.1  # share of a patch that the digit must cover for the patch to be asked for it
 
 
@@ -32,12 +33,14 @@ class Answers:
         marks: (batch, tokens), logits: does a digit lie on the patch?
         readings: (batch, tokens, classes + 1), logits: which? The last class is none.
         counts: (batch, classes), of the class token: how many digits of the class are there?
+        known: (), how much of the class token differs between images behind `QUIET_BLOCKS`, 0 to 1.
     """
 
     logits: Tensor
     marks: Tensor
     readings: Tensor
     counts: Tensor
+    known: Tensor
 
 
 class Student(nn.Module):
@@ -65,14 +68,16 @@ class Student(nn.Module):
             tokens = tokens.gather(1, kept[..., None].expand(-1, -1, tokens.shape[-1]))
         prefix = (model.cls_token + model.pos_embed[:, :1]).expand(len(images), -1, -1)
         tokens = torch.cat([prefix, tokens], 1)
-        marks = tokens
+        marks, known = tokens, tokens
         for index, block in enumerate(model.blocks):
             tokens = block(tokens)
             if index == MARK_BLOCK:
                 marks = self.mark(tokens[:, 1:])[..., 0]
+            if index + 1 == QUIET_BLOCKS:
+                known = _known(tokens[:, 0])
         tokens = model.norm(tokens)
         said = tokens[:, 0]
-        return Answers(model.head(said), marks, self.read(tokens[:, 1:]), self.count(said))
+        return Answers(model.head(said), marks, self.read(tokens[:, 1:]), self.count(said), known)
 
 
 def student_of(name: str, start: Path | None = None) -> Student:
@@ -115,6 +120,13 @@ def _fits(model: VisionTransformer) -> bool:
         and positions.shape[1] == 1 + GRID**2
         and model.patch_embed.grid_size == (GRID, GRID)
     )
+
+
+def _known(said: Tensor) -> Tensor:
+    """Return the root of the share of the class tokens' energy that differs between images."""
+    said = said.float()
+    share = said.var(0, correction=0).sum() / said.square().mean(0).sum()
+    return (share + 1e-8).sqrt()
 
 
 def _positions(model: VisionTransformer, corner: tuple[int, int], grid: int) -> Tensor:

@@ -212,7 +212,8 @@ class Training:
         images = self.preprocessing.normalised(scenes.images)
         answers = self.student(images, corner, kept)
         loss = F.cross_entropy(answers.logits, scenes.labels)
-        return loss + stage.auxiliary * auxiliary_loss(scenes, kept, answers), answers.logits
+        loss = loss + stage.auxiliary * auxiliary_loss(scenes, kept, answers)
+        return loss + stage.quiet * answers.known, answers.logits
 
     @torch.no_grad()
     def _follow(self) -> None:
