@@ -48,6 +48,7 @@ class Student(nn.Module):
 
     def __init__(self, model: VisionTransformer) -> None:
         super().__init__()
+        self.quiet_blocks = QUIET_BLOCKS
         self.model = model
         self.mark = nn.Linear(model.embed_dim, 1)  # does a digit lie on this patch?
         self.read = nn.Linear(model.embed_dim, CLASSES + 1)  # which one? The last class is none
@@ -73,7 +74,7 @@ class Student(nn.Module):
             tokens = block(tokens)
             if index == MARK_BLOCK:
                 marks = self.mark(tokens[:, 1:])[..., 0]
-            if index + 1 == QUIET_BLOCKS:
+            if index + 1 == self.quiet_blocks:
                 known = _known(tokens[:, 0])
         tokens = model.norm(tokens)
         said = tokens[:, 0]

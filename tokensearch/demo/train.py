@@ -30,7 +30,7 @@ from tokensearch.data.pixels import Preprocessing
 from tokensearch.data.scene_batches import Scenes, held_out_scenes, training_scenes
 from tokensearch.data.scenes import split_scenes
 from tokensearch.demo.curriculum import COUNTING, QUICK, STAGES, Stage
-from tokensearch.demo.student import DEMO, auxiliary_loss, student_of
+from tokensearch.demo.student import DEMO, QUIET_BLOCKS, auxiliary_loss, student_of
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +59,7 @@ class TrainingPlan:
         start: Weights that read single digits, to go on from: the model learns to count several.
         checkpoint: Write checkpoints beside the weights.
         compile: Have torch compile the blocks.
+        quiet_blocks: Blocks after which the class token is asked to know nothing of the image.
     """
 
     out: Path
@@ -70,6 +71,7 @@ class TrainingPlan:
     start: Path | None = None
     checkpoint: bool = True
     compile: bool = False
+    quiet_blocks: int = QUIET_BLOCKS
 
     def __post_init__(self) -> None:
         if self.start is not None and self.seconds is None:
@@ -89,6 +91,7 @@ class Training:
         torch.manual_seed(SEED)
         self.plan = plan
         self.student = student_of(plan.model, plan.start).to(plan.device)
+        self.student.quiet_blocks = plan.quiet_blocks
         self.average = deepcopy(self.student).eval().requires_grad_(requires_grad=False)
         if plan.compile:
             for block in self.student.model.blocks:
@@ -283,6 +286,7 @@ def parsed() -> TrainingPlan:
     parser.add_argument("--seconds", type=float, help="train by the clock, not by steps")
     parser.add_argument("--batch", type=int, help="scenes per step; default: the curriculum's")
     parser.add_argument("--start", type=Path, help="weights that read single digits, to go on from")
+    parser.add_argument("--quiet-blocks", type=int, default=QUIET_BLOCKS)
     parser.add_argument("--no-checkpoint", dest="checkpoint", action="store_false")
     parser.add_argument("--compile", action="store_true", help="have torch compile the blocks")
     parser.add_argument("--held-out", type=int, default=2000, help="images of each split to try")
