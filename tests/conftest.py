@@ -13,6 +13,8 @@ os.environ["TOKENSEARCH_CACHE"] = tempfile.mkdtemp(prefix="tokensearch-tests-")
 # The tensors of tests are small: a second thread gains nothing, and spins when another process
 # wants its core. Commands that tests start as processes of their own are not touched.
 torch.set_num_threads(1)
+if not torch.cuda.is_available():  # fused kernels are interpreted; read when Triton is imported
+    os.environ["TRITON_INTERPRET"] = "1"
 with suppress(ImportError):  # the tests of GPUs run where it is not installed
     from hypothesis import settings
 

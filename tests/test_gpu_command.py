@@ -73,6 +73,7 @@ def test_what_is_surest_and_most_wanted_comes_first() -> None:
     assert [one.name for one in FIRST] == [
         "probe",
         "tests",
+        "kernels",
         "overhead",
         "diff-eager",
         "diff-cudagraph",

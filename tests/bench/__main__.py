@@ -10,6 +10,7 @@ BENCHES = {
     "presets": "tests.bench.presets",
     "probe": "tests.bench.probe.command",
     "fronts": "tests.bench.fronts",
+    "kernels": "tests.bench.kernels",
     "gpu": "tests.bench.gpu.command",
     "runtime": "tests.bench.runtime",
     "noise": "tests.bench.noise",

@@ -1,6 +1,7 @@
 """What following a policy costs beyond the tokens it saves, on DeiT-S.
 
-    python -m tests.bench runtime [--backend eager compile cudagraph] [--batch 1 8] [--json]
+    python -m tests.bench runtime [--backend eager compile cudagraph] [--batch 1 8]
+        [--kernels auto torch] [--json]
 
 *Overhead* is latency under a policy over that of the same model whose tokens are simply sliced to
 the same counts: the floor that no operator can get below. *Explicit* is ToMe the way its own code
@@ -13,7 +14,7 @@ import copy
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain
+from itertools import chain, product
 from typing import Any
 
 import timm
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from tests.bench.results import add_output, collect
 from tokensearch import apply, preset
 from tokensearch.measure import MachineMonitor, TimingBudget, clock_for, compare, describe_cell
+from tokensearch.ops import kernels_of, use_kernels
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
 from tokensearch.profiling import ProfilePlan, profile
 from tokensearch.records.measurements import to_json
@@ -50,6 +52,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--case", nargs="+", default=list(CASES), choices=CASES)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--kernels", nargs="+", default=["auto"], choices=["auto", "torch"])
     parser.add_argument("--seconds", type=float, default=20.0, help="per ratio")
     add_output(parser)
     return parser.parse_args(arguments)
@@ -62,20 +65,21 @@ def ratios(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     budget = TimingBudget(
         warmup=5, first_look=30, max_rounds=2000, seconds=options.seconds, precision=0.002
     )
-    for backend in options.backend:
-        for batch in options.batch:
-            images = torch.randn(batch, 3, 224, 224).to(device, kind)
-            for name in options.case:
-                runs = tuple(run(host, build, backend, images) for build in CASES[name])
-                with torch.inference_mode():
-                    found = compare(*runs, clock=clock, budget=budget, watch=MachineMonitor(device))
-                yield {
-                    "case": name,
-                    "backend": backend,
-                    "dtype": options.dtype,
-                    "batch": batch,
-                    "comparison": to_json(found),
-                }
+    asked = product(options.backend, options.batch, options.case, options.kernels)
+    for backend, batch, name, kernels in asked:
+        images = torch.randn(batch, 3, 224, 224).to(device, kind)
+        with use_kernels(kernels), torch.inference_mode():
+            runs = tuple(run(host, build, backend, images) for build in CASES[name])
+            found = compare(*runs, clock=clock, budget=budget, watch=MachineMonitor(device))
+            used = kernels_of(device, kind)
+        yield {
+            "case": name,
+            "backend": backend,
+            "dtype": options.dtype,
+            "batch": batch,
+            "kernels": used,
+            "comparison": to_json(found),
+        }
 
 
 def run(host: nn.Module, build: Build, backend: str, images: Tensor) -> Callable[[], object]:
@@ -230,7 +234,7 @@ def line(result: dict[str, Any]) -> str:
         return share_line(result)
     found = result["comparison"]
     interval = f"{found['ratio']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
-    cell = f"{result['backend']:8s} batch {result['batch']:2d}"
+    cell = f"{result['backend']:8s} {result['kernels']:6s} batch {result['batch']:2d}"
     return f"{cell}  {result['case']:30s} {interval}  {', '.join(found['cautions'])}"
 
 

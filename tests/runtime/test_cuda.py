@@ -147,6 +147,7 @@ def test_graphs_that_share_memory_give_their_own_answers(
 
 
 @pytest.mark.slow
+@pytest.mark.compiles
 def test_a_compiled_model_is_captured_on_the_gpu(
     model: torch.nn.Module, images: torch.Tensor
 ) -> None:

@@ -1,11 +1,14 @@
 """Token operators: pure functions on tensors, which know nothing of modules and policies."""
 
+from tokensearch.ops.attention import attend_with_bias, is_attention_fused
 from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
+from tokensearch.ops.fused import Kernels, is_fused, kernels_of, use_kernels
 from tokensearch.ops.pool import Matching, match_bipartite, merge, merge_ranked, size_bias
 from tokensearch.ops.prune import Ranking, pick, pick_and_add, rank
 from tokensearch.ops.prune_or_pool import prune_or_pool
 from tokensearch.ops.scores import (
     attention_row,
+    attention_score,
     class_attention,
     class_attention_value,
     head_weighted_class_attention,
@@ -15,17 +18,23 @@ from tokensearch.ops.scores import (
 from tokensearch.ops.tokens import Moves, Tokens, cut, restore_grid, start_tokens, take, unmerge
 
 __all__ = [
+    "Kernels",
     "Matching",
     "Moves",
     "Ranking",
     "Tokens",
     "agglomerative",
+    "attend_with_bias",
     "attention_row",
+    "attention_score",
     "class_attention",
     "class_attention_value",
     "cut",
     "grid_2x2",
     "head_weighted_class_attention",
+    "is_attention_fused",
+    "is_fused",
+    "kernels_of",
     "kmeans",
     "kmedoids",
     "match_bipartite",
@@ -43,4 +52,5 @@ __all__ = [
     "start_tokens",
     "take",
     "unmerge",
+    "use_kernels",
 ]

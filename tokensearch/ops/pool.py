@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokensearch.ops.fused import is_fused
 from tokensearch.ops.prune import Ranking
 from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
 
@@ -30,12 +31,19 @@ def halves(tokens: int, *, prefix: int) -> tuple[slice, slice]:
 def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     """Pair the `removed` tokens of A that most resemble a token of B with that token.
 
-    metric  (B, P + N, D)   what similarity is judged on: keys averaged over heads
+    metric  (B, P + N, D)   what similarity is judged on, or (B, H, P + N, D) to be summed over H
     ->      Matching        with r = `removed`, at most the number of patch tokens in A
 
     Cosine similarity; of equals the earlier token. Source: ToMe (arXiv:2210.09461). Registers
     are protected as the class token is, which ToMe does not know of.
     """
+    if is_fused(metric):
+        from tokensearch.ops.triton import launch
+
+        keys = metric if metric.dim() == 4 else metric[:, None]
+        return Matching(*launch.run_match_bipartite(keys, removed, prefix))
+    if metric.dim() == 4:
+        metric = metric.sum(dim=1)
     place_a, place_b = halves(metric.shape[1], prefix=prefix)
     direction = unit(metric)
     similarity, partner = (direction[:, place_a] @ direction[:, place_b].transpose(1, 2)).max(dim=2)
@@ -53,6 +61,19 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
     tokens  (B, P + N, C)
     ->      (B, P + N - r, C)   prefix, then A without the leaving, then B (ToMe's order)
     """
+    if is_fused(tokens.x, tokens.size):
+        from tokensearch.ops.triton import launch
+
+        x, size, log_size = launch.run_merge(tokens.x, tokens.size, *matching, prefix)
+        after = Tokens(x, size, log_size=log_size)
+    else:
+        after = _merge(tokens, matching, prefix)
+    if not is_tracked(tokens):
+        return after
+    return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
+
+
+def _merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
     x, size = tokens.x, tokens.size
     images, length, width = x.shape
     place_a, place_b = halves(length, prefix=prefix)
@@ -76,10 +97,7 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
         own = size[:, place_b] / size_b
     # Shares before sums: in half precision a sum of many would overflow.
     merged = torch.baddbmm(x[:, place_b] * own, joins / size_b, moving)
-    after = Tokens(torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat(sizes, dim=1))
-    if not is_tracked(tokens):
-        return after
-    return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
+    return Tokens(torch.cat([x[:, :prefix], left, merged], dim=1), torch.cat(sizes, dim=1))
 
 
 def _joins(partner: Tensor, x: Tensor, place_b: slice, weight: Tensor | None = None) -> Tensor:
@@ -103,38 +121,54 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     sizes, and a member adds its size times its similarity. Where that leaves nothing (features that
     point apart), the size is held above zero, for which the logarithm exists.
     """
+    kept, gone = ranking
+    if is_fused(tokens.x, tokens.size):
+        from tokensearch.ops.triton import launch
+
+        x, size, log_size, partner = launch.run_merge_ranked(
+            tokens.x, tokens.size, kept, gone, prefix
+        )
+        after = Tokens(x, size, log_size=log_size)
+    else:
+        after, partner = _merge_ranked(tokens, ranking, prefix)
+    if not is_tracked(tokens):
+        return after
+    own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
+    rows = torch.cat([own, partner], dim=1)
+    row = torch.empty_like(rows).scatter(1, torch.cat([kept, gone], dim=1), rows)
+    return moved(tokens, after, Moves(kept, row), prefix=prefix)
+
+
+def _merge_ranked(tokens: Tokens, ranking: Ranking, prefix: int) -> tuple[Tokens, Tensor]:
+    """The tokens that are left, and the row that each of the others joined, (B, r)."""
     x = tokens.x
     size = torch.ones_like(x[..., :1]) if tokens.size is None else tokens.size
     kept, gone = ranking
     stay, leave = take(x, kept), take(x, gone)
     unit_stay, unit_leave = unit(stay[:, prefix:]), unit(leave)
     similarity, partner = (unit_leave @ unit_stay.transpose(1, 2)).max(dim=2)
-    joins = one_hot(partner + prefix, rows=kept.shape[1], dtype=x.dtype)  # (B, P + K, r)
+    partner = partner + prefix
+    joins = one_hot(partner, rows=kept.shape[1], dtype=x.dtype)  # (B, P + K, r)
     share = 1 / (1 + joins.sum(2, keepdim=True))
     x = torch.baddbmm(stay * share, joins * share, leave)
     size = take(size, kept) + joins @ (take(size, gone) * similarity[..., None])
-    after = Tokens(x, size.clamp(min=torch.finfo(size.dtype).tiny))
-    if not is_tracked(tokens):
-        return after
-    own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    rows = torch.cat([own, partner + prefix], dim=1)
-    row = torch.empty_like(rows).scatter(1, torch.cat([kept, gone], dim=1), rows)
-    return moved(tokens, after, Moves(kept, row), prefix=prefix)
+    return Tokens(x, size.clamp(min=torch.finfo(size.dtype).tiny)), partner
 
 
 @in_own_type
-def size_bias(size: Tensor) -> Tensor:
+def size_bias(size: Tensor, log_size: Tensor | None = None) -> Tensor:
     """Proportional attention: a token of size s counts as s equal keys (ToMe).
 
-    size  (B, T, 1)
-    ->    (B, 1, 1, T)   log(size), to be added to the attention logits
+    size      (B, T, 1)
+    log_size  its logarithm, where somebody has it
+    ->        (B, 1, 1, T)   log(size), to be added to the attention logits
 
     Sizes have the number type of the features, so that nothing turns a half-precision model into
     one of single precision. bfloat16 counts exactly to 256, float16 to 2048; beyond, a merge is
     rounded by 1 in 256 at most. That moves a logit by 0.004, where bfloat16 rounds a logit of 4 by
     as much as 0.016.
     """
-    return size.log().transpose(1, 2)[:, None]
+    return (size.log() if log_size is None else log_size).transpose(1, 2)[:, None]
 
 
 def unit(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from tokensearch.ops.fused import is_fused
 from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
 
 
@@ -28,6 +29,10 @@ def rank(score: Tensor, *, keep: int, prefix: int, by_score: bool = False) -> Ra
 
     Costs two sorts of N. Source: top-k selection of EViT (arXiv:2202.07800).
     """
+    if is_fused(score[:, :, None]):
+        from tokensearch.ops.triton import launch
+
+        return Ranking(*launch.run_rank(score, keep, prefix, by_score))
     order = sort_descending(score) + prefix
     kept, gone = order[:, :keep], order[:, keep:]
     if not by_score:
@@ -43,7 +48,14 @@ def pick(tokens: Tokens, index: Tensor, *, prefix: int) -> Tokens:
     index   (B, P + K)     row numbers below P + N, the prefix tokens first
     ->      (B, P + K, C)
     """
-    after = Tokens(take(tokens.x, index), None if tokens.size is None else take(tokens.size, index))
+    if is_fused(tokens.x, tokens.size):
+        from tokensearch.ops.triton import launch
+
+        x, size, log_size = launch.run_gather(tokens.x, tokens.size, index)
+        after = Tokens(x) if tokens.size is None else Tokens(x, size, log_size=log_size)
+    else:
+        size = None if tokens.size is None else take(tokens.size, index)
+        after = Tokens(take(tokens.x, index), size)
     if not is_tracked(tokens):
         return after
     moves = Moves(index, _rows(index, tokens.x.shape[1]), discards=True)
@@ -73,14 +85,29 @@ def pick_and_add(
     size = tokens.size
     if size is None and sizes and weight is None:
         size = torch.ones_like(tokens.x[..., :1])
-    extra, extra_size = _extra(tokens, gone, None if weight is None else weight[..., None], prefix)
-    x = torch.cat([take(tokens.x, kept), extra], dim=1)
-    after = Tokens(x, None if size is None else torch.cat([take(size, kept), extra_size], dim=1))
+    if is_fused(tokens.x, size, weight):
+        from tokensearch.ops.triton import launch
+
+        x, new_size, log_size = launch.run_gather_and_add(
+            tokens.x, size, kept, gone, weight, prefix
+        )
+        after = Tokens(x) if size is None else Tokens(x, new_size, log_size=log_size)
+    else:
+        after = _pick_and_add(tokens._replace(size=size), ranking, weight, prefix)
     if not is_tracked(tokens):
         return after
     row = _rows(kept, tokens.x.shape[1])
     row = torch.where(row < 0, kept.shape[1], row)  # the added token holds what was discarded
     return moved(tokens, after, Moves(torch.cat([kept, gone[:, :1]], 1), row), prefix=prefix)
+
+
+def _pick_and_add(tokens: Tokens, ranking: Ranking, weight: Tensor | None, prefix: int) -> Tokens:
+    kept, gone = ranking
+    extra, extra_size = _extra(tokens, gone, None if weight is None else weight[..., None], prefix)
+    x = torch.cat([take(tokens.x, kept), extra], dim=1)
+    if tokens.size is None:
+        return Tokens(x)
+    return Tokens(x, torch.cat([take(tokens.size, kept), extra_size], dim=1))
 
 
 def _extra(

@@ -15,7 +15,7 @@ def prune_or_pool(
 
     tokens  (B, P + N, C)
     score   (B, N)          shares of the image, summing to 1
-    metric  (B, P + N, D)   keys averaged over heads
+    metric  (B, P + N, D)   as of `match_bipartite`
     ->      (B, P + keep, C)
 
     No token stands out where the variance of the scores is under `threshold`. Both ways are

@@ -7,6 +7,8 @@ matrix. `bias` is what the block's own attention adds to its logits (proportiona
 import torch
 from torch import Tensor
 
+from tokensearch.ops.fused import is_fused
+
 
 def attention_row(
     query: Tensor, keys: Tensor, *, bias: Tensor | None = None, contrast: Tensor | None = None
@@ -26,6 +28,26 @@ def attention_row(
     if contrast is None:
         return row
     return row[:, ::2] - contrast * row[:, 1::2]
+
+
+def attention_score(
+    query: Tensor,
+    keys: Tensor,
+    *,
+    prefix: int,
+    bias: Tensor | None = None,
+    contrast: Tensor | None = None,
+) -> Tensor:
+    """Attention that one query pays to each patch token, averaged over heads.
+
+    Shapes as of `attention_row`; -> (B, N) as of `class_attention`.
+    """
+    if contrast is None and is_fused(keys, query, bias):
+        from tokensearch.ops.triton import launch
+
+        score: Tensor = launch.run_class_attention(query, keys, bias, prefix)
+        return score
+    return class_attention(attention_row(query, keys, bias=bias, contrast=contrast), prefix=prefix)
 
 
 def class_attention(row: Tensor, *, prefix: int) -> Tensor:

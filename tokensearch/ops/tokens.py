@@ -26,6 +26,7 @@ class Tokens(NamedTuple):
     place: Tensor | None = None  # (B, N) the patch whose position each token has; None: its own
     source: Tensor | None = None  # (B, G) patch token that holds each patch, -1 where discarded
     last: Tensor | None = None  # (B, G, C) features of discarded patches when they went
+    log_size: Tensor | None = None  # (B, P + N, 1) logarithm of `size`, where it came for nothing
 
 
 class Moves(NamedTuple):
@@ -91,7 +92,7 @@ def moved(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens
 
 def cut(tokens: Tokens, length: int) -> Tokens:
     """Keep the first `length` tokens, whatever they hold: counts without the price of choosing."""
-    x, size, place, _, _ = tokens
+    x, size, place = tokens[:3]
     prefix = 0 if place is None else x.shape[1] - place.shape[1]
     return Tokens(
         x[:, :length].contiguous(),
@@ -105,6 +106,8 @@ def start_tokens(x: Tensor, *, prefix: int, places: bool, sources: bool) -> Toke
 
     x  (B, P + G, C)
     """
+    if not places and not sources:
+        return Tokens(x)
     images, length, _ = x.shape
     own = torch.arange(length - prefix, device=x.device).expand(images, -1)
     return Tokens(x, place=own if places else None, source=own if sources else None)

@@ -57,8 +57,8 @@ class StepReducer:
         match step.match:
             case "bipartite":
                 with self.range("selecting"):
-                    metric, removed = self._metric(), left - step.keep
-                    matching = ops.match_bipartite(metric, removed=removed, prefix=prefix)
+                    keys, removed = self._keys(), left - step.keep
+                    matching = ops.match_bipartite(keys, removed=removed, prefix=prefix)
                 with self.range("merging"):
                     return ops.merge(tokens, matching, prefix=prefix)
             case "ranked":
@@ -81,7 +81,7 @@ class StepReducer:
             return ops.prune_or_pool(
                 tokens,
                 score,
-                self._metric(),
+                self._keys(),
                 keep=step.keep,
                 prefix=self.prefix,
                 threshold=step.threshold,
@@ -95,8 +95,12 @@ class StepReducer:
                 score = score.gather(1, self.pruned[:, self.prefix :] - self.prefix)
             return ops.rank(score, keep=step.keep, prefix=self.prefix)
 
+    def _keys(self) -> Tensor:
+        """What bipartite matching compares: keys, (B, H, T, D), or of what is left their sum."""
+        return self.attended.keys if self.pruned is None else self._metric()
+
     def _metric(self) -> Tensor:
-        """What bipartite matching compares: keys summed over heads, (B, T, D).
+        """Keys summed over heads, (B, T, D).
 
         The authors take the mean, which points the same way.
         """
@@ -117,11 +121,11 @@ class StepReducer:
             return ops.random_order(images, left, seed=self.place, device=at.keys.device)
         by_class = name != "mean_attention"
         query = at.queries[:, :, :1] if by_class else ops.mean_query(at.queries, prefix=prefix)
+        if name in ("class_attention", "mean_attention"):
+            return ops.attention_score(
+                query, at.keys, prefix=prefix, bias=self.bias, contrast=at.contrast
+            )
         row = ops.attention_row(query, at.keys, bias=self.bias, contrast=at.contrast)
-        match name:
-            case "class_attention" | "mean_attention":
-                return ops.class_attention(row, prefix=prefix)
-            case "class_attention_value":
-                return ops.class_attention_value(row, at.values, prefix=prefix)
-            case "head_weighted_class_attention":
-                return ops.head_weighted_class_attention(row, at.outputs, prefix=prefix)
+        if name == "class_attention_value":
+            return ops.class_attention_value(row, at.values, prefix=prefix)
+        return ops.head_weighted_class_attention(row, at.outputs, prefix=prefix)

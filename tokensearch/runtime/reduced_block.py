@@ -54,7 +54,9 @@ class ReducedBlock:
         self._check_count(tokens)
         with self._range("bias"):
             sized = self.proportional and tokens.size is not None
-            bias = size_bias(tokens.size) if sized and tokens.size is not None else None
+            bias = None
+            if sized and tokens.size is not None:
+                bias = size_bias(tokens.size, tokens.log_size)
         rotations = self._rotations(rope, tokens.place)
         with self._range("attention"):
             attended = self.family.attend(

@@ -10,6 +10,7 @@ from functools import partial
 from tests.bench.gpu.parts import ROOT, Part, Setting
 from tests.bench.gpu.shown import (
     show_comparisons,
+    show_kernels,
     show_ledger,
     show_noise,
     show_run,
@@ -45,8 +46,15 @@ def marked(setting: Setting, *, name: str, mark: str) -> list[str]:
     ]
 
 
+def kernels(setting: Setting) -> list[str]:
+    if setting.tried:
+        return bench("kernels", setting, out="kernels.json")  # says that there is no GPU
+    return bench("kernels", setting, "--within", "17", out="kernels.json")
+
+
 def overhead(setting: Setting) -> list[str]:
-    asked = ["--batch", "1", "64", "--seconds", "3", "--within", "66"]
+    asked = ["--batch", "1", "64", "--kernels", "auto", "torch", "--seconds", "2"]
+    asked += ["--within", "60"]
     if setting.tried:
         asked = ["--batch", "1", "--case", "prune-3", "--seconds", "0.5"]
     return bench("runtime", setting, *setting.cell, *asked, out="overhead.json")
@@ -66,7 +74,7 @@ def diff(setting: Setting, *, backend: str) -> list[str]:
 
 def noise(setting: Setting) -> list[str]:
     asked = ["--model", "deit_small_patch16_224", "--batch", "64", "--seconds", "1"]
-    asked += ["--within", "22"]
+    asked += ["--within", "18"]
     if setting.tried:
         asked = ["--model", SMALL, "--repeats", "1", "--seconds", "0.1"]
     return bench("noise", setting, *setting.cell, *asked, out="noise.json")
@@ -84,7 +92,7 @@ def run(setting: Setting) -> list[str]:
 
 
 def presets(setting: Setting) -> list[str]:
-    asked = ["--batch", "1", "8", "64", "--seconds", "0.8", "--within", "33"]
+    asked = ["--batch", "1", "8", "64", "--seconds", "0.8", "--within", "29"]
     if setting.tried:
         asked = ["--model", SMALL, "--batch", "1", "--seconds", "0.1", "--presets", "none"]
     return bench("presets", setting, *setting.cell, *asked, out="presets.json")
@@ -100,56 +108,65 @@ FIRST = (
     ),
     Part(
         "tests",
-        60,
+        50,
         "whether the answers are right on it",
         partial(marked, name="tests", mark="gpu and not compiles"),
         lambda out: show_tests(out / "tests.json"),
     ),
     Part(
+        "kernels",
+        30,
+        "what each fused kernel takes, beside the small operations that it stands for",
+        kernels,
+        lambda out: show_kernels(out / "kernels.json"),
+    ),
+    Part(
         "overhead",
-        90,
+        80,
         "what reducing costs over free slicing, and over explicit attention",
         overhead,
-        lambda out: show_comparisons(out / "overhead.json", ("case", "backend", "batch")),
+        lambda out: show_comparisons(
+            out / "overhead.json", ("case", "backend", "kernels", "batch")
+        ),
     ),
     Part(
         "diff-eager",
-        38,
+        35,
         "whether the ledger of tome-r13 closes at batch 64, run as it is",
         partial(diff, backend="eager"),
         lambda out: show_ledger(out / "diff-eager"),
     ),
     Part(
         "diff-cudagraph",
-        38,
+        35,
         "and captured",
         partial(diff, backend="cudagraph"),
         lambda out: show_ledger(out / "diff-cudagraph"),
     ),
     Part(
         "noise",
-        40,
+        35,
         "how often a model is called faster than itself, and 2 % are found",
         noise,
         lambda out: show_noise(out / "noise.json"),
     ),
     Part(
         "run",
-        100,
+        110,
         "whether a search of the demo model meets half its latency",
         run,
         lambda out: show_run(out / "run"),
     ),
     Part(
         "presets",
-        50,
+        45,
         "what published schedules are worth on DeiT-S at batch 1, 8 and 64",
         presets,
         lambda out: show_comparisons(out / "presets.json", ("preset", "batch")),
     ),
     Part(
         "compile",
-        84,
+        80,
         "whether compiled models give the same answers",
         partial(marked, name="compile", mark="gpu and compiles"),
         lambda out: show_tests(out / "compile.json"),

@@ -54,6 +54,25 @@ def show_comparisons(path: Path, names: Sequence[str]) -> list[str]:
     return table(head, rows)
 
 
+def show_kernels(path: Path) -> list[str]:
+    """A row per operator and shape, and the fastest tile of each where others were tried."""
+    found = read_json(path)
+    shape = ("operator", "dtype", "batch", "tokens")
+    rows = [
+        (*(one[name] for name in shape), *(f"{one[way]:.2f}" for way in ("torch_us", "fused_us")))
+        for one in found
+        if "tile" not in one
+    ]
+    lines = table((*shape, "small operations, us", "fused, us"), rows)
+    best: dict[tuple[object, ...], Mapping[str, Any]] = {}
+    for one in found:
+        if "tile" in one and "fused_us" in one:
+            key = tuple(one[name] for name in shape)
+            best[key] = min(best.get(key, one), one, key=lambda one: float(one["fused_us"]))
+    rows = [(*key, one["tile"], f"{one['fused_us']:.2f}") for key, one in best.items()]
+    return [*lines, "", *table((*shape, "fastest other tile", "us"), rows)] if rows else lines
+
+
 def named(result: Mapping[str, Any], name: str) -> object:
     return result[name] if name in result else result["cell"][name]
 

@@ -1,0 +1,271 @@
+"""Fused kernels give what small operations give. Without a GPU, Triton's interpreter runs them."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import timm
+import torch
+from torch import Tensor
+
+import tokensearch
+from tokensearch import ops
+from tokensearch.ops import Tokens, use_kernels
+
+pytest.importorskip("triton")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+# Images, heads, tokens, features of a head, removed, prefix.
+SHAPES = [
+    (2, 6, 197, 64, 13, 1),
+    (2, 3, 59, 48, 13, 1),
+    (2, 2, 18, 32, 8, 1),
+    (1, 3, 66, 20, 20, 5),
+    (2, 3, 64, 32, 32, 0),
+    (1, 2, 300, 32, 149, 1),
+    (3, 1, 3, 16, 1, 1),
+    (1, 4, 2, 8, 0, 1),
+]
+SIZED = pytest.mark.parametrize("sized", ["sized", "unsized"])
+HALF = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+
+
+def drawn(
+    shape: tuple[int, ...], dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values as timm's blocks make them."""
+    images, heads, length, width = shape[:4]
+    torch.manual_seed(0)
+    parts = torch.randn(images, length, 3, heads, width).to(DEVICE, dtype)
+    q, k, v = parts.permute(2, 0, 3, 1, 4)
+    return q, k, v
+
+
+def tokens_of(shape: tuple[int, ...], *, sized: bool, dtype: torch.dtype = torch.float32) -> Tokens:
+    images, heads, length, width = shape[:4]
+    x = torch.randn(images, length, heads * width).to(DEVICE, dtype)
+    size = torch.randint(1, 400, (images, length, 1)).to(DEVICE, dtype)
+    return Tokens(x, size if sized else None)
+
+
+def both(call):  # type: ignore[no-untyped-def]
+    """The result of small operations, and of fused ones."""
+    with use_kernels("torch"):
+        wanted = call()
+    with use_kernels("triton"):
+        return wanted, call()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_matches_are_the_same(shape: tuple[int, ...]) -> None:
+    _, keys, _ = drawn(shape)
+
+    wanted, fused = both(lambda: ops.match_bipartite(keys, removed=shape[4], prefix=shape[5]))
+
+    assert all(map(torch.equal, wanted, fused))
+
+
+def test_of_equals_the_earlier_is_matched_and_what_is_no_number_comes_first() -> None:
+    keys = torch.ones(1, 2, 12, 16, device=DEVICE)
+    keys[:, :, 4] = torch.nan
+    keys[:, :, 9, :8] = 0.0
+
+    wanted, fused = both(lambda: ops.match_bipartite(keys, removed=3, prefix=1))
+
+    assert all(map(torch.equal, wanted, fused))
+    assert fused.leave[0, 0] == 1  # the row of the token that is no number, in set A
+
+
+@SIZED
+@pytest.mark.parametrize("shape", SHAPES)
+def test_merged_tokens_are_the_same(shape: tuple[int, ...], sized: str) -> None:
+    _, keys, _ = drawn(shape)
+    tokens, prefix = tokens_of(shape, sized=sized == "sized"), shape[5]
+
+    def merged() -> Tokens:
+        matching = ops.match_bipartite(keys, removed=shape[4], prefix=prefix)
+        return ops.merge(tokens, matching, prefix=prefix)
+
+    wanted, fused = both(merged)
+
+    torch.testing.assert_close(fused.x, wanted.x, rtol=1e-6, atol=1e-6)
+    assert torch.equal(fused.size, wanted.size)
+    torch.testing.assert_close(fused.log_size, wanted.size.log())
+
+
+@HALF
+def test_in_half_precision_merging_rounds_once(dtype: torch.dtype) -> None:
+    _, keys, _ = drawn(SHAPES[0], dtype)
+    tokens = tokens_of(SHAPES[0], sized=True, dtype=dtype)
+    with use_kernels("torch"):
+        matching = ops.match_bipartite(keys.double(), removed=13, prefix=1)
+        exact = ops.merge(Tokens(tokens.x.double(), tokens.size.double()), matching, prefix=1)
+
+    with use_kernels("triton"):
+        fused = ops.merge(tokens, matching, prefix=1)
+
+    # One step of the number type: the interpreter cuts off what a GPU rounds.
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(fused.x.double(), exact.x, rtol=step, atol=1e-3)
+    torch.testing.assert_close(fused.size.double(), exact.size, rtol=step, atol=0)
+
+
+@pytest.mark.parametrize("bias_is", ["there", "none"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_class_attention_is_the_same(shape: tuple[int, ...], bias_is: str) -> None:
+    q, k, _ = drawn(shape)
+    bias = torch.rand(shape[0], 1, 1, shape[2], device=DEVICE) if bias_is == "there" else None
+
+    wanted, fused = both(lambda: ops.attention_score(q[:, :, :1], k, prefix=shape[5], bias=bias))
+
+    torch.testing.assert_close(fused, wanted, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("order", ["by score", "by place"])
+@pytest.mark.parametrize(("tokens", "keep"), [(196, 147), (196, 1), (5, 5), (1, 1), (130, 65)])
+def test_ranks_are_the_same_for_equals_and_what_is_no_number(
+    tokens: int,
+    keep: int,
+    order: str,
+) -> None:
+    score = torch.randint(0, 6, (3, tokens)).to(DEVICE, torch.float32)
+    score[1, tokens // 2] = torch.nan
+    score[2, ::3] = torch.nan
+
+    wanted, fused = both(lambda: ops.rank(score, keep=keep, prefix=1, by_score=order == "by score"))
+
+    assert all(map(torch.equal, wanted, fused))
+
+
+@SIZED
+def test_picked_tokens_are_the_same(sized: str) -> None:
+    tokens = tokens_of((2, 3, 70, 50), sized=sized == "sized")
+    index = torch.rand(2, 70, device=DEVICE).argsort(dim=1)[:, :33]
+
+    wanted, fused = both(lambda: ops.pick(tokens, index, prefix=1))
+
+    assert torch.equal(fused.x, wanted.x)
+    assert fused.size is None if wanted.size is None else torch.equal(fused.size, wanted.size)
+
+
+@SIZED
+@pytest.mark.parametrize("kind", ["sum", "mean"])
+@pytest.mark.parametrize("keep", [1, 40, 68])
+def test_what_is_added_for_the_discarded_is_the_same(
+    keep: int,
+    kind: str,
+    sized: str,
+) -> None:
+    tokens = tokens_of((2, 3, 70, 50), sized=sized == "sized")
+    score = torch.rand(2, 69, device=DEVICE)
+    ranking = ops.rank(score, keep=keep, prefix=1)
+    weight = score if kind == "sum" else None
+
+    wanted, fused = both(lambda: ops.pick_and_add(tokens, ranking, prefix=1, weight=weight))
+
+    torch.testing.assert_close(fused.x, wanted.x, rtol=1e-5, atol=1e-6)
+    if wanted.size is None:
+        assert fused.size is None
+    else:
+        torch.testing.assert_close(fused.size, wanted.size)
+
+
+@SIZED
+@pytest.mark.parametrize("shape", [(70, 50, 40, 1), (197, 96, 184, 1), (30, 16, 1, 5)])
+def test_ranked_merges_are_the_same(shape: tuple[int, ...], sized: str) -> None:
+    length, width, keep, prefix = shape
+    tokens = tokens_of((2, 1, length, width), sized=sized == "sized")
+    ranking = ops.rank(torch.rand(2, length - prefix, device=DEVICE), keep=keep, prefix=prefix)
+    start = ops.start_tokens(tokens.x, prefix=prefix, places=True, sources=True)
+
+    wanted, fused = both(
+        lambda: ops.merge_ranked(start._replace(size=tokens.size), ranking, prefix=prefix)
+    )
+
+    torch.testing.assert_close(fused.x, wanted.x, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(fused.size, wanted.size, rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(fused.log_size, fused.size.log())
+    assert torch.equal(fused.source, wanted.source)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_attention_with_a_bias_is_the_same(shape: tuple[int, ...]) -> None:
+    # Of half precisions float16: the interpreter multiplies the bits of bfloat16.
+    q, k, v = drawn(shape, torch.float16)
+    bias = torch.randint(1, 400, (shape[0], 1, 1, shape[2])).to(DEVICE, torch.float16).log()
+    exact = torch.nn.functional.scaled_dot_product_attention(
+        q.double(), k.double(), v.double(), attn_mask=bias.double()
+    )
+
+    with use_kernels("triton"):
+        assert ops.is_attention_fused(q, k, v, bias)
+        fused = ops.attend_with_bias(q, k, v, bias)
+
+    torch.testing.assert_close(fused.double(), exact, rtol=2e-3, atol=2e-3)
+
+
+def test_what_the_kernels_do_not_take_goes_the_other_way() -> None:
+    x = torch.randn(1, 5, 8, device=DEVICE)
+    with use_kernels("triton"):
+        assert ops.is_fused(x)
+        assert not ops.is_fused(x.double())
+        assert not ops.is_fused(x, x.double())
+        assert not ops.is_fused(x[..., ::2])
+        assert not ops.is_fused(torch.empty(1, 4097, 8, device=DEVICE))
+        assert not ops.is_fused(x.clone().requires_grad_())
+        with torch.no_grad():
+            assert ops.is_fused(x.clone().requires_grad_())
+    with use_kernels("torch"):
+        assert not ops.is_fused(x)
+    assert ops.is_fused(x) == (DEVICE.type == "cuda")
+
+
+POLICIES = ("evit-0.7", "tome-r13", "pomt-56", "diffrate-t-0.8", "ppt-r50")
+
+
+@pytest.mark.parametrize("name", POLICIES)
+def test_a_model_gives_the_same_answers(name: str) -> None:
+    model = timm.create_model("vit_tiny_patch16_224", num_classes=10).eval().to(DEVICE)
+    images = torch.randn(1, 3, 224, 224).to(DEVICE)
+
+    with torch.inference_mode(), tokensearch.applied(model, name):
+        wanted, fused = both(lambda: model(images))
+
+    torch.testing.assert_close(fused, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_tracer_sees_operators_with_shapes_and_types_and_no_gpu() -> None:
+    """In a process of its own: the interpreter is no compiler, and has no shapes without values."""
+    asked = ["kernels", "--count", "--json", "--policy", "none", "tome-r13"]
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench", *asked],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    fused = {one["policy"]: one["fused"] for one in json.loads(done.stdout)}
+    small = {one["policy"]: one["small"] for one in json.loads(done.stdout)}
+    assert fused["none"] == small["none"]
+    assert fused["tome-r13"] - fused["none"] == 12 * 3  # of matching two, of merging one
+    assert small["tome-r13"] - small["none"] > 12 * 20
+
+
+def test_gradients_flow_as_they_do_without_the_kernels() -> None:
+    tokens = tokens_of(SHAPES[2], sized=True)
+    x = tokens.x.requires_grad_()
+
+    def gradient() -> Tensor:
+        matching = ops.match_bipartite(x[:, None], removed=4, prefix=1)
+        merged = ops.merge(tokens._replace(x=x), matching, prefix=1)
+        return torch.autograd.grad(merged.x.square().sum(), x)[0]
+
+    wanted, fused = both(gradient)
+
+    assert torch.equal(fused, wanted)
