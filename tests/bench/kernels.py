@@ -102,6 +102,15 @@ def pick(given: Inputs) -> Callable[[], Any]:
     return partial(ops.pick, given.tokens, rank(given)().kept, prefix=1)
 
 
+def pick_and_add(given: Inputs) -> Callable[[], Any]:
+    return partial(ops.pick_and_add, given.tokens, rank(given)(), prefix=1)
+
+
+def merge_ranked(given: Inputs) -> Callable[[], Any]:
+    ranking = ops.rank(score(given)().float(), keep=given.k.shape[2] - 1 - REMOVED, prefix=1)
+    return partial(ops.merge_ranked, given.tokens, ranking, prefix=1)
+
+
 def match(given: Inputs) -> Callable[[], Any]:
     return partial(ops.match_bipartite, given.k, removed=REMOVED, prefix=1)
 
@@ -126,6 +135,8 @@ OPERATORS: dict[str, Operator] = {
     "score": score,
     "rank": rank,
     "pick": pick,
+    "add": pick_and_add,
+    "ranked": merge_ranked,
 }
 
 
@@ -194,8 +205,10 @@ def tiles(name: str) -> list[tuple[int, int, int, int]]:
                   (16, 64, 2, 2)],
         "match": [(16, 64, 4, 2), (32, 32, 4, 2), (16, 128, 4, 2), (64, 64, 4, 2), (32, 64, 8, 2),
                   (16, 32, 2, 2)],
-        "score": [(8192, 1, 4, 2), (8192, 1, 8, 2), (32768, 1, 16, 2), (16384, 1, 16, 2)],
-        "rank": [(32, 1, 4, 2), (64, 1, 4, 2), (128, 1, 8, 2), (256, 1, 16, 2), (128, 1, 16, 2)],
+        "score": [(8192, 1, 4, 2), (8192, 1, 8, 2), (16384, 1, 4, 2), (32768, 1, 16, 2)],
+        "rank": [(1024, 1, 4, 2), (128, 1, 4, 2), (1024, 1, 16, 2)],
+        "add": [(64, 128, 4, 2), (16, 64, 4, 2), (64, 64, 8, 2)],
+        "ranked": [(16, 64, 4, 2), (16, 64, 8, 2), (32, 64, 4, 2), (16, 32, 4, 2)],
         "pick": [(4, 1024, 4, 2), (16, 1024, 4, 2), (8, 1024, 8, 2), (4, 1024, 2, 2)],
     }[name]  # fmt: skip
 
@@ -250,7 +263,7 @@ def count_line(result: dict[str, Any]) -> str:
 
 TILES = {
     "attend": "ATTENDED", "merge": "FOLDED", "match": "MATCHED", "score": "SCORED",
-    "rank": "RANKED", "pick": "GATHERED",
+    "rank": "RANKED", "pick": "GATHERED", "add": "SUMMED", "ranked": "RESEMBLED",
 }  # fmt: skip
 
 

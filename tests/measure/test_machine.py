@@ -18,6 +18,7 @@ from tokensearch.measure import (
 )
 from tokensearch.measure.machine import governor
 from tokensearch.measure.machine_monitor import usable_cores
+from tokensearch.ops import use_kernels
 
 CPU = torch.device("cpu")
 
@@ -49,6 +50,19 @@ def test_a_cell_names_cache_and_attention() -> None:
 
     assert (plain.cache, plain.attention) == ("warm", None)
     assert (special.cache, special.attention) == ("flushed", "flash")
+
+
+def test_a_cell_on_a_gpu_names_the_kernels_of_token_operators(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(machine, "this_machine", lambda device: GPU)
+
+    assert describe_cell(CPU, torch.float32, 8, 224).kernels is None
+    assert describe_cell(gpu, torch.bfloat16, 8, 224).kernels == "triton"
+    assert describe_cell(gpu, torch.float64, 8, 224).kernels == "torch"
+    with use_kernels("torch"):
+        assert describe_cell(gpu, torch.bfloat16, 8, 224).kernels == "torch"
 
 
 # Torch 2.9 warns of the getter of old, later ones do not.

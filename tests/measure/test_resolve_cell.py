@@ -26,6 +26,7 @@ from tokensearch.measure.resolve_cell import (
     resolve_dtype,
 )
 from tokensearch.policy import parse_target
+from tokensearch.policy.answer import Goal
 from tokensearch.runtime import backends
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -187,7 +188,7 @@ def test_a_run_folder_has_no_colon_of_its_device(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    cell, target = replace(CELL, device="cuda:1"), parse_target("0.5x")
+    cell, target = replace(CELL, device="cuda:1"), Goal(parse_target("0.5x"))
 
     assert _folder("demo", cell, target, None).path == Path("runs/demo-cuda1-0.5x")
     graph = replace(cell, backend="cudagraph")

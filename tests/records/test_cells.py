@@ -30,12 +30,15 @@ def test_a_cell_comes_back_from_its_file() -> None:
     assert from_json(Cell, through_a_file(ON_GPU)) == ON_GPU
 
 
-def test_an_older_cell_does_not_say_how_products_were_computed() -> None:
-    written = through_a_file(replace(ON_GPU, matmul="tf32"))
-    assert from_json(Cell, written).matmul == "tf32"
-    del written["matmul"]
+@pytest.mark.parametrize(("name", "value"), [("matmul", "tf32"), ("kernels", "triton")])
+def test_an_older_cell_does_not_say_how_products_and_operators_were_computed(
+    name: str, value: str
+) -> None:
+    written = through_a_file(replace(ON_GPU, **{name: value}))  # type: ignore[arg-type]
+    assert getattr(from_json(Cell, written), name) == value
+    del written[name]
 
-    assert from_json(Cell, written).matmul is None
+    assert getattr(from_json(Cell, written), name) is None
 
 
 def test_a_cell_that_lacks_something_is_not_filled_up() -> None:

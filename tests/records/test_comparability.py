@@ -22,6 +22,7 @@ OTHERS: dict[str, Any] = {
     "memory": "kept",
     "attention": "math",
     "matmul": "tf32",
+    "kernels": "torch",
     "processor": "Another CPU",
     "cores": 8,
     "accelerator": None,

@@ -13,6 +13,7 @@ from tokensearch.measure.clock import Clock, clock_for
 from tokensearch.measure.interleaved import TimingBudget
 from tokensearch.measure.machine_monitor import MachineMonitor, usable_cores
 from tokensearch.measure.paired import compare
+from tokensearch.ops import kernels_of
 from tokensearch.records.measurements import Backend, Cache, Cell, Comparison, Machine
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
@@ -75,6 +76,7 @@ def describe_cell(
         cache=cache,
         attention=attention,
         matmul=_matmul(device, dtype),
+        kernels=kernels_of(device, dtype) if device.type == "cuda" else None,
     )
 
 

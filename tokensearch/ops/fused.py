@@ -44,9 +44,9 @@ def is_fused(x: Tensor, *others: Tensor | None) -> bool:
 
 
 def kernels_of(device: torch.device, dtype: torch.dtype) -> Literal["torch", "triton"]:
-    """Which kernels models in `dtype` run on `device`."""
-    fused = is_fused(torch.empty(1, 1, 1, device=device, dtype=dtype))
-    return "triton" if fused else "torch"
+    """Which kernels the operators of a model in `dtype` run on `device`."""
+    wanted = _wanted == "triton" or (_wanted == "auto" and device.type == "cuda")
+    return "triton" if wanted and _HAS_TRITON and dtype in DTYPES else "torch"
 
 
 def _fits(x: Tensor, *others: Tensor | None) -> bool:

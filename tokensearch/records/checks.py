@@ -78,7 +78,7 @@ CELL = fields(
         "cache": choice(*get_args(Cache)),
         "attention": optional(NAME),
     },
-    {"matmul": optional(NAME)},
+    {"matmul": optional(NAME), "kernels": optional(NAME)},
 )
 MODEL = fields(
     {"name": NAME, **{name: integer(*bounds) for name, bounds in BOUNDS.items()}},

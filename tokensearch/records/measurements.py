@@ -82,7 +82,7 @@ class Machine:
 class Cell:
     """Everything that a latency belongs to besides the policy."""
 
-    OPTIONAL: ClassVar = ("matmul",)  # which older cells do not say
+    OPTIONAL: ClassVar = ("matmul", "kernels")  # which older cells do not say
     device: str  # "cpu", "cuda", or "cuda:1" where there are several GPUs
     dtype: str  # "float32", ...
     batch: int  # images per pass
@@ -94,6 +94,7 @@ class Cell:
     cache: Cache = "warm"  # "flushed": the device's L2 was emptied before each pass
     attention: str | None = None  # kernel of the baseline's attention; None: not asked
     matmul: str | None = None  # of float32 on a GPU: products in "tf32" or in full, "ieee"
+    kernels: str | None = None  # of token operators on a GPU: "triton" (fused) or "torch"
 
 
 @dataclass(frozen=True, slots=True)
