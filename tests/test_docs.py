@@ -72,7 +72,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     "tokensearch retarget runs/demo-cpu-0.5x --latency-target 0.3x": (
         ["--device", "cpu", "--batch-size", "1"],
-        3,
+        4,  # by so few passes
         "report  runs/demo-cpu-0.5x-retargeted/cpu-eager-batch1-0.3x/report.md",
     ),
     "tokensearch calibrate front.json": (
@@ -111,9 +111,9 @@ def finished_run(path: Path, patch: pytest.MonkeyPatch) -> None:
     for entry, trial in zip(ENTRIES, trials(), strict=False):
         same = {"schedule_hash": entry.policy.schedule_hash, "origin": entry.origin}
         folder.append_trial(replace(trial, **same, policy=policy_to_json(entry.policy)))
-    patch.setattr(
-        "tokensearch.retime.retarget.BUDGET", TimingBudget(warmup=1, max_rounds=12, seconds=0.2)
-    )
+    short = TimingBudget(warmup=1, max_rounds=12, seconds=0.2)
+    for module in ("retime.retarget", "search.finalists.side_by_side"):
+        patch.setattr(f"tokensearch.{module}.make_confirm_budget", lambda *_: short)
     quick = partial(make_forecast, seconds=1.0)
     patch.setattr("tokensearch.retime.retarget.make_forecast", quick)
 

@@ -59,6 +59,7 @@ def test_a_smaller_model_stands_in_the_report(
 ) -> None:
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
     monkeypatch.setattr(PolicyEvaluator, "time_model", Unclocked.time_model)
+    monkeypatch.setattr(PolicyEvaluator, "time_together", Unclocked.time_together)
     monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_: ())
     monkeypatch.setattr(SearchRun, "forecast", ByMacs.forecast)
 

@@ -41,7 +41,7 @@ def _no_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
     )
     monkeypatch.setattr(
-        "tokensearch.search.finalists.finish.measure_alternatives", lambda *_, **__: ()
+        "tokensearch.search.finalists.finish.find_alternatives", lambda *_, **__: ()
     )
     with no_clock():
         yield

@@ -48,6 +48,13 @@ def test_what_was_timed_under_doubt_is_no_firm_answer_and_no_firm_miss() -> None
     assert choose((slow, BASELINE), HALF).outcome == "ambiguous"
 
 
+def test_no_doubt_turns_microseconds_into_seconds() -> None:
+    mild = candidate(0.9, 0.01, sure=False)
+
+    assert choose((mild, BASELINE), Goal(parse_target("0.1x"))).outcome == "missed"
+    assert choose((mild,), Goal(parse_target("10s"))).outcome == "met"
+
+
 def test_of_the_doubtful_what_is_likely_to_meet_the_goal_is_named() -> None:
     fast, slow = (candidate(ratio, ratio / 100, sure=False) for ratio in (0.9, 0.3))
 

@@ -35,9 +35,9 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import (
     Alternative,
     BaselineMoved,
-    BestPreset,
     Finalist,
     ForecastError,
+    Rival,
     RunData,
     RunDocument,
     RunResult,
@@ -210,7 +210,7 @@ def run_result(outcome: Outcome, kind: AccuracyKind) -> RunResult:
         "unreduced": BASELINE.schedule_hash,
     }
     tome = preset("tome-r16", SPEC).schedule_hash
-    best = BestPreset("tome-r16", tome, lead=paired(973, 952))
+    best = Rival("tome-r16", tome, lead=paired(973, 952))
     return RunResult(
         outcome=outcome,
         limit_ms=LIMITS_MS[outcome],

@@ -70,7 +70,7 @@ def test_an_alternative_dominates_that_is_better_in_one_and_worse_in_neither_sig
 
 def test_a_dominated_answer_is_said_to_be_dominated() -> None:
     assert said_of(LESS, FASTER) == (
-        "The answer is dominated: the same model at 160 px (0.40x [0.39, 0.41], 93.1 % "
+        "The answer is dominated: the baseline at 160 px (0.40x [0.39, 0.41], 93.1 % "
         "[92.3, 93.8]) has 2.0 points more accuracy on the same images (+2.0 points [+1.0, +3.0], "
         "p = 0.001) and is faster by 16.7 %."
     )
@@ -78,7 +78,7 @@ def test_a_dominated_answer_is_said_to_be_dominated() -> None:
 
 def test_what_cannot_be_told_from_the_answer_is_said_to_match_it() -> None:
     assert said_of(UNPROVEN, ALIKE) == (
-        "Not significantly different from the answer: the same model at 160 px (0.48x "
+        "Not significantly different from the answer: the baseline at 160 px (0.48x "
         "[0.47, 0.49], 93.1 % [92.3, 93.8]) has 0.2 points more accuracy on the same images "
         "(+0.2 points [-0.5, +0.9], p = 0.600), which is not significant, and is as fast within "
         "the noise."
@@ -87,7 +87,7 @@ def test_what_cannot_be_told_from_the_answer_is_said_to_match_it() -> None:
 
 def test_an_answer_that_nothing_dominates_says_so_of_each() -> None:
     assert answer_sentences(run_document())[-1] == (
-        "No simpler way dominates the answer: the same model at 160 px (0.45x [0.44, 0.46], "
+        "No simpler way dominates the answer: the baseline at 160 px (0.45x [0.44, 0.46], "
         "93.1 % [92.3, 93.8]) has 4.2 points less accuracy on the same images (-4.2 points "
         "[-4.8, -3.6], p = 0.021) and is faster by 6.2 %; the smaller model deit_t (0.49x "
         "[0.48, 0.50], 95.8 % [95.0, 96.5]) has 1.5 points less accuracy on the same images "
@@ -107,14 +107,14 @@ def test_only_those_that_dominate_are_named_as_dominating() -> None:
 def test_a_target_that_no_schedule_meets_but_an_alternative_does_is_said() -> None:
     missed = run_document(outcome="missed")
     assert alternative_sentences(missed) == (
-        "Nor is it certain that the same model at 160 px (0.45x [0.44, 0.46], 93.1 % "
+        "Nor is it certain that the baseline at 160 px (0.45x [0.44, 0.46], 93.1 % "
         "[92.3, 93.8]) and the smaller model deit_t (0.49x [0.48, 0.50], 95.8 % [95.0, 96.5]) "
         "would meet it.",
     )
 
     fast = changed(0, (0.35, 0.34, 0.36), lead=None)
     assert alternative_sentences(among(fast, outcome="missed")) == (
-        "Without a schedule the target is met by the same model at 160 px (0.35x [0.34, 0.36], "
+        "Without a schedule the target is met by the baseline at 160 px (0.35x [0.34, 0.36], "
         "93.1 % [92.3, 93.8]).",
     )
 

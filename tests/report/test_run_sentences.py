@@ -6,7 +6,7 @@ from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
 from tokensearch.policy import Outcome
 from tokensearch.records.measurements import PairedAccuracy
-from tokensearch.records.run_result import BestPreset, Finalist, RunDocument
+from tokensearch.records.run_result import Finalist, Rival, RunDocument
 from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
 
 ASKED = "0.5x for a pass of 8 images"
@@ -73,8 +73,8 @@ def against(
         (
             "ambiguous",
             f"Target too close to call: 0.485x for a pass of 8 images; {TOOK}, 1.0 % under "
-            "the target. That is within the noise of the timing. Time it again on a quieter "
-            "machine, or allow a little more time.",
+            "the target. The timing does not settle it. Time it again on a quieter machine, or "
+            "allow more --confirm-seconds.",
         ),
         (
             "unreduced",
@@ -242,7 +242,7 @@ def test_a_preset_surely_under_the_target_is_said_to_meet_it() -> None:
 def test_a_control_is_never_called_published() -> None:
     run = run_document()
     control = next(one for one in run.finished.finalists if one.origin == "random-tome-r16")
-    best = BestPreset(control.origin, control.schedule_hash, lead=None)
+    best = Rival(control.origin, control.schedule_hash, lead=None)
 
     assert preset_sentence(changed(run, best_preset=best)) == (
         "No published preset among the finalists meets the target."

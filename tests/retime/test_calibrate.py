@@ -40,7 +40,7 @@ def _other_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     def slower(_: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
         ratio = 1.0 if not policy.reduces else SLOW - mac_share(policy)
         passes = Latency((50.0,) * 12, 2), Latency((50.0 * ratio,) * 12, 2)
-        cautions = (Caution.BUSY,) if policy.reduces else ()
+        cautions = (Caution.SLOW_START,) if policy.reduces else ()
         return Comparison(*passes, ratio, ratio, ratio, 0.95, "slower", cautions)
 
     monkeypatch.setattr(PolicyTimer, "time_together", together(slower))
@@ -105,7 +105,7 @@ def test_a_doubt_about_timings_is_said_once(front: PolicySet) -> None:
 
     calibrate_front(front, timing(), 1.0, watcher)
 
-    assert watcher.cautions == [Caution.BUSY.value]
+    assert watcher.cautions == [Caution.SLOW_START.value]
 
 
 @pytest.mark.usefixtures("_other_machine")
@@ -151,8 +151,9 @@ def test_few_passes_or_a_wide_interval_confirm_nothing(
     count = len(found.policies)
     assert not any(policy.evidence[0].confirmed for policy in found.policies)
     assert watcher.cautions[-1] == (
-        f"{count} of {count} policies are not confirmed here, by too few passes or an interval "
-        f"wider than 5 % either way, and keep what was confirmed here before: allow more --seconds"
+        f"{count} of {count} policies are not confirmed here, by few passes, other programs at "
+        f"work or an interval wider than 5 % either way, and keep what was confirmed here before: "
+        f"allow more --seconds"
     )
 
 

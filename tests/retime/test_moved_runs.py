@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from tokensearch.retime.retarget import MovedCell, SearchedCell, read_searched_cell
+from tokensearch.retime.searched_cell import MovedCell, SearchedCell, read_searched_cell
 
 FRONT = Path("runs/a run/front.json")
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 
-from tests.search.clockless import listening, no_clock, timing
+from tests.search.clockless import listening, no_clock, timing, together
 from tests.search.tiny import Quiet, by_macs, session
 from tokensearch.costs import save_costs
 from tokensearch.costs.forecast import Forecast
@@ -16,7 +16,7 @@ from tokensearch.costs.sweep import sweep
 from tokensearch.errors import PolicyError, RunError, TokensearchError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import Goal, Policy, load, load_set, mac_share, parse_target
-from tokensearch.records.measurements import Comparison
+from tokensearch.records.measurements import Caution, Comparison
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report
 from tokensearch.retime.retarget import KnownPolicy, Retarget, read_finished, select_to_time
@@ -128,12 +128,33 @@ def test_what_is_too_close_to_call_exits_with_4(
         found = by_macs(*asked)  # type: ignore[arg-type]
         return replace(found, low=0.9 * found.ratio, high=1.1 * found.ratio)
 
-    monkeypatch.setattr(PolicyTimer, "time", doubtful)
+    monkeypatch.setattr(PolicyTimer, "time_together", together(doubtful))
     fastest = min(mac_share(one.policy) for one in known(source))
 
     result = retarget(source, tmp_path / "new", f"{fastest:.4f}x").run().finished
 
     assert (result.outcome, result.exit_code) == ("ambiguous", 4)
+
+
+def test_a_busy_machine_gives_no_firm_answer_and_keeps_what_the_run_had_confirmed(
+    source: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(*asked: object) -> Comparison:
+        compared = by_macs(*asked)  # type: ignore[arg-type]
+        slow = 0.85 if compared.ratio < 0.9 else compared.ratio
+        return replace(compared, ratio=slow, low=slow, high=slow, cautions=(Caution.BUSY,))
+
+    there = replace(timing(), cell=read_finished(source).document.cell)
+    monkeypatch.setattr(PolicyTimer, "time_together", together(busy))
+
+    result = retarget(source, tmp_path / "new", "0.6x", there).run().finished
+
+    assert (result.outcome, result.exit_code) == ("ambiguous", 4)
+    answer = result.answer
+    assert answer is not None
+    assert answer.earlier is not None
+    assert answer.earlier.ratio == mac_share(answer.policy)
+    assert not load(tmp_path / "new" / "policy.json").evidence[0].confirmed
 
 
 def test_the_new_folder_is_a_run_folder_whose_report_says_what_it_is(
@@ -189,14 +210,15 @@ def test_a_target_where_the_run_searched_is_not_doubted(
     assert doubts(retarget(source, tmp_path / "new", target)) == []
 
 
-def test_there_are_two_stages_beside_the_sweep(source: RunFolder, tmp_path: Path) -> None:
+def test_there_are_three_stages_beside_the_sweep(source: RunFolder, tmp_path: Path) -> None:
     asked = retarget(source, tmp_path / "new", "0.7x")
 
     asked.run()
 
     assert asked.listener.stages == [
         "timing the baseline",
-        "confirming schedules of the run by fresh timings",
+        "timing schedules of the run side by side",
+        "timing the answer beside what it is compared with",
     ]
 
 

@@ -35,7 +35,7 @@ def no_clock() -> Iterator[None]:
 
 def together(time: Callable[[Any, Policy, Any], Comparison]) -> Callable[..., Any]:
     """What stands in for `PolicyTimer.time_together`, by what stands in for timing one policy."""
-    return lambda timing, policies, budget, tell: tuple(
+    return lambda timing, policies, budget, **_: tuple(
         time(timing, policy, budget) for policy in policies
     )
 

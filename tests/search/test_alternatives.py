@@ -14,7 +14,8 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import PROBES
 from tokensearch.measure import TimingBudget, describe_cell
-from tokensearch.policy import ModelSpec, Policy
+from tokensearch.policy import ModelSpec, Policy, Prune
+from tokensearch.records.measurements import Comparison
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import Alternative, RunResult
 from tokensearch.report.run.page import write_report
@@ -23,10 +24,12 @@ from tokensearch.search.finalists import alternatives as module
 from tokensearch.search.finalists import finish as outcome
 from tokensearch.search.finalists.alternatives import (
     AlternativeModel,
-    lower_resolution,
-    measure_alternatives,
+    at_resolution,
+    find_alternatives,
+    fit_resolution,
     pixels_within,
     resized,
+    score_alternatives,
     smaller_model,
 )
 
@@ -34,6 +37,7 @@ from tokensearch.search.finalists.alternatives import (
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 DEIT = ModelSpec("deit", 12, 196, 1, 384)
+BUDGET = TimingBudget(warmup=0, max_rounds=12, seconds=1, precision=0.5)
 CELL = describe_cell(torch.device("cpu"), torch.float32, 2, 32)
 GIVEN = Preprocessing.of(CONFIG)
 
@@ -54,7 +58,21 @@ def found(
     one: PolicyEvaluator, *, smaller: AlternativeModel | None = None
 ) -> tuple[Alternative, ...]:
     answer = Policy(describe(tiny.model()))
-    return measure_alternatives(one, tiny.Quiet(), target_ratio=0.6, answer=answer, smaller=smaller)
+    return measured(one, tiny.Quiet(), target_ratio=0.6, answer=answer, smaller=smaller)
+
+
+def measured(
+    one: PolicyEvaluator,
+    watcher: tiny.Quiet,
+    *,
+    target_ratio: float,
+    answer: Policy | None = None,
+    smaller: AlternativeModel | None = None,
+) -> tuple[Alternative, ...]:
+    """What is as fast, as a run finds, times and scores it."""
+    models = find_alternatives(one, watcher, target_ratio=target_ratio, smaller=smaller)
+    timed = one.time_together((), BUDGET, others=[model.on(one.images) for model in models])
+    return score_alternatives(models, timed, one, watcher, answer=answer)
 
 
 def test_the_largest_size_whose_blocks_promise_the_target_is_taken() -> None:
@@ -65,7 +83,7 @@ def test_the_largest_size_whose_blocks_promise_the_target_is_taken() -> None:
 
 def test_a_smaller_size_leaves_the_model_itself_alone() -> None:
     model = tiny.model()
-    contender = lower_resolution(model, 0.6)
+    contender = at_resolution(model, 24)
 
     assert (contender.name, contender.pixels) == ("24 px", 24)
     assert describe(contender.module).patch_tokens == 9
@@ -84,7 +102,7 @@ def test_what_has_no_lower_resolution_says_why(
     model: nn.Module, target_ratio: float, message: str
 ) -> None:
     with pytest.raises(ModelError) as raised:
-        lower_resolution(model, target_ratio)
+        fit_resolution(replace(evaluator(), model=model), target_ratio)
 
     assert str(raised.value) == message
 
@@ -92,7 +110,7 @@ def test_what_has_no_lower_resolution_says_why(
 def test_a_model_without_a_lower_resolution_is_noted_and_left_out() -> None:
     watcher = tiny.Quiet()
 
-    assert measure_alternatives(evaluator(), watcher, target_ratio=0.01, answer=None) == ()
+    assert measured(evaluator(), watcher, target_ratio=0.01) == ()
     assert watcher.notes == [
         "no lower resolution to compare with: one patch alone takes more than 0.01x of a pass"
     ]
@@ -108,9 +126,9 @@ class Failing(nn.Module):
 def test_a_rival_that_runs_out_of_memory_is_left_out_with_a_caution() -> None:
     watcher, huge = tiny.Quiet(), replace(itself(), name="huge", module=Failing(), key="huge")
 
-    (lower,) = measure_alternatives(
-        evaluator(), watcher, target_ratio=0.6, answer=None, smaller=huge
-    )
+    clocked = PolicyEvaluator(tiny.model(), tiny.splits(), CELL, seed=0)
+
+    (lower,) = measured(clocked, watcher, target_ratio=0.6, smaller=huge)
 
     assert lower.kind == "resolution"
     assert watcher.cautions == ["huge is left out of the report: CUDA out of memory"]
@@ -122,10 +140,10 @@ def test_a_lower_resolution_without_memory_for_it_is_left_out_with_a_caution(
     def full(*_: object) -> AlternativeModel:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("tokensearch.search.finalists.alternatives.lower_resolution", full)
+    monkeypatch.setattr("tokensearch.search.finalists.alternatives.fit_resolution", full)
     watcher = tiny.Quiet()
 
-    assert measure_alternatives(evaluator(), watcher, target_ratio=0.6, answer=None) == ()
+    assert measured(evaluator(), watcher, target_ratio=0.6) == ()
     assert watcher.cautions == ["no lower resolution to compare with: out of memory"]
 
 
@@ -175,12 +193,26 @@ def test_answers_of_rivals_are_remembered(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_a_rival_is_timed_on_its_own_images_in_turn_with_the_unreduced_model() -> None:
     one = PolicyEvaluator(tiny.model(), tiny.splits(), CELL, seed=0)
-    contender = lower_resolution(one.model, 0.6)
-    budget = TimingBudget(warmup=0, max_rounds=12, seconds=1, precision=0.5)
+    policy, contender = Policy(describe(one.model), (Prune(1, 8),)), at_resolution(one.model, 24)
 
-    timed = one.time_model(contender.module, contender.prepare(one.images), budget)
+    policy_timed, timed = one.time_together([policy], BUDGET, others=[contender.on(one.images)])
 
     assert len(timed.baseline.passes_ms) == len(timed.candidate.passes_ms) == 12
+    assert policy_timed.baseline == timed.baseline
+
+
+@pytest.mark.parametrize(("slowness", "pixels"), [(0.5, 24), (1.0, 24), (2.0, 16), (9.0, 8)])
+def test_the_lower_resolution_is_the_largest_that_meets_the_target_by_the_clock(
+    monkeypatch: pytest.MonkeyPatch, slowness: float, pixels: int
+) -> None:
+    by_macs = tiny.Unclocked.time_model
+
+    def slower(*asked: Any) -> Comparison:
+        return tiny.promised(slowness * by_macs(*asked).ratio)
+
+    monkeypatch.setattr(tiny.Unclocked, "time_model", slower)
+
+    assert fit_resolution(evaluator(), 0.6).pixels == pixels
 
 
 def result_of(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> RunResult:

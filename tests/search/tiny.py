@@ -1,5 +1,6 @@
 """A ViT of 16 patch tokens and 6 blocks, and images for it: a search takes seconds."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.data.photos import photo_splits
 from tokensearch.data.splits import Sizes, Splits
 from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.latency import OtherModel
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy, block_macs, mac_share, parse_target
 from tokensearch.records.measurements import Comparison, Latency
@@ -57,6 +59,17 @@ class Unclocked(PolicyEvaluator):
     def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         whole, other = (sum(block_macs(Policy(describe(one)))) for one in (self.model, module))
         return promised(other / whole)
+
+    def time_together(
+        self,
+        policies: Sequence[Policy],
+        budget: TimingBudget,
+        *,
+        others: Sequence[OtherModel] = (),
+        tell: Callable[[int, float], None] = lambda *_: None,
+    ) -> tuple[Comparison, ...]:
+        timed = (self.time(policy, budget) for policy in policies)
+        return (*timed, *(self.time_model(one.module, one.images, budget) for one in others))
 
 
 class ByMacs(SearchRun):

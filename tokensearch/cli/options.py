@@ -104,6 +104,15 @@ MaxDivergenceOption = Annotated[
         help="ask for the fastest policy that diverges from the baseline by at most so much",
     ),
 ]
+ConfirmOption = Annotated[
+    float | None,
+    Option(
+        "--confirm-seconds",
+        min=0.05,
+        max=1e4,
+        help="passes to time each policy by, in a session of timing",
+    ),
+]
 SeedOption = Annotated[
     int,
     Option("--seed", min=0, metavar="N", help="seed of everything that is drawn at random"),

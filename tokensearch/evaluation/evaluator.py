@@ -1,6 +1,6 @@
 """Evaluate a policy: accuracy on a split, latency compared with the baseline's, profile."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 
@@ -15,7 +15,7 @@ from tokensearch.accuracy.results import ImageResults
 from tokensearch.accuracy.store import PredictionStore
 from tokensearch.data.splits import Purpose, Splits
 from tokensearch.errors import ModelError
-from tokensearch.evaluation.latency import PolicyTimer
+from tokensearch.evaluation.latency import OtherModel, PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
 from tokensearch.measure import TimingBudget
@@ -105,6 +105,19 @@ class PolicyEvaluator:
     def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
         """Time another model on images of its own, in turn with the baseline."""
         return self.timing.time_model(module, images, budget)
+
+    def time_together(
+        self,
+        policies: Sequence[Policy],
+        budget: TimingBudget,
+        *,
+        others: Sequence[OtherModel] = (),
+        tell: Callable[[int, float], None] = lambda *_: None,
+    ) -> tuple[Comparison, ...]:
+        """Time policies, then other models, in rounds with one baseline, until all are precise."""
+        return self.timing.time_together(
+            policies, budget, others=others, tell=tell, until_precise=True
+        )
 
     def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
         """Profile passes under some policies, in turn; writes a TensorBoard folder.

@@ -14,9 +14,11 @@ from tokensearch import runtime
 from tokensearch.measure import (
     MachineMonitor,
     Run,
+    Sample,
     TimingBudget,
     add_cautions,
     add_self_comparison_caution,
+    bootstrap_ratio,
     clock_for,
     compare,
     compare_samples,
@@ -82,6 +84,14 @@ class CompiledModels:
         self._candidates = 0
 
 
+@dataclass(frozen=True)
+class OtherModel:
+    """A model that follows no policy, and the images it takes."""
+
+    module: nn.Module  # on the device of the cell, in its dtype, in eval mode
+    images: Tensor  # (B, 3, rows, columns)
+
+
 MAX_TOGETHER = RESET_AFTER  # policies in a round: each has a compiled model of its own
 
 
@@ -131,16 +141,21 @@ class PolicyTimer:
         budget: TimingBudget,
         *,
         tell: Callable[[int, float], None],
+        others: Sequence[OtherModel] = (),
+        until_precise: bool = False,
     ) -> tuple[Comparison, ...]:
         """Time at most `MAX_TOGETHER` policies and the baseline, each once in every round.
 
         This takes little more than half the time of pairs, since the baseline is timed once for
         all. All copies share its weights, as passes of one model do.
 
-        tell  called with the number of rounds so far, and the seconds of their passes
+        tell           called with the number of rounds so far, and the seconds of their passes
+        others         timed in the same rounds; their comparisons come last
+        until_precise  end once every ratio is known to the budget's precision
         """
-        if len(policies) > MAX_TOGETHER:
-            raise ValueError(f"{len(policies)} policies are too many for a round of {MAX_TOGETHER}")
+        count = len(policies) + len(others)
+        if count > MAX_TOGETHER:
+            raise ValueError(f"{count} models are too many for a round of {MAX_TOGETHER}")
         device = torch.device(self.cell.device)
         clock, monitor = clock_for(device, self.cell.cache), MachineMonitor(device)
 
@@ -149,25 +164,31 @@ class PolicyTimer:
             tell(rounds, seconds)
 
         with torch.inference_mode(), ExitStack() as stack:
-            runs = self._runs(policies, stack)
+            runs = self._runs(policies, others, stack)
             warmup = warm_device(runs[0], clock) + budget.warmup
             monitor.start()
             taken = time_interleaved(
-                [make_pass_turn(run, clock) for run in runs], budget, seed=self.seed, tell=look
+                [make_pass_turn(run, clock) for run in runs],
+                budget,
+                seed=self.seed,
+                enough=partial(_all_precise, budget) if until_precise else _never,
+                tell=look,
             )
             conditions = monitor.stop()
         baseline, *candidates = [Latency(tuple(p.ms for p in passes), warmup) for passes in taken]
-        compared = (
+        compared = [
             add_cautions(compare_samples(baseline, latency, seed=self.seed), conditions)
             for latency in candidates
-        )
-        return tuple(
-            comparison if policy.reduces else add_self_comparison_caution(comparison)
-            for policy, comparison in zip(policies, compared, strict=True)
-        )
+        ]
+        for index, policy in enumerate(policies):
+            if not policy.reduces:
+                compared[index] = add_self_comparison_caution(compared[index])
+        return tuple(compared)
 
-    def _runs(self, policies: Sequence[Policy], stack: ExitStack) -> list[Run]:
-        """Return a pass of the baseline, and one under each policy while the stack is open."""
+    def _runs(
+        self, policies: Sequence[Policy], others: Sequence[OtherModel], stack: ExitStack
+    ) -> list[Run]:
+        """Return a pass of the baseline, and one of each that is timed while the stack is open."""
         tensors = chain(self.model.parameters(), self.model.buffers())
         weights = {id(tensor): tensor for tensor in tensors}
         runs: list[Run] = []
@@ -176,6 +197,9 @@ class PolicyTimer:
             baseline, run = self._pairs.pair(
                 stack.enter_context(runtime.applied(model, policy)), self.images
             )
+            runs = [baseline, *runs[1:], run]
+        for other in others:
+            baseline, run = self._pairs.pair(other.module, self.images, other.images)
             runs = [baseline, *runs[1:], run]
         return runs
 
@@ -199,3 +223,14 @@ class PolicyTimer:
     @cached_property
     def _pairs(self) -> CompiledModels:
         return CompiledModels(self.model, self.cell.backend)
+
+
+def _all_precise(budget: TimingBudget, samples: list[list[Sample]]) -> bool:
+    """Whether every candidate's ratio is known to the precision that is wanted."""
+    baseline, *candidates = [tuple(sample.ms for sample in passes) for passes in samples]
+    intervals = (bootstrap_ratio(baseline, passes, seed=0) for passes in candidates)
+    return all((high - low) / 2 <= budget.precision for low, high in intervals)
+
+
+def _never(_: object) -> bool:
+    return False

@@ -52,6 +52,7 @@ class PredictionCache:
     _baseline: dict[tuple[Purpose, range], Predictions] = field(default_factory=dict)
     _contents: dict[Purpose, tuple[str, ...]] = field(default_factory=dict)
     _results: dict[tuple[str, Purpose, int], ImageResults] = field(default_factory=dict)
+    _loaded: tuple[tuple[Purpose, range], tuple[Tensor, Tensor]] | None = None
     _probed: set[str] = field(default_factory=set)  # schedules whose stored results were checked
 
     def read(self, on_batch: OnBatch | None = None) -> None:
@@ -204,28 +205,34 @@ class PredictionCache:
     def _predict_alternative(
         self, logits: Callable[[Tensor], Tensor], purpose: Purpose, images: range
     ) -> Predictions:
+        loaded, labels = self._load(purpose, images)
         split = self.splits.of(purpose)
-        loaded, labels = split.part(images.start, images.stop)
         return predict_images(logits(loaded), labels, split, first=images.start)
 
     def _predict(self, policy: Policy, purpose: Purpose, images: range) -> Predictions:
         baseline = self._predict_baseline(purpose, images)
         if not policy.reduces:
             return baseline
+        logits = self.logits(policy, purpose, images, lambda: self._load(purpose, images)[0])
         split = self.splits.of(purpose)
-        load = partial(split.part, images.start, images.stop)
-        logits = self.logits(policy, purpose, images, lambda: load()[0])
         return predict_images(logits, baseline.labels, split, first=images.start)
 
     def _predict_baseline(self, purpose: Purpose, images: range) -> Predictions:
         """Return predictions of the baseline, which every divergence is from."""
         if (purpose, images) not in self._baseline:
             split = self.splits.of(purpose)
-            loaded, labels = split.part(images.start, images.stop)
+            loaded, labels = self._load(purpose, images)
             logits = self.logits(self.unreduced, purpose, images, lambda: loaded)
             predictions = predict_images(logits, labels, split, first=images.start)
             self._baseline[purpose, images] = predictions
         return self._baseline[purpose, images]
+
+    def _load(self, purpose: Purpose, images: range) -> tuple[Tensor, Tensor]:
+        """Return images and their labels; those of the last call are kept for the next policy."""
+        if self._loaded is None or self._loaded[0] != (purpose, images):
+            part = self.splits.of(purpose).part(images.start, images.stop)
+            self._loaded = (purpose, images), part
+        return self._loaded[1]
 
 
 def _report_read(on_batch: OnBatch, before: int, total: int, read: int) -> None:

@@ -1,7 +1,11 @@
 """Clocks, interleaved timing, verdicts, machine and profile: how a callable is timed."""
 
 from tokensearch.measure.attention import attention_of, sdpa_backend
-from tokensearch.measure.cautions import add_self_comparison_caution, find_cautions
+from tokensearch.measure.cautions import (
+    add_self_comparison_caution,
+    deciding_cautions,
+    find_cautions,
+)
 from tokensearch.measure.clock import (
     Clock,
     CudaEvents,
@@ -24,6 +28,7 @@ from tokensearch.measure.machine import describe_cell, measure_noise, this_machi
 from tokensearch.measure.machine_monitor import MachineMonitor
 from tokensearch.measure.paired import (
     add_cautions,
+    candidate_ms,
     compare,
     compare_samples,
     median_interval,
@@ -53,10 +58,12 @@ __all__ = [
     "add_self_comparison_caution",
     "attention_of",
     "bootstrap_ratio",
+    "candidate_ms",
     "clock_for",
     "columns",
     "compare",
     "compare_samples",
+    "deciding_cautions",
     "describe_cell",
     "find_cautions",
     "make_pass_turn",

@@ -29,6 +29,11 @@ STEP_AGREEMENT = 0.95  # as `AGREEMENT`, but of the best of many runs
 # Two speeds must explain the passes so much better than a line, which with noise is near a step.
 STEP_SCATTER = 0.9
 
+# What taking turns with the baseline does not cancel: work of others costs short and long passes
+# the same milliseconds (policies of 0.27x and 0.31x were timed at 0.85x and 0.80x beside it), and
+# the interval of few passes is too narrow where noise remembers.
+DECIDING = frozenset({Caution.BUSY, Caution.FEW_PASSES})
+
 BUSY = 0.10  # share of the usable cores' time: on two of them, a fifth of one
 COARSE_TICKS = 100  # a pass of fewer ticks of the clock cannot show one percent
 
@@ -61,6 +66,11 @@ def add_self_comparison_caution(comparison: Comparison) -> Comparison:
     if not baseline_disagrees(comparison):
         return comparison
     return replace(comparison, cautions=(*comparison.cautions, Caution.UNLIKE_ITSELF))
+
+
+def deciding_cautions(comparison: Comparison) -> tuple[Caution, ...]:
+    """Return the cautions that leave no firm answer to whether a ratio is within a limit."""
+    return tuple(caution for caution in comparison.cautions if caution in DECIDING)
 
 
 def has_drift(passes_ms: Sequence[float]) -> bool:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from statistics import quantiles
 from typing import Any
 
 from tokensearch.measure.cautions import find_cautions
@@ -16,7 +17,7 @@ from tokensearch.measure.interleaved import (
 )
 from tokensearch.measure.machine_monitor import MachineMonitor
 from tokensearch.records.comparability import verdict
-from tokensearch.records.measurements import Comparison, Conditions, Latency
+from tokensearch.records.measurements import Caution, Comparison, Conditions, Latency
 from tokensearch.stats.bootstrap import LEVEL, VERDICT_PAIRS, bootstrap_ratio
 from tokensearch.stats.interval import Interval
 
@@ -98,9 +99,22 @@ def median_interval(latency: Latency) -> Interval:
     return Interval(latency.median_ms, low, high)
 
 
+def candidate_ms(comparison: Comparison) -> Interval:
+    """Return the candidate's median with an interval that a drift of the machine widens.
+
+    Turns taken with the baseline cancel a drift in the ratio, and not in milliseconds. Then half
+    of the passes are all that is known.
+    """
+    latency, median = comparison.candidate, median_interval(comparison.candidate)
+    if not {Caution.DRIFT, Caution.THROTTLED} & set(comparison.cautions):
+        return median
+    low, _, high = quantiles(latency.passes_ms, n=4, method="inclusive")
+    return Interval(median.value, min(low, median.low), max(high, median.high))
+
+
 def note_comparison(comparison: Comparison) -> dict[str, Any]:
     """Return what a policy's evidence says of a timing, beside its medians."""
-    median = median_interval(comparison.candidate)
+    median = candidate_ms(comparison)
     return {
         **{name: getattr(comparison, name) for name in NOTED},
         "low_ms": median.low,

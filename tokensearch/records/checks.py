@@ -234,7 +234,10 @@ _FINALIST = fields(
         "comparison": COMPARISON,
         "on_front": FLAG,
     },
-    {"choice": fields({"right": RIGHT, "kl_low": NATS, "kl_high": NATS})},
+    {
+        "choice": fields({"right": RIGHT, "kl_low": NATS, "kl_high": NATS}),
+        "earlier": COMPARISON,
+    },
 )
 _ALTERNATIVE = fields(
     {
@@ -248,7 +251,7 @@ _ALTERNATIVE = fields(
     }
 )
 _SECONDS = number(0, 1e9)
-_PRESET = fields({"name": NAME, "schedule_hash": NAME, "lead": optional(PAIRED)})
+_RIVAL = fields({"name": NAME, "schedule_hash": NAME, "lead": optional(PAIRED)})
 _RESULT_FIELDS = fields(
     {
         "outcome": choice(*get_args(Outcome)),
@@ -260,12 +263,17 @@ _RESULT_FIELDS = fields(
         "trials": fields(dict.fromkeys(("complete", "raced", "out_of_reach", "duplicate"), COUNT)),
         "forecast": fields({"error": number(0), "timed": COUNT}),
         "answer": optional(NAME),
-        "best_preset": optional(_PRESET),
+        "best_preset": optional(_RIVAL),
         "finalists": items(_FINALIST, most=10_000),
         "cautions": items(text(MAX_TEXT)),
         "baseline_moved": fields({"finalists": NUMBER}, {"search": NUMBER}),
     },
-    {"rivals": items(_ALTERNATIVE, most=1000), "as_good": items(NAME, most=10_000)},
+    {
+        "rivals": items(_ALTERNATIVE, most=1000),
+        "as_good": items(NAME, most=10_000),
+        "equal_preset": _RIVAL,
+        "best_random": _RIVAL,
+    },
 )
 
 

@@ -16,6 +16,9 @@ DRIFT = 0.02
 # (Mann & Whitney's statistic). Measured at 30 passes of pure noise, first against last third:
 # 0.1 % pass for drift (asking that middle halves not overlap let 7 % through).
 AGREEMENT = 0.9
+# Share by which two timings of one policy differ that cannot both be true. Sessions on a quiet
+# machine differ by 2 % (standard deviation).
+CONTRADICTION = 0.05
 
 
 def differences(cell: Cell, other: Cell) -> tuple[str, ...]:
@@ -55,6 +58,12 @@ def _against(name: str, value: object, other: object) -> str:
 def baseline_disagrees(comparison: Comparison) -> bool:
     """Whether a model that was compared with itself is said to be faster or slower."""
     return comparison.verdict in ("faster", "slower")
+
+
+def contradicts(before: Comparison, now: Comparison) -> bool:
+    """Whether two timings of one policy in one cell cannot both be true."""
+    first, second = before.interval, now.interval
+    return not first.overlaps(second) and abs(first.value / second.value - 1) > CONTRADICTION
 
 
 def separated(

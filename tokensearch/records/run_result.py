@@ -85,7 +85,7 @@ class Finalist:
 
     WRITTEN: ClassVar = (
         *("schedule_hash", "origin", "policy", "search", "select", "report"),
-        *("paired", "comparison", "on_front", "choice"),
+        *("paired", "comparison", "on_front", "choice", "earlier"),
     )
     origin: str  # of its trial: "sampler", "seed", "random", or a preset's name
     policy: Policy
@@ -96,6 +96,7 @@ class Finalist:
     comparison: Comparison
     on_front: bool
     choice: ChoiceFigures | None = field(default=None, metadata=OMIT_NONE)
+    earlier: Comparison | None = field(default=None, metadata=OMIT_NONE)  # the session before
 
     @property
     def schedule_hash(self) -> str:
@@ -117,10 +118,10 @@ class Alternative:
 
 
 @dataclass(frozen=True, slots=True)
-class BestPreset:
-    """The best published schedule among the finalists that meets the target."""
+class Rival:
+    """A finalist that the answer is compared with."""
 
-    name: str
+    name: str  # its origin
     schedule_hash: str
     lead: PairedAccuracy | None  # the answer against it, on `report`; None: not compared
 
@@ -159,7 +160,7 @@ class RunResult:
 
     WRITTEN: ClassVar = (
         *("outcome", "exit_code", "limit_ms", "baseline_ms", "answer_hash", "as_good"),
-        "best_preset",
+        *("best_preset", "equal_preset", "best_random"),
         *("finalists", "alternatives", "cautions", "search_seconds", "trials", "baseline_moved"),
         *("forecast", "seconds"),
     )
@@ -167,7 +168,7 @@ class RunResult:
     limit_ms: float | None  # the target; None where only the loss was bounded
     baseline_ms: float
     answer_hash: str | None = field(metadata={"key": "answer"})
-    best_preset: BestPreset | None
+    best_preset: Rival | None  # the best published schedule that meets the target
     finalists: tuple[Finalist, ...]  # fastest first
     cautions: tuple[str, ...]
     search_seconds: float
@@ -176,6 +177,9 @@ class RunResult:
     forecast: ForecastError
     seconds: float  # of the whole run
     alternatives: tuple[Alternative, ...] = field(default=(), metadata={"key": "rivals"})
+    # The fastest published schedule as good as the answer; the best random one on target.
+    equal_preset: Rival | None = field(default=None, metadata=OMIT_NONE)
+    best_random: Rival | None = field(default=None, metadata=OMIT_NONE)
     # Schedules that cannot be told apart from the best under the target, fastest first.
     as_good: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
 

@@ -7,7 +7,7 @@ from math import ceil
 
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
-from tokensearch.measure import TimingBudget, note_comparison
+from tokensearch.measure import TimingBudget, deciding_cautions, note_comparison
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Caution, Comparison, to_json
@@ -84,17 +84,17 @@ def _warn(comparisons: Mapping[Policy, Comparison], listener: ProgressListener) 
     unsure = sum(not _is_confirmed(comparison) for comparison in comparisons.values())
     if unsure:
         listener.caution(
-            f"{unsure} of {len(comparisons)} policies are not confirmed here, by too few passes or "
-            f"an interval wider than {100 * WIDEST:.0f} % either way, and keep what was confirmed "
-            f"here before: allow more --seconds"
+            f"{unsure} of {len(comparisons)} policies are not confirmed here, by few passes, other "
+            f"programs at work or an interval wider than {100 * WIDEST:.0f} % either way, and keep "
+            f"what was confirmed here before: allow more --seconds"
         )
 
 
 def _is_confirmed(comparison: Comparison) -> bool:
     """Whether a timing is good enough to rely on."""
-    interval, few = comparison.interval, Caution.FEW_PASSES in comparison.cautions
+    interval, doubts = comparison.interval, deciding_cautions(comparison)
     reach = max(interval.high - interval.value, interval.value - interval.low)
-    return not few and reach <= WIDEST * interval.value
+    return not doubts and reach <= WIDEST * interval.value
 
 
 def _add_evidence(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Policy:

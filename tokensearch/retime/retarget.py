@@ -1,28 +1,26 @@
 """Answer another target, or another cell, from the trials of a finished run."""
 
-import shlex
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from math import log, nan
-from pathlib import Path
-from statistics import median
-from typing import NamedTuple
+from functools import partial
+from math import nan
 
 from tokensearch.costs import load_costs, save_costs
 from tokensearch.costs.forecast import Forecast
 from tokensearch.errors import MeasurementError, RunError
 from tokensearch.evaluation.evaluator import ScoredPolicy
-from tokensearch.evaluation.latency import PolicyTimer
+from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
 from tokensearch.front import Point, spread
-from tokensearch.measure import TimingBudget
+from tokensearch.measure import deciding_cautions
 from tokensearch.policy import Goal, Objective, Policy, Target, choose, is_published
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Trial
+from tokensearch.records.measurements import Comparison, Trial
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import Finalist, ForecastError, RunDocument, RunResult
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
+from tokensearch.retime.searched_cell import MovedCell, read_searched_cell
 from tokensearch.runtime import check_policy
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.finalists.finalist import ConfirmedPolicy, make_figures
@@ -31,11 +29,12 @@ from tokensearch.search.finalists.result import (
     warn_launch_bound,
     write_result,
 )
+from tokensearch.search.finalists.side_by_side import make_confirm_budget, settle, tell_rounds
 from tokensearch.search.latency_model import make_forecast, pick_mild_to_deep
 from tokensearch.stats.interval import Interval
 
-# As surely as a run confirms, in half its time: a minute is to hold a sweep and all of them.
-BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=100, seconds=3.0, precision=0.01)
+# Of passes, for each policy: half of what a run takes. A minute is to hold a sweep and all of them.
+RETARGET_SECONDS = 1.5
 # Members confirmed: the best predicted to meet the target, those that may miss it by the error of
 # the prediction, and some of the whole front.
 UNDER, DOUBTFUL, ON_FRONT = 3, 2, 4
@@ -52,6 +51,21 @@ class KnownPolicy:
     def policy(self) -> Policy:
         """What is timed anew."""
         return self.finalist.policy
+
+    def confirmed(
+        self, comparison: Comparison, objective: Objective, *, same_cell: bool
+    ) -> ConfirmedPolicy:
+        """Return it with a fresh timing; beside it that of the run, if that is of the same cell."""
+        before = self.finalist.comparison
+        return ConfirmedPolicy(
+            self.trial,
+            self.policy,
+            comparison,
+            self.finalist.select,
+            self.finalist.choice,
+            objective,
+            earlier=before if same_cell and not deciding_cautions(before) else None,
+        )
 
     @property
     def report(self) -> ScoredPolicy:
@@ -192,28 +206,26 @@ def confirm_known(
     timing: PolicyTimer,
     objective: Objective,
     listener: ProgressListener,
+    *,
+    seconds: float = RETARGET_SECONDS,
+    same_cell: bool = False,
 ) -> tuple[ConfirmedPolicy, ...]:
-    """Time each afresh; fastest first."""
-    listener.stage("confirming schedules of the run by fresh timings", unit="schedules")
-    confirmed, began = [], time.monotonic()
-    for done, policy in enumerate(known, 1):
-        comparison = timing.time(policy.policy, BUDGET)
-        confirmed.append(
-            ConfirmedPolicy(
-                policy.trial,
-                policy.policy,
-                comparison,
-                policy.finalist.select,
-                policy.finalist.choice,
-                objective,
-            )
-        )
-        listener.progress(
-            done=done,
-            total=len(known),
-            seconds_left=(time.monotonic() - began) / done * (len(known) - done),
-            text=f"{comparison.ratio:.2f}x ({policy.trial.origin})",
-        )
+    """Time all afresh, side by side; fastest first.
+
+    seconds    of passes, for each
+    same_cell  whether the run timed them in this cell: its timings are kept beside the fresh ones
+    """
+    listener.stage("timing schedules of the run side by side", unit="rounds")
+    comparisons: list[Comparison] = []
+    for start in range(0, len(known), MAX_TOGETHER):
+        some = [policy.policy for policy in known[start : start + MAX_TOGETHER]]
+        budget = make_confirm_budget(len(some), seconds)
+        tell = partial(tell_rounds, listener, budget)
+        comparisons += timing.time_together(some, budget, tell=tell, until_precise=True)
+    confirmed = (
+        policy.confirmed(comparison, objective, same_cell=same_cell)
+        for policy, comparison in zip(known, comparisons, strict=True)
+    )
     return tuple(sorted(confirmed, key=lambda policy: policy.comparison.ratio))
 
 
@@ -227,6 +239,7 @@ class Retarget:
     goal: Goal
     listener: ProgressListener
     command: str
+    confirm_seconds: float = RETARGET_SECONDS  # of passes, for each policy of a session of timing
 
     def run(self) -> RunDocument:
         """Answer, and return what run.json then holds.
@@ -256,16 +269,32 @@ class Retarget:
         reduced = [known.policy for known in self.source.known if known.policy.reduces]
         forecast = make_forecast(timing, self.folder, self.listener, pick_mild_to_deep(reduced))
         self.listener.stage("timing the baseline")
-        batch, first = timing.cell.batch, timing.time(self.source.baseline, BUDGET)
+        batch, seconds = timing.cell.batch, self.confirm_seconds
+        first = timing.time(self.source.baseline, make_confirm_budget(1, seconds))
         target_ratio = self.goal.target_ratio(batch=batch, baseline_ms=first.baseline.median_ms)
         doubt = self._doubt(forecast, target_ratio)
         chosen = select_to_time(
             self.source.known, forecast, self.goal, target_ratio=target_ratio, objective=objective
         )
-        confirmed = confirm_known(chosen, timing, objective, self.listener)
+        confirmed = confirm_known(
+            chosen,
+            timing,
+            objective,
+            self.listener,
+            seconds=seconds,
+            same_cell=self.source.document.cell == timing.cell,
+        )
+        settled = settle(
+            confirmed,
+            self.goal,
+            batch=batch,
+            time=partial(timing.time_together, until_precise=True),
+            seconds=seconds,
+            listener=self.listener,
+        )
         result = write_result(
             self.folder,
-            make_selection(confirmed, self.goal, batch=batch),
+            make_selection(settled.finalists, self.goal, batch=batch),
             {known.trial.schedule_hash: known.report for known in chosen},
             cell=timing.cell,
             document=document,
@@ -322,52 +351,3 @@ class Retarget:
         with suppress(MeasurementError):  # one that cannot be read is swept again
             if costs.is_file() and (table := load_costs(costs)).cell == self.timing.cell:
                 save_costs(table, self.folder.costs)
-
-
-class MovedCell(NamedTuple):
-    """A reduced policy's latency, as a share of the baseline's, in two cells."""
-
-    then: float  # of the run
-    now: float
-
-
-@dataclass(frozen=True, slots=True)
-class SearchedCell:
-    """What a run searched, as shares of the baseline's latency."""
-
-    fastest: float  # that it holds
-    slowest: float  # that it would have proposed: its target
-
-    def doubt(self, target_ratio: float, *, off: float, front: Path) -> str | None:
-        """Say what to do where a target lies outside; None where it does not.
-
-        target_ratio  the target as a share of the baseline's latency
-        off           relative error of what is known of the fastest and the slowest
-        """
-        again = f"search with `tokensearch run --from {shlex.quote(str(front))}`"
-        if target_ratio < self.fastest * (1 - off):
-            return (
-                f"the run holds nothing faster than about {self.fastest:.2f}x, and "
-                f"{target_ratio:.2f}x is asked now: {again}"
-            )
-        if self.slowest * (1 + off) < target_ratio < 1:
-            return (
-                f"the run proposed nothing slower than about {self.slowest:.2f}x, and "
-                f"{target_ratio:.2f}x is allowed now, where more accurate schedules may be: {again}"
-            )
-        return None
-
-
-def read_searched_cell(moved: Sequence[MovedCell], share: float) -> SearchedCell:
-    """Carry what a run searched over to the cell of its policies' new latencies.
-
-    share  the run's target, in its own cell
-
-    Policies say how much of a reduction is left in the new cell: as a power, so that 1 stays 1.
-
-    >>> read_searched_cell([MovedCell(0.5, 0.25), MovedCell(0.9, 0.81)], share=0.6)
-    SearchedCell(fastest=0.25, slowest=0.36)
-    """
-    powers = [log(ratio.now) / log(ratio.then) for ratio in moved if ratio.then < 1]
-    slowest = share ** median(powers) if powers else share
-    return SearchedCell(min((ratio.now for ratio in moved), default=1.0), round(slowest, 6))

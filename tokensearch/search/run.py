@@ -27,7 +27,7 @@ from tokensearch.runtime.host import has_class_token
 from tokensearch.search.controls import fixed_controls, nearest_presets
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
-from tokensearch.search.finalists.finish import finish_run
+from tokensearch.search.finalists.finish import CONFIRM_SECONDS, finish_run
 from tokensearch.search.finalists.result import warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
 from tokensearch.search.loop import SearchLoop
@@ -68,6 +68,7 @@ class SearchRun:
     cache_gb: float = 1.0  # of activations that policies share
     neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
     smaller: AlternativeModel | None = None  # a model to compare the answer with
+    confirm_seconds: float | None = None  # of passes, for each policy of a session of timing
     fresh: bool = False  # what an earlier run left in the folder is set aside
 
     def run(self) -> RunDocument:
@@ -114,7 +115,13 @@ class SearchRun:
         self.folder.write_run(document)
         with using_study(self.folder.study):
             search = self.searched(evaluator)
-            result = finish_run(search, evaluator, document, self.smaller)
+            result = finish_run(
+                search,
+                evaluator,
+                document,
+                smaller=self.smaller,
+                confirm_seconds=self.confirm_seconds or CONFIRM_SECONDS,
+            )
         seconds = search.earlier_seconds + time.monotonic() - began
         document = replace(document, result=replace(result, seconds=seconds))
         self.folder.write_run(document)

@@ -1,6 +1,7 @@
 """`tokensearch retarget`."""
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ from tokensearch.cli.commands.run import hand_out
 from tokensearch.cli.console import err
 from tokensearch.cli.inputs import CellOverrides, GoalOptions
 from tokensearch.cli.option_groups import grouped
-from tokensearch.cli.options import JsonOption
+from tokensearch.cli.options import ConfirmOption, JsonOption
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ def retarget(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="folder of a finished run")],
     asked: GoalOptions,
     again: CellOverrides,
+    confirm_seconds: ConfirmOption = None,
     out_folder: Annotated[
         Path | None,
         typer.Option("--out", metavar="DIR", help="run folder; RUN-retargeted/CELL-TARGET if none"),
@@ -51,7 +53,10 @@ def retarget(
     _say(source.settings.model, ready.cell, folder.path)
     command = redact_command(["tokensearch", *sys.argv[1:]])
     with progress_listener(err) as watcher:
-        document = Retarget(source, folder, timing, goal, watcher, command).run()
+        asked_again = Retarget(source, folder, timing, goal, watcher, command)
+        if confirm_seconds is not None:
+            asked_again = replace(asked_again, confirm_seconds=confirm_seconds)
+        document = asked_again.run()
     hand_out(folder, document, as_json=as_json)
 
 

@@ -12,7 +12,7 @@ from typer import BadParameter, Option
 from tokensearch.cli.console import err, out, print_json
 from tokensearch.cli.inputs import GoalOptions, ModelOptions
 from tokensearch.cli.option_groups import grouped
-from tokensearch.cli.options import JsonOption
+from tokensearch.cli.options import ConfirmOption, JsonOption
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class SearchOptions:
             "confirming and quoting what was found come on top",
         ),
     ] = None
+    confirm_seconds: ConfirmOption = None
     cache_gb: Annotated[
         float,
         Option("--cache-gb", min=0.0, max=1e4, help="memory for activations that policies share"),
@@ -177,7 +178,8 @@ def run(
             searching.cache_gb,
             neighbours,
             alternative,
-            searching.fresh,
+            fresh=searching.fresh,
+            confirm_seconds=searching.confirm_seconds,
         )
         document = session.run()
     hand_out(folder, document, as_json=as_json)

@@ -5,6 +5,7 @@ from typing import Literal
 
 from tokensearch.records.run_result import Alternative, Finalist, RunDocument
 from tokensearch.report import text
+from tokensearch.report.run.footnotes import Footnotes
 from tokensearch.report.run.result import measure_of, name_finalist, target_ratio_beside
 from tokensearch.report.table import ReportTable
 from tokensearch.stats.interval import Interval
@@ -47,7 +48,7 @@ def title_of(alternative: Alternative) -> str:
     """What sentences call it."""
     name = text.plain(alternative.name)
     same = alternative.kind == "resolution"
-    return f"the same model at {name}" if same else f"the smaller model {name}"
+    return f"the baseline at {name}" if same else f"the smaller model {name}"
 
 
 def pace(ratio: Interval, other: Interval) -> str:
@@ -67,7 +68,8 @@ def alternative_table(run: RunDocument) -> ReportTable:
     answer, named = run.finished.answer, measure_of(run)
     columns = ("model", "images", "latency", "of baseline", named, "change", "answer's lead")
     own = [] if answer is None else [_answer_row(answer, run.cell.resolution)]
-    rows = [*own, *(_row(alternative) for alternative in run.finished.alternatives)]
+    notes = Footnotes.of_run(run)
+    rows = [*own, *(_row(alternative, notes) for alternative in run.finished.alternatives)]
     marked = frozenset(range(len(own)))
     return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=marked)
 
@@ -76,13 +78,14 @@ def _answer_row(answer: Finalist, pixels: int) -> tuple[str, ...]:
     return (name_finalist(answer), f"{pixels} px", *_figures_of(answer), text.NONE)
 
 
-def _row(alternative: Alternative) -> tuple[str, ...]:
+def _row(alternative: Alternative, notes: Footnotes) -> tuple[str, ...]:
     lead = text.NONE
     if alternative.lead is not None:
         proof = text.probability(alternative.lead.p_value)
         lead = f"{text.signed_points_interval(alternative.lead.interval)}, {proof}"
     pixels = f"{alternative.pixels} px"
-    return (title_of(alternative), pixels, *_figures_of(alternative), lead)
+    title = f"{title_of(alternative)}{notes.mark(alternative.comparison)}"
+    return (title, pixels, *_figures_of(alternative), lead)
 
 
 def _figures_of(measured: Finalist | Alternative) -> tuple[str, ...]:

@@ -14,9 +14,9 @@ from tokensearch.report import text
 from tokensearch.report.run.result import interval, measure, name_of, read_evidence, run_cautions
 from tokensearch.report.run.sentences import answer_sentences
 from tokensearch.report.run.tables import (
-    as_good_note,
     caution_lines,
     cell_line,
+    front_notes,
     front_table,
     token_strip,
 )
@@ -34,8 +34,8 @@ def summary(
     first, *rest = answer_sentences(run)
     parts: list[RenderableType] = [Text(first, style="bold"), Text(" ".join(rest))]
     parts.append(table_to_rich(front_table(front, run)))
-    if (note := as_good_note(run)) is not None:
-        parts.append(Text(note))
+    if notes := front_notes(front, run):
+        parts.append(Text("\n".join(notes)))
     if cautions := run_cautions(run):
         parts.append(caution_lines(cautions))
     if folder is not None:

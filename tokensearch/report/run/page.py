@@ -20,6 +20,7 @@ from tokensearch.report.phases import read_profile
 from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.contradictions import contradiction
+from tokensearch.report.run.footnotes import Footnotes
 from tokensearch.report.run.front_plot import draw_front
 from tokensearch.report.run.result import measure_of, reading, run_cautions
 from tokensearch.report.run.sentences import answer_sentences as answer_in_words
@@ -114,8 +115,8 @@ def _front(source: _Source) -> str:
     )
     table = table_to_markdown(tables.front_table(source.front, source.run))
     picture = f"![{measure_of(source.run)} against latency]({FRONT_PICTURE})"
-    alike = tables.as_good_note(source.run)
-    return "\n\n".join([note, table, *([] if alike is None else [alike]), picture])
+    notes = map(sentence, tables.front_notes(source.front, source.run))
+    return "\n\n".join([note, table, *notes, picture])
 
 
 def _schedule(source: _Source) -> str:
@@ -129,27 +130,32 @@ def _schedule(source: _Source) -> str:
 
 def _finalists(source: _Source) -> str:
     note = (
-        "Each was timed afresh, in turn with the baseline. Answer and front were chosen on "
-        "`select`; `report` had no part in it. KL is the mean divergence from the "
+        "Each was timed afresh, in turn with the baseline; the answer and what it is compared with "
+        "once more after the choice, in one session, which is quoted. Answer and front were chosen "
+        "on `select`; `report` had no part in it. KL is the mean divergence from the "
         "baseline. The verdict is what the ratio's whole interval proves: faster or "
         "slower where it leaves out 1, same where it stays close to 1, else ambiguous. "
         + tables.random_note()
     )
-    return f"{note}\n\n{table_to_markdown(tables.finalist_table(source.run))}"
+    timed = [finalist.comparison for finalist in source.run.finished.finalists]
+    notes = map(sentence, Footnotes.of_run(source.run).lines(timed))
+    return "\n\n".join([note, table_to_markdown(tables.finalist_table(source.run)), *notes])
 
 
 def _alternatives(run: RunDocument) -> str:
     if not run.finished.alternatives:
         return "None was measured."
     note = (
-        "Models that drop no tokens, timed and judged as finalists are: the same model on the "
-        "largest images that promise the target by multiply-accumulates, and a smaller model if "
+        "Models that drop no tokens, timed side by side with the answer: the same model on the "
+        "largest images that meet the target by the clock, and a smaller model if "
         "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. "
         "The lead is that of the answer, on the same images."
     )
     if not run.data.labelled:
         note += " Without labels, another model's own right answers count as mistakes."
-    return f"{note}\n\n{table_to_markdown(alternative_table(run))}"
+    timed = [alternative.comparison for alternative in run.finished.alternatives]
+    notes = map(sentence, Footnotes.of_run(run).lines(timed))
+    return "\n\n".join([note, table_to_markdown(alternative_table(run)), *notes])
 
 
 def _times(source: _Source) -> str:

@@ -2,7 +2,8 @@
 
 from tokensearch.policy import is_control
 from tokensearch.policy.answer import MARGIN
-from tokensearch.records.measurements import to_json
+from tokensearch.records.comparability import contradicts
+from tokensearch.records.measurements import PairedAccuracy, to_json
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.run.alternatives import alternative_sentences, pace
@@ -21,13 +22,20 @@ def answer_sentences(run: RunDocument) -> tuple[str, ...]:
     """Return the answer as sentences, the most important first."""
     answer, measure = run.finished.answer, measure_of(run)
     if answer is None:
-        return (target_sentence(run), preset_sentence(run), *alternative_sentences(run))
+        return (
+            target_sentence(run),
+            *contradiction_sentences(run),
+            preset_sentence(run),
+            *alternative_sentences(run),
+        )
     if not answer.policy.reduces:
         return (target_sentence(run), f"Its {_standing(answer, measure)}.")
     return (
         target_sentence(run),
         cost_sentence(answer, measure),
+        *contradiction_sentences(run),
         preset_sentence(run),
+        *rival_sentences(run),
         *alternative_sentences(run),
     )
 
@@ -91,8 +99,8 @@ def _way_out(run: RunDocument) -> str:
     if run.settings.goal.bounded:
         return f"Its loss or its latency is not known well enough: {_images_hint(run)}."
     return (
-        "That is within the noise of the timing. Time it again on a quieter machine, or allow a "
-        "little more time."
+        "The timing does not settle it. Time it again on a quieter machine, or allow more "
+        "--confirm-seconds."
     )
 
 
@@ -121,26 +129,68 @@ def cost_sentence(finalist: Finalist, measure: str) -> str:
 
 def preset_sentence(run: RunDocument) -> str:
     """Compare the answer with the best published schedule that meets the target."""
-    preset, answer = find_best_preset(run.finished), run.finished.answer
-    if preset is None:
+    rival, answer = run.finished.best_preset, run.finished.answer
+    preset = find_best_preset(run.finished)
+    if rival is None or preset is None:
         return "No published preset among the finalists meets the target."
-    name, accuracy = name_finalist(preset), text.percent_interval(preset.report.interval)
-    figures = f"{name} ({_times(preset)}, {accuracy})"
-    surely = preset.comparison.high <= target_ratio_beside(run, preset.comparison)
-    meets = "meets" if surely else "may meet"
-    best = f"the best published finalist that {meets} the target, {figures}"
     if answer is None:
-        return f"A published preset {meets} the target: {figures}."
+        return f"A published preset {_meets(preset, run)} the target: {_named(preset)}."
+    best = f"the best published finalist that {_meets(preset, run)} the target, {_named(preset)}"
     if preset.schedule_hash == answer.schedule_hash:
         return f"It is {best}: the search found nothing better."
-    return _against(best, answer, preset, run)
+    return _against(best, preset, rival.lead, run)
 
 
-def _against(best: str, answer: Finalist, preset: Finalist, run: RunDocument) -> str:
+def rival_sentences(run: RunDocument) -> tuple[str, ...]:
+    """Compare the answer with a preset of its accuracy, and with schedules drawn at random."""
+    result, answer = run.finished, run.finished.answer
+    said = []
+    equal = result.finalist(result.equal_preset.schedule_hash) if result.equal_preset else None
+    best = result.best_preset.schedule_hash if result.best_preset else None
+    if answer and equal and equal.schedule_hash not in {best, answer.schedule_hash}:
+        speed = pace(answer.comparison.interval, equal.comparison.interval)
+        said.append(
+            f"The fastest published finalist {alike_as(run)} is {_named(equal)}: the answer is "
+            f"{speed}."
+        )
+    rival = result.best_random
+    drawn = None if rival is None else result.finalist(rival.schedule_hash)
+    if answer and rival and drawn:
+        if drawn.schedule_hash == answer.schedule_hash:
+            said.append("It was drawn at random: the search found nothing better.")
+        else:
+            name = f"the best random one that {_meets(drawn, run)} the target, {_named(drawn)}"
+            said.append(_against(name, drawn, rival.lead, run))
+    return tuple(said)
+
+
+def contradiction_sentences(run: RunDocument) -> tuple[str, ...]:
+    """Say of what was timed before that it contradicts the timing of now."""
+    return tuple(
+        f"The timings of {name_finalist(finalist)} contradict each other: before it took "
+        f"{text.ratio_interval(finalist.earlier.interval)}, now "
+        f"{text.ratio_interval(finalist.comparison.interval)}; time it again on a quiet machine."
+        for finalist in run.finished.finalists
+        if finalist.earlier is not None and contradicts(finalist.earlier, finalist.comparison)
+    )
+
+
+def _named(finalist: Finalist) -> str:
+    accuracy = text.percent_interval(finalist.report.interval)
+    return f"{name_finalist(finalist)} ({_times(finalist)}, {accuracy})"
+
+
+def _meets(finalist: Finalist, run: RunDocument) -> str:
+    surely = finalist.comparison.high <= target_ratio_beside(run, finalist.comparison)
+    return "meets" if surely else "may meet"
+
+
+def _against(best: str, rival: Finalist, lead: PairedAccuracy | None, run: RunDocument) -> str:
     """Say who is more accurate and who is faster, and what of it is significant."""
-    speed = pace(answer.comparison.interval, preset.comparison.interval)
-    lead = run.finished.best_preset.lead if run.finished.best_preset else None
-    change = answer.report.top1 - preset.report.top1
+    answer = run.finished.answer
+    assert answer is not None  # it is what is compared
+    speed = pace(answer.comparison.interval, rival.comparison.interval)
+    change = answer.report.top1 - rival.report.top1
     more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure_of(run)}"
     if lead is None:
         return f"Beside {best}, it is {speed}, with {more}, not compared image by image."

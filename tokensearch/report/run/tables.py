@@ -27,6 +27,7 @@ from tokensearch.records.profile import PHASES, Profile
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.phases import PHASE_NAMES, groups
+from tokensearch.report.run.footnotes import Footnotes
 from tokensearch.report.run.result import (
     SEARCHED,
     EvidenceFigures,
@@ -47,7 +48,8 @@ AS_GOOD = "≈"  # before the deciding figure of what cannot be told apart from 
 def front_table(front: PolicySet, run: RunDocument) -> ReportTable:
     """Every member of the front, fastest first; the answer stands out."""
     members = [read_evidence(policy, policy.evidence[0]) for policy in front.policies]
-    rows = [_front_row(member, run.finished) for member in members]
+    notes = Footnotes.of_run(run)
+    rows = [_front_row(member, run.finished, notes) for member in members]
     deciding = deciding_name(run.settings.objective)
     columns = ("policy", "tokens left", "latency", "of baseline", measure_of(run))
     marked = _marked((member.policy for member in members), run.finished)
@@ -59,9 +61,19 @@ def front_table(front: PolicySet, run: RunDocument) -> ReportTable:
     )
 
 
-def _front_row(member: EvidenceFigures, result: RunResult) -> tuple[str, ...]:
+def front_notes(front: PolicySet, run: RunDocument) -> tuple[str, ...]:
+    """Say what the marks of the front's rows mean."""
+    shown = (run.finished.finalist(policy.schedule_hash) for policy in front.policies)
+    rows = [finalist.comparison for finalist in shown if finalist is not None]
+    alike = [] if (note := as_good_note(run)) is None else [note]
+    return (*alike, *Footnotes.of_run(run).lines(rows))
+
+
+def _front_row(member: EvidenceFigures, result: RunResult, notes: Footnotes) -> tuple[str, ...]:
+    finalist = result.finalist(member.policy.schedule_hash)
+    marks = "" if finalist is None else notes.mark(finalist.comparison)
     return (
-        name_of(member.policy, origin_of(member.policy, result)),
+        f"{name_of(member.policy, origin_of(member.policy, result))}{marks}",
         token_strip(member.policy),
         text.ms(member.median_ms),
         _ratio(member),
@@ -123,14 +135,15 @@ def finalist_table(run: RunDocument) -> ReportTable:
         "on the front",
     )
     finalists = run.finished.finalists
-    rows = [_finalist_row(finalist) for finalist in finalists]
+    notes = Footnotes.of_run(run)
+    rows = [_finalist_row(finalist, notes) for finalist in finalists]
     marked = _marked((finalist.policy for finalist in finalists), run.finished)
     return ReportTable(columns, rows, numbers=frozenset({"KL", "latency"}), marked=marked)
 
 
-def _finalist_row(finalist: Finalist) -> tuple[str, ...]:
+def _finalist_row(finalist: Finalist, notes: Footnotes) -> tuple[str, ...]:
     return (
-        name_finalist(finalist),
+        f"{name_finalist(finalist)}{notes.mark(finalist.comparison)}",
         kind_of(finalist),
         text.percent_interval(finalist.select.interval),
         text.percent_interval(finalist.report.interval),

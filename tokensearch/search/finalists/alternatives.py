@@ -6,7 +6,7 @@ of finalists: timed afresh in turn with the baseline, judged on the images of `r
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -22,14 +22,23 @@ from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.pixels import Preprocessing
 from tokensearch.errors import MeasurementError, ModelError, first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.latency import OtherModel
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import ModelSpec, Policy, block_macs
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import AlternativeKind, PairedAccuracy
+from tokensearch.records.measurements import (
+    COMPILED,
+    AlternativeKind,
+    Comparison,
+    PairedAccuracy,
+)
 from tokensearch.records.run_result import Alternative, SmallerModel
-from tokensearch.search.finalists.finalist import CONFIRM_BUDGET
 
 # After a long search, neither a control nor a picture of it may cost the result. RuntimeError is
 # what torch raises where memory runs out or a model cannot be compiled.
+# Enough to tell sizes a patch a side apart: at 14 patches a side they differ by 15 %.
+QUICK_BUDGET = TimingBudget(warmup=1, max_rounds=20, seconds=1.0, precision=0.02)
+SIZES_TIMED = 4  # at most
 NO_REASON_TO_FAIL = MeasurementError, ModelError, RuntimeError, MemoryError
 
 
@@ -44,60 +53,124 @@ class AlternativeModel:
     key: str  # which it is, beside the baseline, for answers that are kept
     prepare: Callable[[Tensor], Tensor]  # from images as the baseline takes them, float32
 
+    def on(self, images: Tensor) -> OtherModel:
+        """Return it with a batch of its own images, from those the baseline takes."""
+        return OtherModel(self.module, self.prepare(images.float()).to(images.dtype))
+
     @property
     def info(self) -> SmallerModel:
         """What run.json says was asked for."""
         return SmallerModel(self.name, self.key)
 
 
-def measure_alternatives(
+def find_alternatives(
     evaluator: PolicyEvaluator,
     listener: ProgressListener,
     *,
     target_ratio: float,
-    answer: Policy | None,
     smaller: AlternativeModel | None = None,
-) -> tuple[Alternative, ...]:
-    """Measure what else would be as fast.
+) -> tuple[AlternativeModel, ...]:
+    """Return what else may be as fast and can be run here.
 
     target_ratio  the target as a share of the baseline's latency
-    answer        what each is compared with, image by image
     """
-    listener.stage("timing and quoting other ways to be as fast")
-    measured = []
-    for model in _alternative_models(evaluator, listener, target_ratio, smaller):
+    listener.stage("looking for other ways to be as fast")
+    models = []
+    try:
+        models.append(fit_resolution(evaluator, target_ratio))
+    except ModelError as error:
+        listener.note(f"no lower resolution to compare with: {error}")
+    except NO_REASON_TO_FAIL as error:
+        listener.caution(f"no lower resolution to compare with: {first_line(error)}")
+    if smaller is not None:
         try:
-            measured.append(_measure(model, evaluator, answer))
+            _ratio(smaller, evaluator)  # that it can be run here
+            models.append(smaller)
+        except NO_REASON_TO_FAIL as error:
+            listener.caution(f"{smaller.name} is left out of the report: {first_line(error)}")
+    return tuple(models)
+
+
+def score_alternatives(
+    models: Sequence[AlternativeModel],
+    comparisons: Sequence[Comparison],
+    evaluator: PolicyEvaluator,
+    listener: ProgressListener,
+    *,
+    answer: Policy | None,
+) -> tuple[Alternative, ...]:
+    """Ask models that were timed about the images that are quoted.
+
+    answer  what each is compared with, image by image
+    """
+    scored = []
+    for model, comparison in zip(models, comparisons, strict=True):
+        try:
+            scored.append(_score(model, comparison, evaluator, answer))
         except NO_REASON_TO_FAIL as error:
             listener.caution(f"{model.name} is left out of the report: {first_line(error)}")
-    return tuple(measured)
+    return tuple(scored)
 
 
-def lower_resolution(model: nn.Module, target_ratio: float) -> AlternativeModel:
-    """Return the same model on the largest images that promise the target.
+def fit_resolution(evaluator: PolicyEvaluator, target_ratio: float) -> AlternativeModel:
+    """Return the same model on the largest images that meet the target, by timing.
 
-    Its blocks' multiply-accumulates are at most `target_ratio` of the baseline's; positions are
-    resampled as timm does.
+    From the size that promises it by multiply-accumulates, a patch a side more or less at a time.
 
     Raises:
         ModelError: The model cannot change its input size, or no size is small enough.
     """
-    kind = type(model).__name__
-    if not hasattr(model, "set_input_size"):
-        raise ModelError(f"a {kind} cannot change its input size")
-    pixels = pixels_within(runtime.describe(model), _patch_px(model), target_ratio)
-    if pixels is None:
+    model = evaluator.model
+    _check_resizable(model)
+    patch_px = _patch_px(model)
+    promised = pixels_within(runtime.describe(model), patch_px, target_ratio)
+    if promised is None:
         raise ModelError(f"one patch alone takes more than {target_ratio:.2f}x of a pass")
-    module: Any = copy.deepcopy(model)
+    most = 1 if evaluator.cell.backend in COMPILED else SIZES_TIMED
+    best, pixels, step = None, promised, 0
+    for _ in range(most):
+        candidate = at_resolution(model, pixels)
+        meets = _ratio(candidate, evaluator) <= target_ratio
+        step = step or (patch_px if meets else -patch_px)
+        if best is None or meets or step < 0:
+            best = candidate
+        if (step > 0) != meets:  # the border is passed
+            return best
+        pixels += step
+        if not 0 < pixels < evaluator.cell.resolution:
+            break
+    assert best is not None  # at least one was timed
+    return best
+
+
+def _ratio(model: AlternativeModel, evaluator: PolicyEvaluator) -> float:
+    """Time a model briefly, as a share of the baseline's latency."""
+    other = model.on(evaluator.images)
+    return evaluator.time_model(other.module, other.images, QUICK_BUDGET).ratio
+
+
+def at_resolution(model: nn.Module, pixels: int) -> AlternativeModel:
+    """Return the same model on images of another size; positions are resampled as timm does.
+
+    Raises:
+        ModelError: The model cannot be run on them.
+    """
+    kind, module = type(model).__name__, copy.deepcopy(model)
+    resizable: Any = module
     weight = next(model.parameters())
     try:
         with torch.no_grad():
-            module.set_input_size(img_size=(pixels, pixels))
+            resizable.set_input_size(img_size=(pixels, pixels))
             module(torch.zeros(1, 3, pixels, pixels, device=weight.device, dtype=weight.dtype))
     except Exception as error:  # a host raises what it likes
         raise ModelError(f"a {kind} cannot be run on {pixels} px: {first_line(error)}") from error
     resize = partial(resized, pixels=pixels)
     return AlternativeModel(f"{pixels} px", "resolution", module, pixels, f"{pixels}px", resize)
+
+
+def _check_resizable(model: nn.Module) -> None:
+    if not hasattr(model, "set_input_size"):
+        raise ModelError(f"a {type(model).__name__} cannot change its input size")
 
 
 def pixels_within(model: ModelSpec, patch_px: int, target_ratio: float) -> int | None:
@@ -146,28 +219,13 @@ def _as_own(images: Tensor, *, given: Preprocessing, own: Preprocessing) -> Tens
     return resized(images, pixels=own.size_px)
 
 
-def _alternative_models(
+def _score(
+    model: AlternativeModel,
+    comparison: Comparison,
     evaluator: PolicyEvaluator,
-    listener: ProgressListener,
-    target_ratio: float,
-    smaller: AlternativeModel | None,
-) -> list[AlternativeModel]:
-    models = [] if smaller is None else [smaller]
-    try:
-        models.insert(0, lower_resolution(evaluator.model, target_ratio))
-    except ModelError as error:
-        listener.note(f"no lower resolution to compare with: {error}")
-    except NO_REASON_TO_FAIL as error:
-        listener.caution(f"no lower resolution to compare with: {first_line(error)}")
-    return models
-
-
-def _measure(
-    model: AlternativeModel, evaluator: PolicyEvaluator, answer: Policy | None
+    answer: Policy | None,
 ) -> Alternative:
-    """Time a model, and ask it about the images that are quoted."""
     images = evaluator.images
-    own = model.prepare(images.float()).to(images.dtype)
     answers = evaluator.predictions.results_of_alternative(
         model.key, "report", partial(_logits, model, images.device, images.dtype)
     )
@@ -178,7 +236,7 @@ def _measure(
         pixels=model.pixels,
         report=scored.accuracy,
         paired=scored.paired,
-        comparison=evaluator.time_model(model.module, own, CONFIRM_BUDGET),
+        comparison=comparison,
         lead=None if answer is None else _lead(evaluator, answer, answers),
     )
 

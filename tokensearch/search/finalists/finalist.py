@@ -1,14 +1,13 @@
 """From trials to an answer: chosen on `select`, confirmed by fresh timing, quoted on `report`."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import NamedTuple
 
-from tokensearch.accuracy.accuracy import choice_figures
-from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
+from tokensearch.evaluation.evaluator import ScoredPolicy
 from tokensearch.front import Point, front
-from tokensearch.measure import TimingBudget, median_interval, note_comparison
+from tokensearch.measure import candidate_ms, deciding_cautions, note_comparison
 from tokensearch.policy import (
     Evidence,
     Goal,
@@ -20,7 +19,8 @@ from tokensearch.policy import (
     choose,
     is_published,
 )
-from tokensearch.policy.file import policy_from_json
+from tokensearch.policy.answer import is_as_good
+from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import (
     Accuracy,
     Cell,
@@ -33,10 +33,6 @@ from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.loop import RANDOM_ORIGIN
 from tokensearch.stats.interval import Interval
 
-# Fresh pairs for every finalist, to about one percent. Autotuners of compilers ask for no fewer
-# than fifty passes that the search never saw before they keep a winner.
-CONFIRM_BUDGET = TimingBudget(warmup=3, first_look=30, max_rounds=150, seconds=6.0, precision=0.01)
-
 
 @dataclass(frozen=True, slots=True)
 class ConfirmedPolicy:
@@ -48,6 +44,7 @@ class ConfirmedPolicy:
     select: Accuracy
     choice: ChoiceFigures | None  # None: known from a run of an earlier release
     objective: Objective
+    earlier: Comparison | None = None  # what was known of it in this cell before
 
     @property
     def schedule_hash(self) -> str:
@@ -58,6 +55,21 @@ class ConfirmedPolicy:
     def random(self) -> bool:
         """Whether it was drawn: the best of a few, which searching has to beat."""
         return self.trial.origin == RANDOM_ORIGIN
+
+    @property
+    def sure(self) -> bool:
+        """Whether nothing makes its timing doubtful."""
+        return not deciding_cautions(self.comparison) and not self.contradicted
+
+    @property
+    def contradicted(self) -> bool:
+        """Whether it was known in this cell to be clearly faster or slower."""
+        return self.earlier is not None and contradicts(self.earlier, self.comparison)
+
+    def timed_again(self, comparison: Comparison) -> "ConfirmedPolicy":
+        """Return it with a fresh timing beside what was known for certain before."""
+        known = None if deciding_cautions(self.comparison) else self.comparison
+        return replace(self, comparison=comparison, earlier=self.earlier or known)
 
     @property
     def value(self) -> float:
@@ -73,8 +85,9 @@ class ConfirmedPolicy:
             self.choice,
             self.objective,
             ratio=timed.interval,
-            median_ms=median_interval(timed.candidate),
+            median_ms=candidate_ms(timed),
             batch=batch,
+            sure=self.sure,
         )
 
 
@@ -87,6 +100,7 @@ def make_figures(
     ratio: Interval,
     median_ms: Interval,
     batch: int,
+    sure: bool = True,
 ) -> PolicyFigures:
     """Return what the rule of the answer goes by; without `choice` losses have no intervals."""
     right, low, high = None, -inf, inf
@@ -101,6 +115,7 @@ def make_figures(
         value=trial_value(select, objective),
         divergence=Interval(select.kl, low, high),
         right=right,
+        sure=sure,
     )
 
 
@@ -110,20 +125,6 @@ class Answer(NamedTuple):
     policy: ConfirmedPolicy | None
     outcome: Outcome
     as_good: tuple[ConfirmedPolicy, ...] = ()  # as the best that meets the target, fastest first
-
-
-def confirm(trial: Trial, evaluator: PolicyEvaluator, objective: Objective) -> ConfirmedPolicy:
-    """Score a trial's policy on `select`, and time it afresh."""
-    policy = policy_from_json(trial.policy)
-    results = evaluator.predictions.results(policy, "select")
-    return ConfirmedPolicy(
-        trial,
-        policy,
-        evaluator.time(policy, CONFIRM_BUDGET),
-        evaluator.score_results(results, "select").accuracy,
-        choice_figures(results, evaluator.splits.select),
-        objective,
-    )
 
 
 def on_front(finalists: Sequence[ConfirmedPolicy]) -> tuple[ConfirmedPolicy, ...]:
@@ -147,8 +148,39 @@ def best_preset(
     finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int
 ) -> ConfirmedPolicy | None:
     """Return the published preset that would be the answer if there were no others."""
-    published = [f for f in finalists if is_published(f.trial.origin) or not f.policy.reduces]
-    best = select_answer(published, goal, batch=batch).policy
+    return _best_of(finalists, goal, batch, lambda f: is_published(f.trial.origin))
+
+
+def best_random(
+    finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int
+) -> ConfirmedPolicy | None:
+    """Return the random schedule that would be the answer if there were no others."""
+    return _best_of(finalists, goal, batch, lambda f: f.random)
+
+
+def equal_preset(
+    finalists: Sequence[ConfirmedPolicy], answer: ConfirmedPolicy | None, *, batch: int
+) -> ConfirmedPolicy | None:
+    """Return the fastest published preset that is as good as the answer, however slow."""
+    if answer is None or not answer.policy.reduces:
+        return None
+    wanted = answer.figures(batch)
+    equal = [
+        f
+        for f in finalists
+        if is_published(f.trial.origin) and is_as_good(f.figures(batch), wanted)
+    ]
+    return min(equal, key=lambda f: f.comparison.ratio, default=None)
+
+
+def _best_of(
+    finalists: Sequence[ConfirmedPolicy],
+    goal: Goal,
+    batch: int,
+    wanted: Callable[[ConfirmedPolicy], bool],
+) -> ConfirmedPolicy | None:
+    some = [f for f in finalists if wanted(f) or not f.policy.reduces]
+    best = select_answer(some, goal, batch=batch).policy
     return best if best is not None and best.policy.reduces else None
 
 

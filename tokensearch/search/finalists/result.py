@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from tokensearch import __version__
 from tokensearch.evaluation.evaluator import ScoredPolicy
@@ -15,9 +16,9 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import (
     Alternative,
     BaselineMoved,
-    BestPreset,
     Finalist,
     ForecastError,
+    Rival,
     RunDocument,
     RunResult,
     TrialCounts,
@@ -26,6 +27,8 @@ from tokensearch.search.finalists.finalist import (
     Answer,
     ConfirmedPolicy,
     best_preset,
+    best_random,
+    equal_preset,
     make_evidence,
     on_front,
     select_answer,
@@ -41,22 +44,33 @@ class Selection:
     batch: int
     answer: Answer
     preset: ConfirmedPolicy | None  # the best published one that meets the target
+    equal: ConfirmedPolicy | None  # the fastest published one that is as good as the answer
+    random: ConfirmedPolicy | None  # the best random one that meets the target
     members: tuple[ConfirmedPolicy, ...]  # of the front
+
+    @property
+    def rivals(self) -> tuple[ConfirmedPolicy, ...]:
+        """What the answer is compared with."""
+        return tuple(f for f in (self.preset, self.equal, self.random) if f is not None)
 
     @property
     def quoted(self) -> tuple[ConfirmedPolicy, ...]:
         """Those whose report figures are shown."""
-        return tuple(f for f in self.finalists if f in self.members or f is self.preset or f.random)
+        shown = {f.schedule_hash for f in (*self.members, *self.rivals)}
+        return tuple(f for f in self.finalists if f.schedule_hash in shown)
 
 
 def make_selection(finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int) -> Selection:
     """Choose among finalists."""
+    answer = select_answer(finalists, goal, batch=batch)
     return Selection(
         tuple(finalists),
         goal,
         batch,
-        select_answer(finalists, goal, batch=batch),
+        answer,
         best_preset(finalists, goal, batch=batch),
+        equal_preset(finalists, answer.policy, batch=batch),
+        best_random(finalists, goal, batch=batch),
         on_front(finalists),
     )
 
@@ -68,17 +82,17 @@ def write_result(
     *,
     cell: Cell,
     document: RunDocument,
-    lead: PairedAccuracy | None = None,
+    leads: Mapping[str, PairedAccuracy] = MappingProxyType({}),
 ) -> RunResult:
     """Write front and answer, and return the result of a run that searched nothing.
 
     reports  what is quoted, by schedule
-    lead     the answer against the best published schedule, image by image of `report`
+    leads    the answer against its rivals, image by image of `report`, by schedule
     """
     answer = selection.answer
     policies = {
         f.schedule_hash: _stamp(f, document).with_evidence(
-            make_evidence(f, reports[f.schedule_hash], cell, confirmed=True)
+            make_evidence(f, reports[f.schedule_hash], cell, confirmed=f.sure)
         )
         for f in selection.quoted
     }
@@ -94,12 +108,14 @@ def write_result(
         baseline_ms=baseline_ms,
         answer_hash=None if answer.policy is None else answer.policy.schedule_hash,
         as_good=tuple(policy.schedule_hash for policy in answer.as_good),
-        best_preset=_describe_preset(selection.preset, lead),
+        best_preset=_describe_rival(selection.preset, leads),
+        equal_preset=_describe_rival(selection.equal, leads),
+        best_random=_describe_rival(selection.random, leads),
         finalists=tuple(
             _make_finalist(f, reports[f.schedule_hash], on_front=f in selection.members)
             for f in selection.quoted
         ),
-        cautions=result_cautions(selection.finalists),
+        cautions=_run_cautions(selection.finalists),
         search_seconds=0.0,
         trials=TrialCounts(),
         baseline_moved=BaselineMoved(search=0.0, finalists=baseline_drift(selection.finalists)),
@@ -119,6 +135,7 @@ def _make_finalist(confirmed: ConfirmedPolicy, report: ScoredPolicy, *, on_front
         comparison=confirmed.comparison,
         on_front=on_front,
         choice=confirmed.choice,
+        earlier=confirmed.earlier,
     )
 
 
@@ -158,23 +175,18 @@ def _write_answer(folder: RunFolder, answer: Answer, policies: Mapping[str, Poli
     save(policy, folder.policy)
 
 
-def _describe_preset(
-    preset: ConfirmedPolicy | None, lead: PairedAccuracy | None
-) -> BestPreset | None:
-    if preset is None:
+def _describe_rival(
+    rival: ConfirmedPolicy | None, leads: Mapping[str, PairedAccuracy]
+) -> Rival | None:
+    if rival is None:
         return None
-    return BestPreset(preset.trial.origin, preset.schedule_hash, lead)
+    return Rival(rival.trial.origin, rival.schedule_hash, leads.get(rival.schedule_hash))
 
 
-def result_cautions(
-    finalists: Sequence[ConfirmedPolicy], alternatives: Sequence[Alternative] = ()
-) -> tuple[str, ...]:
-    """Every doubt about a confirmed timing, once; and one about comparing them in milliseconds."""
-    timed: list[ConfirmedPolicy | Alternative] = [*finalists, *alternatives]
-    cautions = {caution for item in timed for caution in item.comparison.cautions}
-    if _watch_baseline(timed).drifted:
-        cautions.add(Caution.MOVED_BASELINE)
-    return tuple(sorted(caution.value for caution in cautions))
+def _run_cautions(finalists: Sequence[ConfirmedPolicy]) -> tuple[str, ...]:
+    """Return the doubts about comparing rows with each other; those about a row are its own."""
+    moved = _watch_baseline(finalists).drifted
+    return (Caution.MOVED_BASELINE.value,) if moved else ()
 
 
 def warn_launch_bound(timing: PolicyTimer, listener: ProgressListener) -> LaunchCost | None:

@@ -1,0 +1,87 @@
+"""What is doubtful about a row stands on the row, and names an option that exists."""
+
+from dataclasses import replace
+
+import pytest
+from typer.main import get_command
+
+from tests.report.fixtures import front, run_document
+from tokensearch.cli.main import app
+from tokensearch.records.measurements import Caution
+from tokensearch.records.run_result import RunDocument
+from tokensearch.report.run import tables
+from tokensearch.report.run.alternatives import alternative_table
+from tokensearch.report.run.footnotes import Footnotes, describe_caution
+from tokensearch.report.run.sentences import contradiction_sentences
+
+
+def doubted(origin: str, *cautions: Caution) -> RunDocument:
+    """A run with cautions on the timing of one finalist, or of its first alternative."""
+    run = run_document()
+    finalists = tuple(
+        replace(
+            f, comparison=replace(f.comparison, cautions=cautions if f.origin == origin else ())
+        )
+        for f in run.finished.finalists
+    )
+    first, *others = run.finished.alternatives
+    if origin == "resolution":
+        first = replace(first, comparison=replace(first.comparison, cautions=cautions))
+    result = replace(run.finished, finalists=finalists, alternatives=(first, *others), cautions=())
+    return replace(run, result=result)
+
+
+def test_a_doubt_about_a_row_is_a_mark_on_it_and_a_note_below() -> None:
+    run = doubted("sampler", Caution.FEW_PASSES, Caution.BUSY)
+
+    assert [row[0] for row in tables.front_table(front(), run).rows] == [
+        "found 99b913f5 ¹²",
+        "found b19998e4",
+        "baseline",
+    ]
+    assert tables.front_notes(front(), run)[-2:] == (
+        "¹ few passes were timed: allow more --confirm-seconds, and --minutes for them",
+        "² other programs worked on the machine while timing: stop them, and repeat",
+    )
+
+
+def test_a_doubt_about_a_control_stands_on_its_own_row_alone() -> None:
+    run = doubted("resolution", Caution.WIDE_SPREAD)
+
+    assert not any("¹" in note for note in tables.front_notes(front(), run))
+    names = [row[0] for row in alternative_table(run).rows]
+    assert names == ["found 99b913f5", "the baseline at 160 px ¹", "the smaller model deit_t"]
+
+
+@pytest.mark.parametrize("verb", ["run", "retarget"])
+def test_what_a_note_names_is_an_option_of_the_command(verb: str) -> None:
+    known = {name for option in get_command(app).commands[verb].params for name in option.opts}  # type: ignore[attr-defined]
+    named = {
+        word.strip(",.;:")
+        for caution in Caution
+        for word in describe_caution(caution).split()
+        if word.startswith("--")
+    } - ({"--minutes"} if verb == "retarget" else set())
+
+    assert "--confirm-seconds" in named
+    assert named <= known
+
+
+def test_timings_that_contradict_each_other_are_said_to() -> None:
+    run = run_document()
+    first, *others = run.finished.finalists
+    before = replace(first.comparison, ratio=0.27, low=0.26, high=0.28)
+    again = replace(first, earlier=before)
+    result = replace(run.finished, finalists=(again, *others))
+
+    assert contradiction_sentences(run) == ()
+    assert contradiction_sentences(replace(run, result=result)) == (
+        "The timings of found 99b913f5 contradict each other: before it took 0.27x [0.26, 0.28], "
+        "now 0.48x [0.47, 0.49]; time it again on a quiet machine.",
+    )
+
+
+def test_no_more_cautions_are_known_than_there_are_marks() -> None:
+    raised = doubted("sampler", *Caution).finished.finalists[0].comparison
+
+    assert len(Footnotes([raised]).lines([raised])) == min(9, len(Caution))

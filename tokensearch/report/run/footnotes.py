@@ -1,0 +1,53 @@
+"""Doubts about timings, as marks on the rows that they are about."""
+
+from collections.abc import Iterable, Mapping
+
+from tokensearch.records.measurements import Caution, Comparison
+from tokensearch.records.run_result import RunDocument
+
+MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
+# What a user of `run` and `retarget` can do, where the caution itself names no option of theirs.
+REMEDIES: Mapping[Caution, str] = {
+    Caution.SLOW_START: "allow more --confirm-seconds, so that it counts for less",
+    Caution.WIDE_SPREAD: "stop other work on the machine, or allow more --confirm-seconds",
+    Caution.FEW_PASSES: "allow more --confirm-seconds, and --minutes for them",
+    Caution.COARSE_CLOCK: "use a larger --batch-size",
+}
+
+
+class Footnotes:
+    """Numbers the cautions of a table's rows."""
+
+    def __init__(self, comparisons: Iterable[Comparison]) -> None:
+        raised = {caution for comparison in comparisons for caution in comparison.cautions}
+        ordered = [caution for caution in Caution if caution in raised]
+        self._marks = dict(zip(ordered, MARKS, strict=False))
+
+    @classmethod
+    def of_run(cls, run: RunDocument) -> "Footnotes":
+        """Number what was raised of finalists and alternatives, for all tables of a report."""
+        result = run.finished
+        finalists = [finalist.comparison for finalist in result.finalists]
+        return cls([*finalists, *(other.comparison for other in result.alternatives)])
+
+    def mark(self, comparison: Comparison) -> str:
+        """Return the marks of a row, with a space before them; empty where nothing was raised."""
+        marks = "".join(
+            mark for caution, mark in self._marks.items() if caution in comparison.cautions
+        )
+        return f" {marks}" if marks else ""
+
+    def lines(self, comparisons: Iterable[Comparison]) -> tuple[str, ...]:
+        """Return what the marks of some rows mean."""
+        raised = {caution for comparison in comparisons for caution in comparison.cautions}
+        return tuple(
+            f"{mark} {describe_caution(caution)}"
+            for caution, mark in self._marks.items()
+            if caution in raised
+        )
+
+
+def describe_caution(caution: Caution) -> str:
+    """Say what is doubtful, and what can be done about it with the options that there are."""
+    what, general = caution.value.split(": ")
+    return f"{what}: {REMEDIES.get(caution, general)}"
