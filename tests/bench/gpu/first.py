@@ -92,7 +92,7 @@ def run(setting: Setting) -> list[str]:
 
 
 def presets(setting: Setting) -> list[str]:
-    asked = ["--batch", "1", "8", "64", "--seconds", "0.8", "--within", "29"]
+    asked = ["--batch", "64", "1", "8", "--seconds", "0.8", "--within", "29"]
     if setting.tried:
         asked = ["--model", SMALL, "--batch", "1", "--seconds", "0.1", "--presets", "none"]
     return bench("presets", setting, *setting.cell, *asked, out="presets.json")
