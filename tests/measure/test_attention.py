@@ -8,6 +8,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import ProfilerActivity, profile
 
 from tokensearch.measure import attention_of, sdpa_backend
+from tokensearch.ops import use_kernels
 
 CPU = torch.device("cpu")
 OPERATORS = {
@@ -64,3 +65,10 @@ def test_attention_that_does_not_say_its_heads_is_unknown() -> None:
     del model.blocks[0].attn.num_heads
 
     assert attention_of(model) == "unknown"
+
+
+def test_a_bias_is_for_the_fused_kernel_where_that_takes_it() -> None:
+    with use_kernels("triton"):
+        assert asked(torch.bfloat16, masked=True) == "triton"
+        assert asked(torch.bfloat16) != "triton"
+        assert asked(torch.float64, masked=True) in OPERATORS

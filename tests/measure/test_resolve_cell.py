@@ -181,6 +181,10 @@ def test_a_cell_is_named_with_its_gpu() -> None:
     cell = replace(ON_GPU, device="cuda:1", backend="cudagraph")
 
     assert name_cell(cell) == "cuda:1 (Example GPU), float16, batch 8, cudagraph"
+    assert name_cell(replace(cell, kernels="triton")) == name_cell(cell)
+    assert name_cell(replace(cell, kernels="torch")).endswith(
+        "cudagraph, token operators not fused"
+    )
     assert device_slug(cell) == "cuda1"
 
 

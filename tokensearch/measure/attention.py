@@ -1,4 +1,4 @@
-"""Which of torch's kernels computes an attention: flash, memory-efficient, cuDNN's or plain maths.
+"""Which kernel computes an attention: flash, memory-efficient, cuDNN's, our own or plain maths.
 
 The same call is twice as fast or slow by it, and a mask (proportional attention adds one) may rule
 the fastest out.
@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend
 
+from tokensearch.ops import is_attention_fused
 from tokensearch.runtime.host import as_host
 
 NAMES = {
@@ -30,13 +31,16 @@ def sdpa_backend(
 ) -> str:
     """Return the kernel that `scaled_dot_product_attention` takes for one image of such a shape.
 
-    `masked` adds a bias of shape (1, 1, 1, tokens), as proportional attention does. Asks the
+    `masked` adds a bias of shape (1, 1, 1, tokens), as proportional attention does; "triton" is
+    `ops.attend_with_bias`, which is taken instead where it can be. Asks the
     dispatcher's own `torch._fused_sdp_choice`: the public `torch.nn.attention` only says what is
     allowed, and its `can_use_*` know CUDA alone.
     """
     q = torch.empty(1, heads, tokens, head_dim, device=device, dtype=dtype)
     bias = torch.zeros(1, 1, 1, tokens, device=device, dtype=dtype) if masked else None
     with torch.inference_mode():
+        if bias is not None and is_attention_fused(q, q, q, bias):
+            return "triton"
         choice = torch._fused_sdp_choice(q, q, q, bias)
     return NAMES[SDPBackend(choice)]
 

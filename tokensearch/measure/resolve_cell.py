@@ -91,7 +91,8 @@ def name_cell(cell: Cell) -> str:
     `cuda (NVIDIA H100), bfloat16, batch 8, cudagraph`
     """
     gpu = "" if cell.machine.accelerator is None else f" ({cell.machine.accelerator})"
-    return f"{cell.device}{gpu}, {cell.dtype}, batch {cell.batch}, {cell.backend}"
+    unfused = ", token operators not fused" if cell.kernels == "torch" else ""
+    return f"{cell.device}{gpu}, {cell.dtype}, batch {cell.batch}, {cell.backend}{unfused}"
 
 
 def device_slug(cell: Cell) -> str:

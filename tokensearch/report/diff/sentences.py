@@ -273,7 +273,7 @@ def _proportional(ledger: Ledger) -> Iterator[str]:
         for term in ledger.by_phase
         if (term.kind, term.phase) == ("shifted", "attention") and term.ms.low > 0
     ]
-    if slower and None not in (before.sdpa, after.sdpa) and before.sdpa != after.sdpa:
+    if slower and after.sdpa not in (before.sdpa, "triton", None) and before.sdpa is not None:
         bias += slower
         why = f"the bias takes attention off its fast path ({before.sdpa} → {after.sdpa})"
     else:
