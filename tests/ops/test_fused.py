@@ -206,6 +206,12 @@ def test_attention_with_a_bias_is_the_same(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(fused.double(), exact, rtol=2e-3, atol=2e-3)
 
 
+class Sharded(Tensor):
+    """Like PyTorch's own, made of other tensors."""
+
+    def __tensor_flatten__(self) -> None: ...
+
+
 def test_what_the_kernels_do_not_take_goes_the_other_way() -> None:
     x = torch.randn(1, 5, 8, device=DEVICE)
     with use_kernels("triton"):
@@ -213,6 +219,7 @@ def test_what_the_kernels_do_not_take_goes_the_other_way() -> None:
         assert not ops.is_fused(x.double())
         assert not ops.is_fused(x, x.double())
         assert not ops.is_fused(x[..., ::2])
+        assert not ops.is_fused(x.as_subclass(Sharded))
         assert not ops.is_fused(torch.empty(1, 4097, 8, device=DEVICE))
         assert not ops.is_fused(x.clone().requires_grad_())
         with torch.no_grad():

@@ -56,5 +56,10 @@ def _fits(x: Tensor, *others: Tensor | None) -> bool:
     return (
         x.shape[-2] <= MOST_TOKENS
         and x.stride(-1) == 1
-        and all(tensor.dtype in DTYPES for tensor in tensors)
+        and all(tensor.dtype in DTYPES and _is_plain(tensor) for tensor in tensors)
     )
+
+
+def _is_plain(tensor: Tensor) -> bool:
+    """Whether a tensor has memory of its own: sharded or quantised ones are made of others."""
+    return not hasattr(type(tensor), "__tensor_flatten__")
