@@ -35,7 +35,7 @@ class Case(NamedTuple):
     tile: launch.Tile
 
 
-def cases(dtype: str) -> list[Case]:
+def list_cases(dtype: str) -> list[Case]:
     precision = "ieee" if dtype == "fp32" else "tf32"
     folded = {"HAS_SIZE": True, "CHUNK": 16, "ROWS": launch.FOLDED.rows}
     folded["COLUMNS"] = launch.FOLDED.columns
@@ -71,17 +71,17 @@ def resources() -> Iterator[dict[str, Any]]:
     """Yield what each kernel takes of a multiprocessor, by capability and number type."""
     for capability in CAPABILITIES:
         for dtype, name in DTYPES.items():
-            for case in cases(dtype):
+            for case in list_cases(dtype):
                 yield {
                     "kernel": case.kernel.__name__,
                     "capability": capability,
                     "dtype": name,
-                } | used(case, dtype, capability)
+                } | compile_case(case, dtype, capability)
 
 
-def used(case: Case, dtype: str, capability: int) -> dict[str, Any]:
+def compile_case(case: Case, dtype: str, capability: int) -> dict[str, Any]:
     names = case.kernel.arg_names
-    types = {name: type_of(name, case, dtype) for name in names}
+    types = {name: find_type(name, case, dtype) for name in names}
     aligned = [
         name
         for name in names
@@ -107,7 +107,7 @@ def used(case: Case, dtype: str, capability: int) -> dict[str, Any]:
     }
 
 
-def type_of(name: str, case: Case, dtype: str) -> str:
+def find_type(name: str, case: Case, dtype: str) -> str:
     if name in case.constants:
         return "constexpr"
     if case.kernel is move.fold_pairs and name == "PARTNER":

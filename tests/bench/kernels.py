@@ -53,23 +53,23 @@ Operator = Callable[[Inputs], Callable[[], Any]]
 
 def main(arguments: list[str]) -> None:
     """Print one line per operator and shape."""
-    options = parsed(arguments)
+    options = parse(arguments)
     if options.resources:
-        from tests.bench.kernel_resources import resources
+        from tests.bench.kernel_resources import find_resources
 
-        collect(resources(), options, resource_line)
+        collect(find_resources(), options, describe_resources)
         return
     if options.count:
-        collect(counts(options.policy), options, count_line)
+        collect(count_kernels(options.policy), options, describe_count)
         return
     if not torch.cuda.is_available():
         print("no NVIDIA GPU is at hand; --resources and --count need none")
         return
     with torch.inference_mode():
-        collect(timed(options), options, line)
+        collect(time_operators(options), options, describe_time)
 
 
-def parsed(arguments: list[str]) -> argparse.Namespace:
+def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench kernels", description=__doc__)
     parser.add_argument("--batch", type=int, nargs="+", default=[64, 1])
     parser.add_argument("--dtype", default="bfloat16")
@@ -82,7 +82,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def drawn(batch: int, length: int, dtype: torch.dtype) -> Inputs:
+def make_inputs(batch: int, length: int, dtype: torch.dtype) -> Inputs:
     parts = torch.randn(batch, length, 3, HEADS, HEAD_DIM, device="cuda").to(dtype)
     q, k, v = parts.permute(2, 0, 3, 1, 4)
     x = torch.randn(batch, length, HEADS * HEAD_DIM, device="cuda").to(dtype)
@@ -140,40 +140,40 @@ OPERATORS: dict[str, Operator] = {
 }
 
 
-def timed(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+def time_operators(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield every operator on every shape; then other tiles."""
     dtype = getattr(torch, options.dtype)
     shapes = [(batch, length) for batch in options.batch for length in options.tokens]
     for batch, length in shapes:
-        given = drawn(batch, length, dtype)
+        given = make_inputs(batch, length, dtype)
         for name, operator in OPERATORS.items():
             shape = {"operator": name, "batch": batch, "tokens": length, "dtype": options.dtype}
-            yield shape | compared(operator, given)
+            yield shape | compare_ways(operator, given)
     for batch, length in shapes if options.tiles else ():
-        given = drawn(batch, length, dtype)
+        given = make_inputs(batch, length, dtype)
         for name, operator in OPERATORS.items():
             shape = {"operator": name, "batch": batch, "tokens": length, "dtype": options.dtype}
-            for tile in tiles(name):
-                yield shape | tiled(operator, given, name, tile)
+            for tile in list_tiles(name):
+                yield shape | time_tile(operator, given, name, tile)
 
 
-def compared(operator: Operator, given: Inputs) -> dict[str, Any]:
+def compare_ways(operator: Operator, given: Inputs) -> dict[str, Any]:
     """Time both ways, on the same inputs; results are held against float64's."""
-    exact = in_double(operator, given)
+    exact = run_in_double(operator, given)
     with ops.use_kernels("torch"):
         call = operator(given)
-        torch_us, torch_off = busy_us(call, given.k.device), distance(call(), exact)
+        torch_us, torch_off = busy_us(call, given.k.device), measure_difference(call(), exact)
     with ops.use_kernels("auto"):
         fused = operator(given)
         return {
             "torch_us": torch_us,
             "fused_us": busy_us(fused, given.k.device),
             "torch_off": torch_off,
-            "fused_off": distance(fused(), exact),
+            "fused_off": measure_difference(fused(), exact),
         }
 
 
-def in_double(operator: Operator, given: Inputs) -> Any:
+def run_in_double(operator: Operator, given: Inputs) -> Any:
     """What the operator gives in float64, as small operations."""
     parts = [part.double() for part in (given.q, given.k, given.v)]
     x, size = given.tokens.x.double(), given.tokens.size
@@ -183,7 +183,7 @@ def in_double(operator: Operator, given: Inputs) -> Any:
         return operator(Inputs(*parts, tokens, given.bias.double()))()
 
 
-def distance(result: Any, exact: Any) -> float:
+def measure_difference(result: Any, exact: Any) -> float:
     """Share of numbers that differ by more than 1 %, and of indices that differ."""
     if isinstance(result, Tensor):
         if not result.is_floating_point():
@@ -191,10 +191,10 @@ def distance(result: Any, exact: Any) -> float:
         off = (result.double() - exact).abs() > 0.01 * exact.abs().mean()
         return float(off.double().mean())
     pairs = zip(result[:2], exact[:2], strict=True)  # of Tokens the features and sizes
-    return max(distance(one, other) for one, other in pairs if one is not None)
+    return max(measure_difference(one, other) for one, other in pairs if one is not None)
 
 
-def tiles(name: str) -> list[tuple[int, int, int, int]]:
+def list_tiles(name: str) -> list[tuple[int, int, int, int]]:
     """Other rows, columns, warps and stages for an operator."""
     return {
         "attend": [
@@ -224,7 +224,7 @@ VIEWS = {
 }  # fmt: skip
 
 
-def counts(policies: list[str]) -> Iterator[dict[str, Any]]:
+def count_kernels(policies: list[str]) -> Iterator[dict[str, Any]]:
     """Yield how many kernels a captured pass of DeiT-S in bfloat16 launches, about."""
     for name in policies:
         model = timm.create_model("deit_small_patch16_224").eval().to(torch.bfloat16)
@@ -233,28 +233,28 @@ def counts(policies: list[str]) -> Iterator[dict[str, Any]]:
         with FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
             model.to("cuda")
             with ops.use_kernels("torch"):
-                small = launched(model)
+                small = count_launches(model)
             with ops.use_kernels("auto"):
-                fused = launched(model)
+                fused = count_launches(model)
         yield {"policy": name, "small": small, "fused": fused}
 
 
-def launched(model: nn.Module) -> int:
+def count_launches(model: nn.Module) -> int:
     """Kernels of a traced pass."""
     images = torch.empty(1, 3, 224, 224, device="cuda", dtype=torch.bfloat16)
-    with patch.object(F, "scaled_dot_product_attention", one_kernel):
+    with patch.object(F, "scaled_dot_product_attention", stand_for_attention):
         graph = make_fx(model)(images).graph
     targets = [node.target for node in graph.nodes if callable(node.target)]
     names = [target.__name__.split(".")[0] for target in targets]
     return sum(KERNELS.get(name, 1) for name in names if name not in VIEWS)
 
 
-def one_kernel(q: Tensor, *_: Tensor, **__: object) -> Tensor:
+def stand_for_attention(q: Tensor, *_: Tensor, **__: object) -> Tensor:
     """Stands for attention, of which a trace without a GPU holds the steps."""
     return q.transpose(1, 2).clone(memory_format=torch.contiguous_format).transpose(1, 2)
 
 
-def count_line(result: dict[str, Any]) -> str:
+def describe_count(result: dict[str, Any]) -> str:
     return (
         f"{result['policy']:14s} {result['small']:4d} kernels as small operations, "
         f"{result['fused']:4d} fused"
@@ -267,7 +267,7 @@ TILES = {
 }  # fmt: skip
 
 
-def tiled(
+def time_tile(
     operator: Operator, given: Inputs, name: str, tile: tuple[int, int, int, int]
 ) -> dict[str, Any]:
     """Time the fused operator with another tile; one that does not compile is its error."""
@@ -283,7 +283,7 @@ def tiled(
     return {"tile": tile, "fused_us" if isinstance(us, float) else "error": us}
 
 
-def line(result: dict[str, Any]) -> str:
+def describe_time(result: dict[str, Any]) -> str:
     shape = f"{result['operator']:7s} batch {result['batch']:3d} {result['tokens']:4d} tokens"
     if "error" in result:
         return f"{shape} {result['tile']}  {result['error']}"
@@ -295,7 +295,7 @@ def line(result: dict[str, Any]) -> str:
     )
 
 
-def resource_line(result: dict[str, Any]) -> str:
+def describe_resources(result: dict[str, Any]) -> str:
     return (
         f"{result['kernel']:17s} sm_{result['capability']} {result['dtype']:5s} "
         f"{result['registers']:3d} registers, {result['spilled_bytes']:3d} bytes spilled, "

@@ -6,8 +6,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokensearch.ops.pool import one_hot, unit
-from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
+from tokensearch.ops.pool import one_hot
+from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
 ROUNDS = 5
@@ -38,7 +38,7 @@ def merge_clusters(tokens: Tokens, label: Tensor, *, clusters: int, prefix: int)
         torch.cat([own, (member > 0).int().argmax(dim=2) + prefix], dim=1),  # the first of each
         torch.cat([own, label + prefix], dim=1),
     )
-    return moved(tokens, after, moves, prefix=prefix)
+    return follow_moves(tokens, after, moves, prefix=prefix)
 
 
 @in_own_type
@@ -94,7 +94,7 @@ def agglomerative(features: Tensor, *, clusters: int, linkage: Linkage = "averag
     N - `clusters` rounds over a (B, N, N) matrix, after Lance and Williams (1967): an oracle for
     the quality of pooling, not a fast operator. Source: ATC (arXiv:2409.11923).
     """
-    direction = unit(features)
+    direction = normalize(features)
     images, count, _ = features.shape
     every = torch.arange(count, device=features.device)
     itself = torch.eye(count, dtype=torch.bool, device=features.device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokensearch.ops.fused import is_fused
 from tokensearch.ops.prune import Ranking
-from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
+from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 
 class Matching(NamedTuple):
@@ -45,7 +45,7 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     if metric.dim() == 4:
         metric = metric.sum(dim=1)
     place_a, place_b = halves(metric.shape[1], prefix=prefix)
-    direction = unit(metric)
+    direction = normalize(metric)
     similarity, partner = (direction[:, place_a] @ direction[:, place_b].transpose(1, 2)).max(dim=2)
     order = similarity.sort(dim=1, descending=True, stable=True).indices
     leave, stay = order[:, :removed], order[:, removed:]
@@ -70,7 +70,7 @@ def merge(tokens: Tokens, matching: Matching, *, prefix: int) -> Tokens:
         after = _merge(tokens, matching, prefix)
     if not is_tracked(tokens):
         return after
-    return moved(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
+    return follow_moves(tokens, after, _moves(matching, tokens, prefix), prefix=prefix)
 
 
 def _merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
@@ -136,7 +136,7 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
     rows = torch.cat([own, partner], dim=1)
     row = torch.empty_like(rows).scatter(1, torch.cat([kept, gone], dim=1), rows)
-    return moved(tokens, after, Moves(kept, row), prefix=prefix)
+    return follow_moves(tokens, after, Moves(kept, row), prefix=prefix)
 
 
 def _merge_ranked(tokens: Tokens, ranking: Ranking, prefix: int) -> tuple[Tokens, Tensor]:
@@ -145,7 +145,7 @@ def _merge_ranked(tokens: Tokens, ranking: Ranking, prefix: int) -> tuple[Tokens
     size = torch.ones_like(x[..., :1]) if tokens.size is None else tokens.size
     kept, gone = ranking
     stay, leave = take(x, kept), take(x, gone)
-    unit_stay, unit_leave = unit(stay[:, prefix:]), unit(leave)
+    unit_stay, unit_leave = normalize(stay[:, prefix:]), normalize(leave)
     similarity, partner = (unit_leave @ unit_stay.transpose(1, 2)).max(dim=2)
     partner = partner + prefix
     joins = one_hot(partner, rows=kept.shape[1], dtype=x.dtype)  # (B, P + K, r)
@@ -171,7 +171,7 @@ def size_bias(size: Tensor, log_size: Tensor | None = None) -> Tensor:
     return (size.log() if log_size is None else log_size).transpose(1, 2)[:, None]
 
 
-def unit(x: Tensor) -> Tensor:
+def normalize(x: Tensor) -> Tensor:
     """Scale to length 1 along the last dimension, so that products are cosines; zeros stay zero.
 
     The usual floor of 1e-12 is 0 in float16, and 0 / 0 is not a number.

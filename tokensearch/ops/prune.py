@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.ops.fused import is_fused
-from tokensearch.ops.tokens import Moves, Tokens, in_own_type, is_tracked, moved, take
+from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 
 class Ranking(NamedTuple):
@@ -59,7 +59,7 @@ def pick(tokens: Tokens, index: Tensor, *, prefix: int) -> Tokens:
     if not is_tracked(tokens):
         return after
     moves = Moves(index, _rows(index, tokens.x.shape[1]), discards=True)
-    return moved(tokens, after, moves, prefix=prefix)
+    return follow_moves(tokens, after, moves, prefix=prefix)
 
 
 @in_own_type
@@ -98,7 +98,7 @@ def pick_and_add(
         return after
     row = _rows(kept, tokens.x.shape[1])
     row = torch.where(row < 0, kept.shape[1], row)  # the added token holds what was discarded
-    return moved(tokens, after, Moves(torch.cat([kept, gone[:, :1]], 1), row), prefix=prefix)
+    return follow_moves(tokens, after, Moves(torch.cat([kept, gone[:, :1]], 1), row), prefix=prefix)
 
 
 def _pick_and_add(tokens: Tokens, ranking: Ranking, weight: Tensor | None, prefix: int) -> Tokens:

@@ -77,7 +77,7 @@ def is_tracked(before: Tokens) -> bool:
     return before.place is not None or before.source is not None
 
 
-def moved(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens:
+def follow_moves(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens:
     """Return `after` with the positions and sources that `moves` gives it from `before`."""
     place, source, last = before.place, before.source, before.last
     if place is not None:

@@ -144,7 +144,7 @@ def run_match_bipartite(keys: Tensor, removed: int, prefix: int) -> tuple[Tensor
     nearest = keys.new_empty(images, of_a, dtype=torch.int32)
     stay = keys.new_empty(images, of_a - removed, dtype=torch.int64)
     leave, partner = (keys.new_empty(images, removed, dtype=torch.int64) for _ in range(2))
-    floor = max(1e-12, torch.finfo(keys.dtype).tiny)  # as in `ops.pool.unit`
+    floor = max(1e-12, torch.finfo(keys.dtype).tiny)  # as in `ops.pool.normalize`
     wrap_triton(select.match_nearest)[(images, triton.cdiv(of_a, MATCHED.rows))](
         keys, best, nearest, of_a, of_b, first_a, first_b, heads, width,
         keys.stride(0), keys.stride(1), keys.stride(2), floor,
@@ -194,7 +194,7 @@ def run_merge_ranked(
     limits = torch.finfo(x.dtype)
     wrap_triton(select.match_ranked)[(images, triton.cdiv(removed, RESEMBLED.rows))](
         x, kept, gone, best, partner, rows - prefix, removed, width, prefix,
-        x.stride(0), x.stride(1), max(1e-12, limits.tiny),  # as in `ops.pool.unit`
+        x.stride(0), x.stride(1), max(1e-12, limits.tiny),  # as in `ops.pool.normalize`
         PRECISION="ieee" if x.dtype == torch.float32 else "tf32",
         ROWS=RESEMBLED.rows, BLOCK=RESEMBLED.columns, COLUMNS=64, num_warps=RESEMBLED.warps,
     )  # fmt: skip
