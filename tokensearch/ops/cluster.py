@@ -6,7 +6,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from tokensearch.ops.pool import one_hot
+from tokensearch.ops.pool import normalize, one_hot
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
