@@ -67,7 +67,7 @@ def list_cases(dtype: str) -> list[Case]:
     )
 
 
-def resources() -> Iterator[dict[str, Any]]:
+def find_resources() -> Iterator[dict[str, Any]]:
     """Yield what each kernel takes of a multiprocessor, by capability and number type."""
     for capability in CAPABILITIES:
         for dtype, name in DTYPES.items():

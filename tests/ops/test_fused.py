@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 import timm
@@ -243,25 +244,35 @@ def test_a_model_gives_the_same_answers(name: str) -> None:
     torch.testing.assert_close(fused, wanted, rtol=1e-4, atol=1e-5)
 
 
+def run_bench(*options: str) -> list[dict[str, Any]]:
+    """In a process of its own: the interpreter is no compiler, and has no shapes without values."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    asked = [sys.executable, "-m", "tests.bench", "kernels", "--json", *options]
+    done = subprocess.run(asked, env=environment, capture_output=True, text=True, check=True)
+    found: list[dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
 @pytest.mark.slow
 def test_a_tracer_sees_operators_with_shapes_and_types_and_no_gpu() -> None:
-    """In a process of its own: the interpreter is no compiler, and has no shapes without values."""
-    asked = ["kernels", "--count", "--json", "--policy", "none", "tome-r13"]
-    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    passes = {
+        counted["policy"]: counted
+        for counted in run_bench("--count", "--policy", "none", "tome-r13")
+    }
 
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", *asked],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    assert passes["none"]["fused"] == passes["none"]["small"]
+    added = {way: passes["tome-r13"][way] - passes["none"][way] for way in ("fused", "small")}
+    assert added["fused"] == 12 * 3  # matching takes two kernels, merging one
+    assert added["small"] > 12 * 20
 
-    fused = {one["policy"]: one["fused"] for one in json.loads(done.stdout)}
-    small = {one["policy"]: one["small"] for one in json.loads(done.stdout)}
-    assert fused["none"] == small["none"]
-    assert fused["tome-r13"] - fused["none"] == 12 * 3  # of matching two, of merging one
-    assert small["tome-r13"] - small["none"] > 12 * 20
+
+@pytest.mark.slow
+def test_kernels_compile_for_gpus_that_are_not_at_hand_and_hardly_spill() -> None:
+    compiled = run_bench("--resources")
+
+    assert {kernel["capability"] for kernel in compiled} == {80, 90}
+    assert len({kernel["kernel"] for kernel in compiled}) == 10
+    assert max(kernel["spilled_bytes"] for kernel in compiled) <= 8  # two registers
 
 
 def test_gradients_flow_as_they_do_without_the_kernels() -> None:
