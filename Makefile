@@ -69,6 +69,8 @@ gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 		$(if $(ARCHIVE),--archive $(ARCHIVE)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP)) $(if $(ALSO),--also $(ALSO))
 
+# `make gpu PLAN=demo`: two candidates for the bundled model, trained and tried in under six minutes.
+
 # In a second slice of time: a model trained there, its fronts, a larger one. `make gpu2 ALSO="noise
 # presets"`: and then what the first plan still owes.
 gpu2: PLAN := second

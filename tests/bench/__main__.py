@@ -6,6 +6,7 @@ from importlib import import_module
 # By name, so that one needs nothing of another's: `gpu` itself must hold no CUDA context.
 BENCHES = {
     "costs": "tests.bench.costs",
+    "demo": "tests.bench.demo",
     "diff": "tests.bench.diff",
     "presets": "tests.bench.presets",
     "probe": "tests.bench.probe.command",

@@ -1,6 +1,6 @@
 """What schedules of about half the work cost the bundled model: score, operator and place.
 
-    python -m tests.bench.demo [--checkpoint FILE] [--images 2000]
+    python -m tests.bench demo [--checkpoint FILE] [--images 2000] [--tallies]
 
 Work is counted in multiply-accumulates of the blocks, accuracy on the `report` split. Published
 presets come first, each with random tokens in the place of its own; then one step that leaves half
@@ -8,7 +8,6 @@ of the work, with every score, with every operator, and at every block that it f
 """
 
 import argparse
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +41,7 @@ def main(arguments: list[str]) -> None:
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.demo", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.bench demo", description=__doc__)
     parser.add_argument("--checkpoint", type=Path, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=50)
@@ -115,7 +114,3 @@ def line(result: dict[str, Any]) -> str:
         f"{result['right']:5d} of {result['images']}  loses {result['lost_points']:5.2f} points "
         f"{interval}"
     )
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])

@@ -7,8 +7,11 @@ not matter, and patches that look alike.
 
 A scene is a pure function of one digit and one row of uniform draws. Row `i` of a split depends on
 the purpose and on `i` alone, so a scene is the same whatever batch it is made in. Digits of one
-purpose never appear in another; the two photographs are shared by all.
+purpose never appear in another; the photographs are shared by all.
 `scene_batches` paints the scenes to train on.
+
+`tally_scenes` shows several digits and asks which occurs most often. The bundled model is not
+trained for it yet.
 """
 
 from __future__ import annotations
