@@ -26,8 +26,14 @@ def test_the_weights_fit_into_the_archive() -> None:
 
 def test_what_schedules_lose_is_a_table(tmp_path: Path) -> None:
     found = {
-        "what": "published", "name": "tome-r16", "share": 0.477, "images": 1000, "right": 930,
-        "lost_points": 1.25, "lost_low": 0.5, "lost_high": 2.0,
+        "what": "published",
+        "name": "tome-r16",
+        "share": 0.477,
+        "images": 1000,
+        "right": 930,
+        "lost_points": 1.25,
+        "lost_low": 0.5,
+        "lost_high": 2.0,
     }
     (tmp_path / "schedules-6.json").write_text(json.dumps([found]))
 
