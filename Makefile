@@ -61,15 +61,13 @@ bench: setup
 
 # `make gpu PYTHON=python3` uses an environment that is there already, its torch for one. OUT names the
 # folder of the report, ARCHIVE another file for all of it than OUT.tgz, ONLY and SKIP parts; DEVICE=cpu
-# tries all parts.
+# tries all parts. PLAN=demo trains and tries two candidates for the bundled model, in under six minutes.
 OUT ?= reports/$(if $(filter gpu2,$(MAKECMDGOALS)),gpu2,gpu)
 PLAN ?= first
 gpu: $(if $(filter $(BIN)/%,$(PYTHON)),setup)
 	$(PYTHON) -m tests.bench gpu --plan $(PLAN) --out $(OUT) $(if $(DEVICE),--device $(DEVICE)) \
 		$(if $(ARCHIVE),--archive $(ARCHIVE)) \
 		$(if $(ONLY),--only $(ONLY)) $(if $(SKIP),--skip $(SKIP)) $(if $(ALSO),--also $(ALSO))
-
-# `make gpu PLAN=demo`: two candidates for the bundled model, trained and tried in under six minutes.
 
 # In a second slice of time: a model trained there, its fronts, a larger one. `make gpu2 ALSO="noise
 # presets"`: and then what the first plan still owes.
