@@ -1,9 +1,16 @@
 """Token operators: pure functions on tensors, which know nothing of modules and policies."""
 
-from tokensearch.ops.attention import attend_with_bias, is_attention_fused
 from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
 from tokensearch.ops.fused import Kernels, is_fused, kernels_of, use_kernels
-from tokensearch.ops.pool import Matching, match_bipartite, merge, merge_ranked, size_bias
+from tokensearch.ops.pool import (
+    Matching,
+    attend_with_bias,
+    is_attention_fused,
+    match_bipartite,
+    merge,
+    merge_ranked,
+    size_bias,
+)
 from tokensearch.ops.prune import Ranking, pick, pick_and_add, rank
 from tokensearch.ops.prune_or_pool import prune_or_pool
 from tokensearch.ops.scores import (

@@ -13,6 +13,11 @@ from tokensearch.ops.fused import is_fused
 from tokensearch.ops.prune import Ranking
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
+# PyTorch's fastest kernels of half precision take no bias, or set themselves up anew for every count
+# of tokens. float32 would need products of full precision, in which they are as fast.
+ATTENTION_DTYPES = (torch.bfloat16, torch.float16)
+MOST_FEATURES = 128  # of a head: a block of queries, keys and values must fit
+
 
 class Matching(NamedTuple):
     """Which tokens of A stay, and which join which token of B; row numbers within each set."""
@@ -169,6 +174,30 @@ def size_bias(size: Tensor, log_size: Tensor | None = None) -> Tensor:
     as much as 0.016.
     """
     return (size.log() if log_size is None else log_size).transpose(1, 2)[:, None]
+
+
+def is_attention_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> bool:
+    """Whether `attend_with_bias` takes these tensors."""
+    return (
+        q.dtype in ATTENTION_DTYPES
+        and q.shape[-1] == v.shape[-1] <= MOST_FEATURES
+        and is_fused(k, q, v, bias)
+        and q.stride(-1) == v.stride(-1) == 1
+    )
+
+
+def attend_with_bias(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """Attention with `bias` added to the logits of every query.
+
+    q     (B, H, Q, D)
+    k, v  (B, H, T, D)
+    bias  (B, 1, 1, T)
+    ->    (B, H, Q, D)
+    """
+    from tokensearch.ops.triton import launch
+
+    out: Tensor = launch.run_attention(q, k, v, bias)
+    return out.transpose(1, 2)
 
 
 def normalize(x: Tensor) -> Tensor:
