@@ -13,8 +13,8 @@ from tokensearch.ops.fused import is_fused
 from tokensearch.ops.prune import Ranking
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
-# PyTorch's fastest kernels of half precision take no bias, or set themselves up anew for every count
-# of tokens. float32 would need products of full precision, in which they are as fast.
+# PyTorch's fastest kernels of half precision take no bias, or set themselves up anew for every
+# count of tokens. float32 would need products of full precision, in which they are as fast.
 ATTENTION_DTYPES = (torch.bfloat16, torch.float16)
 MOST_FEATURES = 128  # of a head: a block of queries, keys and values must fit
 
