@@ -28,7 +28,7 @@ from tokensearch.cli.main import main
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 tokensearch.search.SearchRun = ByMacs
-PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_: ()
+PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_, **__: ()
 append = RunFolder.append_trial
 def stop(folder, trial):
     append(folder, trial)
@@ -65,7 +65,7 @@ def without_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """Have no command time anything, which takes longer than all the rest."""
     monkeypatch.setattr("tokensearch.search.SearchRun", ByMacs)
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
-    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_: ())
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
 
 
 def pictures(folder: Path, *, classes: int = 5, each: int = 20) -> str:

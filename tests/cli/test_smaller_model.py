@@ -60,7 +60,7 @@ def test_a_smaller_model_stands_in_the_report(
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
     monkeypatch.setattr(PolicyEvaluator, "time_model", Unclocked.time_model)
     monkeypatch.setattr(PolicyEvaluator, "time_together", Unclocked.time_together)
-    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_: ())
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
     monkeypatch.setattr(SearchRun, "forecast", ByMacs.forecast)
 
     result = called(

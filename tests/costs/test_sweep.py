@@ -14,7 +14,7 @@ from tests.costs.machine import (
     unseen,
 )
 from tokensearch.costs import CostTable
-from tokensearch.costs.sweep import run_sweep
+from tokensearch.costs.sweep import PASSES_PER_ROUND, run_sweep
 from tokensearch.policy import Policy
 
 # A median of k samples with relative noise s is off by 1.25 s / sqrt(k). A hundred passes split by
@@ -176,3 +176,12 @@ def test_a_sweep_too_short_for_every_operator_still_ends_in_a_table(seed: int) -
 
     assert table.predict(Policy(SPEC)) > 0
     assert 1 < len(table.calibration.trials) <= 9
+
+
+def test_a_few_rounds_are_enough_for_a_table_where_there_is_no_time_for_more() -> None:
+    machine = SyntheticMachine(slope)
+
+    table = run_sweep(machine, design(), cell=CELL, seconds=0.0, seed=0, least_rounds=4)
+
+    assert table.passes == 4 * PASSES_PER_ROUND
+    assert fmean(errors(table, machine)) < 0.2

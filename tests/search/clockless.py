@@ -26,7 +26,7 @@ def no_clock() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PolicyTimer, "time", by_macs)
         patch.setattr(PolicyTimer, "time_together", together(by_macs))
-        patch.setattr(PolicyEvaluator, "profile", lambda *_: ())
+        patch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
         patch.setattr(
             "tokensearch.retime.retarget.make_forecast", lambda *_: Forecast(mac_share, 0.01)
         )

@@ -72,7 +72,7 @@ def measured(
     """What is as fast, as a run finds, times and scores it."""
     models = find_alternatives(one, watcher, target_ratio=target_ratio, smaller=smaller)
     timed = one.time_together((), BUDGET, others=[model.on(one.images) for model in models])
-    return score_alternatives(models, timed, one, watcher, answer=answer)
+    return score_alternatives(models, timed, one, watcher, images=50, answer=answer)
 
 
 def test_the_largest_size_whose_blocks_promise_the_target_is_taken() -> None:

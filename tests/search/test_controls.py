@@ -1,6 +1,6 @@
 import pytest
 
-from tokensearch.policy import PRESETS, ModelSpec, mac_share
+from tokensearch.policy import PRESETS, ModelSpec, is_published, mac_share
 from tokensearch.search.controls import CONTROLS, fixed_controls, nearest_presets
 
 
@@ -38,6 +38,21 @@ def test_a_large_model_gets_what_was_published_for_it() -> None:
 
 def test_a_model_that_no_preset_was_made_for_gets_the_controls() -> None:
     assert names(64, blocks=7) == ["none", "last-cls"]
+
+
+def test_presets_are_carried_over_to_another_count_of_patches_and_named_so() -> None:
+    model = ModelSpec("dinov2", 12, 256, 1, 384)
+
+    found = dict(
+        nearest_presets(model, scored=True, prefix_read=True, ratio=mac_share, target_ratio=0.6)
+    )
+
+    assert found
+    assert all(name.endswith("-rescaled") and is_published(name) for name in found)
+    assert all(policy.model == model for policy in found.values())
+    fixed = [name for name, _ in fixed_controls(model, scored=True, prefix_read=True)]
+    assert fixed[:3] == ["none", "last-cls", "tome-r13-rescaled"]
+    assert "random-topk-0.7-rescaled" in fixed
 
 
 def test_each_method_is_tried_at_the_strength_that_the_target_takes() -> None:

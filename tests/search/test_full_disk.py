@@ -28,7 +28,7 @@ TRIALS = 4
 @pytest.fixture(autouse=True)
 def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
-    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_: ())
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
 
 
 @contextmanager

@@ -52,6 +52,18 @@ def test_compiled_schedules_are_timed_before_anything_is_judged(
     assert len(timed) > LEAST_TIMED
 
 
+def test_too_few_seconds_for_a_sweep_leave_multiply_accumulates(tmp_path: Path) -> None:
+    clock, heard = timing(), Quiet()
+
+    found = make_forecast(clock, RunFolder(tmp_path), heard, seconds=2.0, pass_s=1.0)
+
+    pruned = Policy(clock.spec, (Prune(0, 4),))
+    assert found.ratio(pruned) == pytest.approx(mac_share(pruned))
+    assert found.error > 0.1
+    assert heard.stages == []
+    assert heard.notes[0].startswith("2 s are too few for a sweep")
+
+
 def test_four_are_timed_however_short_the_time(tmp_path: Path, timed: list[Policy]) -> None:
     forecast(tmp_path, seconds=0)
 

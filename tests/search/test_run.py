@@ -183,7 +183,7 @@ from pathlib import Path
 import tests.conftest  # as many threads as here: a run goes on in the same cell only
 from tests.search.tiny import by_macs, session
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_: ()
+PolicyEvaluator.time, PolicyEvaluator.profile = by_macs, lambda *_, **__: ()
 session(Path(sys.argv[1]), trials=16, target="0.6x").run()
 """
 
@@ -193,7 +193,7 @@ def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
     tmp_path: Path, killed_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        PolicyEvaluator, "profile", lambda *_: ()
+        PolicyEvaluator, "profile", lambda *_, **__: ()
     )  # which takes longer than the rest
     folder = RunFolder(tmp_path / "run")
     command = [sys.executable, "-c", KILLED, str(folder.path)]

@@ -32,7 +32,7 @@ def searched(folder: Path, clock: Callable[[Policy], float]) -> Run:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PolicyTimer, "time", time)
-        patch.setattr(PolicyEvaluator, "profile", lambda *_: ())
+        patch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
         document = session(folder, trials=40, target="0.6x").run()
     return RunFolder(folder).read_trials(), document.finished
 

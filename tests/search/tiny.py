@@ -19,6 +19,7 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
 from tokensearch.runtime import describe
 from tokensearch.search import SearchRun, load_space
+from tokensearch.search.time_plan import TimePlan
 
 CONFIG = {
     "input_size": (3, 32, 32),
@@ -79,7 +80,7 @@ class ByMacs(SearchRun):
         one = super().evaluator()
         return Unclocked(one.model, one.splits, one.cell, one.seed, one.store, one.cache_gb)
 
-    def forecast(self, evaluator: PolicyEvaluator) -> Forecast:
+    def forecast(self, evaluator: PolicyEvaluator, plan: TimePlan) -> Forecast:
         return Forecast(mac_share, 0.01)
 
 

@@ -50,12 +50,14 @@ def sweep(
     seconds: float = SECONDS,
     seed: int = 0,
     operators: Collection[str] | None = None,
+    least_rounds: int | None = None,
     listener: ProgressListener | None = None,
 ) -> CostTable:
     """Return the cost table of `model` in `cell`.
 
-    images     (B, 3, rows, columns) on the cell's device, in its number type
-    operators  names as in `costs.OPERATORS`; None: all but the slow, where the model allows them
+    images        (B, 3, rows, columns) on the cell's device, in its number type
+    operators     names as in `costs.OPERATORS`; None: all but the slow, where the model allows them
+    least_rounds  as for `run_sweep`
 
     MeasurementError for a cell whose passes cannot be split: compiled, or with caches emptied in
     between.
@@ -74,6 +76,7 @@ def sweep(
             cell=cell,
             seconds=seconds,
             seed=seed,
+            least_rounds=least_rounds,
             listener=listener,
             queue=passes.queue,
         )
@@ -103,23 +106,25 @@ def run_sweep(
     cell: Cell,
     seconds: float,
     seed: int,
+    least_rounds: int | None = None,
     listener: ProgressListener | None = None,
     queue: Queue | None = None,
 ) -> CostTable:
     """Run rounds until the seconds are over, and fit a table to them.
 
-    queue  where a host enqueues what a device executes later
+    least_rounds  run even beyond the seconds; None: until each trial was timed once
+    queue         where a host enqueues what a device executes later
     """
     whole = Policy(design.model)
     for _ in range(WARMUP):
         passes.whole_ms(whole)
     trials = design.trials(TRIALS if queue is None else QUEUED_TRIALS)
     rounds: list[Round] = []
-    # Each trial once, even beyond the seconds.
-    while len(rounds) < len(trials) or passes.elapsed_s() < seconds:
+    least = len(trials) if least_rounds is None else least_rounds
+    while len(rounds) < least or passes.elapsed_s() < seconds:
         rounds.append(_round(passes, design, trials[len(rounds) % len(trials)], queue))
         if listener is not None:
-            least_s = passes.elapsed_s() * len(trials) / len(rounds)
+            least_s = passes.elapsed_s() * least / len(rounds)
             _tell(listener, passes.elapsed_s(), max(seconds, least_s), len(rounds))
     return _table(rounds, design, cell=cell, seconds=passes.elapsed_s(), seed=seed)
 

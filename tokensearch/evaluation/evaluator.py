@@ -119,18 +119,22 @@ class PolicyEvaluator:
             policies, budget, others=others, tell=tell, until_precise=True
         )
 
-    def profile(self, policies: Mapping[str, Policy], folder: RunFolder) -> tuple[Profile, ...]:
+    def profile(
+        self, policies: Mapping[str, Policy], folder: RunFolder, *, seconds: float
+    ) -> tuple[Profile, ...]:
         """Profile passes under some policies, in turn; writes a TensorBoard folder.
+
+        seconds  of passes, at most
 
         Compiled passes cannot be split by block, so eager ones are profiled in their place.
         """
-        can_split = self.cell.backend in SPLIT
+        can_split, budget = self.cell.backend in SPLIT, PROFILING.budget
         return profile(
             self.model,
             policies,
             images=self.images,
             cell=self.cell if can_split else replace(self.cell, backend="eager"),
-            plan=PROFILING,
+            plan=replace(PROFILING, budget=replace(budget, seconds=min(budget.seconds, seconds))),
             folder=folder.profiles / "tensorboard",
         )
 

@@ -112,21 +112,27 @@ class PredictionCache:
         return join_results(parts).first(images)
 
     def results_of_alternative(
-        self, key: str, purpose: Purpose, logits: Callable[[Tensor], Tensor]
+        self,
+        key: str,
+        purpose: Purpose,
+        logits: Callable[[Tensor], Tensor],
+        *,
+        first: int,
     ) -> ImageResults:
         """Return the results of a model that follows no policy, compared with the baseline's.
 
         key     names the model; stored under the baseline's identity as well
         logits  of images, which it gets as the baseline takes them
+        first   so many images
         """
         predict, parts = partial(self._predict_alternative, logits), []
-        for number in range(self.count_chunks(purpose)):
+        for number in range(min(self.count_chunks(purpose), -(-first // CHUNK))):
             results = self._stored(f"rival:{key}", purpose, number, predict)
             if results is None:
                 results = self._predict_chunk(predict, purpose, number)
                 self._write(f"rival:{key}", purpose, number, results)
             parts.append(results)
-        return join_results(parts)
+        return join_results(parts).first(first)
 
     def cached(self, policy: Policy, purpose: Purpose, images: int) -> ImageResults | None:
         """Return the results of the first `images`, None if the model would have to run."""

@@ -9,6 +9,7 @@ from tokensearch.policy.policy import Evidence, Policy, changes_sizes
 from tokensearch.policy.policy_set import PolicySet
 from tokensearch.policy.presets import (
     RANDOM,
+    RESCALED,
     Options,
     at_random,
     find,
@@ -29,6 +30,7 @@ __all__ = [
     "OBJECTIVES",
     "PRESETS",
     "RANDOM",
+    "RESCALED",
     "Choice",
     "Evidence",
     "Goal",

@@ -13,6 +13,7 @@ from tokensearch.policy.schedules import CONTROL, PRESETS, Preset, of_family
 from tokensearch.policy.steps import Prune, PruneOrPool, Score, Step
 
 RANDOM = "random-"
+RESCALED = "-rescaled"  # after the name of a preset that was carried over by ratio
 
 
 class Options(TypedDict, total=False):
@@ -129,9 +130,14 @@ def is_control(name: str) -> bool:
     >>> is_control("none"), is_control("random-tome-r8"), is_control("tome-r8"), is_control("mine")
     (True, True, False, False)
     """
-    return name.startswith(RANDOM) or (name in PRESETS and PRESETS[name].source == CONTROL)
+    known = PRESETS.get(name.removesuffix(RESCALED))
+    return name.startswith(RANDOM) or (known is not None and known.source == CONTROL)
 
 
 def is_published(name: str) -> bool:
-    """Whether a name is that of a schedule of the literature."""
-    return name in PRESETS and not is_control(name)
+    """Whether a name is that of a schedule of the literature, carried over or as it is.
+
+    >>> is_published("tome-r13"), is_published("tome-r13-rescaled"), is_published("last-cls")
+    (True, True, False)
+    """
+    return name.removesuffix(RESCALED) in PRESETS and not is_control(name)

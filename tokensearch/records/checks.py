@@ -202,7 +202,10 @@ def _target(value: Any) -> None:
 
 
 RUN_FORMAT, RUN_VERSION = "tokensearch.run", 1
-_SPLIT = fields({"images": integer(1, 2**53), "digest": NAME}, {"contents": text(MAX_BYTES)})
+_SPLIT = fields(
+    {"images": integer(1, 2**53), "digest": NAME},
+    {"contents": text(MAX_BYTES), "of": integer(1, 2**53)},
+)
 _SETTINGS = fields(
     {
         "model": NAME,

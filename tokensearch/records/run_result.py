@@ -55,6 +55,7 @@ class SplitInfo:
     images: int
     digest: str
     contents: str | None = field(default=None, metadata=OMIT_NONE)  # beginnings of images' digests
+    of: int | None = field(default=None, metadata=OMIT_NONE)  # so many were asked for
 
 
 @dataclass(frozen=True, slots=True)

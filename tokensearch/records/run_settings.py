@@ -39,10 +39,10 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class SearchBudget:
-    """When the search stops proposing; what was proposed is always finished."""
+    """When a run stops proposing; what was proposed is always finished."""
 
     trials: int | None  # policies evaluated, presets and controls counted in; None: no limit
-    seconds: float | None  # of searching; confirming and quoting come on top
+    seconds: float | None  # of the whole run
 
     def spent(self, *, trials: int, seconds: float) -> float:
         """Share of the budget that is used up, by whichever limit is nearer."""

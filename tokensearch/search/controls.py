@@ -2,10 +2,13 @@
 
 from collections.abc import Callable, Iterator
 
+from tokensearch.errors import PolicyError
 from tokensearch.policy import (
     CLASS_SCORES,
     CONTROL,
     PRESETS,
+    RANDOM,
+    RESCALED,
     ModelSpec,
     Policy,
     at_random,
@@ -44,9 +47,9 @@ def fixed_controls(
     for name in (*CONTROLS, *_BY_WIDTH.get(model.width, _DEFAULT_WIDTH)):
         policy = _preset_for(name, model, scored=scored, prefix_read=prefix_read)
         if policy is not None:
-            yield name, policy
+            yield name_preset(name, model), policy
             if name in _WITH_RANDOM_CONTROL:
-                yield f"random-{name}", at_random(policy)
+                yield f"{RANDOM}{name_preset(name, model)}", at_random(policy)
 
 
 def nearest_presets(
@@ -70,13 +73,26 @@ def nearest_presets(
         if published.source not in best or share > best[published.source][0]:
             best[published.source] = share, name, policy
     for _, name, policy in sorted(best.values(), key=lambda one: -one[0])[:NEAREST]:
-        yield name, policy
+        yield name_preset(name, model), policy
 
 
 def _preset_for(name: str, model: ModelSpec, *, scored: bool, prefix_read: bool) -> Policy | None:
-    """Return a preset; None if it was not made for the model or the model cannot follow it."""
+    """Return a preset, carried over by ratio if need be; None if the model cannot follow it.
+
+    Those that were made for another depth are left out: too little of them is left.
+    """
     published = find(name)
-    if not published.made_for(model) or (published.last_block == "prefix_only" and not prefix_read):
+    if published.blocks not in {None, model.blocks}:
         return None
-    policy = preset(name, model)
+    if published.last_block == "prefix_only" and not prefix_read:
+        return None
+    try:
+        policy = preset(name, model, rescale=True)
+    except PolicyError:  # an operator that this count of patches does not allow
+        return None
     return policy if scored or not policy.scores & CLASS_SCORES else None
+
+
+def name_preset(name: str, model: ModelSpec) -> str:
+    """Name a preset as it was tried: `tome-r13-rescaled` where it was made for other counts."""
+    return name if find(name).made_for(model) else f"{name}{RESCALED}"

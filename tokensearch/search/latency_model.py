@@ -7,21 +7,24 @@ from functools import lru_cache
 
 from tokensearch.costs import CostTable, load_costs, save_costs
 from tokensearch.costs.design import DEEP, MILD
-from tokensearch.costs.forecast import LEAST_TIMED, Forecast
+from tokensearch.costs.forecast import LEAST_TIMED, MACS_ERROR, Forecast
 from tokensearch.costs.from_timings import forecast_from_timings
 from tokensearch.costs.match_latency import match_latency
-from tokensearch.costs.sweep import sweep
+from tokensearch.costs.sweep import PASSES_PER_ROUND, sweep
 from tokensearch.errors import MeasurementError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import ModelSpec, Policy, mac_share
 from tokensearch.profiling import SPLIT
 from tokensearch.progress import ProgressListener
+from tokensearch.records.measurements import REPLAYED
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.early_stopping import TRIAL_BUDGET
 from tokensearch.search.space.space import SearchSpace
 
 # What a run of some minutes can spare. The sweep estimates the error of its own predictions.
 SWEEP_SECONDS = 20.0
+LEAST_ROUNDS = 4  # of a sweep, each with all kinds of passes
+RUNS_PER_CAPTURE = 10  # passes that a captured one stands for: warm-up, capture and replays
 CACHED_RATIOS = 10_000  # a search asks for some hundred again with every proposal
 # Eight shares from 0 to 1. The first few are spread as well: there may be no time for more.
 SPREAD = tuple(eighth / 7 for eighth in (0, 7, 3, 5, 1, 6, 2, 4))
@@ -36,15 +39,28 @@ def make_forecast(
     first: Sequence[Policy] = (),
     *,
     seconds: float = SWEEP_SECONDS,
+    pass_s: float = 0.0,
 ) -> Forecast:
     """Return a forecast by the folder's cost table, which is swept if there is none yet.
 
     Compiled passes cannot be split by block. For these the forecast is fitted to timings of whole
-    policies: as many of `first` as the seconds allow, four at least.
+    policies: as many of `first` as the seconds allow, four at least. Where the seconds do not
+    suffice for a few rounds of a sweep, multiply-accumulates are believed until something is timed.
+
+    pass_s  seconds of a pass of the baseline, if they bound the sweep
     """
     if timing.cell.backend not in SPLIT:
         return forecast_from_timings(list(_time_policies(timing, listener, first, seconds)))
-    table = _load_table(timing, folder) or _sweep_costs(timing, folder, listener, seconds)
+    table = _load_table(timing, folder)
+    if table is None:
+        runs = RUNS_PER_CAPTURE if timing.cell.backend in REPLAYED else 1
+        if pass_s * runs * PASSES_PER_ROUND * LEAST_ROUNDS > seconds:
+            listener.note(
+                f"{seconds:.0f} s are too few for a sweep: latencies are predicted from "
+                f"multiply-accumulates until policies are timed"
+            )
+            return Forecast(mac_share, MACS_ERROR)
+        table = _sweep_costs(timing, folder, listener, seconds)
     return forecast_from_table(table)
 
 
@@ -121,6 +137,7 @@ def _sweep_costs(
         cell=timing.cell,
         seconds=seconds,
         seed=timing.seed,
+        least_rounds=LEAST_ROUNDS,
         listener=listener,
     )
     save_costs(table, folder.costs)

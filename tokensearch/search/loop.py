@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from tokensearch.costs.forecast import Forecast
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.policy import Objective, Policy
+from tokensearch.policy import Objective, Policy, is_control
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Comparison, Trial, TrialState
@@ -26,7 +26,8 @@ from tokensearch.search.sampler.local import Observation, observe
 from tokensearch.search.sampler.study import StudyAdapter
 
 RANDOM_ORIGIN = "random"
-RANDOM_CONTROLS = 8  # enough for the best of them to mean something, few enough for a short run
+LEAST_TRIALS = 3  # however short the time: a run is to hand back a policy
+CONTROL_SHARE = 0.2  # of the trials at most: a control is found by nobody
 
 # A sampler that proposes nothing new this many times in a row has exhausted what it can reach.
 MAX_REPEATS = 200
@@ -45,10 +46,11 @@ class SearchLoop:
     objective: Objective
     target_ratio: float = 1.0  # the target as a share of the baseline's latency
     earlier_seconds: float = 0.0  # spent on trials by a process that was stopped
-    searched_seconds: float = 0.0  # set once the search has ended
+    searched_seconds: float = 0.0  # of proposing; set once the search has ended
+    began: float = field(default_factory=time.monotonic)  # of the run, in this process
     _evaluated: list[EvaluatedTrial] = field(default_factory=list)
     _observations: list[Observation] = field(default_factory=list)
-    _began: float = field(default_factory=time.monotonic)
+    _entered: float = field(default_factory=time.monotonic)
 
     @property
     def trials(self) -> tuple[Trial, ...]:
@@ -80,49 +82,80 @@ class SearchLoop:
         """Correct predictions of latency by a timing."""
         self.forecast = self.forecast.learned(policy, comparison)
 
-    def try_fixed(self, fixed: Iterable[tuple[str, Policy]], *, always: bool = False) -> None:
-        """Evaluate policies that no sampler proposed, on all images: presets and controls.
+    def try_fixed(
+        self, fixed: Iterable[tuple[str, Policy]], *, share: float = 1.0, always: bool = False
+    ) -> None:
+        """Evaluate policies that no sampler proposed, on all images.
 
         fixed   each with its origin
+        share   of what is left of the budget
         always  even when the budget is spent
         """
+        most = self._share_of_rest(share)
         for origin, policy in fixed:
-            if self.find_trial(policy) is None and (always or self.within_budget()):
-                trial = self._evaluate(policy, origin, race=False)
-                self.study.add(trial, self._extrapolated_value(trial))
+            if self.find_trial(policy) is None and (always or self.within_budget(most)):
+                self._try(policy, origin, race=False)
 
-    def try_random(self, policies: Iterable[Policy]) -> None:
-        """Evaluate some schedules drawn at random: what searching has to beat."""
-        evaluated = sum(trial.origin == RANDOM_ORIGIN for trial in self.trials)
-        for policy in policies:
-            if evaluated == RANDOM_CONTROLS or not self.within_budget():
+    def try_controls(self, controls: Iterable[tuple[str, Policy]]) -> None:
+        """Evaluate what searching has to beat, in at most a fifth of all trials.
+
+        controls  each with its origin
+        """
+        tried = {trial.schedule_hash for trial in self.trials}
+        others = sum(not self._is_control(trial) for trial in self.trials)
+        left = max(1, round(others * CONTROL_SHARE / (1 - CONTROL_SHARE)))
+        left -= len(self.trials) - others
+        for origin, policy in controls:
+            if left <= 0 or not self.within_budget():
                 return
-            if self.find_trial(policy) is None:
-                trial = self._evaluate(policy, RANDOM_ORIGIN)
-                self.study.add(trial, self._extrapolated_value(trial))
-                evaluated += 1
+            if policy.schedule_hash not in tried:
+                self._try(policy, origin, race=origin == RANDOM_ORIGIN)
+                tried.add(policy.schedule_hash)
+                left -= 1
+
+    def _is_control(self, trial: Trial) -> bool:
+        reduces = trial.origin != "none"
+        return reduces and (trial.origin == RANDOM_ORIGIN or is_control(trial.origin))
+
+    def _try(self, policy: Policy, origin: str, *, race: bool) -> None:
+        trial = self._evaluate(policy, origin, race=race)
+        self.study.add(trial, self._extrapolated_value(trial))
 
     def explore(self) -> None:
-        """Evaluate what the sampler proposes, within the budget."""
-        repeats = 0
-        while self.within_budget() and repeats < MAX_REPEATS:
+        """Evaluate what the sampler proposes, within what the budget leaves beside controls."""
+        repeats, most = 0, self._share_of_rest(1 - CONTROL_SHARE)
+        while self.within_budget(most) and repeats < MAX_REPEATS:
             repeats = 0 if self._try_proposal() else repeats + 1
         if repeats == MAX_REPEATS:
             self.listener.caution(
                 f"the search ended early: the last {repeats} proposals were all tried before or "
                 f"are predicted too slow; use another --sampler or a larger --space"
             )
-        self.searched_seconds = self.seconds
+
+    def end(self) -> None:
+        """Note how long the search took."""
+        self.searched_seconds = self.earlier_seconds + time.monotonic() - self._entered
 
     def find_trial(self, policy: Policy) -> Trial | None:
         """Return the trial of an equal schedule, None if there is none."""
         wanted = policy.schedule_hash
         return next((trial for trial in self.trials if trial.schedule_hash == wanted), None)
 
-    def within_budget(self) -> bool:
-        """Whether the budget allows another trial; the first is always made."""
-        spent = self.budget.spent(trials=len(self._evaluated), seconds=self.seconds)
-        return spent < 1 or not self._evaluated
+    def within_budget(self, most: float = 1.0) -> bool:
+        """Whether `most` of the budget allow another trial; the first few are always made."""
+        trials = len(self._evaluated)
+        least = (
+            LEAST_TRIALS if self.budget.trials is None else min(LEAST_TRIALS, self.budget.trials)
+        )
+        return self._spent < most or trials < least
+
+    @property
+    def _spent(self) -> float:
+        return self.budget.spent(trials=len(self._evaluated), seconds=self.seconds)
+
+    def _share_of_rest(self, share: float) -> float:
+        """Return the part of the budget that is spent once a share of the rest is."""
+        return self._spent + share * max(0.0, 1 - self._spent)
 
     @property
     def margin(self) -> float:
@@ -141,8 +174,8 @@ class SearchLoop:
 
     @property
     def seconds(self) -> float:
-        """Time that this search has taken, with trials of stopped processes."""
-        return self.earlier_seconds + time.monotonic() - self._began
+        """Time that this run has taken, with trials of stopped processes."""
+        return self.earlier_seconds + time.monotonic() - self.began
 
     def ratio(self, evaluated: EvaluatedTrial) -> float:
         """Latency of a trial, by the forecast from all timings so far and by its own timing.
@@ -158,6 +191,10 @@ class SearchLoop:
     def may_meet_target(self, policy: Policy) -> bool:
         """Whether a policy may meet the target, within the margin of predictions."""
         return self.forecast.ratio(policy) <= self.target_ratio * (1 + self.margin)
+
+    def is_predicted_to_meet(self, policy: Policy) -> bool:
+        """Whether a policy meets the target if its prediction is right."""
+        return self.forecast.ratio(policy) <= self.target_ratio
 
     def _try_proposal(self) -> bool:
         """Ask for one policy and evaluate it; False if it is a duplicate or out of reach."""
@@ -247,5 +284,9 @@ class SearchLoop:
             done=done,
             total=total,
             seconds_left=max(0.0, seconds / spent - seconds),
-            text=f"trial {trials}: {speed} {100 * trial.accuracy.top1:.1f} % ({trial.origin})",
+            text=f"trial {trials}: {speed} {100 * trial.accuracy.top1:.1f} % ({_name(trial)})",
         )
+
+
+def _name(trial: Trial) -> str:
+    return "baseline" if trial.origin == "none" else trial.origin

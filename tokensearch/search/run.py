@@ -1,10 +1,10 @@
 """A whole search run: set up or resume, search, confirm, select, report, write."""
 
 import random
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice, zip_longest
 
 import torch
 from optuna.samplers import BaseSampler
@@ -16,7 +16,7 @@ from tokensearch.data.splits import PURPOSES, Purpose, Splits
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import attention_of, describe_cell
-from tokensearch.policy import ModelSpec, Policy
+from tokensearch.policy import ModelSpec, Policy, is_published
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Cell, Trial
 from tokensearch.records.run_folder import RunFolder
@@ -27,14 +27,21 @@ from tokensearch.runtime.host import has_class_token
 from tokensearch.search.controls import fixed_controls, nearest_presets
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
-from tokensearch.search.finalists.finish import CONFIRM_SECONDS, finish_run
+from tokensearch.search.finalists.finish import finish_run
 from tokensearch.search.finalists.result import warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
-from tokensearch.search.loop import SearchLoop
+from tokensearch.search.loop import RANDOM_ORIGIN, SearchLoop
 from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
 from tokensearch.search.sampler.local import LocalSampler
 from tokensearch.search.sampler.study import StudyAdapter, optuna_sampler, using_study
 from tokensearch.search.space.space import SearchSpace
+from tokensearch.search.time_plan import (
+    TimePlan,
+    count_images,
+    fit_plan,
+    measure_pace,
+    take_first,
+)
 from tokensearch.search.warm_start import (
     describe_reach,
     early_prunes,
@@ -46,8 +53,8 @@ from tokensearch.search.warm_start import (
 # A model that is right on so few labelled images is likely to have been given other classes.
 POOR_BASELINE = 0.2
 
-SWEEP_SHARE = 0.2  # of a short search
-
+PRESET_SHARE = 0.5  # of the trials: a published schedule is a start, and no search
+RANDOM_CONTROLS = 8  # enough for the best of them to mean something
 CONTROL_DRAWS = 400  # from the space, among which are the few that stand for random search
 LEAST_USED = 0.7  # of the target's latency
 
@@ -81,18 +88,45 @@ class SearchRun:
             DataError: An image cannot be read.
             ModelError: The model is not deterministic.
         """
-        began = time.monotonic()
+        plan = TimePlan(self.limits.seconds)
         self.space.blocks(self._spec)  # nothing is written for a space that does not fit
         self._check_neighbours()
         evaluator = self.evaluator()
         _ = evaluator.images  # made now: a batch that does not fit in memory leaves nothing behind
         evaluator.check_deterministic(self.settings.model)
+        if plan.seconds is None:
+            return self._run_within(plan, self.splits)
+        pace = measure_pace(evaluator)
+        plan = fit_plan(plan, pace)
+        counts = count_images(plan, pace, self.splits) | self._counts_before()
+        splits = take_first(self.splits, counts)
+        self.listener.note(plan.describe(splits, self.splits))
+        return replace(self, splits=splits)._run_within(plan, self.splits)
+
+    def _counts_before(self) -> dict[Purpose, int]:
+        """Return how many images an earlier process had time for, of as many as are asked now."""
+        before = None if self.fresh else self.folder.read_run()
+        if before is None:
+            return {}
+        known = before.data.splits
+        return {
+            purpose: known[purpose].images
+            for purpose in PURPOSES
+            if purpose in known and known[purpose].of == len(self.splits.of(purpose))
+        }
+
+    def _run_within(self, plan: TimePlan, asked: Splits) -> RunDocument:
+        """Run on the images that there is time for.
+
+        asked  all images that were asked for
+        """
+        evaluator = self.evaluator()
         self.listener.stage("reading every image once", unit="images")
         evaluator.predictions.read(self._on_batch)
-        document = self._document(evaluator)
+        document = self._document(evaluator, asked)
         self.folder.create(fresh=self.fresh)
         with lock_folder(self.folder):
-            return self._run(document, began, evaluator)
+            return self._run(document, plan, evaluator)
 
     def _check_neighbours(self) -> None:
         """Refuse schedules that are of another geometry: they say nothing here."""
@@ -104,7 +138,9 @@ class SearchRun:
                     f"{self._spec.geometry}"
                 )
 
-    def _run(self, document: RunDocument, began: float, evaluator: PolicyEvaluator) -> RunDocument:
+    def _run(
+        self, document: RunDocument, plan: TimePlan, evaluator: PolicyEvaluator
+    ) -> RunDocument:
         """Search and finish, in a folder that is ours."""
         if self.fresh and (aside := self.folder.set_aside()) is not None:
             self.listener.note(f"what an earlier run left in {self.folder.path} is in {aside} now")
@@ -114,15 +150,11 @@ class SearchRun:
         document = replace(document, launching=warn_launch_bound(evaluator.timing, self.listener))
         self.folder.write_run(document)
         with using_study(self.folder.study):
-            search = self.searched(evaluator)
-            result = finish_run(
-                search,
-                evaluator,
-                document,
-                smaller=self.smaller,
-                confirm_seconds=self.confirm_seconds or CONFIRM_SECONDS,
-            )
-        seconds = search.earlier_seconds + time.monotonic() - began
+            search = self.searched(evaluator, plan)
+            if self.confirm_seconds is not None:
+                plan = replace(plan, confirm_seconds=self.confirm_seconds)
+            result = finish_run(search, evaluator, document, plan, smaller=self.smaller)
+        seconds = search.earlier_seconds + plan.elapsed
         document = replace(document, result=replace(result, seconds=seconds))
         self.folder.write_run(document)
         return document
@@ -162,7 +194,7 @@ class SearchRun:
             attention=attention_of(self.model),
         )
 
-    def _document(self, evaluator: PolicyEvaluator) -> RunDocument:
+    def _document(self, evaluator: PolicyEvaluator, asked: Splits) -> RunDocument:
         """Return what run.json holds while there is no result."""
         return RunDocument(
             settings=self.settings,
@@ -173,16 +205,21 @@ class SearchRun:
             data=RunData(
                 self.splits.name,
                 self.splits.labelled,
-                {purpose: self._describe_split(purpose, evaluator) for purpose in PURPOSES},
+                {
+                    purpose: self._describe_split(purpose, evaluator, len(asked.of(purpose)))
+                    for purpose in PURPOSES
+                },
             ),
             smaller=None if self.smaller is None else self.smaller.info,
             identity=evaluator.identity,
         )
 
-    def _describe_split(self, purpose: Purpose, evaluator: PolicyEvaluator) -> SplitInfo:
+    def _describe_split(
+        self, purpose: Purpose, evaluator: PolicyEvaluator, asked: int
+    ) -> SplitInfo:
         split = self.splits.of(purpose)
         contents = digest_by_name(evaluator.predictions.contents(purpose))
-        return SplitInfo(len(split), split.digest, contents)
+        return SplitInfo(len(split), split.digest, contents, asked)
 
     def evaluator(self) -> PolicyEvaluator:
         """Return what measures policies."""
@@ -190,19 +227,29 @@ class SearchRun:
             self.model, self.splits, self._cell, self.settings.seed, self.store, self.cache_gb
         )
 
-    def forecast(self, evaluator: PolicyEvaluator) -> Forecast:
+    def forecast(self, evaluator: PolicyEvaluator, plan: TimePlan) -> Forecast:
         """Return what predicts latencies."""
-        limit = self.limits.seconds
-        seconds = SWEEP_SECONDS if limit is None else min(SWEEP_SECONDS, SWEEP_SHARE * limit)
+        seconds = min(SWEEP_SECONDS, plan.share("sweep"))
         space = self.space.fitting(self._spec, **_abilities(self.model))
         first = draw_policies(space, self._spec, self.settings.seed)
-        return make_forecast(evaluator.timing, self.folder, self.listener, first, seconds=seconds)
+        return make_forecast(
+            evaluator.timing,
+            self.folder,
+            self.listener,
+            first,
+            seconds=seconds,
+            pass_s=plan.pass_s,
+        )
 
-    def searched(self, evaluator: PolicyEvaluator) -> SearchLoop:
-        """Search until the limits, from where the folder stands."""
+    def searched(self, evaluator: PolicyEvaluator, plan: TimePlan) -> SearchLoop:
+        """Search until the limits, from where the folder stands.
+
+        First what is predicted to meet the target: published schedules, then known shapes, then
+        what the sampler proposes. What searching has to beat comes last, and is a fifth at most.
+        """
         trials = read_trials(self.folder)
         self._baseline(evaluator)
-        search = self._begun(evaluator, trials)
+        search = self._begun(evaluator, trials, plan)
         title = f"searching, {len(trials)} trials so far"
         self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed([("none", Policy(self._spec))])
@@ -221,17 +268,28 @@ class SearchRun:
                 target_ratio=search.target_ratio,
             )
         )
-        if not self._reaches(search, fixed.values()):
-            search.searched_seconds = search.seconds
-            return search
-        search.try_fixed(fixed.items())
-        search.try_random(self._drawn(search))
-        if not search.study.seeded:
-            self._seed(search, fixed.values())
-        search.explore()
+        if self._reaches(search, fixed.values()):
+            meeting = {name: one for name, one in fixed.items() if search.is_predicted_to_meet(one)}
+            presets = {name: one for name, one in meeting.items() if is_published(name)}
+            search.try_fixed(presets.items(), share=PRESET_SHARE)
+            if not search.study.seeded:
+                self._seed(search, fixed.values())
+            search.explore()
+            search.try_controls(self._controls(search, fixed))
+        search.end()
         return search
 
-    def _begun(self, evaluator: PolicyEvaluator, trials: Sequence[Trial]) -> SearchLoop:
+    def _controls(
+        self, search: SearchLoop, fixed: Mapping[str, Policy]
+    ) -> Iterator[tuple[str, Policy]]:
+        """Yield schedules drawn at random and the fixed ones in turn, until both are used up."""
+        drawn = ((RANDOM_ORIGIN, policy) for policy in islice(self._drawn(search), RANDOM_CONTROLS))
+        for pair in zip_longest(drawn, fixed.items()):
+            yield from (control for control in pair if control is not None)
+
+    def _begun(
+        self, evaluator: PolicyEvaluator, trials: Sequence[Trial], plan: TimePlan
+    ) -> SearchLoop:
         """Return a search that knows the trials of earlier processes."""
         settings, spec = self.settings, self._spec
         space = self.space.fitting(spec, **_abilities(self.model))
@@ -241,10 +299,14 @@ class SearchRun:
             evaluator,
             study,
             self.folder,
-            self.limits,
+            replace(
+                self.limits,
+                seconds=None if plan.seconds is None else plan.end_of("search"),
+            ),
             self.listener,
-            self.forecast(evaluator),
+            self.forecast(evaluator, plan),
             settings.objective,
+            began=plan.began,
             earlier_seconds=sum(trial.seconds for trial in trials),
         )
         for trial in trials:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from tokensearch.policy import Policy
     from tokensearch.records.run_settings import SearchBudget
 
-# On the bundled model and two CPU cores: 40 trials where predictions are poor, 100 where they are
-# good, and about seven minutes in all.
-DEFAULT_MINUTES = 1.75
+# On the bundled model and two CPU cores: a search of a minute and a half, some hundred images to
+# choose and to quote on, and less than five minutes in all.
+DEFAULT_MINUTES = 4.5
 DEFAULT_TARGET = "0.5x"
 
 
@@ -61,8 +61,8 @@ class SearchOptions:
             "--minutes",
             min=0.01,
             max=1e5,
-            help=f"of searching at most, {DEFAULT_MINUTES} if neither this nor --trials is given; "
-            "confirming and quoting what was found come on top",
+            help=f"for the whole run, {DEFAULT_MINUTES} if neither this nor --trials is given; "
+            "images and finalists are as many as there is time for",
         ),
     ] = None
     confirm_seconds: ConfirmOption = None

@@ -69,15 +69,17 @@ def find_alternatives(
     *,
     target_ratio: float,
     smaller: AlternativeModel | None = None,
+    may_go_on: Callable[[], bool] = lambda: True,
 ) -> tuple[AlternativeModel, ...]:
     """Return what else may be as fast and can be run here.
 
     target_ratio  the target as a share of the baseline's latency
+    may_go_on     whether there is time to try one more size
     """
     listener.stage("looking for other ways to be as fast")
     models = []
     try:
-        models.append(fit_resolution(evaluator, target_ratio))
+        models.append(fit_resolution(evaluator, target_ratio, may_go_on))
     except ModelError as error:
         listener.note(f"no lower resolution to compare with: {error}")
     except NO_REASON_TO_FAIL as error:
@@ -97,22 +99,26 @@ def score_alternatives(
     evaluator: PolicyEvaluator,
     listener: ProgressListener,
     *,
+    images: int,
     answer: Policy | None,
 ) -> tuple[Alternative, ...]:
     """Ask models that were timed about the images that are quoted.
 
+    images  the first of `report` that are quoted
     answer  what each is compared with, image by image
     """
     scored = []
     for model, comparison in zip(models, comparisons, strict=True):
         try:
-            scored.append(_score(model, comparison, evaluator, answer))
+            scored.append(_score(model, comparison, evaluator, quoted=images, answer=answer))
         except NO_REASON_TO_FAIL as error:
             listener.caution(f"{model.name} is left out of the report: {first_line(error)}")
     return tuple(scored)
 
 
-def fit_resolution(evaluator: PolicyEvaluator, target_ratio: float) -> AlternativeModel:
+def fit_resolution(
+    evaluator: PolicyEvaluator, target_ratio: float, may_go_on: Callable[[], bool] = lambda: True
+) -> AlternativeModel:
     """Return the same model on the largest images that meet the target, by timing.
 
     From the size that promises it by multiply-accumulates, a patch a side more or less at a time.
@@ -137,7 +143,7 @@ def fit_resolution(evaluator: PolicyEvaluator, target_ratio: float) -> Alternati
         if (step > 0) != meets:  # the border is passed
             return best
         pixels += step
-        if not 0 < pixels < evaluator.cell.resolution:
+        if not 0 < pixels < evaluator.cell.resolution or not may_go_on():
             break
     assert best is not None  # at least one was timed
     return best
@@ -223,11 +229,16 @@ def _score(
     model: AlternativeModel,
     comparison: Comparison,
     evaluator: PolicyEvaluator,
+    *,
+    quoted: int,
     answer: Policy | None,
 ) -> Alternative:
     images = evaluator.images
     answers = evaluator.predictions.results_of_alternative(
-        model.key, "report", partial(_logits, model, images.device, images.dtype)
+        model.key,
+        "report",
+        partial(_logits, model, images.device, images.dtype),
+        first=quoted,
     )
     scored = evaluator.score_results(answers, "report")
     return Alternative(
@@ -251,7 +262,7 @@ def _logits(
 
 
 def _lead(evaluator: PolicyEvaluator, answer: Policy, theirs: ImageResults) -> PairedAccuracy:
-    mine = evaluator.predictions.results(answer, "report")
+    mine = evaluator.predictions.results(answer, "report", first=len(theirs))
     return compare_results(mine, theirs, evaluator.splits.report)
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from tokensearch.accuracy.accuracy import choice_figures, compare_results
@@ -10,11 +10,11 @@ from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.splits import Purpose
 from tokensearch.errors import first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
-from tokensearch.evaluation.latency import MAX_TOGETHER
+from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.policy import Goal, Policy
 from tokensearch.policy.file import policy_from_json
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Comparison, PairedAccuracy, Trial
+from tokensearch.records.measurements import PairedAccuracy, Trial
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_result import (
     BaselineMoved,
@@ -44,33 +44,33 @@ from tokensearch.search.finalists.selection import (
 )
 from tokensearch.search.finalists.side_by_side import make_confirm_budget, settle, tell_rounds
 from tokensearch.search.loop import SearchLoop
-
-CONFIRM_SECONDS = 3.0  # of passes, for each policy of a session of timing
+from tokensearch.search.time_plan import TimePlan
 
 
 def finish_run(
     search: SearchLoop,
     evaluator: PolicyEvaluator,
     document: RunDocument,
+    plan: TimePlan,
     *,
     smaller: AlternativeModel | None = None,
-    confirm_seconds: float = CONFIRM_SECONDS,
 ) -> RunResult:
     """Turn trials into an answer, and return the result of a run; its seconds are those so far.
 
-    smaller          a model to compare the answer with
-    confirm_seconds  of passes, for each policy of a session of timing
+    smaller  a model to compare the answer with
     """
     goal, batch = document.settings.goal, evaluator.cell.batch
-    finalists = _confirm_all(search, evaluator, goal, confirm_seconds)
+    scorer = FinalScorer(evaluator, search.listener, plan)
+    finalists = _confirm_all(search, scorer, goal)
     answer = select_answer(finalists, goal, batch=batch)
-    models = _find_alternatives(search, evaluator, answer, goal, smaller=smaller)
+    models = _find_alternatives(search, scorer, answer, goal, smaller=smaller)
     settled = settle(
         finalists,
         goal,
         batch=batch,
         time=evaluator.time_together,
-        seconds=confirm_seconds,
+        seconds=plan.confirm_seconds,
+        may_repeat=lambda: not plan.is_over("confirming"),
         listener=search.listener,
         others=[model.on(evaluator.images) for model in models],
     )
@@ -78,10 +78,10 @@ def finish_run(
     result = write_result(
         search.folder,
         selection,
-        _score_reports(search, evaluator, selection.quoted),
+        _score_reports(scorer, selection.quoted),
         cell=evaluator.cell,
         document=document,
-        leads=_leads(evaluator, selection),
+        leads=_leads(scorer, selection),
     )
     best = selection.answer.policy
     alternatives = score_alternatives(
@@ -89,9 +89,10 @@ def finish_run(
         settled.others,
         evaluator,
         search.listener,
+        images=scorer.images["report"],
         answer=None if best is None else best.policy,
     )
-    failed = _profile_or_say_why(search, evaluator, selection.answer)
+    failed = _profile_or_say_why(search, evaluator, selection.answer, plan)
     forecast = search.forecast
     return replace(
         result,
@@ -108,43 +109,68 @@ def finish_run(
     )
 
 
+@dataclass
+class FinalScorer:
+    """Scores policies on fresh images, in step: all on as many as the time of a stage allows."""
+
+    evaluator: PolicyEvaluator
+    listener: ProgressListener
+    plan: TimePlan
+    images: dict[Purpose, int] = field(default_factory=dict)  # of each split that were used
+
+    def score(self, policies: Sequence[Policy], purpose: Purpose, stage: str) -> list[ImageResults]:
+        """Return the results of policies; each image is read once for all of them."""
+        predictions, began = self.evaluator.predictions, time.monotonic()
+        chunks = predictions.count_chunks(purpose)
+        chunks = min(chunks, -(-self.images.get(purpose, chunks * CHUNK) // CHUNK))
+        for done in range(1, chunks + 1):
+            for policy in policies:
+                predictions.chunk(policy, purpose, done - 1)
+            left = (time.monotonic() - began) / done * (chunks - done)
+            self.listener.progress(done=done, total=chunks, seconds_left=left, text="")
+            if purpose not in self.images and self.plan.is_over(stage):
+                self.images[purpose] = done * CHUNK
+                break
+        first = self.images.setdefault(purpose, chunks * CHUNK)
+        return [predictions.results(policy, purpose, first=first) for policy in policies]
+
+
 def _confirm_all(
-    search: SearchLoop, evaluator: PolicyEvaluator, goal: Goal, seconds: float
+    search: SearchLoop, scorer: FinalScorer, goal: Goal
 ) -> tuple[ConfirmedPolicy, ...]:
     """Confirm what is chosen, and what their timings show to be better; fastest first."""
-    best, target_ratio = rank_trials(search), search.target_ratio
-    chosen = select_finalists(best, goal, target_ratio=target_ratio, off=search.forecast.error)
-    finalists = _confirm(chosen, search, evaluator, seconds)
+    best, plan = rank_trials(search), scorer.plan
+    chosen = select_finalists(
+        best, goal, target_ratio=search.target_ratio, off=search.forecast.error
+    )
+    finalists = _confirm(chosen[: plan.finalists], search, scorer)
     for _ in range(MORE):
         more = find_overlooked(
             rank_trials(search),
             finalists,
             goal,
-            batch=evaluator.cell.batch,
-            target_ratio=target_ratio,
+            batch=scorer.evaluator.cell.batch,
+            target_ratio=search.target_ratio,
             off=search.forecast.error,
         )
-        if more is None:
+        if more is None or plan.is_over("confirming"):
             break
-        finalists += _confirm([more], search, evaluator, seconds)
+        finalists += _confirm([more], search, scorer)
     return tuple(sorted(finalists, key=lambda f: f.comparison.ratio))
 
 
 def _confirm(
-    trials: Sequence[Trial], search: SearchLoop, evaluator: PolicyEvaluator, seconds: float
+    trials: Sequence[Trial], search: SearchLoop, scorer: FinalScorer
 ) -> list[ConfirmedPolicy]:
     """Score trials on `select`, and time them afresh, side by side."""
+    evaluator, listener = scorer.evaluator, search.listener
     policies = [policy_from_json(trial.policy) for trial in trials]
-    count = f"{len(trials)} of the trials"
-    search.listener.stage(f"scoring {count} on fresh images")
-    scored = score_together(evaluator, policies, "select", search.listener)
-    search.listener.stage(f"timing {count} side by side", unit="rounds")
-    comparisons: list[Comparison] = []
-    for start in range(0, len(policies), MAX_TOGETHER):
-        some = policies[start : start + MAX_TOGETHER]
-        budget = make_confirm_budget(len(some), seconds)
-        tell = partial(tell_rounds, search.listener, budget)
-        comparisons += evaluator.time_together(some, budget, tell=tell)
+    listener.stage(f"confirming finalists ({len(trials)}) on fresh images")
+    scored = scorer.score(policies, "select", "confirming")
+    listener.stage(f"confirming finalists ({len(trials)}) by timing side by side", unit="rounds")
+    budget = make_confirm_budget(len(policies), scorer.plan.confirm_seconds)
+    tell = partial(tell_rounds, listener, budget)
+    comparisons = evaluator.time_together(policies, budget, tell=tell)
     confirmed = []
     for trial, policy, results, comparison in zip(
         trials, policies, scored, comparisons, strict=True
@@ -160,7 +186,7 @@ def _confirm(
 
 def _find_alternatives(
     search: SearchLoop,
-    evaluator: PolicyEvaluator,
+    scorer: FinalScorer,
     answer: Answer,
     goal: Goal,
     *,
@@ -169,52 +195,41 @@ def _find_alternatives(
     """Return what else may be as fast; nothing where the baseline is fast enough."""
     if answer.outcome == "unreduced":
         return ()
+    if scorer.plan.is_over("confirming"):
+        search.listener.note("no time is left to look for other ways to be as fast")
+        return ()
     target_ratio = search.target_ratio
     if goal.target is None and answer.policy is not None:  # as fast as the answer is
         target_ratio = answer.policy.comparison.ratio
-    return find_alternatives(evaluator, search.listener, target_ratio=target_ratio, smaller=smaller)
+    return find_alternatives(
+        scorer.evaluator,
+        search.listener,
+        target_ratio=target_ratio,
+        smaller=smaller,
+        may_go_on=lambda: not scorer.plan.is_over("confirming"),
+    )
 
 
 def _score_reports(
-    search: SearchLoop, evaluator: PolicyEvaluator, finalists: Sequence[ConfirmedPolicy]
+    scorer: FinalScorer, finalists: Sequence[ConfirmedPolicy]
 ) -> dict[str, ScoredPolicy]:
     """Score on `report` what will be quoted, by schedule; nothing is chosen any more."""
-    search.listener.stage(f"measuring the accuracy of {len(finalists)} on the report split")
-    policies = [finalist.policy for finalist in finalists]
-    results = score_together(evaluator, policies, "report", search.listener)
+    scorer.listener.stage(f"measuring the accuracy of {len(finalists)} on the report split")
+    results = scorer.score([finalist.policy for finalist in finalists], "report", "quoting")
     return {
-        finalist.schedule_hash: evaluator.score_results(own, "report")
+        finalist.schedule_hash: scorer.evaluator.score_results(own, "report")
         for finalist, own in zip(finalists, results, strict=True)
     }
 
 
-def score_together(
-    evaluator: PolicyEvaluator,
-    policies: Sequence[Policy],
-    purpose: Purpose,
-    listener: ProgressListener,
-) -> list[ImageResults]:
-    """Return the results of policies on a split, of which each image is read once for all."""
-    chunks, began = evaluator.predictions.count_chunks(purpose), time.monotonic()
-    for number in range(chunks):
-        for policy in policies:
-            evaluator.predictions.chunk(policy, purpose, number)
-        done = number + 1
-        listener.progress(
-            done=done,
-            total=chunks,
-            seconds_left=(time.monotonic() - began) / done * (chunks - done),
-            text="",
-        )
-    return [evaluator.predictions.results(policy, purpose) for policy in policies]
-
-
 def _profile_or_say_why(
-    search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer
+    search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer, plan: TimePlan
 ) -> tuple[str, ...]:
     """Profile, or go on without and say so: the result is known by then."""
+    if plan.is_over("profiling"):
+        return ("the time was up before profiles were taken: allow more --minutes",)
     try:
-        _profile(search, evaluator, answer)
+        _profile(search, evaluator, answer, plan.share("profiling"))
     except NO_REASON_TO_FAIL as error:
         for name in ("baseline", "answer"):  # those of another process, or one of two
             (search.folder.profiles / f"{name}.json").unlink(missing_ok=True)
@@ -222,27 +237,28 @@ def _profile_or_say_why(
     return ()
 
 
-def _profile(search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer) -> None:
+def _profile(
+    search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer, seconds: float
+) -> None:
     """Profile the baseline and the answer."""
     search.listener.stage("profiling the baseline and the answer")
     policies = {"baseline": Policy(search.study.model)}
     if answer.policy is not None:
         policies["answer"] = answer.policy.policy
-    for profile in evaluator.profile(policies, search.folder):
+    for profile in evaluator.profile(policies, search.folder, seconds=seconds):
         search.folder.write_profile(profile.name, profile_to_json(profile))
 
 
-def _leads(evaluator: PolicyEvaluator, selection: Selection) -> dict[str, PairedAccuracy]:
+def _leads(scorer: FinalScorer, selection: Selection) -> dict[str, PairedAccuracy]:
     """Compare the answer with each of its rivals on the images that are quoted, by schedule."""
-    answer = selection.answer.policy
+    answer, evaluator = selection.answer.policy, scorer.evaluator
     if answer is None:
         return {}
-    mine = evaluator.predictions.results(answer.policy, "report")
+    policies = [rival.policy for rival in selection.rivals]
+    mine, *theirs = scorer.score([answer.policy, *policies], "report", "quoting")
     return {
-        rival.schedule_hash: compare_results(
-            mine, evaluator.predictions.results(rival.policy, "report"), evaluator.splits.report
-        )
-        for rival in selection.rivals
+        rival.schedule_hash: compare_results(mine, other, evaluator.splits.report)
+        for rival, other in zip(selection.rivals, theirs, strict=True)
     }
 
 
@@ -252,8 +268,8 @@ def _short(search: SearchLoop) -> tuple[str, ...]:
     if own or search.out_of_reach or search.duplicates:
         return ()
     return (
-        f"the search had time for its controls alone ({len(search.trials)}) and proposed nothing: "
-        f"allow more --minutes or --trials",
+        f"the search had time for presets and controls alone ({len(search.trials)}) and proposed "
+        f"nothing: allow more --minutes or --trials",
     )
 
 

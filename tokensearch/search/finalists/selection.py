@@ -41,8 +41,9 @@ def select_finalists(
 ) -> tuple[Trial, ...]:
     """Trials worth confirming, for a target of `target_ratio` times the baseline's latency.
 
-    The front's spread, the best near the target, what the rule of the answer would take, the best
-    published presets and the best random schedule that may meet it, and the baseline.
+    The baseline, what the rule of the answer would take, the best near the target, the best
+    published presets and the best random schedule that may meet it, and the front's spread: in this
+    order, since there may be no time for all.
 
     best  best first
     off   relative error of latencies
@@ -53,12 +54,13 @@ def select_finalists(
         for most in (1 - off, 1, 1 + off)
     )
     chosen = [trial for trial in trials if trial.origin == "none"]
-    chosen += [trials[index] for index in spread([one.point for one in best], FRONT_FINALISTS)]
-    chosen += [*under[:TARGET_FINALISTS], *[trial for trial in near if trial not in under][:1]]
     chosen += [one.trial for one in _likely_answers(best, goal, target_ratio)[:FASTEST_FINALISTS]]
+    chosen += under[:TARGET_FINALISTS]
     for those in (sure, near):
         chosen += [trial for trial in those if is_published(trial.origin)][:1]
     chosen += [trial for trial in near if trial.origin == RANDOM_ORIGIN][:1]
+    chosen += [trial for trial in near if trial not in under][:1]
+    chosen += [trials[index] for index in spread([one.point for one in best], FRONT_FINALISTS)]
     return tuple({trial.schedule_hash: trial for trial in chosen}.values())
 
 

@@ -77,11 +77,13 @@ def settle(
     seconds: float,
     listener: ProgressListener,
     others: Sequence[OtherModel] = (),
+    may_repeat: Callable[[], bool] = lambda: True,
 ) -> Settled:
     """Time the answer and what it is compared with side by side, until it stays the answer.
 
-    seconds  of a session, for each policy
-    others   timed beside them
+    seconds     of a session, for each policy
+    others      timed beside them
+    may_repeat  whether there is time for one more session
     """
     listener.stage("timing the answer beside what it is compared with", unit="rounds")
     now, timed, began = tuple(finalists), tuple[Comparison, ...](), monotonic()
@@ -98,7 +100,8 @@ def settle(
         now = tuple(again.get(f.schedule_hash, f) for f in now)
         if _is_settled(answer, select_answer(now, goal, batch=batch), goal):
             break
-        if monotonic() - began > TRIES * budget.seconds:  # a slow device, whose passes are few
+        slow = monotonic() - began > TRIES * budget.seconds  # a device whose passes are few
+        if slow or not may_repeat():
             break
     return Settled(tuple(sorted(now, key=lambda f: f.comparison.ratio)), timed)
 

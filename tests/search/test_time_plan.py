@@ -1,0 +1,176 @@
+"""Time is what was asked: what a run measures is cut to its seconds before anything is searched."""
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from time import monotonic
+
+import pytest
+import torch
+
+from tests.search import tiny
+from tests.search.tiny import Quiet, by_macs, session
+from tokensearch.data.splits import PURPOSES, Purpose
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.predictions import CHUNK
+from tokensearch.measure import describe_cell
+from tokensearch.policy import Policy, Prune
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_settings import SearchBudget
+from tokensearch.runtime import describe
+from tokensearch.search.finalists.finish import FinalScorer
+from tokensearch.search.time_plan import (
+    LEAST_FINALISTS,
+    MOST_FINALISTS,
+    REDUCED,
+    SHARES,
+    Pace,
+    TimePlan,
+    count_images,
+    fit_plan,
+    take_first,
+)
+
+# Optuna's SQLite engine is closed by the garbage collector, which Python reports.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
+
+CPU = Pace(read_s=0.006, predict_s=0.013, pass_s=0.105)
+GPU = Pace(read_s=0.006, predict_s=0.0003, pass_s=0.02)
+
+
+class Long:
+    """As many images as are asked for, none of which is read."""
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        raise AssertionError("read")
+
+
+WHOLE = tiny.splits()
+ASKED = replace(
+    WHOLE,
+    search=replace(WHOLE.search, dataset=Long()),
+    select=replace(WHOLE.select, dataset=Long()),
+    report=replace(WHOLE.report, dataset=Long()),
+)
+
+
+def seconds_of(plan: TimePlan, pace: Pace, counts: dict[Purpose, int]) -> float:
+    """What a run takes but for searching: reading twice, predicting, timing once."""
+    policies = 1 + plan.finalists * REDUCED
+    reading = 2 * sum(counts.values()) * pace.read_s
+    images = counts["search"] + policies * (counts["select"] + counts["report"])
+    return reading + images * pace.predict_s + plan.finalists * plan.confirm_seconds
+
+
+def test_the_shares_are_all_of_the_time_and_the_sweep_is_a_fifth_at_most() -> None:
+    assert sum(SHARES.values()) == pytest.approx(1)
+    assert SHARES["sweep"] <= 0.2
+    assert TimePlan(60.0).end_of("profiling") == pytest.approx(60.0)
+
+
+@pytest.mark.parametrize("pace", [CPU, GPU])
+@pytest.mark.parametrize("seconds", [36.0, 60.0, 270.0, 3600.0])
+def test_what_is_planned_fits_in_what_was_asked(pace: Pace, seconds: float) -> None:
+    plan = fit_plan(TimePlan(seconds), pace)
+
+    counts = count_images(plan, pace, ASKED)
+
+    assert seconds_of(plan, pace, counts) <= (1 - SHARES["sweep"] - SHARES["search"]) * seconds
+    assert all(count % CHUNK == 0 for count in counts.values())
+
+
+def test_more_time_is_more_images_and_finalists() -> None:
+    plans = [fit_plan(TimePlan(seconds), CPU) for seconds in (24.0, 60.0, 270.0)]
+
+    counts = [count_images(plan, CPU, ASKED)["search"] for plan in plans]
+
+    assert counts == sorted(set(counts))
+    assert plans[0].finalists == LEAST_FINALISTS
+    assert plans[-1].finalists == MOST_FINALISTS
+
+
+def test_without_a_bound_on_time_everything_is_measured() -> None:
+    plan = fit_plan(TimePlan(None), CPU)
+
+    assert set(count_images(plan, CPU, ASKED).values()) == {10**6}
+    assert plan.finalists == MOST_FINALISTS
+    assert not plan.is_over("profiling")
+
+
+def test_the_first_images_of_a_split_are_another_split() -> None:
+    fewer = take_first(WHOLE, {"search": 32, "select": 100, "report": 10})
+
+    assert [len(fewer.of(name)) for name in PURPOSES] == [32, 30, 10]
+    assert torch.equal(fewer.report.part(0, 10)[0], WHOLE.report.part(0, 10)[0])
+    assert fewer.select == WHOLE.select
+    assert fewer.report.digest != WHOLE.report.digest
+
+
+def test_what_there_is_time_for_is_said() -> None:
+    fewer = take_first(WHOLE, {"search": 40, "select": 30, "report": 32})
+
+    said = TimePlan(60.0).describe(fewer, WHOLE)
+
+    assert "reading 6 s, sweep 7 s, search 20 s" in said
+    assert said.endswith("enough for 32 of 50 images to report on")
+
+
+def test_when_the_time_is_up_all_policies_were_asked_about_the_same_images() -> None:
+    cell = describe_cell(torch.device("cpu"), torch.float32, 2, 32)
+    evaluator = PolicyEvaluator(tiny.model(), WHOLE, cell, seed=0)
+    spec = describe(evaluator.model)
+    policies = [Policy(spec), *(Policy(spec, (Prune(1, keep),)) for keep in (8, 4))]
+    late = FinalScorer(evaluator, Quiet(), TimePlan(1.0, began=monotonic() - 10))
+
+    results = late.score(policies, "report", "quoting")
+
+    assert [len(result) for result in results] == [CHUNK] * 3
+    assert [len(result) for result in late.score(policies[:1], "report", "quoting")] == [CHUNK]
+
+
+@pytest.fixture
+def _no_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
+
+
+@pytest.mark.usefixtures("_no_clock")
+def test_a_run_without_time_still_hands_back_a_policy(tmp_path: Path) -> None:
+    short = replace(session(tmp_path, trials=1, target="0.7x"), limits=SearchBudget(None, 0.01))
+
+    result = short.run().finished
+
+    assert result.outcome == "met"
+    assert (tmp_path / "policy.json").exists()
+    assert len(result.finalists) <= LEAST_FINALISTS
+    assert "the time was up before profiles were taken: allow more --minutes" in result.cautions
+
+
+@pytest.mark.usefixtures("_no_clock")
+def test_a_run_that_had_time_for_fewer_images_goes_on_with_those(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few: dict[Purpose, int] = {"search": 32, "select": 24, "report": 16}
+    monkeypatch.setattr("tokensearch.search.run.count_images", lambda *_: few)
+    session(tmp_path, trials=3, target="0.7x").run()
+    monkeypatch.setattr("tokensearch.search.run.count_images", lambda *_: {**few, "report": 50})
+
+    document = session(tmp_path, trials=4, target="0.7x").run()
+
+    assert {name: split.images for name, split in document.data.splits.items()} == few
+    assert document.data.report.of == 50
+
+
+@pytest.mark.usefixtures("_no_clock")
+def test_controls_come_last_and_are_a_fifth_of_the_trials_at_most(tmp_path: Path) -> None:
+    session(tmp_path, trials=20, target="0.7x").run()
+
+    origins = [trial.origin for trial in RunFolder(tmp_path).read_trials()]
+    kinds = Counter(origins)
+    assert origins[0] == "none"
+    assert 1 <= kinds["random"] <= 4
+    assert "random" not in origins[:16]
+    assert kinds["seed"] + kinds["sampler"] >= 10

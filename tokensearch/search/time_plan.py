@@ -1,0 +1,165 @@
+"""How the seconds of a run are shared out, and how many images and finalists they are enough for.
+
+Decided before anything is searched, from how long an image and a pass of the baseline take here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
+from math import inf
+from time import monotonic, perf_counter
+
+import torch
+from torch import Tensor
+
+from tokensearch.data.splits import PURPOSES, Images, Purpose, Split, Splits
+from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.predictions import CHUNK
+from tokensearch.stats.bootstrap import VERDICT_PAIRS
+
+# Shares of a run's seconds, in order. A stage that needs less leaves the rest to those after it.
+SHARES: Mapping[str, float] = {
+    "reading": 0.10,  # images, and the baseline's predictions on those of `search`
+    "sweep": 0.12,
+    "search": 0.33,
+    "confirming": 0.20,  # on images of `select`, and by the clock, side by side
+    "quoting": 0.20,  # on images of `report`
+    "profiling": 0.05,
+}
+SCORING = 0.6  # of the time for confirming; the rest is for the clock
+CONFIRM_SECONDS = 3.0  # of passes, for each policy of a session of timing
+LEAST_FINALISTS, MOST_FINALISTS = 3, 16
+REDUCED = 0.6  # time of a finalist's pass on average, as a share of the baseline's
+WARMUP = 3  # rounds of a session that are not counted
+PACE_IMAGES = 16  # read, and predicted for, to know how long they take
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast this machine is with the baseline."""
+
+    read_s: float  # an image
+    predict_s: float  # an image, in the chunks in which predictions are made
+    pass_s: float  # of the batch that is timed
+
+
+@dataclass(frozen=True, slots=True)
+class TimePlan:
+    """What a run may take; without seconds nothing is bounded."""
+
+    seconds: float | None = None
+    began: float = field(default_factory=monotonic)
+    finalists: int = MOST_FINALISTS
+    confirm_seconds: float = CONFIRM_SECONDS
+    pass_s: float = 0.0  # of the baseline, once it was timed
+
+    def share(self, stage: str) -> float:
+        """Return the seconds of a stage."""
+        return inf if self.seconds is None else SHARES[stage] * self.seconds
+
+    def end_of(self, stage: str) -> float:
+        """Return the second of the run by which a stage is to end."""
+        stages = list(SHARES)
+        return sum(self.share(name) for name in stages[: stages.index(stage) + 1])
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the run began, of this process."""
+        return monotonic() - self.began
+
+    def is_over(self, stage: str) -> bool:
+        """Whether the time of a stage is up."""
+        return self.elapsed >= self.end_of(stage)
+
+    def describe(self, splits: Splits, asked: Splits) -> str:
+        """Say how the seconds are shared out, and what they are enough for."""
+        shares = ", ".join(f"{stage} {self.share(stage):.0f} s" for stage in SHARES)
+        counts = [
+            f"{len(splits.of(purpose))} of {len(asked.of(purpose))} images to {purpose} on"
+            for purpose in PURPOSES
+            if len(splits.of(purpose)) < len(asked.of(purpose))
+        ]
+        fewer = f"; enough for {', '.join(counts)}" if counts else ""
+        return f"at most {shares}, {self.finalists} finalists{fewer}"
+
+
+def measure_pace(evaluator: PolicyEvaluator) -> Pace:
+    """Time reading an image, and passes of the baseline once the device is warm."""
+    split = evaluator.splits.search
+    began = perf_counter()
+    images, _ = split.part(0, min(PACE_IMAGES, len(split)))
+    read_s = (perf_counter() - began) / len(images)
+    own = images.to(evaluator.images.device, evaluator.images.dtype)
+    predict_s = _pass_s(evaluator, own) / len(images)
+    return Pace(read_s, predict_s, _pass_s(evaluator, evaluator.images))
+
+
+@torch.inference_mode()
+def _pass_s(evaluator: PolicyEvaluator, images: Tensor) -> float:
+    evaluator.model(images)
+    began = perf_counter()
+    evaluator.model(images).cpu()  # waits for the device
+    return perf_counter() - began
+
+
+def fit_plan(plan: TimePlan, pace: Pace) -> TimePlan:
+    """Return the plan with as many finalists, timed for as long, as there is time for."""
+    clock_s = (1 - SCORING) * plan.share("confirming")
+    round_s = REDUCED * pace.pass_s * (VERDICT_PAIRS + WARMUP)  # for each policy, at least
+    affordable = inf if plan.seconds is None else clock_s / round_s
+    finalists = round(max(LEAST_FINALISTS, min(MOST_FINALISTS, affordable)))
+    return replace(
+        plan,
+        finalists=finalists,
+        confirm_seconds=min(CONFIRM_SECONDS, clock_s / finalists),
+        pass_s=pace.pass_s,
+    )
+
+
+def count_images(plan: TimePlan, pace: Pace, asked: Splits) -> dict[Purpose, int]:
+    """Return how many images of each split there is time for, in whole chunks.
+
+    Each is read twice: for its name, and to be predicted for.
+    """
+    alone = 2 * pace.read_s + pace.predict_s
+    by_all = 2 * pace.read_s + (1 + plan.finalists * REDUCED) * pace.predict_s
+    affordable = {
+        "search": plan.share("reading") / alone,
+        "select": SCORING * plan.share("confirming") / by_all,
+        "report": plan.share("quoting") / by_all,
+    }
+    return {
+        purpose: min(len(asked.of(purpose)), _whole_chunks(affordable[purpose]))
+        for purpose in PURPOSES
+    }
+
+
+def take_first(splits: Splits, counts: Mapping[Purpose, int]) -> Splits:
+    """Return the splits with their first images alone, of which every prefix is a fair sample."""
+    search, select, report = (_first(splits.of(name), counts[name]) for name in PURPOSES)
+    return replace(splits, search=search, select=select, report=report)
+
+
+def _first(split: Split, count: int) -> Split:
+    if count >= len(split):
+        return split
+    digest = sha256(f"{split.digest} first {count}".encode()).hexdigest()
+    return replace(split, dataset=_FirstImages(split.dataset, count), digest=f"sha256:{digest}")
+
+
+@dataclass(frozen=True, slots=True)
+class _FirstImages:
+    """The first images of a data set."""
+
+    images: Images
+    count: int
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index]
+
+
+def _whole_chunks(images: float) -> int:
+    return 2**53 if images == inf else max(CHUNK, CHUNK * int(images / CHUNK))
