@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from tests.report.fixtures import FOUND, front
 from tokensearch.cli.main import app
-from tokensearch.policy import save
+from tokensearch.policy import save, save_set
 
 
 def called(*args: str) -> Result:
@@ -31,6 +31,25 @@ def test_a_file_is_shown_with_its_evidence(file: Path) -> None:
     assert "prune to 80 then pool to 64" in result.stdout
     assert "97.3 % [96.5, 98.0]" in result.stdout
     assert "0.48x [0.47, 0.49]" in result.stdout
+
+
+def test_a_front_is_told_from_a_policy(tmp_path: Path) -> None:
+    save_set(front(), tmp_path / "front.json")
+
+    result = called(str(tmp_path / "front.json"))
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: the file holds a front of several policies; name one")
+
+
+@pytest.mark.parametrize(("name", "what"), [("none.json", "does not exist"), (".", "is a folder")])
+def test_what_is_no_file_is_said_in_one_sentence(tmp_path: Path, name: str, what: str) -> None:
+    result = called(f"{tmp_path}/{name}")
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: {tmp_path}/{name} {what}; give a policy file, or the name of a preset\n"
+    )
 
 
 def test_json_is_json_alone(file: Path) -> None:

@@ -7,7 +7,12 @@ from tokensearch.errors import RunError
 from tokensearch.policy import Outcome
 from tokensearch.records.measurements import PairedAccuracy
 from tokensearch.records.run_result import Finalist, Rival, RunDocument
-from tokensearch.report.run.sentences import cost_sentence, preset_sentence, target_sentence
+from tokensearch.report.run.sentences import (
+    cost_sentence,
+    preset_sentence,
+    rival_sentences,
+    target_sentence,
+)
 
 ASKED = "0.5x for a pass of 8 images"
 TOOK = "the answer takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49]"
@@ -111,6 +116,37 @@ def test_a_bound_on_the_loss_is_answered_in_words(outcome: Outcome, sentence: st
     bounded = changed(replace(run, settings=asked), limit_ms=None, as_good=())
 
     assert target_sentence(bounded) == sentence
+
+
+def test_a_run_that_tried_nothing_says_so_and_what_to_do() -> None:
+    run = run_document(outcome="missed")
+    alone = tuple(finalist for finalist in run.finished.finalists if not finalist.policy.reduces)
+    tried_nothing = changed(run, finalists=alone, best_preset=None)
+
+    assert target_sentence(tried_nothing) == (
+        "Target not met: 0.4x for a pass of 8 images; there was no time to try anything but the "
+        "baseline: allow more --minutes or --trials."
+    )
+    assert preset_sentence(tried_nothing) == "No published preset is among the finalists."
+
+
+def test_a_preset_of_the_answers_accuracy_and_a_random_one_are_compared_with_it() -> None:
+    run = run_document()
+    mild = next(f for f in run.finished.finalists if f.origin == "seed")
+    slow = replace(mild, origin="ppt-r50-pool")
+    drawn = replace(run.finished.finalists[3], origin="random")
+    rivals = {
+        "finalists": (*run.finished.finalists[:2], slow, drawn, run.finished.finalists[4]),
+        "equal_preset": Rival("ppt-r50-pool", slow.schedule_hash, None),
+        "best_random": Rival("random", drawn.schedule_hash, PROVEN),
+    }
+
+    equal, random = rival_sentences(changed(run, **rivals))
+
+    assert equal.startswith("The fastest published finalist as accurate is ppt-r50-pool (28.8 ms")
+    assert equal.endswith(": the answer is faster by 33.3 %.")
+    assert random.startswith("It beats the best random one that meets the target, random ")
+    assert rival_sentences(run) == ()
 
 
 def test_a_significant_loss_is_called_significant() -> None:

@@ -68,13 +68,16 @@ class EvaluationInputs:
 
 
 def parse_sizes(text: str) -> "Sizes":
-    """Read `512,512,2000`: images to search, select and report on; DataError if it is not that."""
+    """Read `512,512,2000`: images to search, select and report on; BadParameter if it is not."""
     from tokensearch.data.splits import Sizes
 
     parts = text.split(",")
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise DataError(f"--images is {text!r}; it must be three numbers like 512,512,2000")
-    return Sizes(*map(int, parts))
+        raise BadParameter(f"--images is {text!r}; it must be three numbers like 512,512,2000")
+    try:
+        return Sizes(*map(int, parts))
+    except DataError as error:
+        raise BadParameter(f"--images is {text!r}: {error}") from error
 
 
 def resolve_name(name: str) -> "ModelName":
@@ -130,7 +133,8 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
         backend=backend,
         attention=attention_of(module),
     )
-    err.print(f"model {wanted.model} is {loaded.name}, on {name_cell(cell)}")
+    full = "" if wanted.model == loaded.name else f" is {loaded.name},"
+    err.print(f"model {wanted.model}{full} on {name_cell(cell)}")
     if why:
         err.print(why, soft_wrap=True)
     splits = _splits(wanted, loaded.name, config, sizes)

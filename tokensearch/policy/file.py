@@ -215,10 +215,21 @@ def _read(path: str | Path, what: str, build: Callable[[Mapping[str, Any]], _Rec
         raise
 
 
+# What to do where a user names the one kind of file for the other.
+_OTHERWISE = {
+    SET_FORMAT: "the file holds a front of several policies; name one of them, such as "
+    "policies/0.json beside it, or choose with tokensearch.load_set(FILE).best(latency=...)",
+    FORMAT: "the file holds one policy and no front; read it with tokensearch.load(FILE), or name "
+    "the front.json of a run",
+}
+
+
 def _check_version(document: Mapping[str, Any], expected: str) -> None:
     if not isinstance(document, dict):
         raise PolicyError(f"a policy is an object, not a {type(document).__name__}")
     found, version = document.get("format"), document.get("version")
+    if found != expected and isinstance(found, str) and found in _OTHERWISE:
+        raise PolicyError(_OTHERWISE[found])
     if found != expected:
         raise PolicyError(f"format is {found!r:.60}; this reader wants {expected!r}")
     if type(version) is not int or version != VERSION:

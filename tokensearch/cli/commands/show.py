@@ -1,11 +1,13 @@
 """`tokensearch show`."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 from typer import Argument
 
 from tokensearch.cli.console import out, print_json
 from tokensearch.cli.options import DEMO, JsonOption, ModelOption, RescaleOption
+from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy, block_macs, is_file, load, mac_share, preset
 from tokensearch.policy.file import policy_to_json
 
@@ -29,6 +31,9 @@ def show(
 def read_policy(name: str, model: str, *, rescale: bool = False) -> Policy:
     """Read a policy file, or build the preset `name` for a model; PolicyError if it is neither."""
     if is_file(name):
+        if not Path(name).is_file():
+            what = "is a folder" if Path(name).is_dir() else "does not exist"
+            raise PolicyError(f"{name} {what}; give a policy file, or the name of a preset")
         return load(name)
     from tokensearch.cli.inputs import spec_of_model
 

@@ -1,6 +1,6 @@
 """The answer of a run in sentences, and what limits it."""
 
-from tokensearch.policy import is_control
+from tokensearch.policy import is_control, is_published
 from tokensearch.policy.answer import MARGIN
 from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import PairedAccuracy, to_json
@@ -46,6 +46,11 @@ def target_sentence(run: RunDocument) -> str:
     if result.outcome == "unreduced":
         return f"Target met without reducing anything: {asked}; {_only_baseline(run)}."
     fastest = result.answer or _fastest(result)
+    if not any(finalist.policy.reduces for finalist in result.finalists):
+        return (
+            f"Target not met: {asked}; there was no time to try anything but the baseline: allow "
+            f"more --minutes or --trials."
+        )
     if fastest is None:
         return (
             f"Target not met: {asked}; but for controls, nothing that was confirmed is faster than "
@@ -132,6 +137,8 @@ def preset_sentence(run: RunDocument) -> str:
     rival, answer = run.finished.best_preset, run.finished.answer
     preset = find_best_preset(run.finished)
     if rival is None or preset is None:
+        if not any(is_published(finalist.origin) for finalist in run.finished.finalists):
+            return "No published preset is among the finalists."
         return "No published preset among the finalists meets the target."
     if answer is None:
         return f"A published preset {_meets(preset, run)} the target: {_named(preset)}."
