@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from math import inf
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,7 @@ class PolicyEvaluator:
         )
 
     def profile(
-        self, policies: Mapping[str, Policy], folder: RunFolder, *, seconds: float
+        self, policies: Mapping[str, Policy], folder: RunFolder, *, seconds: float = inf
     ) -> tuple[Profile, ...]:
         """Profile passes under some policies, in turn; writes a TensorBoard folder.
 
