@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tokensearch.errors import TargetError
+from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy import Goal, PolicyFigures, RightImages, choose, parse_target
 from tokensearch.stats.interval import Interval
 
@@ -108,3 +108,10 @@ def test_right_images_are_read_as_they_were_written() -> None:
 
     assert RightImages.from_hex(12, right.hex) == right
     assert right.change_from(RightImages(12, 0b111100000000)).value == pytest.approx(0.0)
+
+
+def test_right_images_that_cannot_be_are_refused() -> None:
+    with pytest.raises(PolicyError, match="right on image 12 of 11; write the front again"):
+        RightImages.from_hex(11, "801")
+    with pytest.raises(PolicyError, match="judged on 12 and 11 images"):
+        RightImages(12, 1).change_from(RightImages(11, 1))

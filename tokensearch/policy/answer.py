@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from tokensearch.errors import TargetError
+from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy.target import Target
 from tokensearch.stats.interval import Interval
 from tokensearch.stats.paired import paired_difference
@@ -89,8 +89,14 @@ class RightImages:
 
     @classmethod
     def from_hex(cls, images: int, digits: str) -> "RightImages":
-        """Read what `hex` wrote."""
-        return cls(images, int(digits, 16))
+        """Read what `hex` wrote; PolicyError where it names more images than there are."""
+        bits = int(digits, 16)
+        if bits.bit_length() > images:
+            raise PolicyError(
+                f"a policy of this front is said to be right on image {bits.bit_length()} of {images}; "
+                "write the front again with tokensearch run or retarget"
+            )
+        return cls(images, bits)
 
     @property
     def hex(self) -> str:
@@ -102,7 +108,15 @@ class RightImages:
         return f"{self.bits:x}"
 
     def change_from(self, other: "RightImages") -> Interval:
-        """Return the share of right answers minus that of `other` on the same images."""
+        """Return the share of right answers minus that of `other` on the same images.
+
+        PolicyError where these cannot be the same.
+        """
+        if self.images != other.images:
+            raise PolicyError(
+                f"two policies of this front were judged on {self.images} and {other.images} images; "
+                "write the front again with tokensearch run or retarget"
+            )
         lost = (other.bits & ~self.bits).bit_count()
         won = (self.bits & ~other.bits).bit_count()
         low, high = paired_difference(lost, won, self.images)
