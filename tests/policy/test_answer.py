@@ -113,5 +113,5 @@ def test_right_images_are_read_as_they_were_written() -> None:
 def test_right_images_that_cannot_be_are_refused() -> None:
     with pytest.raises(PolicyError, match="right on image 12 of 11; write the front again"):
         RightImages.from_hex(11, "801")
-    with pytest.raises(PolicyError, match="judged on 12 and 11 images"):
+    with pytest.raises(PolicyError, match="saw 12 and 11 images"):
         RightImages(12, 1).change_from(RightImages(11, 1))

@@ -93,7 +93,7 @@ class RightImages:
         bits = int(digits, 16)
         if bits.bit_length() > images:
             raise PolicyError(
-                f"a policy of this front is said to be right on image {bits.bit_length()} of {images}; "
+                f"a policy of this front is right on image {bits.bit_length()} of {images}; "
                 "write the front again with tokensearch run or retarget"
             )
         return cls(images, bits)
@@ -114,7 +114,7 @@ class RightImages:
         """
         if self.images != other.images:
             raise PolicyError(
-                f"two policies of this front were judged on {self.images} and {other.images} images; "
+                f"two policies of this front saw {self.images} and {other.images} images; "
                 "write the front again with tokensearch run or retarget"
             )
         lost = (other.bits & ~self.bits).bit_count()
