@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 LONG_S = 600.0  # limits are for GPUs; how fast a busy CPU is, is no matter here
 
 
+@pytest.mark.slow
 def test_the_gpu_parts_run_on_a_cpu_too(tmp_path: Path) -> None:
     """Everything but the device is the same, so that `make gpu` meets no surprise but the GPU."""
     presets = [replace(one, limit_s=LONG_S) for one in FIRST if one.name == "presets"]
@@ -84,6 +85,7 @@ def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found(
     assert [one["planted"] > 0 for one in found["results"]] == [False, True]
 
 
+@pytest.mark.slow
 def test_the_costs_bench_predicts_policies_and_says_how_well(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

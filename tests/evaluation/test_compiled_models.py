@@ -61,6 +61,7 @@ def test_timed_together_each_is_compiled_once_and_the_unreduced_model_too(
     assert all(one.conditions is not None for one in found)
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_forgotten_now_and_then(
     compiler: Counting, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,8 +25,9 @@ def small(**changes: object) -> nn.Module:
     return tokensearch.apply(host(), Policy(describe(host()), (Prune(0, 8),)), **changes)
 
 
-# What is ours in ONNX, sorting and distances, is tried on smaller models below.
-@pytest.mark.parametrize("format", [pytest.param("onnx", marks=pytest.mark.slow), "pt2"])
+# What is ours in ONNX, sorting, is tried on smaller models below.
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
 def test_every_operator_is_exported(format: Format, tmp_path: Path) -> None:
     path = tmp_path / f"model.{format}"
 
@@ -118,6 +119,7 @@ class Ordering(nn.Module):
         return *ranked, *best_first, *ops.match_bipartite(metric, removed=12, prefix=1)
 
 
+@pytest.mark.slow
 def test_clusters_by_distance_are_exported_to_onnx(tmp_path: Path) -> None:
     model = tokensearch.apply(host(), POLICIES["pool kmedoids"])
 

@@ -90,9 +90,9 @@ def compared(
     ("noise", "machine"),
     [
         (skewed, steady_machine),
-        (two_speed, steady_machine),
+        pytest.param(two_speed, steady_machine, marks=pytest.mark.slow),
         (interrupted, steady_machine),
-        (coarse, steady_machine),
+        pytest.param(coarse, steady_machine, marks=pytest.mark.slow),
         (skewed, wandering),
     ],
 )

@@ -42,7 +42,14 @@ def result_of(folder: RunFolder) -> RunResult:
     return document.finished
 
 
-@pytest.mark.parametrize("sampler", get_args(SamplerName))
+# Optuna's `gp` takes as long as all others together, and nothing of ours is in it.
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name == "gp" else [])
+        for name in get_args(SamplerName)
+    ],
+)
 def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
     found = asking(session(tmp_path, trials=16, target="0.7x"), sampler=sampler).run()
 

@@ -171,7 +171,10 @@ def replace_by_another(study: Path) -> None:
     base.close()
 
 
-@pytest.mark.parametrize("damage", [cut, overwrite, replace_by_another])
+@pytest.mark.parametrize(
+    "damage",
+    [cut, *(pytest.param(d, marks=pytest.mark.slow) for d in (overwrite, replace_by_another))],
+)
 def test_a_damaged_study_says_that_it_can_be_deleted_and_it_can(
     tmp_path: Path, damage: Callable[[Path], None]
 ) -> None:

@@ -166,7 +166,10 @@ def test_a_folder_of_another_run_is_refused(finished: RunFolder) -> None:
     )
 
 
-def test_more_trials_go_on_where_the_run_ended(tmp_path: Path) -> None:
+def test_more_trials_go_on_where_the_run_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
     folder = RunFolder(tmp_path / "run")
     session(folder.path, trials=4).run()
     first = folder.read_trials()
@@ -188,7 +191,8 @@ session(Path(sys.argv[1]), trials=16, target="0.6x").run()
 """
 
 
-@pytest.mark.parametrize("killed_after", [1, 11])  # among presets, among the rest
+# Among presets, among the rest.
+@pytest.mark.parametrize("killed_after", [pytest.param(1, marks=pytest.mark.slow), 11])
 def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
     tmp_path: Path, killed_after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ from itertools import product
 from statistics import NormalDist
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensearch.stats.paired import paired_difference
@@ -69,6 +69,7 @@ def test_mcnemar_counts_outcomes_of_ten_tosses_as_extreme(heads: int) -> None:
     assert mcnemar(heads, 10 - heads) == pytest.approx(extreme / len(TOSSES))
 
 
+@settings(max_examples=30)  # exact sums of thousands of digits
 @given(lost=st.integers(0, 2000), won=st.integers(0, 2000))
 def test_mcnemar_is_exact_to_nine_digits(lost: int, won: int) -> None:
     tail = sum(math.comb(lost + won, k) for k in range(min(lost, won) + 1))
