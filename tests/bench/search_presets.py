@@ -18,6 +18,7 @@ from tokensearch.runtime import describe
 from tokensearch.search import SearchRun, load_space
 from tokensearch.search.finalists.selection import rank_trials
 from tokensearch.search.loop import SearchLoop
+from tokensearch.search.time_plan import TimePlan
 from tokensearch.stats.paired import paired_difference
 
 PRESETS = (
@@ -134,7 +135,7 @@ def _searched(bench: Bench, minutes: float) -> SearchLoop:
         bench.store,
     )
     session.folder.create()
-    return session.searched(session.evaluator())
+    return session.searched(session.evaluator(), TimePlan())
 
 
 def _front(search: SearchLoop) -> list[Policy]:

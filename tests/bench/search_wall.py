@@ -18,6 +18,7 @@ from tokensearch.runtime import describe
 from tokensearch.search import SearchRun, load_space
 from tokensearch.search.early_stopping import TRIAL_BUDGET
 from tokensearch.search.latency_model import forecast_from_table
+from tokensearch.search.time_plan import TimePlan
 
 WANTED = 0.98
 MOST_SECONDS = 240.0  # for the default search
@@ -66,7 +67,7 @@ def default_seconds(bench: Bench, seed: int) -> float | None:
         PredictionStore(None),
     )
     session.folder.create()
-    search = session.searched(session.evaluator())
+    search = session.searched(session.evaluator(), TimePlan())
     ratio, points = forecast_from_table(bench.table).ratio, list[Point]()
     for trial in search.trials:
         if trial.state == "complete":

@@ -24,6 +24,7 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SamplerName, SearchBudget, SearchSettings
 from tokensearch.search import SearchRun, load_space
 from tokensearch.search.latency_model import forecast_from_table
+from tokensearch.search.time_plan import TimePlan
 
 IMAGES = Sizes(128, 512, 2000)
 BATCH = 8
@@ -96,7 +97,7 @@ class TabledSession(SearchRun):
             self.forecast_of_table.ratio,
         )
 
-    def forecast(self, evaluator: PolicyEvaluator) -> Forecast:
+    def forecast(self, evaluator: PolicyEvaluator, plan: TimePlan) -> Forecast:
         """Return the table's own predictions, which are exact here."""
         return self.forecast_of_table
 
@@ -197,7 +198,7 @@ class Bench:
         limits = Limit(
             None, None, lambda: evaluator.predictions.chunks_asked("search") / blocks, budget
         )
-        return replace(session, limits=limits).searched(evaluator).trials
+        return replace(session, limits=limits).searched(evaluator, TimePlan()).trials
 
     def session(
         self, sampler: SamplerName, seed: int, *, space: str = "default", budget: float = 1.0

@@ -112,3 +112,20 @@ def test_where_the_baseline_is_the_answer_nothing_is_timed_again() -> None:
     settle([BASELINE], whole, batch=8, time=sessions, seconds=1.0, listener=Quiet())
 
     assert sessions.asked == []
+
+
+def test_without_time_for_a_session_what_was_confirmed_stands() -> None:
+    sessions = Sessions({})
+
+    done = settle(
+        [BASELINE, MINE],
+        HALF,
+        batch=8,
+        time=sessions,
+        seconds=1.0,
+        listener=Quiet(),
+        may_repeat=lambda: False,
+    )
+
+    assert sessions.asked == []
+    assert outcome(done) == (8, "met")

@@ -93,7 +93,8 @@ class SearchLoop:
         """
         most = self._share_of_rest(share)
         for origin, policy in fixed:
-            if self.find_trial(policy) is None and (always or self.within_budget(most)):
+            allowed = always or self.within_budget(most, least=LEAST_TRIALS - 1)
+            if allowed and self.find_trial(policy) is None:
                 self._try(policy, origin, race=False)
 
     def try_controls(self, controls: Iterable[tuple[str, Policy]]) -> None:
@@ -141,13 +142,10 @@ class SearchLoop:
         wanted = policy.schedule_hash
         return next((trial for trial in self.trials if trial.schedule_hash == wanted), None)
 
-    def within_budget(self, most: float = 1.0) -> bool:
+    def within_budget(self, most: float = 1.0, *, least: int = LEAST_TRIALS) -> bool:
         """Whether `most` of the budget allow another trial; the first few are always made."""
-        trials = len(self._evaluated)
-        least = (
-            LEAST_TRIALS if self.budget.trials is None else min(LEAST_TRIALS, self.budget.trials)
-        )
-        return self._spent < most or trials < least
+        asked = least if self.budget.trials is None else min(least, self.budget.trials)
+        return self._spent < most or len(self._evaluated) < asked
 
     @property
     def _spent(self) -> float:

@@ -301,7 +301,7 @@ class SearchRun:
             self.folder,
             replace(
                 self.limits,
-                seconds=None if plan.seconds is None else plan.end_of("search"),
+                seconds=self.limits.seconds if plan.seconds is None else plan.end_of("search"),
             ),
             self.listener,
             self.forecast(evaluator, plan),

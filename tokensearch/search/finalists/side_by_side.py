@@ -82,7 +82,7 @@ def settle(
     """Time the answer and what it is compared with side by side, until it stays the answer.
 
     seconds     of a session, for each policy
-    others      timed beside them
+    others      timed beside them, in one session at least
     may_repeat  whether there is time for one more session
     """
     listener.stage("timing the answer beside what it is compared with", unit="rounds")
@@ -90,7 +90,7 @@ def settle(
     for _ in range(TRIES):
         answer = select_answer(now, goal, batch=batch)
         compared = _compared(now, goal, answer, batch)
-        if not compared and not others:
+        if not others and not (compared and may_repeat()):
             break
         budget = make_confirm_budget(len(compared) + len(others), seconds)
         policies = [f.policy for f in compared]
