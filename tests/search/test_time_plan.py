@@ -100,6 +100,14 @@ def test_without_a_bound_on_time_everything_is_measured() -> None:
     assert not plan.is_over("profiling")
 
 
+def test_profiles_are_left_out_where_their_passes_do_not_fit() -> None:
+    plan = TimePlan(60.0, began=monotonic() - 55)
+
+    assert replace(plan, pass_s=0.01).allows_profiles
+    assert not replace(plan, pass_s=0.2).allows_profiles
+    assert TimePlan(None).allows_profiles
+
+
 def test_the_first_images_of_a_split_are_another_split() -> None:
     fewer = take_first(WHOLE, {"search": 32, "select": 100, "report": 10})
 

@@ -30,6 +30,9 @@ SCORING = 0.6  # of the time for confirming; the rest is for the clock
 CONFIRM_SECONDS = 3.0  # of passes, for each policy of a session of timing
 LEAST_FINALISTS, MOST_FINALISTS = 3, 16
 REDUCED = 0.6  # time of a finalist's pass on average, as a share of the baseline's
+# Passes that profiles of baseline and answer take at least: a dozen rounds of both, plain and
+# split, and those under the profiler, which take twice as long.
+PROFILE_PASSES = 60
 WARMUP = 3  # rounds of a session that are not counted
 PACE_IMAGES = 16  # read, and predicted for, to know how long they take
 
@@ -70,6 +73,12 @@ class TimePlan:
     def is_over(self, stage: str) -> bool:
         """Whether the time of a stage is up."""
         return self.elapsed >= self.end_of(stage)
+
+    @property
+    def allows_profiles(self) -> bool:
+        """Whether there is time for the passes of the shortest profiles."""
+        left = self.end_of("profiling") - self.elapsed
+        return left > max(0.0, PROFILE_PASSES * self.pass_s)
 
     def describe(self, splits: Splits, asked: Splits) -> str:
         """Say how the seconds are shared out, and what they are enough for."""

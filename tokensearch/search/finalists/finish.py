@@ -226,7 +226,7 @@ def _profile_or_say_why(
     search: SearchLoop, evaluator: PolicyEvaluator, answer: Answer, plan: TimePlan
 ) -> tuple[str, ...]:
     """Profile, or go on without and say so: the result is known by then."""
-    if plan.is_over("profiling"):
+    if not plan.allows_profiles:
         return ("the time was up before profiles were taken: allow more --minutes",)
     try:
         _profile(search, evaluator, answer, plan.share("profiling"))
