@@ -7,7 +7,7 @@ LOWEST := $(VENV)-lowest
 .PHONY: help run test test-lowest check bench soak gpu gpu2 setup clean
 
 help:
-	@echo "make run    search the bundled model for a policy of half its latency (about 7 minutes)"
+	@echo "make run    search the bundled model for a policy of half its latency (about 5 minutes)"
 	@echo "make test   lint, types, import rules and the fast tests"
 	@echo "make test-lowest  the fast tests with the oldest packages that pyproject.toml allows"
 	@echo "make check  the same without the tests"

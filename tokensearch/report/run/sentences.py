@@ -92,10 +92,13 @@ def _only_baseline(run: RunDocument) -> str:
 
 
 def _images_hint(run: RunDocument) -> str:
-    images = run.data.splits["select"].images if "select" in run.data.splits else 0
+    split = run.data.splits.get("select")
+    images = 0 if split is None else split.images
+    cut = split is not None and (split.of or 0) > images  # there was no time for all of them
+    more = "allow more --minutes" if cut else "give more --images"
     return (
         f"losses are judged on {text.count(images, 'image')} (select), where 0 points are known "
-        f"to {text.points(-paired_difference(0, 0, images)[0])}: give more --images to know better"
+        f"to {text.points(-paired_difference(0, 0, images)[0])}: {more} to know better"
     )
 
 
