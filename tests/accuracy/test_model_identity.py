@@ -265,3 +265,18 @@ def test_a_function_of_torch_in_the_place_of_another_counts(
     monkeypatch.setattr(nn.functional, "gelu", nn.functional.relu)
 
     assert differing(before, model_identity(tiny.model())) == {"code"}
+
+
+def quantised(scale: float) -> nn.Module:
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
+    with torch.no_grad():
+        layers[0].weight.mul_(scale)
+    return torch.ao.quantization.quantize_dynamic(layers, {nn.Linear}, dtype=torch.qint8)
+
+
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated")
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_packed_weights_of_quantised_layers_count() -> None:
+    assert model_identity(quantised(1.0)) == model_identity(quantised(1.0))
+    assert model_identity(quantised(1.0)) != model_identity(quantised(2.0))

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePath
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -70,7 +71,21 @@ def _weights(model: nn.Module) -> str:
         *model.named_buffers(remove_duplicate=False),
     ]
     named = sorted(tensors, key=lambda pair: pair[0])
-    return _sha("\n".join(f"{name} {_tensor(value)}" for name, value in named))
+    parts = [f"{name} {_tensor(value)}" for name, value in named]
+    known = {name for name, _ in named}
+    for name, value in sorted(model.state_dict().items()):  # packed weights of quantised layers
+        if name not in known:
+            parts.append(f"{name} {_packed(value)}")
+    return _sha("\n".join(parts))
+
+
+def _packed(value: Any) -> str:
+    """Text of what a state dict holds beside tensors."""
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return f"[{', '.join(map(_packed, value))}]"
+    if isinstance(value, nn.Parameter):
+        value = value.detach()
+    return _flat(value) or f"{type(value).__qualname__} {uuid4()}"  # unread: equal to nothing
 
 
 def _versions() -> str:
@@ -224,6 +239,8 @@ class _Reader:
 
 
 def _tensor(value: Tensor) -> str:
+    if type(value) not in {Tensor, nn.Parameter}:
+        return _subclass(value)
     if value.is_meta:
         return f"{value.dtype} {tuple(value.shape)} {value.layout}"
     if value.is_quantized or value.layout != torch.strided:
@@ -231,6 +248,18 @@ def _tensor(value: Tensor) -> str:
         return f"{value.dtype} {value.layout} {_tensor(plain)}"
     data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
     return f"{value.dtype} {tuple(value.shape)} {_sha(data.numpy())}"
+
+
+def _subclass(value: Any) -> str:
+    """Text of a tensor that is computed of others, or held elsewhere: of those that it has here."""
+    kind = f"{type(value).__module__}.{type(value).__qualname__} {value.dtype} {tuple(value.shape)}"
+    try:
+        names, settings = value.__tensor_flatten__()
+        inner = [f"{name} {_tensor(getattr(value, name))}" for name in names]
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        # A class of its own kind: whatever it holds, it is equal to nothing.
+        return f"{kind} {uuid4()}"
+    return f"{kind} {_ADDRESS.sub('', repr(settings))} {inner}"
 
 
 def _flat(value: object) -> str | None:

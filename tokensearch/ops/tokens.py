@@ -49,7 +49,7 @@ def in_own_type(operator: Callable[P, R]) -> Callable[P, R]:
         first = args[0]
         x = first.x if isinstance(first, Tokens) else first
         assert isinstance(x, Tensor)
-        if not torch.is_autocast_enabled(x.device.type):
+        if x.is_meta or not torch.is_autocast_enabled(x.device.type):
             return operator(*args, **kwargs)
         with torch.autocast(x.device.type, enabled=False):
             return operator(*args, **kwargs)

@@ -13,8 +13,9 @@ from tokensearch.policy import Policy
 from tokensearch.runtime import pooled_head
 from tokensearch.runtime.compatibility import check_policy, resolve_policy
 from tokensearch.runtime.equivalence import check_equivalence
-from tokensearch.runtime.host import as_host, describe
-from tokensearch.runtime.plan import Extras, make_plan, sizes_reach_head
+from tokensearch.runtime.head_reading import read_facts, reading_of
+from tokensearch.runtime.host import as_host, describe, unwrap
+from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_state import read_state
@@ -46,12 +47,15 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
 
     PolicyError if the policy was made for another geometry, ModelError if the model's blocks cannot
     be opened. A policy found on other weights is applied with a warning: fine-tuning is normal.
+
+    Of a model that is wrapped (`torch.compile`, DDP, PEFT, averages of weights), the one inside
+    follows the policy, so that it does not matter which of the two other functions are given.
     """
     chosen = resolve_policy(model, policy)
     check_policy(model, chosen)
     if dense and chosen.last_block == "prefix_only":
         raise ModelError("last_block is prefix_only, which leaves no patches for dense features")
-    before: _Attachment | None = model.__dict__.get(_MARK)
+    before = _attachment(model)
     remove(model)
     try:
         _attach(model, chosen, Extras(dense=dense))
@@ -63,7 +67,7 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
 
 def remove(model: Model) -> Model:
     """Undo `apply`: the model runs its own code again. Does nothing to a model without a policy."""
-    attachment: _Attachment | None = model.__dict__.pop(_MARK, None)
+    attachment: _Attachment | None = unwrap(model).__dict__.pop(_MARK, None)
     if attachment is not None:
         for module, name, was_there, value in attachment.before:
             if was_there:
@@ -93,7 +97,7 @@ def phase_ranges(
     counts at no price, in which no operator can be beaten.
     """
     policy = policy_of(model) or Policy(describe(model))
-    before: _Attachment | None = model.__dict__.get(_MARK)
+    before = _attachment(model)
     extras = replace(before.extras if before else Extras(), around=around, floor=floor)
     with _as_before(model):
         remove(model)
@@ -132,13 +136,13 @@ def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
 def policy_of(model: nn.Module) -> Policy | None:
     """Return the policy that `model` follows, if any."""
-    attachment: _Attachment | None = model.__dict__.get(_MARK)
+    attachment = _attachment(model)
     return attachment.policy if attachment else None
 
 
 def get_reduced_blocks(model: nn.Module) -> tuple[ReducedBlock, ...]:
     """Return the blocks that the policy of `model` opened, in order; none without a policy."""
-    attachment: _Attachment | None = model.__dict__.get(_MARK)
+    attachment = _attachment(model)
     return attachment.opened if attachment else ()
 
 
@@ -152,7 +156,7 @@ def _source(out: Tensor) -> Tensor:
 @contextmanager
 def _as_before(model: nn.Module) -> Iterator[None]:
     """Whatever is attached inside, attach afterwards what was attached before."""
-    before: _Attachment | None = model.__dict__.get(_MARK)
+    before = _attachment(model)
     try:
         yield
     finally:
@@ -165,17 +169,26 @@ def _attach_again(model: nn.Module, before: _Attachment | None) -> None:
         _attach(model, before.policy, before.extras)
 
 
+def _attachment(model: nn.Module) -> _Attachment | None:
+    attachment: _Attachment | None = unwrap(model).__dict__.get(_MARK)
+    return attachment
+
+
 def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     host = as_host(model)
-    whole = extras.dense or extras.floor
-    weighs = pooled_head.averages(model) and not whole and sizes_reach_head(policy)
-    opened = tuple(make_plan(host, policy, extras, weighs=weighs))
-    for block in opened:
-        check_equivalence(block, width=policy.model.width, rotates=host.rotates)
+    model = host.model
+    reading = "plain" if extras.dense or extras.floor else reading_of(host, policy)
+    extras = replace(extras, grid=reading == "grid")
+    opened = list(make_plan(host, policy, extras, weighs=reading == "by_size"))
+    for index, block in enumerate(opened):
+        bypassed = check_equivalence(block, width=policy.model.width, rotates=host.rotates)
+        opened[index] = block.watching(bypassed)
+    if opened:
+        opened[-1] = replace(opened[-1], head=read_facts(model))
     settings: list[tuple[nn.Module, str, Callable[..., Any]]] = [
         (one.block, "forward", one.forward) for one in opened
     ]
-    settings += pooled_head.list_overrides(model) if weighs else ()
+    settings += pooled_head.list_overrides(model) if reading == "by_size" else ()
     before = tuple(
         (module, name, name in module.__dict__, module.__dict__.get(name))
         for module, name, _ in settings
@@ -183,4 +196,4 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
         module.__dict__[name] = value
-    model.__dict__[_MARK] = _Attachment(policy, extras, opened, before)
+    model.__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before)

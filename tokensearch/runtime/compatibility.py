@@ -30,12 +30,28 @@ def check_policy(model: nn.Module, policy: Policy) -> None:
             f"the policy scores by {by_class[0].replace('_', ' ')}, but {found.name} has no class "
             f"token; PPT's rule needs one, others take preset(name, model, score='mean_attention')"
         )
-    if wanted.weights is not None and wanted.weights != weights_digest(model):
+    _compare_weights(model, policy)
+
+
+def _compare_weights(model: nn.Module, policy: Policy) -> None:
+    """Warn where a policy was found on other weights, or where that cannot be told."""
+    wanted = policy.model
+    if wanted.weights is None:
+        return
+    digest = weights_digest(model)
+    if digest is None:
+        warnings.warn(
+            f"some weights are quantised, sharded or computed and have no hash, so that nobody can "
+            f"tell whether the policy was found on this {wanted.name}",
+            TokensearchWarning,
+            stacklevel=4,
+        )
+    elif digest != wanted.weights:
         warnings.warn(
             f"the policy was found on other weights of {wanted.name} than this model has, or in "
             f"another number type; its evidence does not hold here",
             TokensearchWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

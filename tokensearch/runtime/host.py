@@ -2,11 +2,12 @@
 
 import ctypes
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
 from tokensearch.policy import ModelSpec
@@ -14,11 +15,28 @@ from tokensearch.runtime.adapters import explain_refusal, family_of
 
 _SUPPORTED = "supported are timm's VisionTransformer, Eva and NaFlexVit"
 
+# Classes that run one model, which is theirs under this name, and change nothing of what it makes
+# of its tokens. By name, since the runtime imports torch alone: torch, timm, peft, transformers.
+_WRAPPERS: Mapping[str, str] = {
+    "OptimizedModule": "_orig_mod",
+    "DistributedDataParallel": "module",
+    "DataParallel": "module",
+    "AveragedModel": "module",
+    "ModelEma": "module",
+    "ModelEmaV2": "module",
+    "ModelEmaV3": "module",
+    "PeftModel": "base_model",
+    "BaseTuner": "model",
+    "TimmWrapperModel": "timm_model",
+    "TimmWrapperForImageClassification": "timm_model",
+}
+
 
 @dataclass(frozen=True)
 class Host:
     """The part of a Vision Transformer that the runtime leans on."""
 
+    model: nn.Module  # without wrappers
     blocks: Sequence[nn.Module]
     num_prefix_tokens: int
     embed_dim: int
@@ -26,8 +44,27 @@ class Host:
     rotates: bool  # attention rotates queries and keys by position
 
 
+def unwrap(model: nn.Module) -> nn.Module:
+    """Return the model inside wrappers that only run it: `torch.compile`, DDP, averages, PEFT.
+
+    Some forward attributes; what is set on such a wrapper would not be on the model that runs.
+    """
+    for kind in type(model).__mro__:
+        inner = getattr(model, _WRAPPERS.get(kind.__name__, ""), None)
+        if isinstance(inner, nn.Module):
+            if len(getattr(model, "device_ids", None) or ()) > 1:
+                raise ModelError(
+                    "a DataParallel over several devices copies a model without its policy; take "
+                    "DistributedDataParallel, or one device"
+                )
+            return unwrap(inner)
+    return model
+
+
 def as_host(model: nn.Module) -> Host:
     """Read off what a Host has; ModelError when the model is not one."""
+    model = unwrap(model)
+    _refuse_wrapper(model)
     kind = type(model).__name__
     timm_model: Any = model
     for index, block in enumerate(getattr(model, "blocks", ())):
@@ -41,12 +78,25 @@ def as_host(model: nn.Module) -> Host:
         if not hasattr(model, name):
             raise ModelError(f"a {kind} has no {name}; {_SUPPORTED}")
     return Host(
+        model=model,
         blocks=tuple(timm_model.blocks),
         num_prefix_tokens=int(timm_model.num_prefix_tokens),
         embed_dim=int(timm_model.embed_dim),
         patch_tokens=_patch_tokens(timm_model),
         rotates=getattr(model, "rope", None) is not None,
     )
+
+
+def _refuse_wrapper(model: nn.Module) -> None:
+    """Refuse a module of unknown code around a model, naming the attribute that is one."""
+    if "blocks" in model._modules or hasattr(type(model), "blocks"):
+        return
+    for name, part in model.named_modules():
+        if name and "blocks" in part._modules and hasattr(part, "num_prefix_tokens"):
+            kind = type(model).__name__
+            raise ModelError(
+                f"a {kind} keeps its {type(part).__name__} in .{name}; pass that: model.{name}"
+            )
 
 
 def _check_block(block: nn.Module, index: int, kind: str) -> None:
@@ -77,7 +127,7 @@ def describe(model: nn.Module, *, name: str | None = None) -> ModelSpec:
     """Return what a policy must know of `model`, but for its weights; ModelError if unfit."""
     host = as_host(model)
     return ModelSpec(
-        name or _name(model),
+        name or _name(unwrap(model)),
         blocks=len(host.blocks),
         patch_tokens=host.patch_tokens,
         prefix_tokens=host.num_prefix_tokens,
@@ -85,26 +135,44 @@ def describe(model: nn.Module, *, name: str | None = None) -> ModelSpec:
     )
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Return "sha256:..." over every parameter and buffer, in order of name."""
+def weights_digest(model: nn.Module) -> str | None:
+    """Return "sha256:..." over every parameter and buffer, in order of name.
+
+    None where one has no bytes of its own to read: quantised, sharded, sparse, on the meta device.
+    """
     digest = hashlib.sha256()
-    for name, value in sorted(model.state_dict().items()):
+    for name, value in sorted(unwrap(model).state_dict().items()):
+        if not is_plain(value):
+            return None
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        data = value.detach().cpu().contiguous()
+        data = value.detach().cpu().resolve_conj().resolve_neg().contiguous()
         size = data.numel() * data.element_size()
         if size:  # by address, since `Tensor.numpy` would make NumPy a dependency
             digest.update((ctypes.c_char * size).from_address(data.data_ptr()))
     return "sha256:" + digest.hexdigest()
 
 
+def is_plain(value: object) -> bool:
+    """Whether a value is a tensor that is a piece of memory, and no subclass that computes it."""
+    return (
+        type(value) in {Tensor, nn.Parameter}
+        and isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
+
+
 def has_class_token(model: nn.Module) -> bool:
     """Whether the first prefix token is a class token, whose attention can score patches."""
+    model = unwrap(model)
     said = getattr(model, "has_class_token", None)
     return getattr(model, "cls_token", None) is not None if said is None else bool(said)
 
 
 def reads_prefix_only(model: nn.Module) -> bool:
     """Whether the head reads prefix tokens alone, so that the last block may skip the rest."""
+    model = unwrap(model)
     return (
         getattr(model, "global_pool", None) == "token" and getattr(model, "attn_pool", None) is None
     )

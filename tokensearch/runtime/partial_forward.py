@@ -26,7 +26,7 @@ Forward = Callable[..., Tensor]
 
 # Fields of an opened block that name its code, or surround it, and change no value. All others are
 # part of the key, those that a later version adds too.
-_NO_VALUES = frozenset({"block", "family", "around"})
+_NO_VALUES = frozenset({"block", "family", "around", "hooks_of_ours", "watched", "head"})
 
 # Models whose passes were shown to start in the middle.
 _CHECKED: WeakSet[nn.Module] = WeakSet()

@@ -32,6 +32,7 @@ class Extras:
     dense: bool = False  # every block hands out the full grid
     sources: bool = False  # from the first block on, it is known where patches went
     floor: bool = False  # steps cut tokens off instead, the last ones first
+    grid: bool = False  # the last block hands out the full grid, to a head of the host's own code
     around: Around | None = None  # put around every phase of what is changed
 
 
@@ -80,7 +81,7 @@ class _Plan:
         never = len(self.host.blocks) + 1
         if self.extras.sources:
             return 0
-        follows = self.extras.dense or self.host.rotates
+        follows = self.extras.dense or self.extras.grid or self.host.rotates
         return self.policy.steps[0].block if follows and self.policy.steps else never
 
     def changes(self, index: int) -> bool:
@@ -109,6 +110,7 @@ class _Plan:
             proportional=self.policy.proportional_attention and index in self.sizes,
             prefix_only=self._prefix_only(index),
             around=self.extras.around,
+            hooks_of_ours=self.extras.sources or self.extras.around is not None,
         )
 
     def _entry(self, index: int) -> Entry:
@@ -117,7 +119,7 @@ class _Plan:
         return PlainEntry(
             self.host.num_prefix_tokens,
             positions=self.host.rotates,
-            sources=self.extras.sources or self.extras.dense,
+            sources=self.extras.sources or self.extras.dense or self.extras.grid,
         )
 
     def _reduction(self, index: int, steps: tuple[Step, ...]) -> Reduction:
@@ -130,7 +132,8 @@ class _Plan:
 
     def _output(self, index: int) -> Output:
         state = self._reads_state(index + 1)
-        if self.extras.dense:
+        last = index == len(self.host.blocks) - 1
+        if self.extras.dense or (self.extras.grid and last):
             return DenseOutput(self.host.num_prefix_tokens, state)
         return StateOutput() if state else PlainOutput()
 
@@ -142,8 +145,3 @@ class _Plan:
         # Past the last block, only a trace asks for patches.
         end = len(self.host.blocks) + self.extras.sources
         return index in self.sizes or self.first_tracked < index < end
-
-
-def sizes_reach_head(policy: Policy) -> bool:
-    """Whether tokens of more than one patch reach the head."""
-    return policy.last_block == "full" and any(changes_sizes(step) for step in policy.steps)

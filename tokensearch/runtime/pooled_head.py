@@ -13,7 +13,7 @@ from tokensearch.errors import ModelError
 from tokensearch.runtime.token_state import attach_state, read_state
 
 _AVERAGES = frozenset({"avg", "avgmax"})
-_POOLS = ("pool", "_pool")  # what timm's models call the method
+POOLS = ("pool", "_pool")  # what timm's models call the method
 
 
 def averages(model: nn.Module) -> bool:
@@ -28,7 +28,7 @@ def list_overrides(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[
     norm = getattr(model, "norm", None)
     if norm is not None and not isinstance(norm, nn.Identity):
         yield norm, "forward", _Carrying(norm.forward).forward
-    name = next((name for name in _POOLS if hasattr(model, name)), None)
+    name = next((name for name in POOLS if hasattr(model, name)), None)
     if name is not None:
         yield model, name, _Weighing(model, getattr(model, name)).pool
 

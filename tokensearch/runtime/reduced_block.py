@@ -3,17 +3,19 @@
 Everything is decided when it is attached: a pass only runs tensors through.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens, size_bias
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import BlockFamily
+from tokensearch.runtime.head_reading import HeadFacts
 from tokensearch.runtime.token_flow import Entry, Output, Reduction
 
 # Opens a range around one phase of one block: a profiler's, or one that notes the time.
@@ -35,6 +37,35 @@ class ReducedBlock:
     proportional: bool  # add log(size) to the attention logits
     prefix_only: bool  # compute prefix tokens alone: the last block
     around: Around | None = None  # what to put around every phase
+    hooks_of_ours: bool = False  # ranges and traces hang on modules: hooks are not looked at
+    watched: tuple[tuple[str, nn.Module], ...] = ()  # modules whose hooks would not be honoured
+    head: HeadFacts | None = None  # of the last block that is opened: what it relies on
+
+    def watching(self, bypassed: Iterable[str]) -> "ReducedBlock":
+        """Return the block, looking at hooks of the modules that it never calls.
+
+        ModelError if one has hooks already. Where prefix tokens alone are computed, no module sees
+        what it would see without a policy, so that hooks on any of them could change the result.
+        """
+        parts = {name: part for name, part in self.block.named_modules() if name}
+        names = parts if self.prefix_only else bypassed
+        watching = replace(self, watched=tuple((name, parts[name]) for name in names))
+        if not self.hooks_of_ours:
+            watching.check_hooks()
+        return watching
+
+    def check_hooks(self) -> None:
+        """Refuse hooks that would be passed over, or see prefix tokens alone."""
+        for name, part in self.watched:
+            own = "forward" in vars(part)
+            hooks = part._forward_hooks or _of_others(part)
+            if own or hooks or part._backward_hooks or part._backward_pre_hooks:
+                what = "a forward of its own" if own else "hooks"
+                effect = "call on prefix tokens alone" if self.prefix_only else "pass over"
+                raise ModelError(
+                    f"{name} of block {self.index} has {what}, which a policy would {effect}; "
+                    f"remove them, or the policy, first"
+                )
 
     def forward(
         self,
@@ -44,6 +75,8 @@ class ReducedBlock:
         **unused: Any,
     ) -> Tensor:
         """Take the place of the host block's own `forward`."""
+        if not torch.compiler.is_exporting():  # a file is what the model was
+            self._check_unchanged()
         with self._range("other"):  # what none of the phases below holds
             if attn_mask is not None or any(unused.values()):
                 raise ModelError("a model that follows a policy takes no attention mask")
@@ -73,6 +106,13 @@ class ReducedBlock:
             out = self.family.finish(self.block, tokens.x)
         return self.output.write(tokens._replace(x=out))
 
+    def _check_unchanged(self) -> None:
+        """ModelError if head or hooks are others than when the policy was applied."""
+        if self.head is not None:
+            self.head.check()
+        if not self.hooks_of_ours:
+            self.check_hooks()
+
     def _check_count(self, tokens: Tokens) -> None:
         """Hold what enters against what the policy promises."""
         count = tokens.x.shape[1] - self.prefix
@@ -92,6 +132,14 @@ class ReducedBlock:
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
         """Open a range, or nothing: ranges cost time, so they are off unless asked for."""
         return nullcontext() if self.around is None else self.around(self.index, phase)
+
+
+def _of_others(part: nn.Module) -> bool:
+    """Whether a module has hooks before it but torch's own, which compute its weight (`prune`)."""
+    hooks = part._forward_pre_hooks
+    return bool(hooks) and not all(
+        type(hook).__module__.startswith("torch.nn.utils.") for hook in hooks.values()
+    )
 
 
 def _pick_rotations(rope: Tensor, positions: Tensor) -> Tensor:

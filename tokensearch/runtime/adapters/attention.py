@@ -122,7 +122,7 @@ def _project(attn: HostAttention, x: Tensor, queries: int | None) -> tuple[Tenso
     heads = attn.num_heads
     if attn.qkv is None:
         parts = (attn.q_proj(x[:, :queries]), attn.k_proj(x), attn.v_proj(x))
-    elif queries is not None and type(attn.qkv) is nn.Linear:  # and not a subclass that does more
+    elif queries is not None and is_its_weight(attn.qkv):
         parts = _two_part(attn.qkv.weight, _bias(attn), x, queries)
     else:
         q, k, v = _fused(attn, x)
@@ -130,6 +130,20 @@ def _project(attn: HostAttention, x: Tensor, queries: int | None) -> tuple[Tenso
     key_heads = getattr(attn, "num_kv_heads", heads)
     q, k, v = split(parts[0], heads), split(parts[1], key_heads), split(parts[2], key_heads)
     return attn.q_norm(q), attn.k_norm(k), v
+
+
+def is_its_weight(layer: nn.Module) -> bool:
+    """Whether a layer does what its weight says, so that the weight may be used in parts.
+
+    Subclasses do more, hooks change or compute (`torch.nn.utils.prune`), and a weight that is a
+    subclass of Tensor (quantised, sharded) need not have rows.
+    """
+    return (
+        type(layer) is nn.Linear
+        and not layer._forward_hooks
+        and not layer._forward_pre_hooks
+        and not hasattr(layer.weight, "__tensor_flatten__")
+    )
 
 
 def _fused(attn: HostAttention, x: Tensor) -> tuple[Tensor, ...]:
