@@ -83,12 +83,11 @@ def _merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
     images, length, width = x.shape
     place_a, place_b = halves(length, prefix=prefix)
     # Rows of A among the rows of all images, so that whole rows are copied once and none twice.
-    start = place_a.start
-    first = torch.arange(start, start + images * length, length, device=x.device)[:, None]
+    first = torch.arange(place_a.start, images * length, length, device=x.device)[:, None]
     stay, leave = (torch.add(first, part, alpha=2).flatten() for part in matching[:2])
     rows = x.reshape(images * length, width)
-    left = rows.index_select(0, stay).view(images, matching[0].shape[1], width)
-    moving = rows.index_select(0, leave).view(images, matching[1].shape[1], width)
+    left = rows.index_select(0, stay).view(images, -1, width)
+    moving = rows.index_select(0, leave).view(images, -1, width)
     if size is None:
         joins = _joins(matching.partner, x, place_b)
         size_b = joins.sum(2, keepdim=True) + 1
@@ -98,7 +97,7 @@ def _merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
         weights = size.reshape(images * length)
         joins = _joins(matching.partner, x, place_b, weights.index_select(0, leave))
         size_b = joins.sum(2, keepdim=True) + size[:, place_b]
-        kept = weights.index_select(0, stay).view(images, matching[0].shape[1], 1)
+        kept = weights.index_select(0, stay).view(images, -1, 1)
         sizes = [size[:, :prefix], kept, size_b]
         own = size[:, place_b] / size_b
     # Shares before sums: in half precision a sum of many would overflow.
