@@ -40,7 +40,7 @@ def test_the_installed_command_keeps_results_and_errors_apart() -> None:
     assert (version.stdout, version.stderr) == (f"tokensearch {tokensearch.__version__}\n", "")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == (
-        "error: the file cannot be read: No such file or directory (in no.json)\n"
+        "error: no.json does not exist; give a policy file, or the name of a preset\n"
     )
 
 
