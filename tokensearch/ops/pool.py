@@ -17,6 +17,7 @@ from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_
 # count of tokens. float32 would need products of full precision, in which they are as fast.
 ATTENTION_DTYPES = (torch.bfloat16, torch.float16)
 MOST_FEATURES = 128  # of a head: a block of queries, keys and values must fit
+MOST_METRIC = 128  # features that tokens are matched by: 256 take 96 KB of shared memory, and spill
 
 
 class Matching(NamedTuple):
@@ -42,7 +43,7 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     Cosine similarity; of equals the earlier token. Source: ToMe (arXiv:2210.09461). Registers
     are protected as the class token is, which ToMe does not know of.
     """
-    if is_fused(metric):
+    if is_fused(metric) and metric.shape[-1] <= MOST_METRIC:
         from tokensearch.ops.triton import launch
 
         keys = metric if metric.dim() == 4 else metric[:, None]
@@ -180,7 +181,10 @@ def is_attention_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> bool:
     """Whether `attend_with_bias` takes these tensors."""
     return (
         q.dtype in ATTENTION_DTYPES
+        and q.dtype == k.dtype == v.dtype
+        and q.shape[:2] == k.shape[:2] == v.shape[:2]
         and q.shape[-1] == v.shape[-1] <= MOST_FEATURES
+        and bias.shape[1:3] == (1, 1)
         and is_fused(k, q, v, bias)
         and q.stride(-1) == v.stride(-1) == 1
     )

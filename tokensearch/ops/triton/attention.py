@@ -2,7 +2,7 @@
 
 Letters are those of `ops.tokens`; a name in capitals that is not a letter of shape is a pointer, or
 is fixed when a kernel is compiled. A program is what runs on one multiprocessor of a GPU at a time.
-All sums run in an order that the shapes alone fix, in float32: two passes agree bit by bit.
+All sums run in an order that shapes and strides fix, in float32: two passes agree bit by bit.
 """
 
 import triton
@@ -10,7 +10,7 @@ import triton.language as tl
 
 # Whether a count can be divided by 16 is nothing to compile a kernel again for: counts change from
 # block to block.
-COUNTS = ["queries", "T"]
+COUNTS = ["queries", "T", "bias_image"]
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -25,9 +25,9 @@ def biased_attention(
     The softmax runs along the keys block by block, as in FlashAttention (arXiv:2205.14135), in
     powers of 2.
     """
-    image = (tl.program_id(1) // H).to(tl.int64)
-    head = tl.program_id(1) % H
-    i, d = tl.program_id(0) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
+    image = (tl.program_id(0) // H).to(tl.int64)
+    head = tl.program_id(0) % H
+    i, d = tl.program_id(1) * ROWS + tl.arange(0, ROWS), tl.arange(0, WIDTH)
     held = (i < queries)[:, None] & (d < D)[None, :]
     at = Q + image * q_image + head * q_head + i[:, None] * q_token + d[None, :]
     q = tl.load(at, mask=held, other=0.0)
@@ -45,8 +45,9 @@ def biased_attention(
         logits = tl.dot(q, tl.trans(keys)) * (scale * to_base_2)
         logits += (bias.to(tl.float32) * to_base_2)[None, :]
         now_most = tl.maximum(most, tl.max(logits, 1))
-        share = tl.exp2(logits - now_most[:, None])
-        shrink = tl.exp2(most - now_most)
+        shift = tl.where(now_most == float("-inf"), 0.0, now_most)  # keys of no size so far
+        share = tl.exp2(logits - shift[:, None])
+        shrink = tl.exp2(most - shift)
         values = tl.load(V + j[:, None] * v_token + d[None, :], mask=here, other=0.0)
         whole = whole * shrink + tl.sum(share, 1)
         out = tl.dot(share.to(values.dtype), values, out * shrink[:, None])

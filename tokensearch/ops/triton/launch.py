@@ -24,7 +24,8 @@ class Tile(NamedTuple):
     stages: int = 2  # of loads under way
 
 
-# What was fastest of a few on an H100 (`python -m tests.bench kernels`).
+# MATCHED, FOLDED, GATHERED and ATTENDED were fastest of a few on an H100; the others were not timed
+# there in this form (`python -m tests.bench kernels --tiles`).
 SCORED = Tile(16384, warps=8)  # numbers of keys, whatever tokens and heads they belong to
 AVERAGED = Tile(256, warps=8)
 RANKED = Tile(1024, warps=8)
@@ -58,6 +59,9 @@ def run_class_attention(query: Tensor, keys: Tensor, bias: Tensor | None, prefix
     head_power, width_power = next_power(heads), next_power(width)
     score = keys.new_empty(images, length - prefix, dtype=torch.float32)
     logits = keys.new_empty(images, length, head_power, dtype=torch.float32)
+    query = query.expand(images, heads, 1, width)
+    query = query if query.stride(3) == 1 else query.contiguous()
+    bias = None if bias is None else bias.expand(images, 1, 1, length).contiguous()
     block = max(1, SCORED.rows // (head_power * width_power))
     wrap_triton(select.attention_logits)[(images, triton.cdiv(length, block))](
         query, keys, keys if bias is None else bias, logits, length, heads, width, width**-0.5,
@@ -80,7 +84,8 @@ def run_rank(score: Tensor, keep: int, prefix: int, by_score: bool) -> tuple[Ten
     kept = score.new_empty(images, prefix + keep, dtype=torch.int64)
     gone = score.new_empty(images, tokens - keep, dtype=torch.int64)
     wrap_triton(select.split_by_rank)[(images,)](
-        score.contiguous(), kept, gone, kept, kept, tokens, keep, prefix + keep, prefix,
+        score.contiguous(), kept, gone, score, kept.new_empty(0),
+        tokens, keep, prefix + keep, prefix,
         TOP_BY_RANK=by_score, REST_BY_RANK=True, HAS_PARTNER=False,
         BLOCK=min(RANKED.rows, next_power(tokens)),
         num_warps=RANKED.warps,
@@ -91,7 +96,7 @@ def run_rank(score: Tensor, keep: int, prefix: int, by_score: bool) -> tuple[Ten
 @triton_op("tokensearch::gather", mutates_args=())
 def run_gather(x: Tensor, size: Tensor | None, index: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(B, T, C), (B, T, 1), (B, K) -> (B, K, C), and (B, K, 1) sizes and their logarithms."""
-    outs = _like(x, index.shape[1], sized=size is not None)
+    outs = _make_outs(x, index.shape[1], size)
     _gather(x, size, index, outs)
     return outs
 
@@ -102,7 +107,7 @@ def run_gather_and_add(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """As `gather` of `kept`, and one more token of `gone`: see `ops.prune.pick_and_add`."""
     images, length, width = x.shape
-    outs = _like(x, kept.shape[1] + 1, sized=size is not None)
+    outs = _make_outs(x, kept.shape[1] + 1, size)
     _gather(x, size, kept, outs)
     wrap_triton(move.sum_rows)[(images, triton.cdiv(width, SUMMED.columns))](
         x, _flat(size, x), gone.contiguous(), _flat(weight, x), *outs,
@@ -126,11 +131,14 @@ def _gather(
     )  # fmt: skip
 
 
-def _like(x: Tensor, length: int, *, sized: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """Room for features, sizes and their logarithms."""
+def _make_outs(
+    x: Tensor, length: int, size: Tensor | None, *, sizes: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Room for features, and for sizes and their logarithms where there are some, or will be."""
     images, _, width = x.shape
-    size, log_size = (x.new_empty(images, length if sized else 0, 1) for _ in range(2))
-    return x.new_empty(images, length, width), size, log_size
+    sized = (x if size is None else size).new_empty
+    shape = (images, length if sizes or size is not None else 0, 1)
+    return x.new_empty(images, length, width), sized(shape), sized(shape)
 
 
 @triton_op("tokensearch::match_bipartite", mutates_args=())
@@ -169,7 +177,7 @@ def run_merge(
     images, length, width = x.shape
     removed, odd = leave.shape[1], prefix % 2
     left, of_a = length - removed, stay.shape[1] + removed
-    outs = _like(x, left, sized=True)
+    outs = _make_outs(x, left, size, sizes=True)
     grid = (images, triton.cdiv(left, FOLDED.rows), triton.cdiv(width, FOLDED.columns))
     wrap_triton(move.fold_pairs)[grid](
         x, _flat(size, x), *(part.contiguous() for part in (stay, leave, partner)),
@@ -188,7 +196,8 @@ def run_merge_ranked(
     """(B, T, C), (B, T, 1) -> (B, P + K, C), sizes and their logarithms, and partners (B, r)."""
     images, length, width = x.shape
     rows, removed = kept.shape[1], gone.shape[1]
-    kept, gone, outs = kept.contiguous(), gone.contiguous(), _like(x, kept.shape[1], sized=True)
+    kept, gone = kept.contiguous(), gone.contiguous()
+    outs = _make_outs(x, rows, size, sizes=True)
     best = x.new_empty(images, removed, dtype=torch.float32)
     partner = x.new_empty(images, removed, dtype=torch.int32)
     limits = torch.finfo(x.dtype)
@@ -212,8 +221,9 @@ def run_merge_ranked(
 def run_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """(B, H, Q, D), twice (B, H, T, D), (B, 1, 1, T) -> (B, Q, H, D)."""
     images, heads, queries, width = q.shape
+    bias = bias.expand(images, 1, 1, k.shape[2]).contiguous()
     out = q.new_empty(images, queries, heads, width)
-    wrap_triton(attention.biased_attention)[(triton.cdiv(queries, ATTENDED.rows), images * heads)](
+    wrap_triton(attention.biased_attention)[(images * heads, triton.cdiv(queries, ATTENDED.rows))](
         q, k, v, bias, out, queries, k.shape[2], heads, width, width**-0.5,
         *q.stride()[:3], *k.stride()[:3], *v.stride()[:3], bias.stride(0),
         WIDTH=next_power(width, 16), ROWS=ATTENDED.rows, BLOCK=ATTENDED.columns,

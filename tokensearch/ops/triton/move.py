@@ -2,7 +2,7 @@
 
 Letters are those of `ops.tokens`; a name in capitals that is not a letter of shape is a pointer, or
 is fixed when a kernel is compiled. A program is what runs on one multiprocessor of a GPU at a time.
-All sums run in an order that the shapes alone fix, in float32: two passes agree bit by bit.
+All sums run in an order that shapes and strides fix, in float32: two passes agree bit by bit.
 """
 
 import triton
@@ -67,7 +67,7 @@ def sum_rows(
         whole += tl.sum(weight, 0)
     row = image * length + length - 1
     if not HAS_WEIGHT:
-        total /= whole
+        total /= tl.maximum(whole, 1e-30)  # of none the sum is 0
     tl.store(OUT + row * C + c, total, mask=c < C)
     if HAS_SIZE:
         if HAS_WEIGHT:
@@ -115,7 +115,8 @@ def fold_pairs(
             here = ((start + tl.arange(0, CHUNK)) < R)[:, None] & (c < C)[None, :]
             at = X + leaving[:, None] * x_token + c[None, :]
             moving = tl.load(at, mask=here, other=0.0).to(tl.float32)
-            x += tl.dot(joins / whole[:, None], moving, input_precision="ieee")
+            added = tl.dot(joins / whole[:, None], moving, input_precision="ieee")
+            x += tl.where((b >= 0)[:, None], added, 0.0)  # rows of A are copies, whatever moves
     tl.store(OUT + (image * length + row)[:, None] * C + c[None, :], x, mask=inside)
     if tl.program_id(2) == 0:
         tl.store(OUT_SIZE + image * length + row, whole, mask=row < length)
@@ -165,6 +166,7 @@ def fold_ranked(
         partner = tl.load(PARTNER + image * R + r, mask=r < R, other=-1)
         gone = tl.load(GONE + image * R + r, mask=r < R, other=0)
         adds = tl.load(BEST + image * R + r, mask=r < R, other=0.0)
+        adds = tl.where(adds == float("inf"), float("nan"), adds)  # what NaN was sorted as
         if HAS_SIZE:
             adds *= tl.load(SIZE + image * T + gone, mask=r < R, other=0.0).to(tl.float32)
         joins = (partner[None, :] == k[:, None]) & (r < R)[None, :]
@@ -176,8 +178,9 @@ def fold_ranked(
         partner = tl.load(PARTNER + image * R + r, mask=r < R, other=-1)
         gone = tl.load(GONE + image * R + r, mask=r < R, other=0)
         joins = (partner[None, :] == k[:, None]) & (r < R)[None, :]
-        at = X + gone[:, None] * x_token + c[None, :]
-        moving = tl.load(at, mask=(r < R)[:, None] & (c < C)[None, :], other=0.0).to(tl.float32)
+        held = (r < R)[:, None] & (c < C)[None, :]
+        members = X + gone[:, None] * x_token + c[None, :]
+        moving = tl.load(members, mask=held, other=0.0).to(tl.float32)
         share = tl.where(joins, 1.0 / count[:, None], 0.0)
         x += tl.dot(share, moving, input_precision="ieee")
     tl.store(OUT + (image * K + k)[:, None] * C + c[None, :], x, mask=inside)

@@ -2,7 +2,7 @@
 
 Letters are those of `ops.tokens`; a name in capitals that is not a letter of shape is a pointer, or
 is fixed when a kernel is compiled. A program is what runs on one multiprocessor of a GPU at a time.
-All sums run in an order that the shapes alone fix, in float32: two passes agree bit by bit.
+All sums run in an order that shapes and strides fix, in float32: two passes agree bit by bit.
 """
 
 import triton
@@ -24,14 +24,6 @@ COUNTS = [
     "first_b",
     "prefix",
 ]
-
-
-@triton.jit
-def _ordered(score):
-    """Scores as they sort: what is no number comes first."""
-    largest: tl.constexpr = 3.4028234663852886e38
-    score = score.to(tl.float32)
-    return tl.where(score != score, float("inf"), tl.minimum(score, largest))
 
 
 @triton.jit(do_not_specialize=COUNTS)
@@ -57,12 +49,16 @@ def split_by_rank(
     tops_before = 0
     for start in range(0, N, BLOCK):
         i = start + tl.arange(0, BLOCK)
-        score = _ordered(tl.load(SCORE + i, mask=i < N, other=0.0))
+        score = tl.load(SCORE + i, mask=i < N, other=0.0).to(tl.float32)
+        nan = (score != score).to(tl.int32)
         rank = tl.zeros([BLOCK], tl.int32)
         # One at a time, against all rows: threads need no word of each other, which costs more.
         for j in tl.range(0, N, loop_unroll_factor=8):
-            other = _ordered(tl.load(SCORE + j))
-            rank += ((other > score) | ((other == score) & (j < i))).to(tl.int32)
+            other = tl.load(SCORE + j).to(tl.float32)
+            other_nan = (other != other).to(tl.int32)  # the greatest, as PyTorch sorts
+            equal = (other == score) | (other_nan + nan == 2)
+            ahead = (other > score) | (other_nan > nan) | (equal & (j < i))
+            rank += ahead.to(tl.int32)
         is_top, is_rest = (i < N) & (rank < keep), (i < N) & (rank >= keep)
         top_so_far = tops_before + tl.cumsum(is_top.to(tl.int32), 0)  # this one included
         top_row = rank if TOP_BY_RANK else top_so_far - 1
@@ -124,7 +120,8 @@ def average_softmax(
         at = LOGITS + j[:, None] * HEADS + h[None, :]
         logits = tl.load(at, mask=(j < T)[:, None], other=float("-inf"))
         now_most = tl.maximum(most, tl.max(logits, 0))
-        whole = whole * tl.exp(most - now_most) + tl.sum(tl.exp(logits - now_most[None, :]), 0)
+        shift = tl.where(now_most == float("-inf"), 0.0, now_most)  # keys of no size so far
+        whole = whole * tl.exp(most - shift) + tl.sum(tl.exp(logits - shift[None, :]), 0)
         most = now_most
     for start in range(0, T, BLOCK):
         j = start + block
