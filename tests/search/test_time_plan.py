@@ -14,6 +14,7 @@ from tokensearch.data.splits import PURPOSES, Purpose
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.measure import describe_cell
+from tokensearch.measure.cautions import ENOUGH_PASSES
 from tokensearch.policy import Policy, Prune
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SearchBudget
@@ -30,6 +31,7 @@ from tokensearch.search.time_plan import (
     fit_plan,
     take_first,
 )
+from tokensearch.stats.bootstrap import VERDICT_PAIRS
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -83,13 +85,21 @@ def test_what_is_planned_fits_in_what_was_asked(pace: Pace, seconds: float) -> N
 
 
 def test_more_time_is_more_images_and_finalists() -> None:
-    plans = [fit_plan(TimePlan(seconds), CPU) for seconds in (24.0, 60.0, 270.0)]
+    plans = [fit_plan(TimePlan(seconds), CPU) for seconds in (24.0, 60.0, 600.0)]
 
     counts = [count_images(plan, CPU, ASKED)["search"] for plan in plans]
 
     assert counts == sorted(set(counts))
     assert plans[0].finalists == LEAST_FINALISTS
     assert plans[-1].finalists == MOST_FINALISTS
+
+
+def test_sessions_leave_no_doubt_where_there_is_time_for_as_many_rounds() -> None:
+    plan = fit_plan(TimePlan(270.0), CPU)
+
+    assert plan.count_rounds(plan.finalists) == plan.count_rounds(1) == ENOUGH_PASSES
+    assert fit_plan(TimePlan(24.0), CPU).count_rounds(LEAST_FINALISTS) == VERDICT_PAIRS
+    assert TimePlan(None).count_rounds(MOST_FINALISTS) == ENOUGH_PASSES
 
 
 def test_without_a_bound_on_time_everything_is_measured() -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from tokensearch.data.splits import PURPOSES, Images, Purpose, Split, Splits
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import CHUNK
+from tokensearch.measure.cautions import ENOUGH_PASSES
 from tokensearch.stats.bootstrap import VERDICT_PAIRS
 
 # Shares of a run's seconds, in order. A stage that needs less leaves the rest to those after it.
@@ -80,6 +81,17 @@ class TimePlan:
         left = self.end_of("profiling") - self.elapsed
         return left > max(0.0, PROFILE_PASSES * self.pass_s)
 
+    def count_rounds(self, models: int) -> int:
+        """Return how many rounds a session of timing takes at least.
+
+        As many as leave no doubt (`ENOUGH_PASSES`), unless the time for confirming is too short.
+
+        models  that are timed beside the baseline
+        """
+        round_s = (1 + REDUCED * models) * self.pass_s
+        fits = (ENOUGH_PASSES + WARMUP) * round_s <= self.share("confirming")
+        return ENOUGH_PASSES if fits else VERDICT_PAIRS
+
     def describe(self, splits: Splits, asked: Splits) -> str:
         """Say how the seconds are shared out, and what they are enough for."""
         shares = ", ".join(f"{stage} {self.share(stage):.0f} s" for stage in SHARES)
@@ -114,7 +126,7 @@ def _pass_s(evaluator: PolicyEvaluator, images: Tensor) -> float:
 def fit_plan(plan: TimePlan, pace: Pace) -> TimePlan:
     """Return the plan with as many finalists, timed for as long, as there is time for."""
     clock_s = (1 - SCORING) * plan.share("confirming")
-    round_s = REDUCED * pace.pass_s * (VERDICT_PAIRS + WARMUP)  # for each policy, at least
+    round_s = REDUCED * pace.pass_s * (ENOUGH_PASSES + WARMUP)  # for each policy
     affordable = inf if plan.seconds is None else clock_s / round_s
     finalists = round(max(LEAST_FINALISTS, min(MOST_FINALISTS, affordable)))
     return replace(

@@ -70,6 +70,7 @@ def finish_run(
         batch=batch,
         time=evaluator.time_together,
         seconds=plan.confirm_seconds,
+        count_rounds=plan.count_rounds,
         may_repeat=lambda: not plan.is_over("confirming"),
         listener=search.listener,
         others=[model.on(evaluator.images) for model in models],
@@ -168,7 +169,8 @@ def _confirm(
     listener.stage(f"confirming finalists ({len(trials)}) on fresh images")
     scored = scorer.score(policies, "select", "confirming")
     listener.stage(f"confirming finalists ({len(trials)}) by timing side by side", unit="rounds")
-    budget = make_confirm_budget(len(policies), scorer.plan.confirm_seconds)
+    rounds = scorer.plan.count_rounds(len(policies))
+    budget = make_confirm_budget(len(policies), scorer.plan.confirm_seconds, rounds)
     tell = partial(tell_rounds, listener, budget)
     comparisons = evaluator.time_together(policies, budget, tell=tell)
     confirmed = []

@@ -23,6 +23,7 @@ from tokensearch.search.finalists.finalist import (
     equal_preset,
     select_answer,
 )
+from tokensearch.stats.bootstrap import VERDICT_PAIRS
 
 TRIES = 3  # sessions at most
 DOUBTFUL = 4  # policies timed again in a session for their doubts alone
@@ -51,16 +52,18 @@ class Settled:
     others: tuple[Comparison, ...]
 
 
-def make_confirm_budget(policies: int, seconds: float) -> TimingBudget:
+def make_confirm_budget(policies: int, seconds: float, rounds: int = VERDICT_PAIRS) -> TimingBudget:
     """Return the budget of one session, to about one percent.
 
     Autotuners of compilers ask for no fewer than fifty passes that the search never saw before
     they keep a winner.
 
     seconds  for each policy
+    rounds   at least, whatever the seconds
     """
     return TimingBudget(
         warmup=3,
+        min_rounds=rounds,
         first_look=30,
         max_rounds=150,
         seconds=max(1, policies) * seconds,
@@ -77,13 +80,15 @@ def settle(
     seconds: float,
     listener: ProgressListener,
     others: Sequence[OtherModel] = (),
+    count_rounds: Callable[[int], int] = lambda _: VERDICT_PAIRS,
     may_repeat: Callable[[], bool] = lambda: True,
 ) -> Settled:
     """Time the answer and what it is compared with side by side, until it stays the answer.
 
-    seconds     of a session, for each policy
-    others      timed beside them, in one session at least
-    may_repeat  whether there is time for one more session
+    seconds       of a session, for each policy
+    others        timed beside them, in one session at least
+    count_rounds  rounds that a session of so many models takes at least
+    may_repeat    whether there is time for one more session
     """
     listener.stage("timing the answer beside what it is compared with", unit="rounds")
     now, timed, began = tuple(finalists), tuple[Comparison, ...](), monotonic()
@@ -92,7 +97,8 @@ def settle(
         compared = _compared(now, goal, answer, batch)
         if not others and not (compared and may_repeat()):
             break
-        budget = make_confirm_budget(len(compared) + len(others), seconds)
+        models = len(compared) + len(others)
+        budget = make_confirm_budget(models, seconds, count_rounds(models))
         policies = [f.policy for f in compared]
         fresh = time(policies, budget, others=others, tell=partial(tell_rounds, listener, budget))
         timed = fresh[len(compared) :]
