@@ -16,7 +16,7 @@ from tokensearch.ops.triton import attention, launch, move, select
 CAPABILITIES = (90, 80)  # H100 and A100
 DTYPES = {"bf16": "bfloat16", "fp32": "float32"}
 THREADS = 32  # of a warp
-CHUNKS = (16, 32, 64)  # of discarded tokens, by how many there are
+CHUNKS = (16, 32)  # of discarded tokens, by how many there are
 # Types of pointers that are not those of the features.
 POINTERS = {
     "SCORE": "*fp32", "LOGITS": "*fp32", "BEST": "*fp32", "TOP": "*i64", "REST": "*i64",

@@ -183,7 +183,7 @@ def run_merge(
         x, _flat(size, x), *(part.contiguous() for part in (stay, leave, partner)),
         *outs, length, width, of_a, removed, prefix, prefix + odd, prefix + 1 - odd,
         x.stride(0), x.stride(1),
-        HAS_SIZE=size is not None, ROWS=FOLDED.rows, CHUNK=min(64, next_power(removed, 16)),
+        HAS_SIZE=size is not None, ROWS=FOLDED.rows, CHUNK=min(32, next_power(removed, 16)),
         COLUMNS=FOLDED.columns, num_warps=FOLDED.warps,
     )  # fmt: skip
     return outs
@@ -211,7 +211,7 @@ def run_merge_ranked(
     wrap_triton(move.fold_ranked)[grid](
         x, _flat(size, x), kept, gone, best, partner, *outs,
         length, width, rows, removed, limits.tiny, x.stride(0), x.stride(1),
-        HAS_SIZE=size is not None, ROWS=FOLDED.rows, CHUNK=min(64, next_power(removed, 16)),
+        HAS_SIZE=size is not None, ROWS=FOLDED.rows, CHUNK=min(32, next_power(removed, 16)),
         COLUMNS=FOLDED.columns, num_warps=FOLDED.warps,
     )  # fmt: skip
     return *outs, partner.to(torch.int64)
