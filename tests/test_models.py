@@ -1,8 +1,11 @@
+import argparse
 import json
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -11,8 +14,9 @@ from torch import nn
 
 from tokensearch import models
 from tokensearch.demo.model import demo_model
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, TokensearchWarning
 from tokensearch.models import ALIASES, load_model, resolve_model, resolve_stored, skeleton
+from tokensearch.runtime import describe
 
 NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
@@ -139,15 +143,154 @@ def test_a_checkpoint_with_another_head_gets_as_many_classes(tmp_path: Path) -> 
 def test_a_checkpoint_that_does_not_fit_names_a_few_tensors(tmp_path: Path) -> None:
     state, file = tiny().state_dict(), tmp_path / "weights.safetensors"
     del state["cls_token"]
-    state["pos_embed"] = torch.zeros(1, 50, 192)
+    state["norm.bias"] = torch.zeros(3)
     state["extra.weight"] = torch.zeros(1)
     state["extra.bias"] = torch.zeros(1)
     save_file(state, file)
 
     assert refusal("vit_t", checkpoint=file) == (
         f"checkpoint {file} does not fit {NAME} in 4 tensors: cls_token is missing; "
-        "pos_embed is (1, 50, 192), not (1, 197, 192); extra.bias is unknown"
+        "norm.bias is (3,), not (192,); extra.bias is unknown"
     )
+
+
+State = dict[str, torch.Tensor]
+
+
+def under(prefix: str, state: State) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+LAYOUTS: dict[str, tuple[Callable[[State], object], str]] = {
+    "Lightning": (lambda state: {"state_dict": under("model.", state)}, "without 'model.'"),
+    "mmpretrain": (lambda state: {"state_dict": under("backbone.", state)}, "without 'backbone.'"),
+    "compiled": (lambda state: under("module._orig_mod.", state), "without 'module._orig_mod.'"),
+    "DINO": (
+        lambda state: {
+            "student": under("module.", {name: 0 * value for name, value in state.items()}),
+            "teacher": under("backbone.", state) | {"head.last": torch.zeros(1)},
+        },
+        "of 2 tables of weights, 'teacher' is taken; names are taken without 'backbone.'; 1 tensor",
+    ),
+    "one table of student and teacher": (
+        lambda state: (
+            under("student.", {n: 0 * v for n, v in state.items()}) | under("teacher.", state)
+        ),
+        "without 'teacher.'",
+    ),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_checkpoint_is_found_where_training_code_puts_it(layout: str, tmp_path: Path) -> None:
+    wrapped, said = LAYOUTS[layout]
+    model, file = tiny(), tmp_path / "weights.pth"
+    torch.save(wrapped(model.state_dict()), file)
+
+    with pytest.warns(TokensearchWarning, match=said):
+        loaded = load_model(resolve_model("vit_t"), checkpoint=file)
+
+    assert_equal_states(loaded.module, model)
+
+
+def assert_equal_states(one: nn.Module, other: nn.Module) -> None:
+    pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
+    assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+
+
+def test_settings_beside_the_weights_are_no_code(tmp_path: Path) -> None:
+    model, file = tiny(), tmp_path / "weights.pth"
+    beside = {"best": np.float64(71.2), "args": argparse.Namespace(lr=0.1), "file": tmp_path}
+    torch.save({"net": model.state_dict(), **beside}, file)
+
+    assert_equal_states(load_model(resolve_model("vit_t"), checkpoint=file).module, model)
+
+
+def test_positions_of_another_size_are_resampled_as_timm_does_it(tmp_path: Path) -> None:
+    file = tmp_path / "weights.pth"
+    model: Any = timm.create_model(NAME, img_size=96)
+    torch.save(model.state_dict(), file)
+
+    with pytest.warns(TokensearchWarning, match=r"pos_embed is resampled from \(1, 37, 192\)"):
+        loaded = load_model(resolve_model("vit_t"), checkpoint=file)
+
+    model.set_input_size(img_size=224)
+    assert_equal_states(loaded.module, model)
+
+
+def test_a_checkpoint_without_a_head_makes_a_model_that_returns_embeddings(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file({k: v for k, v in tiny().state_dict().items() if not k.startswith("head.")}, file)
+
+    with pytest.warns(TokensearchWarning, match="no head, so that the model returns embeddings"):
+        module: Any = load_model(resolve_model("vit_t"), checkpoint=file).module
+
+    assert module.num_classes == 0
+
+
+def test_a_head_that_nobody_asked_for_is_left_out(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file(tiny().state_dict(), file)
+
+    with pytest.warns(TokensearchWarning, match="its head is left out"):
+        loaded = load_model(resolve_model("vit_t"), checkpoint=file, options={"num_classes": 0})
+
+    assert loaded.module(torch.zeros(1, 3, 224, 224)).shape == (1, 192)
+
+
+def test_a_head_that_averages_is_built(tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    model = timm.create_model(NAME, global_pool="avg")
+    save_file(model.state_dict(), file)
+
+    with pytest.warns(TokensearchWarning, match="built with global_pool='avg'"):
+        loaded = load_model(resolve_model("vit_t"), checkpoint=file)
+
+    assert_equal_states(loaded.module, model)
+
+
+@pytest.mark.parametrize("name", ["demo", "vit_t"])
+def test_a_size_builds_the_model_and_prepares_its_images(name: str, tmp_path: Path) -> None:
+    file = tmp_path / "weights.safetensors"
+    save_file((demo_model() if name == "demo" else tiny()).state_dict(), file)
+    options = {"img_size": 96}
+
+    with pytest.warns(TokensearchWarning, match="pos_embed is resampled"):
+        loaded = load_model(resolve_model(name), checkpoint=file, options=options)
+
+    assert loaded.data_config["input_size"] == (3, 96, 96)
+    assert models.input_pixels(models.untrained(resolve_model(name), options)) == 96
+    assert describe(skeleton(resolve_model(name), options)).patch_tokens == 36
+    assert loaded.module(torch.zeros(1, 3, 96, 96)).shape == (1, loaded.module.num_classes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (
+            {"img_size": 200},
+            "img_size 200 is no multiple of the model's patches of 16 pixels up to",
+        ),
+        ({"wings": 2}, f"model {NAME} cannot be built with wings=2: "),
+    ],
+)
+def test_options_that_a_model_cannot_have_are_refused_before_a_download(
+    options: dict[str, object], said: str
+) -> None:
+    with pytest.raises(ModelError) as caught:
+        load_model(resolve_model("vit_t"), options=options)
+
+    assert str(caught.value).startswith(said)
+
+
+def test_a_size_that_only_the_data_config_has_names_the_option(tmp_path: Path) -> None:
+    weights, config = tmp_path / "weights.safetensors", tmp_path / "config.json"
+    save_file(tiny().state_dict(), weights)
+    config.write_text('{"input_size": [3, 448, 448]}')
+
+    said = refusal("vit_t", checkpoint=weights, data_config=config)
+
+    assert said.endswith("build it for that size with --img-size 448")
 
 
 def test_a_missing_checkpoint_is_refused() -> None:
@@ -160,7 +303,8 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
 
     assert refusal("vit_t", checkpoint=file) == (
         f"checkpoint {file} cannot be read; it must be safetensors, "
-        "or a torch file that holds tensors and no code"
+        "or a torch file that holds tensors and no code (it holds pathlib.Path; save "
+        "model.state_dict() alone)"
     )
 
 

@@ -12,8 +12,7 @@ import difflib
 import importlib
 import re
 import sys
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -25,14 +24,24 @@ import torch
 from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 from timm.data import resolve_data_config
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
+from tokensearch.checkpoints import (
+    Table,
+    differences,
+    fit_table,
+    read_tables,
+    say,
+    without_head,
+)
+from tokensearch.data.config import MAX_SIDE, read_data_config
 from tokensearch.demo.model import demo_model
-from tokensearch.documents import read_object
 from tokensearch.errors import ModelError, first_line
+from tokensearch.runtime.host import unwrap
 
 ModelName = NewType("ModelName", str)  # full, and found fit to be loaded
+Options = Mapping[str, object]  # of timm's constructors, `img_size` among them; or of a factory
+NONE: Options = {}
 
 DEMO = "demo"
 ALIASES: Mapping[str, str] = {
@@ -50,12 +59,7 @@ _FACTORY = re.compile(r"[\w.]+:\w+")
 # huggingface_hub tries a dead connection for 47 s (two files, six tries each) before it gives up.
 # One question first, about the file we are after, answers in this time at most.
 HUB_TIMEOUT_S = 10.0
-# A ViT of ten thousand tensors has a header of 1 MB.
-MAX_HEADER_BYTES = 16 * 2**20
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-# An image's shorter side is resized to that of the input over `crop_pct`, here to 4,096 pixels at
-# most. timm's models take up to 1,024 pixels, by 0.875 to 1.15.
-MAX_SIDE, CROPS = 2048, (0.5, 2.0)
 _LONGEST_NAME = 200  # of what is compared with all known names
 
 
@@ -121,7 +125,7 @@ def _reaches_out(name: str) -> bool:
     return name.startswith(_SOURCES) or _is_factory(name)
 
 
-def skeleton(name: ModelName) -> nn.Module:
+def skeleton(name: ModelName, options: Options = NONE) -> nn.Module:
     """Return the model's modules without its weights, to look at before anything is downloaded.
 
     Parameters are on the meta device: shapes are right, values do not exist. A factory may do
@@ -131,70 +135,96 @@ def skeleton(name: ModelName) -> nn.Module:
         ModelError: The factory fails.
     """
     if _is_factory(name):
-        return _from_factory(name)
+        return _from_factory(name, options)
     with torch.device("meta"):
-        return _bare(name)
+        return _bare(name, options)
 
 
-def untrained(name: ModelName) -> nn.Module:
+def untrained(name: ModelName, options: Options = NONE) -> nn.Module:
     """Return the model with random weights, in eval mode: how long a pass takes is the same.
 
     Raises:
         ModelError: The factory fails.
     """
-    return (_from_factory(name) if _is_factory(name) else _bare(name)).eval()
+    return (_from_factory(name, options) if _is_factory(name) else _bare(name, options)).eval()
 
 
 def input_pixels(module: nn.Module) -> int:
     """Return the side of the images that a model takes: its own word, or timm's configuration's."""
-    own: Any = getattr(getattr(module, "patch_embed", None), "img_size", None)
-    return int((own or resolve_data_config({}, model=module)["input_size"])[-1])
+    size: Any = _in_its_size(module, {})["input_size"]
+    return int(size[-1])
+
+
+def _in_its_size(module: nn.Module, wanted: Mapping[str, Any]) -> dict[str, Any]:
+    """Return timm's data config of a model. Its size is what the model was built for."""
+    config: dict[str, Any] = resolve_data_config(dict(wanted), model=module)
+    embed: Any = getattr(unwrap(module), "patch_embed", None)
+    own = getattr(embed, "img_size", None)
+    if own is None or (getattr(module, "dynamic_img_size", False) and "input_size" in wanted):
+        return config
+    size = (config["input_size"][0], *own)
+    if "input_size" in wanted and tuple(wanted["input_size"]) != size:
+        raise ModelError(
+            f"input_size in the data config is {wanted['input_size']}, but the model takes "
+            f"{list(size)}; build it for that size with --img-size {wanted['input_size'][-1]}"
+        )
+    return {**config, "input_size": size}
 
 
 def load_model(
-    name: ModelName, *, checkpoint: Path | None = None, data_config: Path | None = None
+    name: ModelName,
+    *,
+    checkpoint: Path | None = None,
+    data_config: Path | None = None,
+    options: Options = NONE,
 ) -> LoadedModel:
     """Load a model with its weights.
 
     Args:
         name: See the top of this module.
         checkpoint: Weights to use instead of the published ones: safetensors, or a torch file with
-            tensors alone (`model`, `state_dict`, EMA: unwrapped). Its head sets the classes.
+            tensors alone, wherever they stand in it (see `checkpoints`). Its head sets the classes.
         data_config: JSON with any of `input_size`, `mean`, `std`, `interpolation`, `crop_pct`,
             `crop_mode`; the rest is as the model's own configuration has it, or timm's defaults.
+        options: Keyword arguments of timm's constructor, or of the factory. Position embeddings
+            are resampled to `img_size`, as timm does it.
 
     Raises:
-        ModelError: Weights cannot be had or do not fit, or the factory fails.
+        ModelError: The model takes no such options, weights cannot be had or do not fit, or the
+            factory fails.
     """
-    wanted = {} if data_config is None else _read_data_config(data_config)
+    wanted = {} if data_config is None else read_data_config(data_config)
     if checkpoint is not None:
-        module = _with_checkpoint(name, checkpoint)
+        module = _with_checkpoint(name, checkpoint, options)
     elif _is_factory(name):
-        module = _from_factory(name)
+        module = _from_factory(name, options)
     elif name == DEMO:
-        module = _created(name, pretrained=True)
+        module = _created(name, options, pretrained=True)
     else:
-        module = _downloaded(name, pretrained=True)
+        module = _downloaded(name, options, pretrained=True)
     return LoadedModel(
         module=module.eval(),
         name=name,
-        data_config=resolve_data_config(wanted, model=module),
+        data_config=_in_its_size(module, wanted),
         pretrained=checkpoint is None and not _is_factory(name),
     )
 
 
-def _bare(name: str) -> nn.Module:
+def _bare(name: str, options: Options) -> nn.Module:
     """Return an untrained model that is no factory's."""
     if name.startswith(_SOURCES):
-        return _downloaded(name, pretrained=False)
-    return _created(name, pretrained=False)
+        return _downloaded(name, options, pretrained=False)
+    return _created(name, options, pretrained=False)
 
 
-def _downloaded(name: str, *, pretrained: bool) -> nn.Module:
+def _downloaded(name: str, options: Options, *, pretrained: bool) -> nn.Module:
     """Let timm fetch what it needs, after asking whether the hub can be reached."""
+    if options and not name.startswith(_SOURCES):
+        with torch.device("meta"):
+            _created(name, options, pretrained=False)  # options are refused before any download
     try:
         _ask_hub(name)
-        return _created(name, pretrained=pretrained)
+        return _created(name, options, pretrained=pretrained)
     except Exception as error:
         # Hub, HTTP client, file system and timm raise what they like; the user's way out is one.
         raise ModelError(
@@ -203,10 +233,37 @@ def _downloaded(name: str, *, pretrained: bool) -> nn.Module:
         ) from error
 
 
-def _created(name: str, *, pretrained: bool) -> nn.Module:
+def _created(name: str, options: Options, *, pretrained: bool) -> nn.Module:
     create = demo_model if name == DEMO else partial(timm.create_model, name)
-    module: nn.Module = create(pretrained=pretrained)
+    try:
+        module: nn.Module = create(pretrained=pretrained, **options)
+    except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
+        if not options:
+            raise
+        raise ModelError(
+            f"model {name} cannot be built with {_spelt(options)}: {first_line(error)}"
+        ) from error
+    _check_grid(module, options)
     return module
+
+
+def _spelt(options: Options) -> str:
+    return ", ".join(f"{key}={value}" for key, value in options.items())
+
+
+def _check_grid(module: nn.Module, options: Options) -> None:
+    """Refuse a size that patches do not fill: timm would leave the margin out."""
+    embed: Any = getattr(module, "patch_embed", None)
+    size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
+    if "img_size" not in options or size is None or patch is None:
+        return
+    for side, step in zip(size, patch, strict=True):
+        if side % step or not 0 < side <= MAX_SIDE:
+            below = max(side // step, 1) * step
+            raise ModelError(
+                f"img_size {side} is no multiple of the model's patches of {step} pixels up to "
+                f"{MAX_SIDE}; take {min(below, MAX_SIDE)} or {min(below + step, MAX_SIDE)}"
+            )
 
 
 def _ask_hub(name: str) -> None:
@@ -235,11 +292,11 @@ def _is_factory(name: str) -> bool:
     return not name.startswith(_SOURCES) and _FACTORY.fullmatch(name) is not None
 
 
-def _from_factory(name: str) -> nn.Module:
+def _from_factory(name: str, options: Options) -> nn.Module:
     """Import `package.module:function` and return what it returns."""
     factory = _factory(name)
     try:
-        module = factory()
+        module = factory(**options)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # that of a SystemExit would pass for our own exit code
@@ -251,7 +308,7 @@ def _from_factory(name: str) -> nn.Module:
     return module
 
 
-def _factory(name: str) -> Callable[[], object]:
+def _factory(name: str) -> Callable[..., object]:
     package, _, function = name.partition(":")
     # An installed command does not look where it is started, yet that is where a user's factory is.
     if (here := str(Path.cwd())) not in sys.path:
@@ -262,66 +319,57 @@ def _factory(name: str) -> Callable[[], object]:
         raise
     except BaseException as error:
         raise ModelError(f"model factory {name} cannot be imported: {first_line(error)}") from error
-    factory: Callable[[], object] | None = getattr(module, function, None)
+    factory: Callable[..., object] | None = getattr(module, function, None)
     if not callable(factory):
         raise ModelError(f"module {package} has no function {function}")
     return factory
 
 
-def _with_checkpoint(name: str, file: Path) -> nn.Module:
-    state = _read_state(file)
-    module = _from_factory(name) if _is_factory(name) else _with_head_of(state, _bare(name))
-    differing = list(_differences(module.state_dict(), state))
+def _with_checkpoint(name: str, file: Path, options: Options) -> nn.Module:
+    """Build the model that a checkpoint is for, say what was done to fit it in, and load it."""
+    tables = read_tables(file)
+    if _is_factory(name):
+        module = _from_factory(name, options)
+        state, notes = fit_table(tables, module)
+    else:
+        module, state, notes = _fitting(name, tables, options)
+    differing = list(differences(module.state_dict(), state))
     if differing:
         raise ModelError(
             f"checkpoint {file} does not fit {name} in {len(differing)} tensors: "
             f"{'; '.join(differing[:3])}"
         )
     module.load_state_dict(state)
+    say(file, notes)
     return module
 
 
-def _read_state(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ModelError(f"checkpoint {file} does not exist")
-    _check_container(file)
-    try:
-        state: dict[str, Tensor] = load_state_dict(str(file), weights_only=True)
-    except Exception as error:
-        raise ModelError(
-            f"checkpoint {file} cannot be read; it must be safetensors, "
-            "or a torch file that holds tensors and no code"
-        ) from error
-    if not state or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ModelError(f"checkpoint {file} holds no table of named tensors")
-    return state
+def _fitting(
+    name: str, tables: Mapping[str, Table], options: Options
+) -> tuple[nn.Module, Mapping[str, Tensor], tuple[str, ...]]:
+    """Return a model with the checkpoint's classes and pooling, unless `options` say others."""
+    module = _bare(name, options)
+    state, notes = fit_table(tables, module)
+    if "global_pool" not in options and (pool := _other_pool(state, module.state_dict())):
+        module = _bare(name, {**options, "global_pool": pool})
+        state, notes = fit_table(tables, module)
+        notes = (*notes, f"the model is built with global_pool={pool!r}, as its norms are named")
+    if getattr(module, "num_classes", None) == 0 and without_head(state) != state:
+        return module, without_head(state), (*notes, "its head is left out")
+    missing = module.state_dict().keys() - state.keys()
+    if missing and not without_head({name: torch.empty(0) for name in missing}):
+        module.reset_classifier(0)  # type: ignore[operator]
+        return module, state, (*notes, "it has no head, so that the model returns embeddings")
+    return _with_head_of(state, module), state, notes
 
 
-def _check_container(file: Path) -> None:
-    """Refuse a file that unpacks to more than it is, before anything is unpacked.
-
-    torch.save stores its members as they are, and safetensors begins with the length of its header
-    (8 bytes, little-endian).
-    """
-    try:
-        if file.suffix == ".safetensors":
-            with file.open("rb") as opened:
-                header = int.from_bytes(opened.read(8), "little")
-            if header > MAX_HEADER_BYTES:
-                raise ModelError(
-                    f"checkpoint {file} has a header of {header:,} bytes; at most "
-                    f"{MAX_HEADER_BYTES:,} are read"
-                )
-        elif zipfile.is_zipfile(file):
-            with zipfile.ZipFile(file) as archive:
-                members = archive.infolist()
-            packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
-            if packed or sum(member.file_size for member in members) > file.stat().st_size:
-                raise ModelError(
-                    f"checkpoint {file} is compressed, which torch.save never does; save it again"
-                )
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ModelError(f"checkpoint {file} cannot be read: {first_line(error)}") from error
+def _other_pool(state: Table, wanted: Table) -> str | None:
+    """What timm calls the pooling of a checkpoint, whose last norm has another name there."""
+    if "fc_norm.weight" in state and "norm.weight" not in state and "norm.weight" in wanted:
+        return "avg"
+    if "norm.weight" in state and "fc_norm.weight" not in state and "fc_norm.weight" in wanted:
+        return "token"
+    return None
 
 
 def _with_head_of(state: Mapping[str, Tensor], module: nn.Module) -> nn.Module:
@@ -331,51 +379,6 @@ def _with_head_of(state: Mapping[str, Tensor], module: nn.Module) -> nn.Module:
     head = classifier if isinstance(classifier, str) else classifier[0]
     weight = state.get(f"{head}.weight")
     reset: Any = module.reset_classifier
-    if weight is not None and len(weight) != config["num_classes"]:
+    if weight is not None and len(weight) != module.num_classes:
         reset(len(weight))
     return module
-
-
-def _differences(wanted: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> Iterator[str]:
-    for name, tensor in wanted.items():
-        if name not in given:
-            yield f"{name} is missing"
-        elif given[name].shape != tensor.shape:
-            yield f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
-    yield from (f"{name} is unknown" for name in given if name not in wanted)
-
-
-def _read_data_config(file: Path) -> dict[str, Any]:
-    try:
-        config = read_object(file, what="a data config", error=ModelError)
-    except ModelError as error:
-        raise ModelError(f"data config {file}: {error}") from error
-    for key, value in config.items():
-        if key not in _SETTINGS:
-            raise ModelError(f"data config {file} has {key!r}; it may have {', '.join(_SETTINGS)}")
-        form, fits = _SETTINGS[key]
-        if not fits(value):
-            raise ModelError(f"{key} in data config {file} is {value!r}; it must be {form}")
-    return config
-
-
-def _three(value: object, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(isinstance(v, kind) for v in value)
-
-
-_NUMBER = (int, float)
-_INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
-_SETTINGS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "input_size": (
-        f"[channels, rows, columns], of at most {MAX_SIDE} each",
-        lambda v: _three(v, int) and min(v) > 0 and max(v) <= MAX_SIDE,
-    ),
-    "mean": ("three numbers", lambda v: _three(v, _NUMBER)),
-    "std": ("three numbers above 0", lambda v: _three(v, _NUMBER) and min(v) > 0),
-    "interpolation": (f"one of {', '.join(_INTERPOLATIONS)}", lambda v: v in _INTERPOLATIONS),
-    "crop_pct": (
-        "a number from {} to {}".format(*CROPS),
-        lambda v: isinstance(v, _NUMBER) and CROPS[0] <= v <= CROPS[1],
-    ),
-    "crop_mode": ("center, squash or border", lambda v: v in ("center", "squash", "border")),
-}

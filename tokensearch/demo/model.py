@@ -117,7 +117,11 @@ class ConvStem(nn.Module):
 
 
 # The signature is that of timm's own factories.
-def demo_model(pretrained: bool = True) -> VisionTransformer:  # noqa: FBT001, FBT002
+def demo_model(
+    pretrained: bool = True,  # noqa: FBT001, FBT002
+    *,
+    img_size: int = IMAGE_PX,
+) -> VisionTransformer:
     """Return the bundled model in eval mode.
 
     It has 196 patch tokens of 224-px images, a class token, 12 blocks and 10 classes. It takes
@@ -125,10 +129,13 @@ def demo_model(pretrained: bool = True) -> VisionTransformer:  # noqa: FBT001, F
 
     Args:
         pretrained: Load the shipped weights, stored as float16, into float32.
+        img_size: Side of the images in pixels; positions are resampled to it.
     """
     model = bare_model()
     if pretrained:
         model.load_state_dict({name: weight.float() for name, weight in load_file(WEIGHTS).items()})
+    if img_size != IMAGE_PX:
+        model.set_input_size(img_size=img_size)
     return model.eval()
 
 
