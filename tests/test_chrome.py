@@ -17,7 +17,7 @@ import tokensearch.chrome.events
 import tokensearch.chrome.trace
 from tokensearch.chrome import ChromeTrace, read_trace
 from tokensearch.diff.operators import operator_changes
-from tokensearch.errors import MeasurementError
+from tokensearch.errors import MeasurementError, TokensearchWarning
 from tokensearch.measure.tracer import trace_passes
 from tokensearch.records.profile import Operator, range_name
 
@@ -479,6 +479,51 @@ def test_an_event_of_wrong_types_is_refused(
     write(tmp_path / "odd.json", {"traceEvents": [{**host("aten::mm", 0, 1), **change}]})
 
     refused(tmp_path / "odd.json", f"^(an )?event .*{said}")
+
+
+@pytest.mark.parametrize("bad", [{"dur": -0.001}, {"name": 7}, {"tid": {}}])
+def test_one_event_of_wrong_types_among_hundreds_is_left_out(
+    tmp_path: Path, bad: dict[str, Any]
+) -> None:
+    good = [host("aten::mm", 10 * number, 1) for number in range(200)]
+    write(tmp_path / "trace.json", {"traceEvents": [*good, {**host("aten::mm", 0, 1), **bad}]})
+
+    with pytest.warns(
+        TokensearchWarning, match="1 of 201 events are left out; the first: (an )?event"
+    ):
+        trace = read_trace(tmp_path / "trace.json")
+
+    assert [operator.calls for operator in trace.operators] == [200]
+
+
+@pytest.mark.parametrize(
+    ("written", "odd"),
+    [
+        (rb"C:\\Users\\x\\1.py", rb"C:\Users\x\1.py"),  # as torch wrote them on Windows
+        (b"a tab", b"a\ttab"),
+        (b"caf?", b"caf\xe9"),  # in the encoding of a system
+    ],
+)
+def test_a_trace_with_names_that_are_no_json_is_read(
+    tmp_path: Path, written: bytes, odd: bytes
+) -> None:
+    events = [host("aten::mm", 0, 1), {**host("PLACE", 5, 1), "cat": "python_function"}]
+    data = json.dumps({"traceEvents": events}).encode()
+    files = (tmp_path / "plain" / "trace.json", tmp_path / "odd" / "trace.json")
+    for file, name in zip(files, (written, odd), strict=True):
+        file.parent.mkdir()
+        file.write_bytes(data.replace(b"PLACE", name))
+
+    plain, mended = map(read_trace, files)
+
+    assert plain == mended
+
+
+def test_values_that_are_not_available_are_read(tmp_path: Path) -> None:
+    text = json.dumps({"traceEvents": [host("aten::mm", 0, 1)], "clock": "N/A"})
+    (tmp_path / "trace.json").write_text(text.replace('"N/A"', "N/A"))
+
+    assert len(read_trace(tmp_path / "trace.json").operators) == 1
 
 
 def test_steps_of_several_processes_are_refused(tmp_path: Path) -> None:

@@ -234,7 +234,7 @@ def _downloaded(name: str, options: Options, *, pretrained: bool) -> nn.Module:
 
 
 def _created(name: str, options: Options, *, pretrained: bool) -> nn.Module:
-    create = demo_model if name == DEMO else partial(timm.create_model, name)
+    create: Any = demo_model if name == DEMO else partial(timm.create_model, name)
     try:
         module: nn.Module = create(pretrained=pretrained, **options)
     except (AssertionError, KeyError, TypeError, ValueError, ZeroDivisionError) as error:
@@ -328,6 +328,7 @@ def _factory(name: str) -> Callable[..., object]:
 def _with_checkpoint(name: str, file: Path, options: Options) -> nn.Module:
     """Build the model that a checkpoint is for, say what was done to fit it in, and load it."""
     tables = read_tables(file)
+    state: Mapping[str, Tensor]
     if _is_factory(name):
         module = _from_factory(name, options)
         state, notes = fit_table(tables, module)

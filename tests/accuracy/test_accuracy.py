@@ -178,3 +178,11 @@ def test_without_labels_cross_entropy_is_with_the_class_of_the_baseline() -> Non
     found = compare_predictions(candidate, baseline)
 
     assert float(found.ce) == pytest.approx(-float(candidate.log_probs[0, 2]))
+
+
+def test_a_single_logit_is_that_of_the_second_of_two_classes() -> None:
+    logits, labels = torch.tensor([[-2.0], [0.5], [3.0]]), torch.tensor([0, 0, 1])
+    made = predict_images(logits, labels, split_of(3), first=0)
+
+    torch.testing.assert_close(made.log_probs[:, 1:], logits.sigmoid().log())
+    assert made.predicted.tolist() == [0, 1, 1]

@@ -10,9 +10,10 @@ from PIL import Image
 from timm.data import create_transform
 
 from tokensearch.data.folder import folder_splits
+from tokensearch.data.images import read_image
 from tokensearch.data.sources import splits_from
 from tokensearch.data.splits import PURPOSES, Sizes, Splits
-from tokensearch.errors import DataError
+from tokensearch.errors import DataError, TokensearchWarning
 
 CONFIG: dict[str, Any] = {
     "input_size": (3, 16, 16),
@@ -274,3 +275,98 @@ def test_a_name_with_no_scheme_is_a_folder_that_does_not_exist() -> None:
         splits_from("cifar10", data_config=CONFIG, sizes=SIZES, seed=0)
 
     assert str(caught.value) == "folder cifar10 does not exist"
+
+
+def test_a_class_without_images_keeps_its_number_and_is_named(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a", each=12, classes=("00", "02"))
+    (folder / "01").mkdir()
+
+    with pytest.warns(TokensearchWarning, match="1 folders in .* keep their numbers: 01"):
+        made = splits(folder)
+
+    assert set(labels_of(made)) == {0, 2}
+    assert made.classes == 3
+
+
+def test_hidden_folders_are_no_classes_and_named(tmp_path: Path) -> None:
+    hidden = (".ipynb_checkpoints", "__MACOSX", "@eaDir")
+    folder = fill(tmp_path / "a", each=12, classes=(*hidden, "cat", "dog"))
+
+    with pytest.warns(TokensearchWarning, match="3 folders in .* are hidden and left out"):
+        made = splits(folder)
+
+    assert (set(labels_of(made)), made.classes) == ({0, 1}, 2)
+
+
+def test_folders_that_are_not_in_the_class_map_are_named(tmp_path: Path) -> None:
+    folder, names = (
+        fill(tmp_path / "a", each=12, classes=("cat", "dog", "elk")),
+        tmp_path / "names.txt",
+    )
+    names.write_text("ant\ncat\ndog\n")
+
+    with pytest.warns(TokensearchWarning, match="not in the class map and left out: elk"):
+        made = splits(folder, class_map=names)
+
+    assert (set(labels_of(made)), made.classes) == ({1, 2}, 3)
+
+
+def test_images_in_folders_within_a_class_are_refused_by_name(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a")
+    fill(folder / "n2", classes=("more",))
+
+    said = refusal(folder)
+
+    assert "n2/more holds images within the class folder n2; move them into it" in said
+
+
+@pytest.mark.parametrize(("classes", "class_map"), [(2, None), (4, None), (2, "a\nn2\nn10\n")])
+def test_labels_are_held_against_the_classes_of_the_model(
+    tmp_path: Path, classes: int, class_map: str | None
+) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text(class_map or "")
+    folder = fill(
+        tmp_path / "a", each=12, classes=("n10", "n2") if class_map else ("n10", "n2", "n3")
+    )
+    made = splits(folder, class_map=names if class_map else None)
+
+    with pytest.raises(DataError, match=f"have 3 classes and model m has {classes}; give weights"):
+        made.check_classes("m", classes)
+
+
+def test_a_class_map_may_name_a_part_of_the_classes_of_the_model(tmp_path: Path) -> None:
+    names = tmp_path / "names.txt"
+    names.write_text("a\nn2\nn3\nn10\n")
+
+    splits(fill(tmp_path / "a"), class_map=names).check_classes("m", 1000)
+
+
+def test_images_of_every_format_count(tmp_path: Path) -> None:
+    folder = fill(tmp_path / "a")
+    for suffix in ("webp", "bmp", "gif", "tif", "JPG", "jpeg"):
+        Image.new("RGB", (24, 20), (9, 9, 9)).save(folder / "n2" / f"other.{suffix}")
+
+    made = splits(folder, sizes=Sizes(10, 10, 10))
+
+    assert sum(len(made.of(purpose)) for purpose in PURPOSES) == 30
+
+
+def labels_of(made: Splits) -> list[int]:
+    return [y for p in PURPOSES for y in made.of(p).part(0, len(made.of(p)))[1].tolist()]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_pictures_of_16_bits_keep_their_brightness(tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"deep.{suffix}"
+    Image.fromarray(np.array([[0, 2**15], [2**14, 2**16 - 1]], dtype=np.uint16)).save(file)
+
+    assert np.asarray(read_image(file))[..., 0].tolist() == [[0, 128], [64, 255]]
+
+
+def test_a_picture_of_floating_point_values_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "float.tif"
+    Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(file)
+
+    with pytest.raises(DataError, match="floating-point values, of no known range"):
+        read_image(file)

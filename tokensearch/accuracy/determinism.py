@@ -13,10 +13,14 @@ from tokensearch.errors import ModelError
 TWO_PASSES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
 TWO_BATCHES = {"float32": 1e-2, "float16": 5e-2, "bfloat16": 2e-1}
 
+CONSTANT = 1e-7  # of the largest logit: below what float32 tells apart
+
 
 @torch.inference_mode()
 def check_deterministic(model: Callable[[Tensor], Tensor], images: Tensor, *, name: str) -> None:
     """Refuse a model whose logits differ between passes, or with the other images of a batch.
+
+    Or not at all from image to image: by such answers no policy is better than another.
 
     images  (B, 3, rows, columns); with B of 1 the effect of the batch is not checked
 
@@ -32,6 +36,11 @@ def check_deterministic(model: Callable[[Tensor], Tensor], images: Tensor, *, na
             f"{100 * TWO_PASSES[dtype]:g} %; leave out dropout and noise (model.eval()), or draw "
             f"them with a seed of their own in every pass"
         )
+    if len(images) > 1 and not (images == images[:1]).all() and _is_constant(first):
+        raise ModelError(
+            f"model {name} gives the same logits for different images, by which no policy can be "
+            f"chosen; give trained weights with --checkpoint FILE, or images that differ"
+        )
     alone = torch.cat([model(half) for half in images.flip(0).chunk(2)]).flip(0)
     if (moved := _difference(first, alone)) > TWO_BATCHES[dtype]:
         raise ModelError(
@@ -40,6 +49,13 @@ def check_deterministic(model: Callable[[Tensor], Tensor], images: Tensor, *, na
             f"{100 * TWO_BATCHES[dtype]:g} %; have it normalise by the statistics of its training "
             f"(model.eval(), no functional batch_norm with training=True)"
         )
+
+
+def _is_constant(logits: Tensor) -> bool:
+    """Whether all rows of (B, K) are finite and equal, but for rounding."""
+    logits = logits.double()
+    spread = (logits - logits[:1]).abs().max()
+    return bool(spread <= CONSTANT * logits.abs().max())  # false where one is not a number
 
 
 def _difference(logits: Tensor, other: Tensor) -> float:

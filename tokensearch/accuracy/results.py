@@ -27,7 +27,8 @@ class Predictions:
 def predict_images(logits: Tensor, labels: Tensor, split: Split, *, first: int) -> Predictions:
     """Turn logits into predictions for the images of a split from number `first` on.
 
-    logits  (M, K), in any number type, turned into float32 before the softmax
+    logits  (M, K), in any number type, turned into float32 before the softmax; with a K of 1, that
+            of the second of two classes by its sigmoid, which is a softmax over (0, logit)
     labels  (M,)
 
     Raises:
@@ -38,7 +39,10 @@ def predict_images(logits: Tensor, labels: Tensor, split: Split, *, first: int) 
         raise MeasurementError(
             f"the model returned {shape} for {len(labels)} images, not one row of logits each"
         )
-    log_probs = F.log_softmax(logits.float(), dim=1).cpu()
+    logits = logits.float()
+    if logits.shape[1] == 1:
+        logits = F.pad(logits, (1, 0))
+    log_probs = F.log_softmax(logits, dim=1).cpu()
     not_finite = (~log_probs.isfinite()).any(dim=1).nonzero()
     if len(not_finite):
         raise MeasurementError(

@@ -17,13 +17,14 @@ import itertools
 import json
 import os
 import re
+import warnings
 import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from tokensearch.documents import opened
-from tokensearch.errors import MeasurementError
+from tokensearch.errors import MeasurementError, TokensearchWarning
 from tokensearch.records.profile import RANGE
 
 # Reading and summing up an event takes 20 us, so that a trace takes 3 s at most. Ours have 10,000.
@@ -32,6 +33,7 @@ MAX_BYTES = 64 * 10**6  # of the file, and of its text: an event with its shapes
 # Objects and lists, and values in them: an event with its shapes has ten and 25, so that a file
 # has up to 1.1 and 2.7 million.
 MAX_PARTS, MAX_VALUES = 1_600_000, 4 * 10**6
+MOST_UNFIT = 0.01  # of the events: what a tracer may have got wrong in a trace that is right
 _FEWER = "record fewer steps, by a smaller `active` in the profiler's schedule, and no stacks"
 
 STEP = re.compile(r"ProfilerStep#\d+")
@@ -87,10 +89,7 @@ def parse_events(data: bytes) -> tuple[list[Event], dict[str, Any]]:
             f"than a trace may; {_FEWER}"
         )
     document = _document(data)
-    events = [event for event in document.pop("traceEvents") if event is not _OTHER]
-    if not all(isinstance(event, Event) for event in events):
-        raise MeasurementError("traceEvents holds something that is no event")
-    return events, document
+    return _kept(document.pop("traceEvents")), document
 
 
 def _bytes(path: Path) -> bytes:
@@ -111,7 +110,7 @@ def _bytes(path: Path) -> bytes:
 
 def _document(data: bytes) -> dict[str, Any]:
     try:
-        document = json.loads(data, object_hook=_counted(_event_or_fields))
+        document = _parsed(data)
     except MeasurementError:
         raise
     except (ValueError, RecursionError) as error:
@@ -119,6 +118,54 @@ def _document(data: bytes) -> dict[str, Any]:
     if not isinstance(document, dict) or not isinstance(document.get("traceEvents"), list):
         raise MeasurementError("the file has no traceEvents, which every torch.profiler trace has")
     return document
+
+
+def _parsed(data: bytes) -> Any:
+    """Parse a trace; one that is no JSON as it is, mended."""
+    try:
+        return json.loads(data, object_hook=_counted(_event_or_fields), strict=False)
+    except MeasurementError:
+        raise
+    except ValueError:
+        text = _mended(data)
+        return json.loads(text, object_hook=_counted(_event_or_fields), strict=False)
+
+
+def _kept(entries: list[Any]) -> list[Event]:
+    """Return the events; a few that cannot be used are left out and counted.
+
+    Raises:
+        MeasurementError: They are more than a few.
+    """
+    events = [entry for entry in entries if isinstance(entry, Event)]
+    unfit = [entry for entry in entries if entry is not _OTHER and not isinstance(entry, Event)]
+    if unfit:
+        no_event = MeasurementError("traceEvents holds something that is no event")
+        first = next((entry for entry in unfit if isinstance(entry, MeasurementError)), no_event)
+        if len(unfit) > MOST_UNFIT * len(events):
+            raise first
+        warnings.warn(
+            f"{len(unfit)} of {len(unfit) + len(events)} events are left out; the first: {first}",
+            TokensearchWarning,
+            stacklevel=5,
+        )
+    return events
+
+
+def _mended(data: bytes) -> str:
+    r"""Return the text of a trace as torch's own plugin for TensorBoard mends it, and more.
+
+    Some releases wrote names in the system's encoding, backslashes of Windows as they are, and N/A
+    without quotes (`torch_tb_profiler/profiler/data.py`).
+    """
+    text = data.decode("utf-8", errors="replace")
+    # Pairs are taken together, so that the second of two begins nothing.
+    text = re.sub(r'\\(?:(["\\/bfnrt]|u[0-9a-fA-F]{4})|(.)|$)', _escaped, text, flags=re.DOTALL)
+    return re.sub(r'(?<!")\bN/A\b(?!")', '"N/A"', text)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[1] else "\\\\" + (found[2] or "")
 
 
 def _counted(hook: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:
@@ -135,6 +182,14 @@ def _counted(hook: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, An
 
 
 def _event_or_fields(fields: dict[str, Any]) -> object:
+    """Return an event, or the error that says why it is none."""
+    try:
+        return _event(fields)
+    except MeasurementError as error:
+        return error
+
+
+def _event(fields: dict[str, Any]) -> object:
     """Cut an event down as soon as it is parsed: shapes and stacks would fill the memory."""
     if "ph" not in fields:
         return fields

@@ -138,7 +138,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     if why:
         err.print(why, soft_wrap=True)
     splits = _splits(wanted, loaded.name, config, sizes)
-    _check_classes(loaded.name, classes, splits)
+    splits.check_classes(loaded.name, max(classes, 2))  # a single logit tells two classes apart
     return EvaluationInputs(module, loaded.name, splits, cell, config)
 
 
@@ -162,15 +162,6 @@ def _splits(
     return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
 
 
-def _check_classes(name: str, classes: int, splits: "Splits") -> None:
-    """Refuse bundled scenes to a model of other classes; nothing is known of a user's images."""
-    if splits.classes not in {None, classes}:
-        raise DataError(
-            f"the {splits.name} have {splits.classes} classes and model {name} has {classes}; "
-            "give weights that were trained on them with --checkpoint FILE, or other images"
-        )
-
-
 def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int:
     """See before anything is written whether the model takes the images; return its classes.
 
@@ -178,6 +169,8 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int
         ModelError: It does not take them, or returns something else than a row per image.
     """
     import torch
+
+    from tokensearch.runtime.host import unwrap
 
     size = "x".join(str(side) for side in images.shape[-2:])
     try:
@@ -192,6 +185,11 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")
+    if getattr(unwrap(module), "num_classes", None) == 0:
+        raise ModelError(
+            f"model {name} has no classifier (num_classes=0), and features are no class scores by "
+            f"which answers could agree; give weights with a head by --checkpoint FILE"
+        )
     return logits.shape[1]
 
 

@@ -1,19 +1,25 @@
 """A folder of the user's own images, one sub-folder per class, as ImageNet has it."""
 
+import re
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from timm.data import create_dataset, create_transform
+from timm.data import create_transform
 from torch import Tensor
 
 from tokensearch.data.fair import choose_evenly, shrink_sizes
-from tokensearch.data.images import read_image, refuse_loops, size_of
+from tokensearch.data.images import SUFFIXES, read_image, refuse_loops, size_of
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, UNLABELLED, Purpose, Sizes, Split, Splits
-from tokensearch.errors import DataError
+from tokensearch.errors import DataError, TokensearchWarning
 
 Sample = tuple[Path, int]  # an image file and its label
+
+_PARTS = ("validation", "val", "test")  # sub-folders that are taken instead, in timm's order
+_NAMED = 5  # folders that a warning names
 
 
 def folder_splits(
@@ -26,9 +32,10 @@ def folder_splits(
 ) -> Splits:
     """Return three disjoint, stratified samples of a folder's images.
 
-    Classes are the sub-folders, numbered in natural order (`n2` before `n10`). With a sub-folder
-    `val`, `validation` or `test` that one is taken, as in timm. Images without class folders are
-    unlabelled. With fewer images than asked for, the splits shrink (see `fair.shrink_sizes`).
+    Classes are the sub-folders, numbered in natural order (`n2` before `n10`), those without images
+    too; hidden ones are none. With a sub-folder `val`, `validation` or `test` that one is taken, as
+    in timm. Images without class folders are unlabelled. With fewer images than asked for, the
+    splits shrink (see `fair.shrink_sizes`).
 
     Args:
         directory: The folder.
@@ -41,52 +48,124 @@ def folder_splits(
     Raises:
         DataError: No such folder, no images or too few, or a class map that does not fit.
     """
-    root, samples = _scan(directory, class_map)
+    root, samples, classes, exact = _scan(directory, class_map)
     sizes = shrink_sizes(sizes, len(samples), where=f"folder {directory}")
     preprocessing = Preprocessing.of(data_config)
     names = [path.relative_to(root).as_posix() for path, _ in samples]
     parts = choose_evenly([label for _, label in samples], sizes, seed=seed, names=names)
-    splits = {p: _split(p, [samples[i] for i in parts[p]], root, preprocessing) for p in PURPOSES}
+    splits = {
+        p: replace(
+            _split(p, [samples[i] for i in parts[p]], root, preprocessing),
+            classes=classes,
+            all_classes=exact,
+        )
+        for p in PURPOSES
+    }
     return Splits(f"folder {directory.name}", **splits)
 
 
-def _scan(directory: Path, class_map: Path | None) -> tuple[Path, list[Sample]]:
-    """Return the folder that holds the classes, and its images in natural order."""
+def _scan(directory: Path, class_map: Path | None) -> "_Scanned":
+    """Return the folder that holds the classes, its images in natural order, and their labels."""
     if not directory.exists():
         raise DataError(f"folder {directory} does not exist")
     if not directory.is_dir():
         raise DataError(f"{directory} is not a folder of images")
-    if class_map is not None and not class_map.is_file():
-        raise DataError(f"class map {class_map} does not exist")
-    if class_map is not None and class_map.suffix != ".txt":  # timm would unpickle others
-        raise DataError(f"class map {class_map} is no .txt file, with one folder name per line")
     refuse_loops(directory)
-    try:
-        mapped = None if class_map is None else str(class_map)
-        dataset = create_dataset("", root=str(directory), class_map=mapped)
-    except (AssertionError, RuntimeError, ValueError, OSError) as error:
-        raise DataError(_why_not(directory, class_map)) from error
-    root = Path(dataset.reader.root)
-    return root, _labelled([(Path(path), label) for path, label in dataset.reader.samples], root)
-
-
-def _why_not(directory: Path, class_map: Path | None) -> str:
-    if class_map is None:
-        return f"folder {directory} holds no images"
-    return f"folder {directory} holds no images of the classes in {class_map}"
-
-
-def _labelled(samples: list[Sample], root: Path) -> list[Sample]:
-    """Return the samples; without labels where there are no class folders."""
-    loose = sum(path.parent == root for path, _ in samples)
-    if loose == len(samples):
-        return [(path, UNLABELLED) for path, _ in samples]
+    root = next((directory / name for name in _PARTS if (directory / name).is_dir()), directory)
+    loose, folders = _images_in(root), _class_folders(root)
+    classes = {folder: _images_of_class(folder) for folder in folders}
+    images = sum(map(len, classes.values()))
+    if not images and not loose:
+        raise DataError(f"folder {directory} holds no images")
+    if not images:
+        return _Scanned(root, [(path, UNLABELLED) for path in loose], None, exact=False)
     if loose:
-        # timm would make the loose ones a class of their own, and shift the number of every other.
+        # As a class of their own they would shift the number of every other.
         raise DataError(
-            f"folder {root} holds {loose} images outside its class folders; move them into one"
+            f"folder {root} holds {len(loose)} images outside its class folders; move them into one"
         )
-    return samples
+    numbers, count = _numbered(folders, class_map)
+    samples = [(path, numbers[f]) for f in folders if f in numbers for path in classes[f]]
+    if not samples:
+        raise DataError(f"folder {directory} holds no images of the classes in {class_map}")
+    _say_left_out(root, classes, numbers)
+    return _Scanned(root, samples, count, exact=class_map is None)
+
+
+class _Scanned(NamedTuple):
+    root: Path
+    samples: list[Sample]
+    classes: int | None  # of the labels
+    exact: bool  # they are all classes, and not the first of a model's
+
+
+def _class_folders(root: Path) -> list[Path]:
+    """Sub-folders in natural order, but for hidden ones and those that systems leave behind."""
+    folders = [path for path in root.iterdir() if path.is_dir()]
+    return sorted(
+        (path for path in folders if not _is_hidden(path)), key=lambda path: _natural(path.name)
+    )
+
+
+def _is_hidden(path: Path) -> bool:
+    return path.name.startswith((".", "__", "@"))
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    """Order as timm's: numbers by their value, letters without case."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts if part]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return sorted(
+        (path for path in files if not path.name.startswith(".") and not path.is_dir()),
+        key=lambda path: _natural(path.name),
+    )
+
+
+def _images_of_class(folder: Path) -> list[Path]:
+    """Images of one class; DataError where they lie in folders within, which could be classes."""
+    for inside in folder.rglob("*"):
+        if inside.is_dir() and not _is_hidden(inside) and _images_in(inside):
+            raise DataError(
+                f"folder {inside} holds images within the class folder {folder.name}; move them "
+                f"into it, or give the folder that holds the classes"
+            )
+    return _images_in(folder)
+
+
+def _numbered(folders: Sequence[Path], class_map: Path | None) -> tuple[dict[Path, int], int]:
+    """Number classes by their order, empty ones too, or by the lines of a class map."""
+    if class_map is None:
+        return {folder: number for number, folder in enumerate(folders)}, len(folders)
+    if not class_map.is_file():
+        raise DataError(f"class map {class_map} does not exist")
+    if class_map.suffix != ".txt":
+        raise DataError(f"class map {class_map} is no .txt file, with one folder name per line")
+    lines = [line.strip() for line in class_map.read_text(errors="replace").splitlines()]
+    known = {name: number for number, name in enumerate(lines) if name}
+    return {f: known[f.name] for f in folders if f.name in known}, len(lines)
+
+
+def _say_left_out(
+    root: Path, classes: Mapping[Path, Sequence[Path]], numbers: Mapping[Path, int]
+) -> None:
+    """Name the folders that give no images, so that nobody takes them for counted."""
+    empty = [folder.name for folder in classes if folder in numbers and not classes[folder]]
+    unknown = [folder.name for folder in classes if folder not in numbers]
+    hidden = [p.name for p in root.iterdir() if p.is_dir() and _is_hidden(p)]
+    for names, what in (
+        (empty, "hold no images and keep their numbers"),
+        (unknown, "are not in the class map and left out"),
+        (sorted(hidden), "are hidden and left out"),
+    ):
+        if names:
+            shown = ", ".join(names[:_NAMED]) + (", ..." if len(names) > _NAMED else "")
+            warnings.warn(
+                f"{len(names)} folders in {root} {what}: {shown}", TokensearchWarning, stacklevel=4
+            )
 
 
 def _split(

@@ -5,6 +5,7 @@ import warnings
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -22,9 +23,11 @@ MAX_VISITS = 10**9
 MAX_RUN_BYTES = 4 * 2**20
 BMP_RUNS = {BmpImageFile.COMPRESSIONS[name] for name in ("RLE4", "RLE8")}
 # As a file: texts within an image count, which are read whole and copied.
+DEEPEST = 2**16 - 1  # brightest value of a pixel of 16 bits
 MAX_IMAGE_BYTES = 256 * 2**20
 # What models are trained on. Others are not guessed by their first bytes: some run programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 
 
 def read_image(path: Path) -> Image.Image:
@@ -82,7 +85,19 @@ def _decoded(file: BinaryIO) -> Image.Image:
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = Image.open(file, formats=FORMATS)
     _check_work(image, file)
-    return image.convert("RGB")
+    return _eight_bits(image).convert("RGB")
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """Return an image of 8 bits a channel: Pillow would cut off what is brighter than 255."""
+    if image.mode.startswith("I"):  # I;16 and its byte orders; I is what TIFF and PGM make of it
+        values = np.asarray(image).astype(np.int64)
+        if values.size and not 0 <= values.min() <= values.max() <= DEEPEST:
+            raise ValueError(f"it has values beyond 0 to {DEEPEST}; save it with 8 or 16 bits")
+        return Image.fromarray((values >> 8).astype(np.uint8))
+    if image.mode == "F":
+        raise ValueError("it has floating-point values, of no known range; save it with 8 bits")
+    return image
 
 
 def _check_work(image: Image.Image, file: BinaryIO) -> None:

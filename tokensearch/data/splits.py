@@ -65,6 +65,7 @@ class Split:
     digest: str  # "sha256:...", of what the images are
     labelled: bool  # False: every label is -1, and only agreement can be measured
     classes: int | None = None  # of the labels, where that is known
+    all_classes: bool = True  # labels are numbered without a class map: the model's must be as many
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -128,6 +129,17 @@ class Splits:
     def classes(self) -> int | None:
         """How many classes the labels have, where that is known."""
         return self.report.classes
+
+    def check_classes(self, name: str, classes: int) -> None:
+        """Hold the labels against the classes of model `name`; DataError if they cannot be its."""
+        own = self.classes
+        if own is None or own == classes or (own < classes and not self.report.all_classes):
+            return
+        raise DataError(
+            f"the {self.name} have {own} classes and model {name} has {classes}; give weights that "
+            f"were trained on them with --checkpoint FILE, the names of all its classes with "
+            f"--class-map FILE, or other images"
+        )
 
     @property
     def labelled(self) -> bool:

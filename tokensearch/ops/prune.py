@@ -18,6 +18,8 @@ class Ranking(NamedTuple):
 
 def sort_descending(score: Tensor) -> Tensor:
     """Places of tokens, best first; of equals the earlier one. (B, N) -> (B, N)."""
+    if torch.onnx.is_in_onnx_export():  # it knows no stable sort, and ONNX's is stable
+        return score.sort(dim=1, descending=True).indices
     return score.sort(dim=1, descending=True, stable=True).indices
 
 
