@@ -318,14 +318,36 @@ def test_wrong_usage_exits_with_2(tmp_path: Path, option: str, value: str) -> No
     assert not (tmp_path / "run").exists()
 
 
-def test_a_model_that_does_not_take_the_images_is_one_sentence(tmp_path: Path) -> None:
-    result = called("run", "--model", FACTORY, "--out", str(tmp_path / "run"))
+def test_images_of_another_size_than_the_models_own_are_one_sentence(tmp_path: Path) -> None:
+    config = tmp_path / "data.json"
+    config.write_text(json.dumps({"input_size": [3, 64, 64]}))
+
+    result = called(
+        "run", "--model", FACTORY, "--data-config", str(config), "--out", str(tmp_path / "run")
+    )
 
     assert result.exit_code == 1
-    assert result.stderr.splitlines()[-1].startswith(
-        f"error: model {FACTORY} cannot be run on 224x224 pixels: Input height (224)"
+    assert result.stderr.splitlines()[-1] == (
+        "error: input_size in the data config is [3, 64, 64], but the model takes [3, 32, 32]; "
+        "build it for that size with --img-size 64"
     )
     assert not (tmp_path / "run").exists()
+
+
+def test_more_class_folders_than_the_model_has_classes_are_one_sentence(tmp_path: Path) -> None:
+    data = pictures(tmp_path / "images", classes=6, each=12)
+
+    result = called("run", "--model", FACTORY, "--data", data, "--out", str(tmp_path / "run"))
+
+    assert result.exit_code == 1
+    assert "error: the folder images have 6 classes and model" in result.stderr.splitlines()[-1]
+
+
+def test_a_model_without_a_classifier_is_one_sentence(tmp_path: Path) -> None:
+    result = called("run", "--model", "tests.search.tiny:headless", "--out", str(tmp_path / "run"))
+
+    assert result.exit_code == 1
+    assert "has no classifier (num_classes=0)" in result.stderr.splitlines()[-1]
 
 
 def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -> None:

@@ -14,7 +14,8 @@ from tests.test_files import largest_file
 from tokensearch import ops
 from tokensearch.errors import ExportError
 from tokensearch.export import ExportCheck, Format, check_target, export, file, onnx, pt2
-from tokensearch.policy import Policy, Prune
+from tokensearch.export.quiet import quiet
+from tokensearch.policy import Policy, Pool, Prune, PruneOrPool, Step
 from tokensearch.runtime import describe
 
 FORMATS: tuple[Format, ...] = ("onnx", "pt2")
@@ -264,3 +265,25 @@ def test_only_a_small_difference_passes(difference: float, *, passed: bool) -> N
     check = ExportCheck("pt2", "torch", "float32", (1,), difference, 0.1, "so it is", 8)
 
     assert check.passed is passed
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Pool(0, 8),
+        Pool(0, 8, "kmeans"),
+        Pool(0, 8, "kmedoids"),
+        PruneOrPool(0, 8, threshold=0.5),
+    ],
+    ids=str,
+)
+def test_an_export_of_the_users_own_computes_what_the_model_computes(
+    step: Step, tmp_path: Path
+) -> None:
+    model, path = host(), tmp_path / "model.onnx"
+    tokensearch.apply(model, Policy(describe(model), (step,)))
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+
+    with torch.no_grad(), quiet():
+        torch.onnx.export(model, (images,), path, dynamo=True, input_names=["images"])
+        torch.testing.assert_close(onnx.load(path)(images), model(images), rtol=1e-4, atol=1e-5)

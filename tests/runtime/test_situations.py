@@ -15,7 +15,7 @@ from torch.optim.swa_utils import AveragedModel
 import tokensearch
 from tests.runtime.test_apply import pictures, vit
 from tokensearch.errors import ModelError, TokensearchWarning
-from tokensearch.policy import Policy, Pool, Prune, Step
+from tokensearch.policy import Policy, Pool, Prune, PruneOrPool, Step
 from tokensearch.runtime import describe, policy_of, weights_digest
 
 MERGING = (Pool(0, 12), Pool(1, 9))
@@ -327,6 +327,31 @@ def test_a_model_on_the_meta_device_follows() -> None:
 
     assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 5)
     assert weights_digest(model) is None
+
+
+POOLS = ("bipartite", "kmeans", "kmedoids", "agglomerative")
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        *(Pool(0, 9, match) for match in POOLS),  # type: ignore[arg-type]
+        Pool(0, 9, "ranked", "class_attention"),
+        Pool(0, 4, "grid"),
+        Prune(0, 9),
+        Prune(0, 9, rest="fuse"),
+        Prune(0, 9, rest="mean"),
+        PruneOrPool(0, 9, threshold=0.5),
+    ],
+)
+@pytest.mark.parametrize("dense", [False, True])
+@pytest.mark.filterwarnings("ignore:var\\(\\)")  # of no images
+def test_a_batch_may_be_empty(step: Step, *, dense: bool) -> None:
+    model = vit()
+    x = pictures(model)[:0]
+
+    with tokensearch.applied(model, Policy(describe(model), (step,)), dense=dense):
+        assert model(x).shape == (0, 5)
 
 
 def test_a_policy_file_is_applied_to_weights_without_a_hash(tmp_path: Path) -> None:

@@ -31,11 +31,16 @@ CONFIG = {
 }
 
 
-def model() -> nn.Module:
+def model(**changes: object) -> nn.Module:
     """The factory that `--model tests.search.tiny:model` calls."""
     torch.manual_seed(0)
     shape = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "num_heads": 3, "depth": 6}
-    return VisionTransformer(**shape, num_classes=5).eval()
+    return VisionTransformer(**{**shape, "num_classes": 5, **changes}).eval()
+
+
+def headless() -> nn.Module:
+    """A model that returns embeddings."""
+    return model(num_classes=0)
 
 
 def splits() -> Splits:

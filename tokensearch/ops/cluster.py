@@ -159,4 +159,10 @@ def _distances(one: Tensor, other: Tensor) -> Tensor:
     Half precision overflows where they come from: the square of a length of 256 is above 65504.
     """
     wide = torch.promote_types(one.dtype, torch.float32)
-    return torch.cdist(one.to(wide), other.to(wide))
+    one, other = one.to(wide), other.to(wide)
+    if not torch.onnx.is_in_onnx_export():
+        return torch.cdist(one, other)
+    # Torch's exporter does not know it; by the binomial formula, since the differences themselves
+    # would fill (B, M, K, C).
+    squares = one.square().sum(2)[:, :, None] + other.square().sum(2)[:, None]
+    return (squares - 2 * (one @ other.transpose(1, 2))).relu().sqrt()

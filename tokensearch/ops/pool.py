@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.ops.fused import is_fused
-from tokensearch.ops.prune import Ranking
+from tokensearch.ops.prune import Ranking, sort_descending
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 # PyTorch's fastest kernels of half precision take no bias, or set themselves up anew for every
@@ -53,7 +53,7 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
     place_a, place_b = halves(metric.shape[1], prefix=prefix)
     direction = normalize(metric)
     similarity, partner = (direction[:, place_a] @ direction[:, place_b].transpose(1, 2)).max(dim=2)
-    order = similarity.sort(dim=1, descending=True, stable=True).indices
+    order = sort_descending(similarity)
     leave, stay = order[:, :removed], order[:, removed:]
     if prefix:  # without a class token, the authors' code leaves them most similar first
         stay = stay.sort(dim=1).values
@@ -84,11 +84,12 @@ def _merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
     images, length, width = x.shape
     place_a, place_b = halves(length, prefix=prefix)
     # Rows of A among the rows of all images, so that whole rows are copied once and none twice.
-    first = torch.arange(place_a.start, images * length, length, device=x.device)[:, None]
+    start = place_a.start
+    first = torch.arange(start, start + images * length, length, device=x.device)[:, None]
     stay, leave = (torch.add(first, part, alpha=2).flatten() for part in matching[:2])
     rows = x.reshape(images * length, width)
-    left = rows.index_select(0, stay).view(images, -1, width)
-    moving = rows.index_select(0, leave).view(images, -1, width)
+    left = rows.index_select(0, stay).view(images, matching[0].shape[1], width)
+    moving = rows.index_select(0, leave).view(images, matching[1].shape[1], width)
     if size is None:
         joins = _joins(matching.partner, x, place_b)
         size_b = joins.sum(2, keepdim=True) + 1
@@ -98,7 +99,7 @@ def _merge(tokens: Tokens, matching: Matching, prefix: int) -> Tokens:
         weights = size.reshape(images * length)
         joins = _joins(matching.partner, x, place_b, weights.index_select(0, leave))
         size_b = joins.sum(2, keepdim=True) + size[:, place_b]
-        kept = weights.index_select(0, stay).view(images, -1, 1)
+        kept = weights.index_select(0, stay).view(images, matching[0].shape[1], 1)
         sizes = [size[:, :prefix], kept, size_b]
         own = size[:, place_b] / size_b
     # Shares before sums: in half precision a sum of many would overflow.
