@@ -92,7 +92,7 @@ def fit_table(tables: Mapping[str, Table], model: nn.Module) -> FittedTable:
             notes.append(f"{others} tensors that are not under it are left out")
     else:
         state = dict(table)
-    if list(differences(wanted, state)):
+    if list(list_misfits(wanted, state)):
         state = _filtered(state, model, notes)
     if len(tables) > 1:
         notes.insert(
@@ -101,7 +101,7 @@ def fit_table(tables: Mapping[str, Table], model: nn.Module) -> FittedTable:
     return FittedTable(state, tuple(notes))
 
 
-def differences(wanted: Table, given: Table) -> Iterator[str]:
+def list_misfits(wanted: Table, given: Table) -> Iterator[str]:
     """Yield what stands between a table and a model's, in words."""
     for name, tensor in wanted.items():
         if name not in given:
@@ -158,7 +158,7 @@ def _filtered(state: dict[str, Tensor], model: nn.Module, notes: list[str]) -> d
     try:
         converted: dict[str, Tensor] = convert(dict(state), model)
     except (AssertionError, AttributeError, KeyError, RuntimeError, TypeError, ValueError):
-        # Written for other layouts: the differences are told instead.
+        # Written for other layouts: the misfits are told instead.
         return state
     for name, value in converted.items():
         before = state.get(name)

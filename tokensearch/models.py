@@ -28,8 +28,8 @@ from torch import Tensor, nn
 
 from tokensearch.checkpoints import (
     Table,
-    differences,
     fit_table,
+    list_misfits,
     read_tables,
     say,
     without_head,
@@ -305,6 +305,7 @@ def _from_factory(name: str, options: Options) -> nn.Module:
         raise ModelError(
             f"model factory {name} returned a {type(module).__name__}, not a torch module"
         )
+    _check_grid(module, options)
     return module
 
 
@@ -334,7 +335,7 @@ def _with_checkpoint(name: str, file: Path, options: Options) -> nn.Module:
         state, notes = fit_table(tables, module)
     else:
         module, state, notes = _fitting(name, tables, options)
-    differing = list(differences(module.state_dict(), state))
+    differing = list(list_misfits(module.state_dict(), state))
     if differing:
         raise ModelError(
             f"checkpoint {file} does not fit {name} in {len(differing)} tensors: "

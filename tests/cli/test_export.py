@@ -67,7 +67,10 @@ def test_half_precision_becomes_a_pt2_file_named_after_model_and_policy(place: P
         (["tome-r13", "--dtype", "bfloat16"], "bfloat16 cannot be exported to onnx: ONNX Runtime "),
         (["last-cls", "--dense"], "last_block is prefix_only, which leaves no patches for dense "),
         (["policy.json"], "the policy was made for VisionTransformer with blocks 6; demo has "),
-        (["none", "--model", FACTORY], f"model {FACTORY} cannot be run on 224x224 pixels: Input "),
+        (
+            ["none", "--model", FACTORY, "--img-size", "20"],
+            "img_size 20 is no multiple of the model's patches of 8 pixels up to 2048; take 16 or 24",
+        ),
     ],
 )
 def test_bad_input_is_one_sentence_and_leaves_no_file(

@@ -68,7 +68,7 @@ def test_wrong_usage_exits_with_2(args: tuple[str, ...]) -> None:
 
 
 def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, model: str, *, rescale: bool) -> None:
+    def fail(name: str, model: str, options: object, *, rescale: bool) -> None:
         error = PolicyError("block 3 [of 2] does not exist")
         error.add_note("in here.json")
         error.add_note("of run 7")
@@ -94,7 +94,7 @@ def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch
 def test_too_little_memory_is_one_sentence(
     monkeypatch: pytest.MonkeyPatch, failure: Exception
 ) -> None:
-    def fail(name: str, model: str, *, rescale: bool) -> None:
+    def fail(name: str, model: str, options: object, *, rescale: bool) -> None:
         raise failure
 
     monkeypatch.setattr(show, "read_policy", fail)
@@ -107,7 +107,7 @@ def test_too_little_memory_is_one_sentence(
 
 
 def test_a_full_disk_is_one_sentence_whoever_wrote(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, model: str, *, rescale: bool) -> None:
+    def fail(name: str, model: str, options: object, *, rescale: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "cache/weights.bin")
 
     monkeypatch.setattr(show, "read_policy", fail)
@@ -121,7 +121,7 @@ def test_a_full_disk_is_one_sentence_whoever_wrote(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_failure_of_the_system_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, model: str, *, rescale: bool) -> None:
+    def fail(name: str, model: str, options: object, *, rescale: bool) -> None:
         raise OSError(errno.EIO, "Input/output error", "policies/here.json")
 
     monkeypatch.setattr(show, "read_policy", fail)
@@ -179,7 +179,7 @@ def test_a_folder_that_is_not_there_is_said_to_be_so(tmp_path: Path) -> None:
 
 
 def test_another_failure_is_not_taken_for_one_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, model: str, *, rescale: bool) -> None:
+    def fail(name: str, model: str, options: object, *, rescale: bool) -> None:
         raise RuntimeError("mat1 and mat2 cannot be multiplied")
 
     monkeypatch.setattr(show, "read_policy", fail)
@@ -189,7 +189,7 @@ def test_another_failure_is_not_taken_for_one_of_memory(monkeypatch: pytest.Monk
 
 
 def test_an_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str, model: str, *, rescale: bool) -> None:
+    def fail(name: str, model: str, options: object, *, rescale: bool) -> None:
         error = PolicyError("no answer from postgresql://me:s3cret@host/studies")
         error.add_note("asked with token=s3cret")
         raise error
@@ -214,7 +214,7 @@ def test_a_traceback_shows_no_secret(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    def stop(name: str, model: str, *, rescale: bool) -> None:
+    def stop(name: str, model: str, options: object, *, rescale: bool) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(show, "read_policy", stop)

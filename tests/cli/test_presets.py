@@ -1,8 +1,10 @@
 import json
 
+import pytest
 from typer.testing import CliRunner
 
-from tokensearch.cli.main import app
+from tokensearch.cli.main import app, spread_pairs
+from tokensearch.cli.options import read_options
 from tokensearch.policy import PRESETS
 
 
@@ -78,3 +80,42 @@ def test_json_says_what_was_rescaled() -> None:
     assert found["tome-r13"]["rescaled"]
     assert not found["none"]["rescaled"]
     assert 0 < found["tome-r13"]["macs"] < found["none"]["macs"]
+
+
+def test_a_size_and_other_arguments_build_the_model() -> None:
+    sized = called("--model", "vit_t", "--img-size", "96")
+
+    assert "36 patch tokens" in sized
+    assert sized == called("--model", "vit_t", "--model-kwargs", "img_size=96")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--img-size", "200"), "img_size 200 is no multiple of the model's patches of 16 pixels"),
+        (("--model-kwargs", "wings=2"), "cannot be built with wings=2"),
+        (("--model-kwargs", "wings"), "--model-kwargs is 'wings'; it must be KEY=VALUE"),
+        (
+            ("--img-size", "96", "--model-kwargs", "img_size=80"),
+            "--img-size is 96 and --model-kwargs has img_size=80; give one of them",
+        ),
+    ],
+)
+def test_arguments_that_no_model_takes_are_one_sentence(
+    options: tuple[str, ...], said: str
+) -> None:
+    result = CliRunner().invoke(app, ["presets", "--model", "vit_t", *options])
+
+    assert result.exit_code != 0
+    assert said in result.stderr.splitlines()[-1]
+
+
+def test_pairs_may_follow_one_option_as_in_timms_scripts() -> None:
+    words = ["run", "--model-kwargs", "a=1", "b=x", "--img-size", "96", "c=3"]
+
+    assert spread_pairs(words) == [
+        "run", "--model-kwargs", "a=1", "--model-kwargs", "b=x", "--img-size", "96", "c=3",
+    ]  # fmt: skip
+    assert read_options(96, ["a=1", "b=x", "c=(2, 3)"]) == {
+        "a": 1, "b": "x", "c": (2, 3), "img_size": 96,
+    }  # fmt: skip

@@ -19,11 +19,14 @@ from tokensearch.cli.options import (
     DeviceOption,
     DtypeOption,
     ImagesOption,
+    ImgSizeOption,
     MaxDivergenceOption,
     MaxDropOption,
+    ModelKwargsOption,
     ModelOption,
     SeedOption,
     TargetOption,
+    read_options,
 )
 from tokensearch.errors import DataError, ModelError, first_line
 from tokensearch.policy import Goal, ModelSpec, parse_target
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokensearch.data.splits import Sizes, Splits
-    from tokensearch.models import ModelName
+    from tokensearch.models import ModelName, Options
     from tokensearch.records.measurements import Cell
 
 
@@ -45,6 +48,8 @@ class ModelOptions:
 
     model: ModelOption = DEMO
     checkpoint: CheckpointOption = None
+    img_size: ImgSizeOption = None
+    model_kwargs: ModelKwargsOption = None
     data: DataOption = None
     class_map: ClassMapOption = None
     data_config: DataConfigOption = None
@@ -54,6 +59,11 @@ class ModelOptions:
     backend: BackendOption = "auto"
     images: ImagesOption = SIZES_TEXT
     seed: SeedOption = 0
+
+    @property
+    def options(self) -> "Options":
+        """What the model is built with."""
+        return read_options(self.img_size, self.model_kwargs)
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ def parse_sizes(text: str) -> "Sizes":
         raise BadParameter(f"--images is {text!r}: {error}") from error
 
 
-def resolve_name(name: str) -> "ModelName":
+def resolve_name(name: str, options: "Options | None" = None) -> "ModelName":
     """Return the full name of a typed model, once its architecture is seen to be one we can follow.
 
     Looked at before any weights are loaded: an unsupported model is refused at once.
@@ -89,7 +99,7 @@ def resolve_name(name: str) -> "ModelName":
     from tokensearch.runtime import describe
 
     full = resolve_model(name)
-    describe(skeleton(full))
+    describe(skeleton(full, options or {}))
     return full
 
 
@@ -116,7 +126,10 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     check_named(wanted.backend, device)
     sizes = parse_sizes(wanted.images)
     loaded = load_model(
-        resolve_model(wanted.model), checkpoint=wanted.checkpoint, data_config=wanted.data_config
+        resolve_model(wanted.model),
+        checkpoint=wanted.checkpoint,
+        data_config=wanted.data_config,
+        options=wanted.options,
     )
     config = dict(loaded.data_config)
     size = config["input_size"]
@@ -124,6 +137,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     module = loaded.module.to(device=device, dtype=kind)
     image = torch.zeros(1, *size, device=device, dtype=kind)
     classes = check_forward(loaded.name, module, image)
+    _refuse_embeddings(loaded.name, module)
     backend, why = resolve_backend(wanted.backend, module, image)
     cell = describe_cell(
         device,
@@ -162,6 +176,17 @@ def _splits(
     return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
 
 
+def _refuse_embeddings(name: str, module: "nn.Module") -> None:
+    """Refuse to compare features as if they were scores of classes."""
+    from tokensearch.runtime.host import unwrap
+
+    if getattr(unwrap(module), "num_classes", None) == 0:
+        raise ModelError(
+            f"model {name} has no classifier (num_classes=0), and features are no class scores by "
+            f"which answers could agree; give weights with a head by --checkpoint FILE"
+        )
+
+
 def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int:
     """See before anything is written whether the model takes the images; return its classes.
 
@@ -169,8 +194,6 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int
         ModelError: It does not take them, or returns something else than a row per image.
     """
     import torch
-
-    from tokensearch.runtime.host import unwrap
 
     size = "x".join(str(side) for side in images.shape[-2:])
     try:
@@ -185,11 +208,6 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int
     if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
         kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
         raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")
-    if getattr(unwrap(module), "num_classes", None) == 0:
-        raise ModelError(
-            f"model {name} has no classifier (num_classes=0), and features are no class scores by "
-            f"which answers could agree; give weights with a head by --checkpoint FILE"
-        )
     return logits.shape[1]
 
 
@@ -228,6 +246,7 @@ def make_timing_subject(
     batch: int,
     backend: "Backend | Literal['auto']",
     seed: int,
+    options: "Options | None" = None,
 ) -> TimingSubject:
     """Prepare a model by its full name; ModelError or MeasurementError if it cannot be run so."""
     import torch
@@ -244,10 +263,12 @@ def make_timing_subject(
 
     resolved = resolve_device(device)
     kind = getattr(torch, resolve_dtype(dtype, resolved))
-    describe(skeleton(name))  # what cannot follow a policy is refused before it is built
+    describe(
+        skeleton(name, options or {})
+    )  # what cannot follow a policy is refused before it is built
     check_named(backend, resolved)
     torch.manual_seed(seed)
-    model = untrained(name).to(resolved, kind)
+    model = untrained(name, options or {}).to(resolved, kind)
     side = input_pixels(model)
     images = torch.randn(batch, 3, side, side).to(resolved, kind)
     check_forward(name, model, images[:1])
@@ -274,7 +295,8 @@ class CellOverrides:
             "if you name it",
         ),
     ] = None
-
+    img_size: ImgSizeOption = None
+    model_kwargs: ModelKwargsOption = None
     device: Annotated[
         str | None,
         Option("--device", metavar="NAME", help="default: the one that it was timed on before"),
@@ -309,18 +331,24 @@ class CellOverrides:
         batch: int,
         backend: "Backend",
         seed: int,
+        resolution: int | None = None,
     ) -> "TimingSubject":
         """Prepare a model as `timed` does, given how it was timed before.
 
         What was replayed on a GPU runs eagerly elsewhere, where there are no graphs.
         """
         from tokensearch.measure.resolve_cell import resolve_device
+        from tokensearch.models import input_pixels, skeleton
         from tokensearch.records.measurements import REPLAYED
 
         on_gpu = resolve_device(self.device or device).type == "cuda"
         before = "eager" if backend in REPLAYED and not on_gpu else backend
+        options = dict(read_options(self.img_size, self.model_kwargs))
+        if resolution is not None and input_pixels(skeleton(name, options)) != resolution:
+            options.setdefault("img_size", resolution)
         return make_timing_subject(
             name,
+            options=options,
             device=self.device or device,
             dtype=dtype,
             batch=self.batch_size or batch,
@@ -359,10 +387,10 @@ class GoalOptions:
         return Goal(target, drop, self.max_divergence)
 
 
-def spec_of_model(name: str) -> ModelSpec:
+def spec_of_model(name: str, options: "Options | None" = None) -> ModelSpec:
     """Return what policies must know of a model that the user typed; nothing is downloaded."""
     from tokensearch.models import resolve_model, skeleton
     from tokensearch.runtime import describe
 
     full = resolve_model(name)
-    return describe(skeleton(full), name=full)
+    return describe(skeleton(full, options or {}), name=full)

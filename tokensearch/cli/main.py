@@ -57,6 +57,9 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: a batch system or a container wants its machine back."""
 
 
+PAIRS = "--model-kwargs"
+
+
 class Verbs(TyperGroup):
     """Runs a verb; the only place that turns errors into sentences and exit codes."""
 
@@ -150,7 +153,18 @@ def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.excepthook = _print_traceback
-    app(prog_name="tokensearch")
+    app(spread_pairs(sys.argv[1:]), prog_name="tokensearch")
+
+
+def spread_pairs(words: list[str]) -> list[str]:
+    """Give each KEY=VALUE after `--model-kwargs` the option of its own that click wants."""
+    spread: list[str] = []
+    within = False
+    for number, word in enumerate(words):
+        first = number > 0 and words[number - 1] == PAIRS
+        within = word == PAIRS or (within and (first or ("=" in word and not word.startswith("-"))))
+        spread += [PAIRS, word] if within and not first and word != PAIRS else [word]
+    return spread
 
 
 def _terminate(*_: object) -> None:

@@ -1,9 +1,11 @@
 """Options that several verbs share, declared once."""
 
+import ast
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
-from typer import Option
+from typer import BadParameter, Option
 
 DEMO = "demo"
 
@@ -19,6 +21,23 @@ ModelOption = Annotated[
 CheckpointOption = Annotated[
     Path | None,
     Option("--checkpoint", metavar="FILE", help="weights to use instead of the published ones"),
+]
+ImgSizeOption = Annotated[
+    int | None,
+    Option(
+        "--img-size",
+        min=1,
+        metavar="N",
+        help="build the model for images of so many pixels a side; positions are resampled",
+    ),
+]
+ModelKwargsOption = Annotated[
+    list[str] | None,
+    Option(
+        "--model-kwargs",
+        metavar="KEY=VALUE ...",
+        help="arguments of timm's model, or of your function, as in timm's scripts",
+    ),
 ]
 DataOption = Annotated[
     str | None,
@@ -125,3 +144,26 @@ JsonOption = Annotated[
     bool,
     Option("--json", help="print JSON on stdout instead of text"),
 ]
+
+
+def read_options(img_size: int | None, pairs: Sequence[str] | None) -> dict[str, object]:
+    """Return what a model is built with; values are read as timm reads them: Python's, or text.
+
+    Raises:
+        BadParameter: A pair is none, or the size is given twice.
+    """
+    options: dict[str, object] = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key.isidentifier():
+            raise BadParameter(f"--model-kwargs is {pair!r}; it must be KEY=VALUE")
+        try:
+            options[key] = ast.literal_eval(value)
+        except (ValueError, SyntaxError, MemoryError, RecursionError):
+            options[key] = value
+    if img_size is not None and options.setdefault("img_size", img_size) != img_size:
+        raise BadParameter(
+            f"--img-size is {img_size} and --model-kwargs has img_size={options['img_size']}; "
+            f"give one of them"
+        )
+    return options

@@ -15,8 +15,11 @@ from tokensearch.cli.options import (
     BatchOption,
     DeviceOption,
     DtypeOption,
+    ImgSizeOption,
+    ModelKwargsOption,
     RescaleOption,
     SeedOption,
+    read_options,
 )
 from tokensearch.errors import MeasurementError
 from tokensearch.files import make_folder, refuse_link
@@ -43,6 +46,8 @@ class ProfileOptions:
             help="as in `run`; default: the one a policy or profile was made for, else demo",
         ),
     ] = None
+    img_size: ImgSizeOption = None
+    model_kwargs: ModelKwargsOption = None
     rescale: RescaleOption = False
     device: DeviceOption = "auto"
     dtype: DtypeOption = "auto"
@@ -90,6 +95,7 @@ class ProfileOptions:
 
         ready = make_timing_subject(
             resolve_model(self.name),
+            options=read_options(self.img_size, self.model_kwargs),
             device=self.device,
             dtype=self.dtype,
             batch=self.batch_size,

@@ -1,8 +1,11 @@
 """Three disjoint sets of images, one per purpose, whatever they come from."""
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple, dataclass
+from functools import partial
 from typing import Literal, Protocol, get_args
 
 import torch
@@ -13,6 +16,7 @@ from tokensearch.errors import DataError
 Purpose = Literal["search", "select", "report"]
 PURPOSES: tuple[Purpose, ...] = get_args(Purpose)
 
+READERS = min(8, os.cpu_count() or 1)  # threads that decode images, which holds no lock
 UNLABELLED = -1  # the label of an image without one
 
 
@@ -93,7 +97,7 @@ class Split:
 def contents(split: Split, on_image: Callable[[int], None] | None = None) -> tuple[str, ...]:
     """Name every image of a split by all that a model is given of it, bit by bit, and its label.
 
-    Every image is read. How it was decoded and prepared is in what comes out; where it lies and
+    Every image is read, several at a time. How it was decoded and prepared is in what comes out; where it lies and
     what it is called are not, so that the same image has one name in every split.
 
     Args:
@@ -104,16 +108,19 @@ def contents(split: Split, on_image: Callable[[int], None] | None = None) -> tup
         DataError: An image cannot be read.
     """
     names = []
-    for index in range(len(split)):
-        image, label = split.dataset[index]
-        name = hashlib.blake2b(
-            f"{image.dtype} {tuple(image.shape)} {label}".encode(), digest_size=16
-        )
-        name.update(image.contiguous().numpy().data)
-        names.append(name.hexdigest())
-        if on_image is not None:
-            on_image(index + 1)
+    with ThreadPoolExecutor(READERS) as pool:
+        for name in pool.map(partial(_content, split), range(len(split))):
+            names.append(name)
+            if on_image is not None:
+                on_image(len(names))
     return tuple(names)
+
+
+def _content(split: Split, index: int) -> str:
+    image, label = split.dataset[index]
+    name = hashlib.blake2b(f"{image.dtype} {tuple(image.shape)} {label}".encode(), digest_size=16)
+    name.update(image.contiguous().numpy().data)
+    return name.hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

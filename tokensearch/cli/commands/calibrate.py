@@ -83,6 +83,7 @@ def _timed(first: "Policy", again: CellOverrides) -> "TimingSubject":
         batch=max(1, round(before["batch"])),
         backend=before.get("backend", "eager"),
         seed=0,
+        resolution=before.get("resolution"),
     )
 
 

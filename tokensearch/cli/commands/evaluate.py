@@ -33,7 +33,7 @@ def evaluate(
     from tokensearch.report.run.console import evaluation
     from tokensearch.search.finalists.side_by_side import make_confirm_budget
 
-    name = resolve_name(wanted.model)
+    name = resolve_name(wanted.model, wanted.options)
     subject = load_inputs(wanted)
     chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)

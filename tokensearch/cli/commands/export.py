@@ -14,9 +14,12 @@ from tokensearch.cli.options import (
     BatchOption,
     CheckpointOption,
     DataConfigOption,
+    ImgSizeOption,
     JsonOption,
+    ModelKwargsOption,
     ModelOption,
     RescaleOption,
+    read_options,
 )
 from tokensearch.policy import is_file
 from tokensearch.policy.file import policy_to_json
@@ -24,6 +27,8 @@ from tokensearch.policy.file import policy_to_json
 if TYPE_CHECKING:
     from rich.table import Table
     from torch import nn
+
+    from tokensearch.models import Options
 
 FormatOption = Annotated[Literal["onnx", "pt2"], typer.Option("--format", help="of the file")]
 OutOption = Annotated[
@@ -44,6 +49,8 @@ DynamicOption = Annotated[
 def export(
     policy: Annotated[str, typer.Argument(help="policy file, or name of a preset")],
     model: ModelOption = DEMO,
+    img_size: ImgSizeOption = None,
+    model_kwargs: ModelKwargsOption = None,
     rescale: RescaleOption = False,
     checkpoint: CheckpointOption = None,
     data_config: DataConfigOption = None,
@@ -72,11 +79,12 @@ def export(
     short = Path(policy).stem if is_file(policy) else policy
     where = out_file or Path(f"{model}-{short}.{format}".replace("/", "-").replace(":", "-"))
     check_target(where, format, getattr(torch, dtype))
-    resolve_name(model)
-    chosen = read_policy(policy, model, rescale=rescale)
+    options = read_options(img_size, model_kwargs)
+    resolve_name(model, options)
+    chosen = read_policy(policy, model, options, rescale=rescale)
     if is_rescaled(chosen):
         caution(rescaled_line(chosen))
-    module, name, shape = _loaded(model, checkpoint, data_config, dtype)
+    module, name, shape = _loaded(model, checkpoint, data_config, dtype, options)
     apply(module, chosen, dense=dense)
     err.print(f"writing {where}, running it, and comparing it with the model")
     check = exported(
@@ -105,7 +113,11 @@ def export(
 
 
 def _loaded(
-    model: str, checkpoint: Path | None, data_config: Path | None, dtype: str
+    model: str,
+    checkpoint: Path | None,
+    data_config: Path | None,
+    dtype: str,
+    options: "Options",
 ) -> tuple["nn.Module", str, tuple[int, ...]]:
     """Return the model in its number type, its full name, and the shape of an image."""
     import torch
@@ -113,7 +125,9 @@ def _loaded(
     from tokensearch.cli.inputs import check_forward
     from tokensearch.models import load_model, resolve_model
 
-    loaded = load_model(resolve_model(model), checkpoint=checkpoint, data_config=data_config)
+    loaded = load_model(
+        resolve_model(model), checkpoint=checkpoint, data_config=data_config, options=options
+    )
     size = loaded.data_config["input_size"]
     assert isinstance(size, tuple | list)
     shape = tuple(int(side) for side in size)

@@ -3,18 +3,30 @@
 from typing import Any
 
 from tokensearch.cli.console import out, print_json
-from tokensearch.cli.options import DEMO, JsonOption, ModelOption, RescaleOption
+from tokensearch.cli.options import (
+    DEMO,
+    ImgSizeOption,
+    JsonOption,
+    ModelKwargsOption,
+    ModelOption,
+    RescaleOption,
+    read_options,
+)
 from tokensearch.errors import PolicyError
 from tokensearch.policy import PRESETS, ModelSpec, Policy, block_macs, mac_share, preset
 
 
 def presets(
-    model: ModelOption = DEMO, rescale: RescaleOption = False, as_json: JsonOption = False
+    model: ModelOption = DEMO,
+    img_size: ImgSizeOption = None,
+    model_kwargs: ModelKwargsOption = None,
+    rescale: RescaleOption = False,
+    as_json: JsonOption = False,
 ) -> None:
     """List the published schedules, and what each leaves of a model's tokens and work."""
     from tokensearch.cli.inputs import spec_of_model
 
-    spec = spec_of_model(model)
+    spec = spec_of_model(model, read_options(img_size, model_kwargs))
     policies = {name: _built(name, spec, rescale=rescale) for name in PRESETS}
     if as_json:
         print_json([_document(name, policy) for name, policy in policies.items()])

@@ -82,6 +82,7 @@ def _timed(source: "FinishedRun", again: CellOverrides) -> "TimingSubject":
         batch=asked.batch,
         backend=asked.backend,
         seed=asked.seed,
+        resolution=asked.resolution,
     )
 
 

@@ -157,7 +157,7 @@ def run(
 
     limits, goal = searching.limits(), asked.goal(default=DEFAULT_TARGET)
     neighbours, space = searching.neighbours(), load_space(searching.space)
-    resolve_name(wanted.model)
+    resolve_name(wanted.model, wanted.options)
     if out_folder is not None:  # refused before anything is loaded
         RunFolder(out_folder).check(fresh=searching.fresh)
     subject = load_inputs(wanted)

@@ -1,14 +1,25 @@
 """`tokensearch show`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument
 
 from tokensearch.cli.console import out, print_json
-from tokensearch.cli.options import DEMO, JsonOption, ModelOption, RescaleOption
+from tokensearch.cli.options import (
+    DEMO,
+    ImgSizeOption,
+    JsonOption,
+    ModelKwargsOption,
+    ModelOption,
+    RescaleOption,
+    read_options,
+)
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy, block_macs, is_file, load, mac_share, preset
+
+if TYPE_CHECKING:
+    from tokensearch.models import Options
 from tokensearch.policy.file import policy_to_json
 
 
@@ -17,18 +28,23 @@ def show(
         str, Argument(metavar="POLICY", help="A policy file, or a preset's name (see --model).")
     ],
     model: ModelOption = DEMO,
+    img_size: ImgSizeOption = None,
+    model_kwargs: ModelKwargsOption = None,
     rescale: RescaleOption = False,
     as_json: JsonOption = False,
 ) -> None:
     """Show a policy block by block, and the evidence for it."""
-    chosen = read_policy(policy, model, rescale=rescale)
+    options = read_options(img_size, model_kwargs)
+    chosen = read_policy(policy, model, options, rescale=rescale)
     if as_json:
         print_json(_document(chosen))
         return
     _print(chosen)
 
 
-def read_policy(name: str, model: str, *, rescale: bool = False) -> Policy:
+def read_policy(
+    name: str, model: str, options: "Options | None" = None, *, rescale: bool = False
+) -> Policy:
     """Read a policy file, or build the preset `name` for a model; PolicyError if it is neither."""
     if is_file(name):
         if not Path(name).is_file():
@@ -37,7 +53,7 @@ def read_policy(name: str, model: str, *, rescale: bool = False) -> Policy:
         return load(name)
     from tokensearch.cli.inputs import spec_of_model
 
-    return preset(name, spec_of_model(model), rescale=rescale)
+    return preset(name, spec_of_model(model, options), rescale=rescale)
 
 
 def _document(policy: Policy) -> dict[str, Any]:
