@@ -69,7 +69,7 @@ def test_half_precision_becomes_a_pt2_file_named_after_model_and_policy(place: P
         (["policy.json"], "the policy was made for VisionTransformer with blocks 6; demo has "),
         (
             ["none", "--model", FACTORY, "--img-size", "20"],
-            "img_size 20 is no multiple of the model's patches of 8 pixels up to 2048; take 16 or 24",
+            "img_size 20 is no multiple of the model's patches of 8 pixels",
         ),
     ],
 )

@@ -97,8 +97,8 @@ class Split:
 def contents(split: Split, on_image: Callable[[int], None] | None = None) -> tuple[str, ...]:
     """Name every image of a split by all that a model is given of it, bit by bit, and its label.
 
-    Every image is read, several at a time. How it was decoded and prepared is in what comes out; where it lies and
-    what it is called are not, so that the same image has one name in every split.
+    Every image is read, several at a time. How it was decoded and prepared is in what comes out;
+    where it lies and what it is called are not, so that the same image has one name in every split.
 
     Args:
         split: What to read.
