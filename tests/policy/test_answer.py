@@ -115,3 +115,19 @@ def test_right_images_that_cannot_be_are_refused() -> None:
         RightImages.from_hex(11, "801")
     with pytest.raises(PolicyError, match="saw 12 and 11 images"):
         RightImages(12, 1).change_from(RightImages(11, 1))
+
+
+def test_of_doubtful_policies_far_over_the_target_the_nearest_is_named() -> None:
+    far = candidate(0.9, 0.001, sure=False)
+    near = candidate(0.62, 0.1, sure=False)
+
+    choice = choose((far, near, BASELINE), HALF)
+
+    assert (choice.index, choice.outcome) == (1, "ambiguous")
+
+
+def test_a_doubtful_baseline_alone_is_no_answer() -> None:
+    baseline = candidate(1.0, 0.0, reduces=False, sure=False)
+    slow = candidate(0.6, 0.1)
+
+    assert choose((slow, baseline), Goal(parse_target("30ms"))).outcome == "missed"

@@ -160,9 +160,12 @@ def choose(candidates: Sequence[PolicyFigures], goal: Goal) -> Choice:
         return Choice(unreduced[0], "unreduced")
     if reduced := [i for i in met if candidates[i].reduces]:
         return _pick(candidates, reduced, goal, "met")
-    likely = [i for i in doubtful if _is_likely(candidates[i], goal, baseline)]
-    if likely or (doubtful and not unreduced):
-        return _pick(candidates, likely or doubtful, goal, "ambiguous")
+    if likely := [i for i in doubtful if _is_likely(candidates[i], goal, baseline)]:
+        return _pick(candidates, likely, goal, "ambiguous")
+    far = [i for i in doubtful if candidates[i].reduces]
+    if far and not unreduced:
+        nearest = min(far, key=lambda i: _measure_excess(candidates[i], goal, baseline))
+        return Choice(nearest, "ambiguous")
     return Choice(unreduced[0], "unreduced") if unreduced else Choice(None, "missed")
 
 
@@ -239,6 +242,14 @@ def _latency_test(candidate: PolicyFigures, target: Target) -> _Test:
     if not candidate.sure:
         figure = replace(figure, low=figure.low / DOUBT, high=figure.high * DOUBT)
     return _Test(figure, limit)
+
+
+def _measure_excess(candidate: PolicyFigures, goal: Goal, baseline: RightImages | None) -> float:
+    """Return how far over its limits a candidate is, as a share of the one that it misses most."""
+    return max(
+        (test.figure.value - test.limit) / (test.limit or 1.0)
+        for test in _tests(candidate, goal, baseline)
+    )
 
 
 def _is_likely(candidate: PolicyFigures, goal: Goal, baseline: RightImages | None) -> bool:

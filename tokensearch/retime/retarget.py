@@ -14,6 +14,7 @@ from tokensearch.evaluation.evaluator import ScoredPolicy
 from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
 from tokensearch.front import Point, spread
 from tokensearch.measure import deciding_cautions
+from tokensearch.measure.cautions import ENOUGH_PASSES
 from tokensearch.policy import Goal, Objective, Policy, Target, choose, is_published
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Comparison, Trial
@@ -290,6 +291,7 @@ class Retarget:
             batch=batch,
             time=partial(timing.time_together, until_precise=True),
             seconds=seconds,
+            count_rounds=lambda _: ENOUGH_PASSES,  # or few passes alone would leave a doubt
             listener=self.listener,
         )
         result = write_result(

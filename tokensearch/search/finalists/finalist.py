@@ -6,7 +6,6 @@ from math import inf
 from typing import NamedTuple
 
 from tokensearch.evaluation.evaluator import ScoredPolicy
-from tokensearch.front import Point, front
 from tokensearch.measure import candidate_ms, deciding_cautions, note_comparison
 from tokensearch.policy import (
     Evidence,
@@ -19,7 +18,7 @@ from tokensearch.policy import (
     choose,
     is_published,
 )
-from tokensearch.policy.answer import is_as_good
+from tokensearch.policy.answer import MARGIN, is_as_good
 from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import (
     Accuracy,
@@ -130,10 +129,35 @@ class Answer(NamedTuple):
 def on_front(finalists: Sequence[ConfirmedPolicy]) -> tuple[ConfirmedPolicy, ...]:
     """Finalists that no other dominates for certain, in their order; and the baseline.
 
-    By the upper ends of latencies: whatever target one meets, what dominates it meets too.
+    By all that an answer is chosen by: whatever goal one meets, what dominates it meets too.
     """
-    members = set(front([Point(f.value, f.comparison.high) for f in finalists]))
-    return tuple(f for i, f in enumerate(finalists) if i in members or not f.policy.reduces)
+    figures = [finalist.figures(batch=1) for finalist in finalists]
+    return tuple(
+        finalist
+        for i, finalist in enumerate(finalists)
+        if not finalist.policy.reduces
+        or not any(_dominates(figures, other, i) for other in range(len(finalists)) if other != i)
+    )
+
+
+def _dominates(figures: Sequence[PolicyFigures], first: int, second: int) -> bool:
+    """Whether the first is no worse than the second in anything, and better or earlier.
+
+    Right answers within the margin of the rule count as equal, and a doubtful timing displaces no
+    sure one.
+    """
+    one, other = figures[first], figures[second]
+    if other.sure and not one.sure:
+        return False
+    if one.right is not None and other.right is not None:
+        fewer = other.right.bits.bit_count() - one.right.bits.bit_count()
+        if fewer > MARGIN * other.right.images:
+            return False
+    ours, theirs = (
+        (-f.value, f.ratio.high, f.median_ms.high, f.divergence.value) for f in (one, other)
+    )
+    no_worse = all(mine <= yours for mine, yours in zip(ours, theirs, strict=True))
+    return no_worse and (ours != theirs or first < second)
 
 
 def select_answer(finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: int) -> Answer:
