@@ -245,7 +245,25 @@ def test_a_preset_that_is_the_answer_is_not_claimed_as_found() -> None:
     assert run.finished.best_preset is not None
     same = changed(run, answer_hash=run.finished.best_preset.schedule_hash)
 
-    assert preset_sentence(same) == f"It is {TOME}: the search found nothing better."
+    assert preset_sentence(same) == (
+        f"It is {TOME.replace('may meet', 'meets')}: the search found nothing better."
+    )
+    unsure = changed(same, outcome="ambiguous")
+    assert preset_sentence(unsure) == f"It is {TOME}: the search found nothing better."
+
+
+def test_a_preset_beyond_the_target_comes_nearest_to_it() -> None:
+    run = run_document()
+    preset = run.finished.best_preset
+    assert preset is not None
+    finalists = tuple(
+        at_ratio(f, 0.6, 0.57, 0.63) if f.schedule_hash == preset.schedule_hash else f
+        for f in run.finished.finalists
+    )
+
+    said = preset_sentence(changed(run, finalists=finalists))
+
+    assert "the best published finalist that comes nearest to the target, tome-r16" in said
 
 
 def test_a_target_that_no_preset_meets_is_said() -> None:

@@ -191,7 +191,14 @@ def _named(finalist: Finalist) -> str:
 
 
 def _meets(finalist: Finalist, run: RunDocument) -> str:
-    surely = finalist.comparison.high <= target_ratio_beside(run, finalist.comparison)
+    """Say how a finalist stands to what was asked: by its own interval, or as the answer."""
+    result, target = run.finished, target_ratio_beside(run, finalist.comparison)
+    answer = result.answer
+    if answer is not None and answer.schedule_hash == finalist.schedule_hash:
+        return "meets" if result.outcome == "met" else "may meet"
+    if finalist.comparison.low > target:
+        return "comes nearest to"
+    surely = finalist.comparison.high <= target and not run.settings.goal.bounded
     return "meets" if surely else "may meet"
 
 
