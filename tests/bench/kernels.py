@@ -216,7 +216,7 @@ def list_tiles(name: str) -> list[tuple[int, int, int, int]]:
 
 # Policies whose passes are traced, and kernels of the operators that are more than one.
 COUNTED = ("none", "evit-0.7", "pomt-56", "tome-r13", "ppt-r50", "diffrate-s-2.3")
-KERNELS = {"class_attention": 2, "match_bipartite": 2, "gather_and_add": 2, "merge_ranked": 3}
+KERNELS = {"class_attention": 2, "match_bipartite": 2, "gather_and_add": 2, "merge_ranked": 2}
 # Of the operators that a trace holds, those that launch nothing.
 VIEWS = {
     "_unsafe_view", "alias", "as_strided", "detach", "empty", "expand", "getitem", "new_empty",

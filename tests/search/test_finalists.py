@@ -6,7 +6,14 @@ import pytest
 from tokensearch.policy import Goal, ModelSpec, Outcome, Policy, Prune, RightImages, parse_target
 from tokensearch.policy.answer import meets_goal
 from tokensearch.policy.file import policy_to_json
-from tokensearch.records.measurements import Accuracy, ChoiceFigures, Comparison, Latency, Trial
+from tokensearch.records.measurements import (
+    Accuracy,
+    Caution,
+    ChoiceFigures,
+    Comparison,
+    Latency,
+    Trial,
+)
 from tokensearch.search.finalists.finalist import (
     ConfirmedPolicy,
     best_preset,
@@ -146,3 +153,27 @@ def test_the_best_preset_is_a_published_one_that_meets_the_target() -> None:
     slow = finalist(12, 0.8, 97, origin="tome-r8")
 
     assert best_preset([BASELINE, mine, theirs, slow], HALF, batch=8) is theirs
+
+
+def test_a_doubtful_policy_displaces_no_sure_one_from_the_front() -> None:
+    sure, better = finalist(12, 0.46, 95), finalist(8, 0.4, 96)
+    doubtful = replace(better, comparison=replace(better.comparison, cautions=(Caution.BUSY,)))
+
+    assert on_front([sure, better]) == (better,)
+    assert on_front([sure, doubtful]) == (sure, doubtful)
+
+
+def test_a_policy_that_is_faster_in_milliseconds_alone_stays_on_the_front() -> None:
+    drifted, better = finalist(12, 0.46, 95), finalist(8, 0.4, 96)
+    fast = replace(drifted.comparison, candidate=Latency((3.0,), 1))
+    slow = replace(better.comparison, candidate=Latency((7.0,), 1))
+
+    front = on_front([replace(drifted, comparison=fast), replace(better, comparison=slow)])
+
+    assert len(front) == 2
+
+
+def test_a_policy_that_is_more_often_right_by_over_the_margin_stays_on_the_front() -> None:
+    right, better = finalist(12, 0.46, 95, kl=0.11, by="kl"), finalist(8, 0.4, 92, kl=0.1, by="kl")
+
+    assert on_front([right, better]) == (right, better)

@@ -141,7 +141,7 @@ def merge_ranked(tokens: Tokens, ranking: Ranking, *, prefix: int) -> Tokens:
     if not is_tracked(tokens):
         return after
     own = torch.arange(kept.shape[1], device=kept.device).expand_as(kept)
-    rows = torch.cat([own, partner], dim=1)
+    rows = torch.cat([own, partner.to(own.dtype)], dim=1)  # kernels number in 32 bits
     row = torch.empty_like(rows).scatter(1, torch.cat([kept, gone], dim=1), rows)
     return follow_moves(tokens, after, Moves(kept, row), prefix=prefix)
 

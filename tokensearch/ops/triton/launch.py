@@ -214,7 +214,7 @@ def run_merge_ranked(
         HAS_SIZE=size is not None, ROWS=FOLDED.rows, CHUNK=min(32, next_power(removed, 16)),
         COLUMNS=FOLDED.columns, num_warps=FOLDED.warps,
     )  # fmt: skip
-    return *outs, partner.to(torch.int64)
+    return *outs, partner
 
 
 @triton_op("tokensearch::attention", mutates_args=())
