@@ -97,7 +97,7 @@ def test_both_bounds_hold_at_once() -> None:
 def test_a_bound_below_zero_or_none_at_all_is_refused(
     drop: float | None, divergence: float | None
 ) -> None:
-    with pytest.raises(TargetError, match="it must be a number from 0 on"):
+    with pytest.raises(TargetError, match="give a number from 0 on"):
         Goal(None, drop, divergence)
     with pytest.raises(TargetError, match="nothing is asked for"):
         Goal()

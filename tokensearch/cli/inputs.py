@@ -1,7 +1,7 @@
 """What a command works on: a model on a device with its images, real or random."""
 
 from dataclasses import dataclass, replace
-from math import isfinite
+from math import inf
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from typer import BadParameter, Option
@@ -369,19 +369,19 @@ class GoalOptions:
         """Return what is asked for; `default` is the latency where nothing is.
 
         Raises:
-            BadParameter: Nothing is asked for, or a bound is no number.
+            BadParameter: Nothing is asked for, or a bound is below zero or no number.
             TargetError: The latency cannot be read.
         """
         bounded = self.max_drop is not None or self.max_divergence is not None
         latency = self.latency_target or (None if bounded else default)
         if latency is None and not bounded:
             raise BadParameter("give --latency-target, --max-drop or --max-divergence")
-        for name, bound in (
-            ("--max-drop", self.max_drop),
-            ("--max-divergence", self.max_divergence),
+        for name, bound, unit in (
+            ("--max-drop", self.max_drop, "points of accuracy"),
+            ("--max-divergence", self.max_divergence, "nats"),
         ):
-            if bound is not None and not isfinite(bound):
-                raise BadParameter(f"{name} is {bound}; it must be a number")
+            if bound is not None and not 0 <= bound < inf:
+                raise BadParameter(f"{name} is {bound:g}; give 0 or more {unit}")
         drop = None if self.max_drop is None else self.max_drop / 100
         target = None if latency is None else parse_target(latency)
         return Goal(target, drop, self.max_divergence)

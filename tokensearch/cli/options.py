@@ -107,8 +107,6 @@ MaxDropOption = Annotated[
     float | None,
     Option(
         "--max-drop",
-        min=0.0,
-        max=100.0,
         metavar="POINTS",
         help="ask for the fastest policy that loses at most so many points of accuracy",
     ),
@@ -117,8 +115,6 @@ MaxDivergenceOption = Annotated[
     float | None,
     Option(
         "--max-divergence",
-        min=0.0,
-        max=1e6,
         metavar="NATS",
         help="ask for the fastest policy that diverges from the baseline by at most so much",
     ),

@@ -46,9 +46,13 @@ class Goal:
     def __post_init__(self) -> None:
         if self.target is None and not self.bounded:
             raise TargetError("nothing is asked for; give a latency, a max_drop or max_divergence")
-        for name, bound in (("drop", self.max_drop), ("divergence", self.max_divergence)):
+        points = None if self.max_drop is None else 100 * self.max_drop
+        for name, bound, unit in (
+            ("max_drop", points, "points"),
+            ("max_divergence", self.max_divergence, "nats"),
+        ):
             if bound is not None and not 0 <= bound < math.inf:
-                raise TargetError(f"the largest {name} is {bound}; it must be a number from 0 on")
+                raise TargetError(f"{name} is {bound:g} {unit}; give a number from 0 on")
 
     @property
     def bounded(self) -> bool:
