@@ -100,9 +100,9 @@ def test_operators_lie_in_the_innermost_of_our_ranges(real: tuple[ChromeTrace, T
         (None, "other"),
         (3, "mlp"),
     }
-    assert place_of(read, "aten::native_layer_norm") == (3, "norm")
-    assert place_of(read, "aten::relu") == (3, "mlp")
-    assert place_of(read, "aten::_softmax") == (None, "other")
+    assert scope_of(read, "aten::native_layer_norm") == (3, "norm")
+    assert scope_of(read, "aten::relu") == (3, "mlp")
+    assert scope_of(read, "aten::_softmax") == (None, "other")
 
 
 def test_a_profiles_own_trace_reads_back_as_its_operators(tmp_path: Path) -> None:
@@ -265,7 +265,7 @@ def test_kernels_of_a_replayed_graph_share_its_launch(tmp_path: Path) -> None:
 def test_without_correlation_the_operator_of_the_same_id_launched(tmp_path: Path) -> None:
     events = [event for event in ON_GPU if event.get("cat") != "cuda_runtime"]
 
-    assert place_of(read_events(tmp_path, events), "gemm") == (2, "attention")
+    assert scope_of(read_events(tmp_path, events), "gemm") == (2, "attention")
 
 
 def test_older_releases_are_read(tmp_path: Path) -> None:
@@ -281,9 +281,9 @@ def test_older_releases_are_read(tmp_path: Path) -> None:
 
     read = read_events(tmp_path, aged)
 
-    assert place_of(read, "gemm") == (2, "attention")
+    assert scope_of(read, "gemm") == (2, "attention")
     assert read.passes_ms == (0.1, 0.2)
-    assert place_of(read, "aten::mm") == (2, "attention")
+    assert scope_of(read, "aten::mm") == (2, "attention")
 
 
 def test_devices_and_versions_are_kept(tmp_path: Path) -> None:
@@ -319,8 +319,8 @@ def test_what_begins_where_a_range_ends_is_outside(tmp_path: Path) -> None:
 
     read = read_events(tmp_path, events)
 
-    assert place_of(read, "within") == (0, "mlp")
-    assert place_of(read, "after") == (None, "other")
+    assert scope_of(read, "within") == (0, "mlp")
+    assert scope_of(read, "after") == (None, "other")
 
 
 def test_events_of_no_length_take_nothing(tmp_path: Path) -> None:
@@ -654,7 +654,7 @@ def flat(operators: Any) -> dict[tuple[Any, ...], tuple[float, ...]]:
     return {(one.block, one.phase, one.name, one.kernel): one.passes_ms for one in operators}
 
 
-def place_of(read: ChromeTrace, name: str) -> tuple[int | None, str]:
+def scope_of(read: ChromeTrace, name: str) -> tuple[int | None, str]:
     (place,) = {(one.block, one.phase) for one in read.operators if one.name == name}
     return place
 

@@ -79,11 +79,11 @@ def read_tables(file: Path) -> dict[str, Table]:
 def fit_table(tables: Mapping[str, Table], model: nn.Module) -> FittedTable:
     """Return the table that is `model`'s, by its names; what does not fit is left as it is."""
     wanted = model.state_dict()
-    place, prefix = max(
-        ((place, prefix) for place, table in tables.items() for prefix in _prefixes(table, wanted)),
+    path, prefix = max(
+        ((path, prefix) for path, table in tables.items() for prefix in _prefixes(table, wanted)),
         key=lambda pair: (_matches(tables[pair[0]], pair[1], wanted), _is_average(*pair)),
     )
-    table, notes = tables[place], []
+    table, notes = tables[path], []
     if prefix:
         state = {k.removeprefix(prefix): v for k, v in table.items() if k.startswith(prefix)}
         others = len(table) - len(state)
@@ -95,9 +95,7 @@ def fit_table(tables: Mapping[str, Table], model: nn.Module) -> FittedTable:
     if list(list_misfits(wanted, state)):
         state = _filtered(state, model, notes)
     if len(tables) > 1:
-        notes.insert(
-            0, f"of {len(tables)} tables of weights, {place or 'the outermost'!r} is taken"
-        )
+        notes.insert(0, f"of {len(tables)} tables of weights, {path or 'the outermost'!r} is taken")
     return FittedTable(state, tuple(notes))
 
 
@@ -122,31 +120,31 @@ def say(file: Path, notes: tuple[str, ...]) -> None:
         warnings.warn(f"checkpoint {file}: {'; '.join(notes)}", TokensearchWarning, stacklevel=4)
 
 
-def _tables(content: Any, place: str = "", depth: int = 0) -> Iterator[tuple[str, Table]]:
+def _tables(content: Any, path: str = "", depth: int = 0) -> Iterator[tuple[str, Table]]:
     if not isinstance(content, Mapping) or depth > _DEPTH:
         return
     named = {k: v for k, v in content.items() if isinstance(k, str)}
     tensors = {name: value for name, value in named.items() if isinstance(value, Tensor)}
     if tensors:
-        yield place, tensors
+        yield path, tensors
     for name, value in named.items():
-        yield from _tables(value, f"{place}.{name}" if place else name, depth + 1)
+        yield from _tables(value, f"{path}.{name}" if path else name, depth + 1)
 
 
 def _prefixes(table: Table, wanted: Table) -> set[str]:
     """What may stand before a model's names in a table."""
     first = [name for name in wanted if name.startswith(("cls_token", "pos_embed", "blocks.0."))]
     ends = tuple(first or wanted)
-    found = {key[: -len(end)] for key in table for end in ends if key.endswith(f".{end}")}
-    return {"", *found}
+    prefixes = {key[: -len(end)] for key in table for end in ends if key.endswith(f".{end}")}
+    return {"", *prefixes}
 
 
 def _matches(table: Table, prefix: str, wanted: Table) -> int:
     return sum(key.startswith(prefix) and key[len(prefix) :] in wanted for key in table)
 
 
-def _is_average(place: str, prefix: str) -> bool:
-    return any(word in f"{place}.{prefix}".lower() for word in _AVERAGES)
+def _is_average(path: str, prefix: str) -> bool:
+    return any(word in f"{path}.{prefix}".lower() for word in _AVERAGES)
 
 
 def _filtered(state: dict[str, Tensor], model: nn.Module, notes: list[str]) -> dict[str, Tensor]:

@@ -100,12 +100,12 @@ def signals_held() -> Iterator[None]:
         return
     came: list[int] = []
     stops = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(one, lambda number, _: came.append(number)) for one in stops]
+    before = [signal.signal(number, lambda number, _: came.append(number)) for number in stops]
     try:
         yield
     finally:
-        for one, handler in zip(stops, before, strict=True):
-            signal.signal(one, handler)
+        for stop, handler in zip(stops, before, strict=True):
+            signal.signal(stop, handler)
         for number in came[:1]:
             signal.raise_signal(number)
 

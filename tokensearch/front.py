@@ -12,13 +12,13 @@ class Point(NamedTuple):
     latency: float  # any unit, one for all points compared
 
 
-def dominates(one: Point, other: Point) -> bool:
+def dominates(point: Point, other: Point) -> bool:
     """Whether `one` is at least as good in both, and better in one.
 
     >>> dominates(Point(0.9, 2.0), Point(0.9, 3.0)), dominates(Point(0.9, 2.0), Point(0.9, 2.0))
     (True, False)
     """
-    return one != other and one.accuracy >= other.accuracy and one.latency <= other.latency
+    return point != other and point.accuracy >= other.accuracy and point.latency <= other.latency
 
 
 def front(points: Sequence[Point]) -> tuple[int, ...]:

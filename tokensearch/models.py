@@ -268,9 +268,9 @@ def _check_grid(module: nn.Module, options: Options) -> None:
 
 def _ask_hub(name: str) -> None:
     """Raise at once what the HTTP client raises, if weights that are not here cannot be fetched."""
-    if (place := _on_hub(name)) is None:
+    if (source := _on_hub(name)) is None:
         return
-    repository, files = place
+    repository, files = source
     if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
         return
     with suppress(EntryNotFoundError):  # the hub answers; which file it is, timm finds out

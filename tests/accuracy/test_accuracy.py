@@ -11,7 +11,7 @@ from tokensearch.accuracy.results import Predictions, compare_predictions, predi
 from tokensearch.data.splits import Split
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import Objective
-from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.interval import paired_difference
 from tokensearch.stats.proportions import mcnemar, wilson
 
 

@@ -19,7 +19,7 @@ from tokensearch.search import SearchRun, load_space
 from tokensearch.search.finalists.selection import rank_trials
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.time_plan import TimePlan
-from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.interval import paired_difference
 
 PRESETS = (
     "tome-r8",

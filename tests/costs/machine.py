@@ -13,7 +13,7 @@ from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Step, changes_sizes
 from tokensearch.policy.steps import SCORES
-from tokensearch.records.profile import Place
+from tokensearch.records.profile import Scope
 
 SPEC = ModelSpec("toy", blocks=6, patch_tokens=48, prefix_tokens=1, width=8)
 CELL = replace(cells.CELL, resolution=96, threads=1)
@@ -50,7 +50,7 @@ class SyntheticMachine:
     def whole_ms(self, policy: Policy) -> float:
         return self._run({(None, "other"): self.true_ms(policy)})[None, "other"]
 
-    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
+    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Scope, float]:
         return self._run(self.parts_ms(policy, floor=floor))
 
     def elapsed_s(self) -> float:
@@ -60,9 +60,9 @@ class SyntheticMachine:
         """A plain pass without noise."""
         return self.plain(sum(self.parts_ms(policy, floor=False).values()))
 
-    def parts_ms(self, policy: Policy, *, floor: bool) -> dict[Place, float]:
+    def parts_ms(self, policy: Policy, *, floor: bool) -> dict[Scope, float]:
         """Every part of a pass without noise."""
-        parts: dict[Place, float] = {(None, "stem"): 30.0, (None, "other"): 0.5}
+        parts: dict[Scope, float] = {(None, "stem"): 30.0, (None, "other"): 0.5}
         left, sized = policy.model.patch_tokens, False
         for block, after in enumerate(policy.patch_tokens_per_block):
             tail = policy.last_block == "prefix_only" and block == policy.model.blocks - 1
@@ -88,10 +88,10 @@ class SyntheticMachine:
         match = step.match if isinstance(step, Pool) else None
         return 0.5 + 0.05 * n_in + 0.001 * pairs.get(match or "", n_in * n_out if match else 0)
 
-    def _run(self, parts: dict[Place, float]) -> dict[Place, float]:
+    def _run(self, parts: dict[Scope, float]) -> dict[Scope, float]:
         self.passes += 1
         slow = self.speed(self._now_s)
-        taken = {place: ms * slow * self._disturbance() for place, ms in parts.items()}
+        taken = {scope: ms * slow * self._disturbance() for scope, ms in parts.items()}
         self._now_s += sum(taken.values()) / 1000
         return taken
 

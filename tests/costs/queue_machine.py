@@ -22,7 +22,7 @@ from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step, changes_sizes, mac_share
 from tokensearch.policy.steps import SCORES
-from tokensearch.records.profile import Phase, Place
+from tokensearch.records.profile import Phase, Scope
 
 SPEC = ModelSpec("deit_small", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)
 HEADS, EXPANSION, BYTES = 6, 4, 2
@@ -34,7 +34,7 @@ TILE, MULTIPROCESSORS = (128, 64), 264  # of a product; two tiles at a time on e
 LAUNCH_US = 6.0
 EVENT_HOST_US, EVENT_DEVICE_US = 3.0, 1.0
 APPLY_S = 0.008  # to give the model another policy
-OTHER: Place = (None, "other")
+OTHER: Scope = (None, "other")
 UNTIMED = 2  # passes before each that is timed
 USUAL = ("prune drop", "prune fuse", "prune mean", "pool bipartite", "pool ranked")
 
@@ -42,7 +42,7 @@ USUAL = ("prune drop", "prune fuse", "prune mean", "pool bipartite", "pool ranke
 class Operator(NamedTuple):
     """One operator of a pass, on the device."""
 
-    place: Place
+    scope: Scope
     us: float
     event: bool = False
 
@@ -72,7 +72,7 @@ class QueueMachine:
         """A plain pass from an idle stream, by the events around it."""
         return float(self._timed(*self._drawn(self._operators(policy)))[-1]) / 1000
 
-    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
+    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Scope, float]:
         """A pass with an event at every border, behind a delay if asked for, else as it comes."""
         return self._split(self._operators(policy, "floor" if floor else "split"))
 
@@ -99,15 +99,15 @@ class QueueMachine:
         """How many a plain pass has."""
         return len(self._operators(policy))
 
-    def _split(self, operators: Sequence[Operator]) -> dict[Place, float]:
+    def _split(self, operators: Sequence[Operator]) -> dict[Scope, float]:
         """Deal the time at which each operator ends, less the one before, to the phases."""
-        parts: dict[Place, float] = defaultdict(float)
+        parts: dict[Scope, float] = defaultdict(float)
         passed = list(_bordered(operators))
         host, device = self._drawn(passed)
         ends = self._timed(host, device)
         ends = np.cumsum(device) if self.delayed else ends
         for one, us in zip(passed, np.diff(ends, prepend=0.0).tolist(), strict=True):
-            parts[one.place] += us / 1000
+            parts[one.scope] += us / 1000
         return dict(parts)
 
     def _drawn(self, operators: Sequence[Operator]) -> tuple[Micros, Micros]:
@@ -170,10 +170,10 @@ class Kernels:
 
 @cache
 def _operators(policy: Policy, gpu: Kernels, how: How) -> tuple[Operator, ...]:
-    return tuple(Operator(place, us) for place, each in _phases(policy, gpu, how) for us in each)
+    return tuple(Operator(scope, us) for scope, each in _phases(policy, gpu, how) for us in each)
 
 
-_Phase = tuple[Place, list[float]]
+_Phase = tuple[Scope, list[float]]
 
 
 def _phases(policy: Policy, gpu: Kernels, how: How) -> Iterator[_Phase]:
@@ -229,7 +229,7 @@ def _mlp(gpu: Kernels, tokens: int) -> list[float]:
 def _site(step: Step, block: int, left: int, gpu: Kernels) -> Iterator[_Phase]:
     """A prune has 14 operators with its score, a pool by pairs 24."""
 
-    def at(phase: Phase) -> Place:
+    def at(phase: Phase) -> Scope:
         return block, phase
 
     keep, gone = step.keep, left - step.keep
@@ -264,11 +264,11 @@ def _bordered(operators: Sequence[Operator]) -> Iterator[Operator]:
     """Put an event wherever a range is left, which still counts to it, or entered."""
     last = OTHER
     for one in operators:
-        if one.place != last:
-            for place, border in ((last, last), (one.place, OTHER)):
-                if place[0] is not None:
+        if one.scope != last:
+            for scope, border in ((last, last), (one.scope, OTHER)):
+                if scope[0] is not None:
                     yield Operator(border, EVENT_DEVICE_US, event=True)
-        last = one.place
+        last = one.scope
         yield one
 
 
@@ -291,8 +291,8 @@ def front_like(count: int = 60, seed: int = 77) -> list[Policy]:
     random = Random(seed)
     shapes = (_shape(random) for _ in range(count))
     return [
-        match_latency(shape, 0.95 - 0.75 * place / (count - 1), mac_share)
-        for place, shape in enumerate(shapes)
+        match_latency(shape, 0.95 - 0.75 * scope / (count - 1), mac_share)
+        for scope, shape in enumerate(shapes)
     ]
 
 

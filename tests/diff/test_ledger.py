@@ -13,18 +13,18 @@ from tokensearch.errors import MeasurementError
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import Latency, to_json
-from tokensearch.records.profile import Operator, Phase, PhaseTime, Place, Profile
+from tokensearch.records.profile import Operator, Phase, PhaseTime, Profile, Scope
 from tokensearch.records.profile_file import profile_from_json, profile_to_json
 
 SPEC = ModelSpec("toy", blocks=12, patch_tokens=196, prefix_tokens=1, width=64)
-Parts = dict[Place, float]
+Parts = dict[Scope, float]
 HOST: Parts = {
     (None, "stem"): 1.0,
     **{(block, "attention"): 2.0 for block in range(12)},
     **{(block, "mlp"): 3.0 for block in range(12)},
     (None, "head"): 1.0,
 }
-HALF: Parts = {place: 0.5 * ms if (place[0] or 0) >= 6 else ms for place, ms in HOST.items()}
+HALF: Parts = {scope: 0.5 * ms if (scope[0] or 0) >= 6 else ms for scope, ms in HOST.items()}
 SPENT: Parts = {(5, "selecting"): 0.9, (5, "merging"): 0.7, (6, "bias"): 0.2}
 
 
@@ -47,7 +47,7 @@ def noisy(
         return tuple(ms * drift * (1 + spread * random.standard_normal(rounds)))
 
     def phases(of: Parts) -> tuple[PhaseTime, ...]:
-        return tuple(PhaseTime(*place, passes(ms)) for place, ms in of.items())
+        return tuple(PhaseTime(*scope, passes(ms)) for scope, ms in of.items())
 
     return Profile(
         name=f"profile {seed}",
@@ -84,7 +84,7 @@ def test_the_kinds_add_up_to_the_difference_of_plain_passes() -> None:
 
 
 def test_what_was_planted_is_found_where_it_was_planted() -> None:
-    slower = {place: 1.3 * ms if place[1] == "attention" else ms for place, ms in HALF.items()}
+    slower = {scope: 1.3 * ms if scope[1] == "attention" else ms for scope, ms in HALF.items()}
 
     found = make_ledger(noisy(HOST, seed=1), noisy(slower | SPENT, floor=HALF, seed=2, cut=True))
 
@@ -121,7 +121,7 @@ def test_of_comparisons_of_a_model_with_itself_nineteen_in_twenty_are_empty(roun
 
 
 def test_at_equal_counts_nothing_is_saved() -> None:
-    slower = {place: 1.3 * ms for place, ms in HOST.items()}
+    slower = {scope: 1.3 * ms for scope, ms in HOST.items()}
 
     found = make_ledger(noisy(HOST, seed=1), noisy(slower, seed=2, session="another machine"))
 
@@ -150,7 +150,7 @@ def test_passes_that_cannot_be_split_have_no_terms() -> None:
 
 
 def test_a_proven_difference_is_no_empty_ledger() -> None:
-    slower = {place: 1.05 * ms for place, ms in HOST.items()}
+    slower = {scope: 1.05 * ms for scope, ms in HOST.items()}
 
     found = make_ledger(noisy(HOST, seed=1, rounds=12), noisy(slower, seed=2, rounds=12))
 

@@ -14,7 +14,7 @@ from tests.test_files import largest_file
 from tokensearch import ops
 from tokensearch.errors import ExportError
 from tokensearch.export import ExportCheck, Format, check_target, export, file, onnx, pt2
-from tokensearch.export.quiet import quiet
+from tokensearch.export.file import quiet
 from tokensearch.policy import Policy, Pool, Prune, PruneOrPool, Step
 from tokensearch.runtime import describe
 

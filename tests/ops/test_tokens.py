@@ -43,8 +43,8 @@ def test_sources_follow_tokens_through_every_operator(seed: int) -> None:
                 held = (after.source[image] == token).nonzero().flatten()
                 mean = x[image, 1 + held].mean(0)  # all sizes are one, so every merge is a mean
                 torch.testing.assert_close(after.x[image, 1 + token], mean, msg=name)
-                assert after.place is not None
-                assert after.place[image, token] in held, name  # the position of one it holds
+                assert after.position is not None
+                assert after.position[image, token] in held, name  # the position of one it holds
 
 
 def test_a_merged_token_has_the_position_of_the_one_that_was_joined() -> None:
@@ -53,9 +53,9 @@ def test_a_merged_token_has_the_position_of_the_one_that_was_joined() -> None:
 
     merged = merge(start, match_bipartite(metric, removed=1, prefix=1), prefix=1)
 
-    assert merged.place is not None
+    assert merged.position is not None
     assert merged.source is not None
-    assert merged.place.tolist() == [[3, 0, 2]]  # what stays of A, then B
+    assert merged.position.tolist() == [[3, 0, 2]]  # what stays of A, then B
     assert merged.source.tolist() == [[1, 2, 2, 0]]  # patch 1 joined patch 2
 
 

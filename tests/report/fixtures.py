@@ -29,7 +29,7 @@ from tokensearch.records.measurements import (
     Verdict,
     to_json,
 )
-from tokensearch.records.profile import Place, Profile
+from tokensearch.records.profile import Profile, Scope
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import (
@@ -259,7 +259,7 @@ def host_ms(policy: Policy) -> Parts:
     """Time of the host's own phases: as the tokens that they work on."""
     sites = [policy.model.patch_tokens, *policy.patch_tokens_per_block]
     shares = [count / policy.model.patch_tokens for count in sites]
-    parts: dict[Place, float] = {(None, "stem"): 1.5, (None, "head"): 1.0}
+    parts: dict[Scope, float] = {(None, "stem"): 1.5, (None, "head"): 1.0}
     for block in range(policy.model.blocks):
         entering, leaving = shares[block : block + 2]
         parts |= {(block, "attention"): 1.2 * entering, (block, "mlp"): 1.9 * leaving}
@@ -285,7 +285,7 @@ def run_profiles() -> tuple[Profile, Profile]:
             plain_ms=sum(own.values()) - 0.1,
             floor=after,
             # Every phase has noise, as real ones do: what rounding leaves differs by processor.
-            noise={**{place: 0.001 * ms for place, ms in own.items()}, (9, "mlp"): 0.03},
+            noise={**{scope: 0.001 * ms for scope, ms in own.items()}, (9, "mlp"): 0.03},
             traced_ms=(26.0,),
         ),
     )

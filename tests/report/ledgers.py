@@ -16,7 +16,7 @@ from tests.report.profiles import Parts, passes, profile
 from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune
 from tokensearch.records.measurements import Latency
-from tokensearch.records.profile import Operator, Phase, Place, Profile, Work
+from tokensearch.records.profile import Operator, Phase, Profile, Scope, Work
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=100, prefix_tokens=1, width=64)
 FULL = Policy(SPEC)
@@ -44,7 +44,7 @@ SPENT: Parts = {
     (3, "selecting"): 0.4,
 }
 AFTER: Parts = {**FLOOR, **SPENT, **{(block, "attention"): 1.25 for block in (2, 3)}}
-NOISE: Parts = {**{place: 0.001 * ms for place, ms in AFTER.items()}, (0, "mlp"): 0.05}
+NOISE: Parts = {**{scope: 0.001 * ms for scope, ms in AFTER.items()}, (0, "mlp"): 0.05}
 WORK = 1e9  # per millisecond: as if time fell exactly as work does
 
 
@@ -64,18 +64,18 @@ def of_known_terms(**fields: Any) -> Ledger:
 
 def of_itself() -> Ledger:
     """The baseline against itself."""
-    noise = {place: 0.02 * ms for place, ms in BEFORE.items()}
+    noise = {scope: 0.02 * ms for scope, ms in BEFORE.items()}
     again = profile(FULL, BEFORE, name="again", plain_ms=26.0, noise=noise)
     return make_ledger(baseline(), replace(again, plain=Latency(passes(26.0, 0.2), warmup=3)))
 
 
 def work(parts: Parts) -> tuple[Work, ...]:
-    return tuple(Work(*place, flop=WORK * ms, bytes=0.0) for place, ms in parts.items())
+    return tuple(Work(*scope, flop=WORK * ms, bytes=0.0) for scope, ms in parts.items())
 
 
-def operator(place: Place, name: str, ms: float, *, kernel: bool = False) -> Operator:
+def operator(scope: Scope, name: str, ms: float, *, kernel: bool = False) -> Operator:
     traced = tuple(ms * (1 + 0.001 * number) for number in range(-2, 3))
-    return Operator(*place, name, kernel, 1.0, traced)
+    return Operator(*scope, name, kernel, 1.0, traced)
 
 
 def in_every_block(phase: Phase, name: str, ms: float, *, kernel: bool = False) -> list[Operator]:

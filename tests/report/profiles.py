@@ -7,10 +7,10 @@ from tests.cells import CELL
 from tokensearch.policy import Policy
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import Latency
-from tokensearch.records.profile import PhaseTime, Place, Profile
+from tokensearch.records.profile import PhaseTime, Profile, Scope
 
 ROUNDS = 16
-Parts = Mapping[Place, float]  # milliseconds
+Parts = Mapping[Scope, float]  # milliseconds
 
 
 def passes(ms: float, noise_ms: float = 0.0) -> tuple[float, ...]:
@@ -20,7 +20,7 @@ def passes(ms: float, noise_ms: float = 0.0) -> tuple[float, ...]:
 
 def timed(parts: Parts, noise: Parts) -> tuple[PhaseTime, ...]:
     return tuple(
-        PhaseTime(*place, passes(ms, noise.get(place, 0.0))) for place, ms in parts.items()
+        PhaseTime(*scope, passes(ms, noise.get(scope, 0.0))) for scope, ms in parts.items()
     )
 
 

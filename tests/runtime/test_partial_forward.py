@@ -245,7 +245,7 @@ def test_a_copy_shares_no_memory_with_what_it_was_made_of() -> None:
     assert mine is not None
     assert yours is not None
     assert mine.size is not None
-    assert mine.place is not None
+    assert mine.position is not None
     kept = [part for part in mine if part is not None]
     assert state_bytes(features) == sum(part.numel() * part.element_size() for part in kept)
     for part, other in zip(mine, yours, strict=True):

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.interval import paired_difference
 from tokensearch.stats.proportions import mcnemar, wilson
 
 TOSSES = list(product((0, 1), repeat=10))

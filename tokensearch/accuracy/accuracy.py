@@ -7,7 +7,7 @@ from tokensearch.data.splits import Split
 from tokensearch.policy import Objective, RightImages
 from tokensearch.records.measurements import Accuracy, ChoiceFigures, PairedAccuracy
 from tokensearch.stats.bootstrap import bootstrap_mean
-from tokensearch.stats.paired import LEVEL, paired_difference
+from tokensearch.stats.interval import LEVEL, paired_difference
 from tokensearch.stats.proportions import mcnemar, wilson
 
 

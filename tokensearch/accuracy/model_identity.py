@@ -106,8 +106,8 @@ class _Reader:
 
     def module(self, module: nn.Module) -> str:
         """Text of a module and all below it."""
-        if (place := self._again(module)) is not None:
-            return place
+        if (reference := self._again(module)) is not None:
+            return reference
         parts = [
             self._class(type(module)),
             _ADDRESS.sub("", module.extra_repr()),
@@ -134,8 +134,8 @@ class _Reader:
         if depth >= _DEPTH:
             return type(value).__qualname__
         # Equal constants may be one object here and two there: only what can change is named so.
-        if not isinstance(value, tuple | frozenset) and (place := self._again(value)) is not None:
-            return place
+        if not isinstance(value, tuple | frozenset) and (named := self._again(value)) is not None:
+            return named
         return self._callable(value, depth + 1) or self._held(value, depth + 1)
 
     def _held(self, value: Any, depth: int) -> str:
@@ -175,16 +175,20 @@ class _Reader:
 
     def _function(self, function: FunctionType, depth: int) -> str:
         name = f"{function.__module__}.{function.__qualname__}"
-        cells = [_cell(one) for one in function.__closure__ or ()]
+        cells = [_cell(each) for each in function.__closure__ or ()]
         bound = self.value((cells, function.__defaults__, function.__kwdefaults__), depth)
         if _is_released(function.__module__):
             return f"{name} {bound}"
         self._file_of(function.__module__)
         self.code.append(f"{name} {bound} {_code(function.__code__)}")
         if not _is_installed(function.__code__.co_filename):
-            used = {one for code in _codes(function.__code__) for one in code.co_names}
-            for one in sorted(used & function.__globals__.keys()):
-                self.code.append(f"{one}={self._global(function.__globals__[one], depth)}")
+            used = {
+                global_name for code in _codes(function.__code__) for global_name in code.co_names
+            }
+            for global_name in sorted(used & function.__globals__.keys()):
+                self.code.append(
+                    f"{global_name}={self._global(function.__globals__[global_name], depth)}"
+                )
         return name
 
     def _global(self, value: object, depth: int) -> str:
@@ -226,8 +230,8 @@ class _Reader:
             with suppress(OSError, TypeError):
                 self.code.append(f"{module} {_sha(Path(file).read_bytes())}")  # type: ignore[arg-type]
                 if not _is_installed(file):  # type: ignore[arg-type]
-                    for one in _imported(loaded):
-                        self._file_of(one)
+                    for imported in _imported(loaded):
+                        self._file_of(imported)
         return module
 
     def _again(self, value: object) -> str | None:
@@ -323,10 +327,10 @@ def _codes(code: CodeType) -> Iterator[CodeType]:
 def _code(code: CodeType) -> str:
     """What a function does, wherever it stands in whatever file."""
     parts = []
-    for one in _codes(code):
-        constants = [c for c in one.co_consts if not isinstance(c, CodeType)]
+    for part in _codes(code):
+        constants = [c for c in part.co_consts if not isinstance(c, CodeType)]
         sets = [sorted(map(repr, c)) if isinstance(c, frozenset) else repr(c) for c in constants]
-        parts.append(f"{one.co_code.hex()} {sets} {one.co_names} {one.co_varnames}")
+        parts.append(f"{part.co_code.hex()} {sets} {part.co_names} {part.co_varnames}")
     return " ".join(parts)
 
 

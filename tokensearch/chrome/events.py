@@ -164,8 +164,8 @@ def _mended(data: bytes) -> str:
     return re.sub(r'(?<!")\bN/A\b(?!")', '"N/A"', text)
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0] if found[1] else "\\\\" + (found[2] or "")
+def _escaped(match: re.Match[str]) -> str:
+    return match[0] if match[1] else "\\\\" + (match[2] or "")
 
 
 def _counted(hook: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, Any]], object]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 from tokensearch.chrome.events import STEP, Event
 from tokensearch.errors import MeasurementError
-from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Place, place_of
+from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Scope, scope_of
 
 
 @dataclass(slots=True)
@@ -17,7 +17,7 @@ class HostTimeline:
     """An event on the host, and where it lies."""
 
     event: Event
-    place: Place  # of the innermost of our own ranges that holds it
+    scope: Scope  # of the innermost of our own ranges that holds it
     own_us: float  # without what is nested in it
     parent: "HostTimeline | None"  # the innermost operator, call or range that holds it
     children: int = 0
@@ -52,8 +52,8 @@ def _within_each_other(track: list[Event]) -> list[HostTimeline]:
         if parent is not None:
             parent.own_us -= event.us
             parent.children += 1
-        outer = OUTSIDE if parent is None else parent.place
-        own = place_of(event.name) if event.role == "range" else None
+        outer = OUTSIDE if parent is None else parent.scope
+        own = scope_of(event.name) if event.role == "range" else None
         around.append(HostTimeline(event, own or outer, event.us, parent))
         hosts.append(around[-1])
     return hosts
@@ -102,10 +102,10 @@ def _marks(hosts: list[HostTimeline]) -> list[Event]:
     """Ranges around steps. What the profiler opens after the last, and stays empty, is left out."""
     ranges = [host.event for host in hosts if host.event.role == "range"]
     passes = [event for event in ranges if event.name == PASS_RANGE]
-    found = passes or [event for event in ranges if STEP.fullmatch(event.name)]
+    borders = passes or [event for event in ranges if STEP.fullmatch(event.name)]
     starts = [host.event.start_us for host in hosts if host.event.role == "operator"]
     last = max(starts, default=math.inf)
-    marks = sorted((one for one in found if one.start_us <= last), key=lambda one: one.start_us)
+    marks = sorted((one for one in borders if one.start_us <= last), key=lambda one: one.start_us)
     for before, after in pairwise(marks):
         if before.end_us > after.start_us + _slack_us(after):
             raise MeasurementError("steps overlap, as of several processes in one trace")

@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from tokensearch.chrome.events import Event, read_events
 from tokensearch.chrome.timeline import HostTimeline, StepMarks, nested
 from tokensearch.errors import MeasurementError
-from tokensearch.records.profile import OUTSIDE, Operator, Place
+from tokensearch.records.profile import OUTSIDE, Operator, Scope
 
 MAX_FIGURES = 10**7  # steps times operators; a ViT has some thousand operators, a trace some steps
 US_PER_MS = 1000.0
 
-_Key = tuple[Place, str, bool]  # where, its name, whether it is a kernel
+_Key = tuple[Scope, str, bool]  # where, its name, whether it is a kernel
 
 
 class _Entry(NamedTuple):
@@ -97,7 +97,7 @@ def _operator(key: _Key, calls: int, us: Mapping[int, float], steps: int) -> Ope
 
 
 def _host_entry(host: HostTimeline, steps: StepMarks) -> _Entry:
-    key = (host.place, host.event.name, False)
+    key = (host.scope, host.event.name, False)
     return _Entry(steps.of(host.event.start_us), key, max(0.0, host.own_us), calls=1 - host.repeats)
 
 
@@ -112,7 +112,7 @@ def _kernel_entry(kernel: Event, launch: HostTimeline | None, steps: StepMarks) 
     if launch is None:
         return _Entry(steps.begun(kernel.start_us), (OUTSIDE, kernel.name, True), kernel.us)
     step = steps.of(launch.event.start_us)
-    return _Entry(step, (launch.place, kernel.name, True), kernel.us)
+    return _Entry(step, (launch.scope, kernel.name, True), kernel.us)
 
 
 class _Launches:

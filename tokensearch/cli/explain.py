@@ -80,15 +80,15 @@ def _leave_profiles(baseline: Profile, candidate: Profile, folder: Path) -> None
         write(folder / side / PROFILE_FILE, profile_to_json(profile))
 
 
-def _leave(found: Ledger, document: Mapping[str, Any], folder: Path) -> None:
+def _leave(ledger: Ledger, document: Mapping[str, Any], folder: Path) -> None:
     """Write ledger and pictures, each whole."""
     from tokensearch.report.diff.flame_graph import draw_flame
     from tokensearch.report.diff.waterfall import draw_waterfall
 
     write(folder / LEDGER_FILE, document)
     for name in PICTURES:
-        draw_waterfall(found, folder / name)
-    draw_flame(found, folder / FLAME)
+        draw_waterfall(ledger, folder / name)
+    draw_flame(ledger, folder / FLAME)
 
 
 def costs_for(path: Path, model: str) -> "CostTable":

@@ -19,7 +19,9 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
     """
     own = signature(verb)
     records = {
-        name: one.annotation for name, one in own.parameters.items() if is_dataclass(one.annotation)
+        name: parameter.annotation
+        for name, parameter in own.parameters.items()
+        if is_dataclass(parameter.annotation)
     }
 
     @wraps(verb)
@@ -28,9 +30,9 @@ def grouped(verb: Callable[..., None]) -> Callable[..., None]:
         verb(**made, **values)
 
     shown: list[Parameter] = [Parameter("ctx", Parameter.KEYWORD_ONLY, annotation=Context)]
-    for name, one in own.parameters.items():
-        shown += _options(records[name]) if name in records else [one]
-    keyword = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in shown]
+    for name, parameter in own.parameters.items():
+        shown += _options(records[name]) if name in records else [parameter]
+    keyword = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in shown]
     run.__signature__ = own.replace(parameters=keyword)  # type: ignore[attr-defined]  # read by typer
     return run
 

@@ -115,10 +115,10 @@ class ProfileOptions:
         from tokensearch.report.text import listed
 
         if self.given:
-            verb, one = ("are", "them") if len(self.given) > 1 else ("is", "it")
+            verb, pronoun = ("are", "them") if len(self.given) > 1 else ("is", "it")
             raise MeasurementError(
                 f"{listed(self.given)} {verb} for what is profiled on the spot, but "
-                f"{listed(stored)} are stored; leave {one} out"
+                f"{listed(stored)} are stored; leave {pronoun} out"
             )
 
 

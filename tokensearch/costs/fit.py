@@ -14,7 +14,7 @@ from tokensearch.costs.parts import CURVES, HEAD, OTHER, STEM, Part, parts_of
 from tokensearch.costs.prices import Price, fit_price
 from tokensearch.costs.table import Calibration, CheckedPrediction
 from tokensearch.policy import Policy
-from tokensearch.records.profile import Phase, Place
+from tokensearch.records.profile import Phase, Scope
 
 # The baseline's speed at a round is the median of so many rounds on either side of it, and
 # its own: one pass may be disturbed, five in a row are a machine that has changed its speed.
@@ -40,7 +40,7 @@ class SplitPass:
 
     policy: Policy
     floor: bool
-    parts_ms: Mapping[Place, float]
+    parts_ms: Mapping[Scope, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +87,10 @@ def samples_of(split: SplitPass) -> Iterator[Sample]:
         times[None if phase in {"stem", "head"} else block, _half(phase)] += ms
     times[None, OTHER] = sum(ms for (_, half), ms in times.items() if half == OTHER)
     parts = list(parts_of(split.policy, floor=split.floor))
-    places = [(part.block, _kind(part)) for part in parts]
-    for part, place in zip(parts, places, strict=True):
-        if place in times and places.count(place) == 1:
-            yield part, times[place]
+    scopes = [(part.block, _kind(part)) for part in parts]
+    for part, scope in zip(parts, scopes, strict=True):
+        if scope in times and scopes.count(scope) == 1:
+            yield part, times[scope]
 
 
 def _half(phase: Phase) -> str:
@@ -206,7 +206,7 @@ def fit_calibration(
     for _ in range(PATH_FITS):
         trials = [_trial(policy, path(policy, scale), ms) for policy, ms in timed.items()]
         fixed_ms, scale = _line(trials)
-    errors = [_left_out(trials, place) for place in range(1, len(trials))]
+    errors = [_left_out(trials, scope) for scope in range(1, len(trials))]
     return Calibration(fixed_ms, scale, tuple(trials), fmean(errors), max(errors))
 
 
@@ -219,11 +219,11 @@ def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> CheckedPrediction
 def _left_out(trials: Sequence[CheckedPrediction], index: int) -> float:
     """Relative error of one trial's ratio, by what the others say."""
     fixed_ms, scale = _line([*trials[:index], *trials[index + 1 :]])
-    whole, one = (
+    whole, share = (
         (fixed_ms + it.launches_ms + scale * it.parts_ms) / it.measured_ms
         for it in (trials[0], trials[index])
     )
-    return abs(one / whole - 1)
+    return abs(share / whole - 1)
 
 
 def _line(trials: Sequence[CheckedPrediction]) -> tuple[float, float]:

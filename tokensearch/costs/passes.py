@@ -23,7 +23,7 @@ from tokensearch.measure import (
 from tokensearch.policy import Policy
 from tokensearch.profiling import copy_sharing_weights
 from tokensearch.records.measurements import Cell
-from tokensearch.records.profile import Phase, Place
+from tokensearch.records.profile import Phase, Scope
 
 # Norms and projections stay within the half of the block that they belong to.
 _WANTED = frozenset({"bias", "attention", "scoring", "selecting", "gathering", "merging", "mlp"})
@@ -37,7 +37,7 @@ _REPLAYS = 5
 AHEAD = 1.5
 _PRICE_PASSES = 5  # split and plain, of the baseline
 
-Parts = Mapping[Place, float]
+Parts = Mapping[Scope, float]
 
 
 class SweepPasses(Protocol):
@@ -47,7 +47,7 @@ class SweepPasses(Protocol):
         """Milliseconds of a plain pass, as a user runs it."""
         ...
 
-    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
+    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Scope, float]:
         """Milliseconds of every part of a pass; with `floor`, steps only cut tokens off."""
         ...
 
@@ -90,7 +90,7 @@ class ModelPasses:
         run = self._whole(policy)
         return median(self._clock.time_ms(run) for _ in range(_REPLAYS if self._graph else 1))
 
-    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Place, float]:
+    def split_ms(self, policy: Policy, *, floor: bool) -> Mapping[Scope, float]:
         """Milliseconds between the borders of what is measured apart, less the borders' price."""
         return subtract_timer_cost(*self._split(policy, floor=floor), self._border_ms)
 

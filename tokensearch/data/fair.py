@@ -14,7 +14,7 @@ from tokensearch.errors import DataError
 LEAST_IMAGES = 20
 
 
-def shrink_sizes(sizes: Sizes, found: int, *, where: str) -> Sizes:
+def shrink_sizes(sizes: Sizes, available: int, *, where: str) -> Sizes:
     """Return `sizes`, or smaller ones that add up to at most `found` images.
 
     Every split keeps `LEAST_IMAGES` (or the fewer that were asked for); the rest is shared in
@@ -23,14 +23,14 @@ def shrink_sizes(sizes: Sizes, found: int, *, where: str) -> Sizes:
     Raises:
         DataError: Not even the least would fit.
     """
-    if found >= sizes.total:
+    if available >= sizes.total:
         return sizes
     asked = [sizes.of(purpose) for purpose in PURPOSES]
     least = [min(size, LEAST_IMAGES) for size in asked]
-    spare = found - sum(least)
+    spare = available - sum(least)
     if spare < 0:
         raise DataError(
-            f"{where} holds {found} images; the three splits need at least "
+            f"{where} holds {available} images; the three splits need at least "
             f"{sum(least)} ({' + '.join(map(str, least))})"
         )
     beyond = sizes.total - sum(least)

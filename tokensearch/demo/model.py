@@ -27,7 +27,7 @@ _STEM_CHANNELS = (16, 24, 48)  # thin, for the stem must stay a small part of a 
 _WAVES = 20.0  # the longest wave is 2 pi times as many patches, some nine sides of the grid
 
 
-class _Place(TypedDict):
+class _Options(TypedDict):
     device: torch.device | str | None
     dtype: torch.dtype | None
 
@@ -68,7 +68,7 @@ class ConvStem(nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        place: _Place = {"device": device, "dtype": dtype}
+        options: _Options = {"device": device, "dtype": dtype}
         if patch_size != PATCH_PX or dynamic_img_pad or not bias:
             raise ValueError(
                 f"the stem makes patches of {PATCH_PX} px, with a bias and without padding"
@@ -78,11 +78,11 @@ class ConvStem(nn.Module):
         layers: list[nn.Module] = []
         for inputs, outputs in zip((in_chans, *_STEM_CHANNELS), _STEM_CHANNELS, strict=False):
             layers += [
-                nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, **place),
-                nn.BatchNorm2d(outputs, **place) if norm else nn.Identity(),
+                nn.Conv2d(inputs, outputs, 3, stride=2, padding=1, **options),
+                nn.BatchNorm2d(outputs, **options) if norm else nn.Identity(),
                 nn.ReLU(inplace=True),
             ]
-        last = nn.Conv2d(_STEM_CHANNELS[-1], embed_dim, 3, stride=2, padding=1, **place)
+        last = nn.Conv2d(_STEM_CHANNELS[-1], embed_dim, 3, stride=2, padding=1, **options)
         self.proj = nn.Sequential(*layers, last)
 
     def forward(self, images: Tensor) -> Tensor:

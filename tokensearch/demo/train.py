@@ -176,9 +176,9 @@ class Training:
         right = right_of(self.average.model, images, labels, self.preprocessing)
         self._note(stage, select_right=right, select_images=len(labels))
 
-    def _note(self, stage: Stage, **found: float) -> None:
+    def _note(self, stage: Stage, **figures: float) -> None:
         seconds = round(self.seconds, 2)
-        line = json.dumps({"seconds": seconds, "stage": stage.name, "step": self.step, **found})
+        line = json.dumps({"seconds": seconds, "stage": stage.name, "step": self.step, **figures})
         log.info(line)
         with (self.plan.out / "training.jsonl").open("a", encoding="utf-8") as file:
             file.write(line + "\n")

@@ -29,7 +29,7 @@ from tokensearch.diff.operators import OperatorChange, operator_changes
 from tokensearch.errors import MeasurementError
 from tokensearch.records.comparability import verdict
 from tokensearch.records.measurements import Verdict
-from tokensearch.records.profile import REDUCING, Phase, PhaseTime, Place, Profile
+from tokensearch.records.profile import REDUCING, Phase, PhaseTime, Profile, Scope
 from tokensearch.stats.bootstrap import (
     Draws,
     Values,
@@ -134,9 +134,9 @@ def make_ledger(baseline: Profile, candidate: Profile, *, seed: int = 0) -> Ledg
     return _Sums(first, second).ledger(seed)
 
 
-def _in_turn(one: Profile, other: Profile) -> bool:
-    rounds = {len(profile.plain.passes_ms) for profile in (one, other)}
-    return one.session == other.session and len(rounds) == 1
+def _in_turn(first: Profile, second: Profile) -> bool:
+    rounds = {len(profile.plain.passes_ms) for profile in (first, second)}
+    return first.session == second.session and len(rounds) == 1
 
 
 def _rounds(profile: Profile, random: np.random.Generator) -> Draws:
@@ -172,22 +172,22 @@ class _Drawn:
         self.stamped = self._phases(profile.stamped)
         self.floor = self._phases(profile.floor or _host_only(profile.stamped))
 
-    def _phases(self, timed: Iterable[PhaseTime]) -> dict[Place, Values]:
+    def _phases(self, timed: Iterable[PhaseTime]) -> dict[Scope, Values]:
         parts = {(item.block, item.phase): item.passes_ms for item in timed}
         means = middle_means(np.array(list(parts.values())).T / self.speed, self.rounds)
         return dict(zip(parts, means.T, strict=True))
 
-    def of(self, place: Place, where: Mapping[Place, Values]) -> Values:
-        return where.get(place, np.zeros(len(self.plain)))
+    def of(self, scope: Scope, where: Mapping[Scope, Values]) -> Values:
+        return where.get(scope, np.zeros(len(self.plain)))
 
 
 def _is_split(profile: Profile) -> bool:
     return any(item.block is not None for item in profile.stamped)
 
 
-def _tokens(profile: Profile, place: Place) -> tuple[int, ...]:
+def _tokens(profile: Profile, scope: Scope) -> tuple[int, ...]:
     """Patch tokens that a phase works on."""
-    block, phase = place
+    block, phase = scope
     left = profile.patch_tokens
     if block is None:
         return left[-1:] if phase == "head" else ()
@@ -197,9 +197,9 @@ def _tokens(profile: Profile, place: Place) -> tuple[int, ...]:
     return (before,) if early else (before, left[block])
 
 
-def _is_glue(place: Place) -> bool:
+def _is_glue(scope: Scope) -> bool:
     """Whether it is what following a policy costs a block beside its phases: no host has that."""
-    block, phase = place
+    block, phase = scope
     return block is not None and phase == "other"
 
 
@@ -216,28 +216,28 @@ class _Sums:
         rounds = min(first.rounds.shape[1], second.rounds.shape[1])
         self.runs = rounds / run_length(rounds)
         split = _is_split(first.profile) and _is_split(second.profile)
-        places = dict.fromkeys([*first.stamped, *second.stamped] if split else [])
-        ordered = sorted(places, key=lambda place: (place[0] is None, place[0] or 0))
-        self.terms = {key: values for place in ordered for key, values in self._terms_of(place)}
+        scopes = dict.fromkeys([*first.stamped, *second.stamped] if split else [])
+        ordered = sorted(scopes, key=lambda scope: (scope[0] is None, scope[0] or 0))
+        self.terms = {key: values for scope in ordered for key, values in self._terms_of(scope)}
         self.difference = second.plain - first.plain
         self.residual = self.difference - sum(self.terms.values(), np.zeros(len(first.plain)))
 
-    def _terms_of(self, place: Place) -> Iterable[tuple[tuple[Kind, Place], Values]]:
-        one, other = self.first, self.second
-        whole = other.of(place, other.stamped) - one.of(place, one.stamped)
-        if place[1] in REDUCING or _is_glue(place):
-            yield ("spent", place), whole
+    def _terms_of(self, scope: Scope) -> Iterable[tuple[tuple[Kind, Scope], Values]]:
+        first, second = self.first, self.second
+        whole = second.of(scope, second.stamped) - first.of(scope, first.stamped)
+        if scope[1] in REDUCING or _is_glue(scope):
+            yield ("spent", scope), whole
             return
-        if _tokens(one.profile, place) == _tokens(other.profile, place):
-            yield ("shifted", place), whole
+        if _tokens(first.profile, scope) == _tokens(second.profile, scope):
+            yield ("shifted", scope), whole
             return
-        saved = other.of(place, other.floor) - one.of(place, one.floor)
-        yield ("saved", place), saved
-        if one.profile.floor or other.profile.floor:
-            yield ("shifted", place), whole - saved
+        saved = second.of(scope, second.floor) - first.of(scope, first.floor)
+        yield ("saved", scope), saved
+        if first.profile.floor or second.profile.floor:
+            yield ("shifted", scope), whole - saved
 
     def ledger(self, seed: int) -> Ledger:
-        detail = {_Key(kind, *place): values for (kind, place), values in self.terms.items()}
+        detail = {_Key(kind, *scope): values for (kind, scope), values in self.terms.items()}
         by_block = _added(detail, lambda key: _Key(key.kind, key.block, None))
         by_phase = _added(detail, lambda key: _Key(key.kind, None, key.phase))
         by_kind = _added(detail, lambda key: _Key(key.kind, None, None))

@@ -179,7 +179,7 @@ def batches_words(waits: int | None, free: int | None) -> str:
     return f"{what} is launch-bound at batch {waits}{no_longer}"
 
 
-def _eager(place: "torch.device", batch: int) -> "LaunchCost":
+def _eager(device: "torch.device", batch: int) -> "LaunchCost":
     """Probe an eager pass with random weights."""
     import torch
 
@@ -187,12 +187,12 @@ def _eager(place: "torch.device", batch: int) -> "LaunchCost":
     from tokensearch.measure.resolve_cell import resolve_dtype
     from tokensearch.models import input_pixels, resolve_model, untrained
 
-    kind = getattr(torch, resolve_dtype("auto", place))
-    model = untrained(resolve_model(LAUNCH_MODEL)).to(place, kind)
+    kind = getattr(torch, resolve_dtype("auto", device))
+    model = untrained(resolve_model(LAUNCH_MODEL)).to(device, kind)
     side = input_pixels(model)
-    images = torch.zeros(batch, 3, side, side, device=place, dtype=kind)
+    images = torch.zeros(batch, 3, side, side, device=device, dtype=kind)
     with torch.inference_mode():
-        return measure_launching(partial(model, images), clock_for(place))
+        return measure_launching(partial(model, images), clock_for(device))
 
 
 def timing() -> HealthCheck:

@@ -1,7 +1,10 @@
 """Write a file, run what was written, and keep it only if it computes what the model computes."""
 
+import logging
+import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -19,7 +22,6 @@ from tokensearch.export.check import (
     export_name,
     tolerance,
 )
-from tokensearch.export.quiet import quiet
 from tokensearch.files import describe_refusal
 
 SEED = 0
@@ -125,6 +127,19 @@ def _folder_beside(path: Path) -> Iterator[str]:
             yield folder
     except OSError as error:
         raise ExportError(describe_refusal(path, error)) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings, log lines below errors and what is printed to oneself; exceptions pass."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.WARNING))
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _written_and_run(file: _File, module: nn.Module, batches: list[Tensor]) -> list[Tensor]:

@@ -89,14 +89,14 @@ def _translations() -> dict[Callable[..., Any], Callable[..., Any]]:
         count = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]), axis=0)
         return op.TopK(x, count, axis=dim, largest=int(descending), sorted=1)
 
-    def distances(one: Any, other: Any, p: float, mode: int | None = None) -> Any:
+    def distances(first: Any, second: Any, p: float, mode: int | None = None) -> Any:
         # By the binomial formula: the differences themselves would fill (B, M, K, C).
         last = op.Constant(value_ints=[-1])
         squares = op.Add(
-            op.ReduceSumSquare(one, last),
-            op.Transpose(op.ReduceSumSquare(other, last), perm=[0, 2, 1]),
+            op.ReduceSumSquare(first, last),
+            op.Transpose(op.ReduceSumSquare(second, last), perm=[0, 2, 1]),
         )
-        product = op.MatMul(one, op.Transpose(other, perm=[0, 2, 1]))
+        product = op.MatMul(first, op.Transpose(second, perm=[0, 2, 1]))
         return op.Sqrt(op.Relu(op.Sub(op.Sub(squares, product), product)))
 
     return {

@@ -13,7 +13,7 @@ from statistics import median
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Clock, Run
 from tokensearch.measure.phase_timer import PhaseTimer
-from tokensearch.records.profile import Place
+from tokensearch.records.profile import Scope
 from tokensearch.stats.bootstrap import VERDICT_PAIRS
 
 # The samples are looked at anew when their rounds have grown by this share. Looks are rare because
@@ -61,7 +61,7 @@ class Sample:
     """One pass: the whole, and the parts it was split into, if it was."""
 
     ms: float
-    parts_ms: Mapping[Place, float]
+    parts_ms: Mapping[Scope, float]
 
 
 Turn = Callable[[], Sample]

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 from tokensearch import runtime
 from tokensearch.measure.allocator import keep_freed_memory
 from tokensearch.measure.clock import Run
-from tokensearch.records.profile import OUTSIDE, Phase, Place
+from tokensearch.records.profile import OUTSIDE, Phase, Scope
 
 # Of any GPU's multiprocessors: slower clocks make a delay longer, which does no harm.
 MOST_CYCLES_PER_MS = 3_000_000
-STEM: Place = (None, "stem")
-HEAD: Place = (None, "head")
+STEM: Scope = (None, "stem")
+HEAD: Scope = (None, "head")
 
 
 class PhaseTimer:
@@ -38,22 +38,22 @@ class PhaseTimer:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         keep_freed_memory()
-        self._marks: dict[Place, _Mark] = {}
+        self._marks: dict[Scope, _Mark] = {}
         self._events: list[torch.cuda.Event] = []
         self._used = 0
         self._kept = 0  # borders within a graph, whose instants its replays renew
         # (range entered or None for one left, instant), in the order of time
-        self.borders: list[tuple[Place | None, Any]] = []
+        self.borders: list[tuple[Scope | None, Any]] = []
         self.now: Callable[[], Any] = self._event if device.type == "cuda" else perf_counter
 
     def around(self, block: int, phase: Phase) -> AbstractContextManager[object]:
         """Return a range around one phase of one block: what `runtime.phase_ranges` asks for."""
-        place: Place = (block, phase)
-        if place not in self._marks:
-            self._marks[place] = _Mark(self, place)
-        return self._marks[place]
+        scope: Scope = (block, phase)
+        if scope not in self._marks:
+            self._marks[scope] = _Mark(self, scope)
+        return self._marks[scope]
 
-    def split(self, run: Run, *, ahead_ms: float = 0.0) -> dict[Place, float]:
+    def split(self, run: Run, *, ahead_ms: float = 0.0) -> dict[Scope, float]:
         """Call `run` once; return the milliseconds of every part of it. They add up to the pass.
 
         ahead_ms  for how long a GPU is kept busy first: the host then runs ahead of it, and no part
@@ -86,14 +86,14 @@ class PhaseTimer:
         self._kept = len(self.borders)
         return partial(replay, images)
 
-    def shares(self) -> dict[Place, float]:
+    def shares(self) -> dict[Scope, float]:
         """Borders whose price is in each part of the latest pass; they add up to all borders.
 
         Between two borders are the end of one's and the beginning of the other's price. The first
         and the last part begin and end as a pass does that is not split.
         """
         instants = len(self.borders) + 2  # numbered, with those of the pass itself
-        numbered = [(place, number) for number, (place, _) in enumerate(self.borders, start=1)]
+        numbered = [(scope, number) for number, (scope, _) in enumerate(self.borders, start=1)]
 
         def share(start: int, end: int) -> float:
             return ((start > 0) + (end < instants - 1)) / 2
@@ -129,8 +129,8 @@ class _Mark:
 
     __slots__ = ("_place", "_stamps")
 
-    def __init__(self, stamps: PhaseTimer, place: Place) -> None:
-        self._stamps, self._place = stamps, place
+    def __init__(self, stamps: PhaseTimer, scope: Scope) -> None:
+        self._stamps, self._place = stamps, scope
 
     def __enter__(self) -> None:
         self._stamps.borders.append((self._place, self._stamps.now()))
@@ -141,26 +141,26 @@ class _Mark:
 
 def _parts(
     start: Any,
-    borders: list[tuple[Place | None, Any]],
+    borders: list[tuple[Scope | None, Any]],
     end: Any,
     elapsed_ms: Callable[[Any, Any], float],
-) -> dict[Place, float]:
+) -> dict[Scope, float]:
     """Give every stretch between two borders to the innermost range open in it."""
-    parts: dict[Place, float] = defaultdict(float)
-    inside: list[Place] = []
+    parts: dict[Scope, float] = defaultdict(float)
+    inside: list[Scope] = []
     last, outside = start, STEM if borders else OUTSIDE
-    for place, instant in borders:
+    for scope, instant in borders:
         parts[inside[-1] if inside else outside] += elapsed_ms(last, instant)
-        if place is None:
+        if scope is None:
             inside.pop()
         else:
-            inside.append(place)
+            inside.append(scope)
         last, outside = instant, OUTSIDE
     parts[HEAD if borders else OUTSIDE] += elapsed_ms(last, end)
     return dict(parts)
 
 
-def columns(passes: list[Mapping[Place, float]]) -> dict[Place, tuple[float, ...]]:
+def columns(passes: list[Mapping[Scope, float]]) -> dict[Scope, tuple[float, ...]]:
     """Turn passes with parts into parts with passes; a part that a pass lacks took 0 ms in it."""
-    places = dict.fromkeys(place for one in passes for place in one)
-    return {place: tuple(one.get(place, 0.0) for one in passes) for place in places}
+    scopes = dict.fromkeys(scope for one in passes for scope in one)
+    return {scope: tuple(one.get(scope, 0.0) for one in passes) for scope in scopes}

@@ -17,7 +17,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from tokensearch.measure.clock import Clock, Run
-from tokensearch.records.profile import OUTSIDE, Ceilings, Phase, Place, Work
+from tokensearch.records.profile import OUTSIDE, Ceilings, Phase, Scope, Work
 
 
 def _attention_flop(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> int:
@@ -48,13 +48,13 @@ class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's gap
-        self._inside: list[Place] = []
-        self._flop: dict[Place, float] = defaultdict(float)
-        self._bytes: dict[Place, float] = defaultdict(float)
+        self._inside: list[Scope] = []
+        self._flop: dict[Scope, float] = defaultdict(float)
+        self._bytes: dict[Scope, float] = defaultdict(float)
 
     @contextmanager
-    def _range(self, place: Place) -> Iterator[None]:
-        self._inside.append(place)
+    def _range(self, scope: Scope) -> Iterator[None]:
+        self._inside.append(scope)
         try:
             yield
         finally:
@@ -79,19 +79,19 @@ class WorkCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch'
             if parts is not NotImplemented:
                 return parts
         out = func(*args, **named)
-        place = self._inside[-1] if self._inside else OUTSIDE
+        scope = self._inside[-1] if self._inside else OUTSIDE
         formula = FORMULAS.get(func.overloadpacket)
         if formula is not None:
-            self._flop[place] += formula(*args, **named, out_val=out)
+            self._flop[scope] += formula(*args, **named, out_val=out)
         if not func.is_view and func.overloadpacket is not UNSAFE_VIEW:
-            self._bytes[place] += _bytes(args) + _bytes(named) + _bytes(out)
+            self._bytes[scope] += _bytes(args) + _bytes(named) + _bytes(out)
         return out
 
     @property
     def work(self) -> tuple[Work, ...]:
         """What was counted, in the order in which it was met."""
-        places = dict.fromkeys([*self._bytes, *self._flop])
-        return tuple(Work(*place, self._flop[place], self._bytes[place]) for place in places)
+        scopes = dict.fromkeys([*self._bytes, *self._flop])
+        return tuple(Work(*scope, self._flop[scope], self._bytes[scope]) for scope in scopes)
 
 
 def _bytes(values: Any) -> int:

@@ -23,7 +23,7 @@ from tokensearch.measure.interleaved import (
     time_interleaved,
 )
 from tokensearch.measure.phase_timer import PhaseTimer
-from tokensearch.records.profile import Place
+from tokensearch.records.profile import Scope
 from tokensearch.runtime.profiler_ranges import block_ranges
 
 RANGES = 64  # two borders each: as many as a pass of twelve blocks has
@@ -71,9 +71,9 @@ def timer_cost_ms(longer_ms: float, borders: float, most_ms: float) -> float:
 
 
 def subtract_timer_cost(
-    parts_ms: Mapping[Place, float], shares: Mapping[Place, float], border_ms: float
-) -> dict[Place, float]:
+    parts_ms: Mapping[Scope, float], shares: Mapping[Scope, float], border_ms: float
+) -> dict[Scope, float]:
     """Take the price of its borders off every part; a part that is all price took 0 ms."""
     return {
-        place: max(0.0, ms - border_ms * shares.get(place, 0.0)) for place, ms in parts_ms.items()
+        scope: max(0.0, ms - border_ms * shares.get(scope, 0.0)) for scope, ms in parts_ms.items()
     }

@@ -21,7 +21,7 @@ from torch.profiler import profile as torch_profile
 from tokensearch.errors import MeasurementError
 from tokensearch.measure.clock import Run
 from tokensearch.measure.tensorboard import write_trace
-from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Operator, Place, place_of
+from tokensearch.records.profile import OUTSIDE, PASS_RANGE, Operator, Scope, scope_of
 
 # CUDA's lazy start inside the window corrupts device times (pytorch issue 132218), and the profiler
 # asks for warm-up of its own. One pass each loads kernels, fills caches, and starts the tracer.
@@ -29,7 +29,7 @@ WAIT_PASSES = 1
 WARMUP_PASSES = 1
 US_PER_MS = 1000.0
 
-_Key = tuple[Place, str, bool]  # where, its name, whether it is a kernel
+_Key = tuple[Scope, str, bool]  # where, its name, whether it is a kernel
 _Sums = dict[_Key, tuple[int, float]]  # calls and milliseconds
 
 
@@ -70,9 +70,9 @@ def trace_passes(
 
 def _operator(key: _Key, walked: list[_Sums]) -> Operator:
     (block, phase), name, kernel = key
-    found = [one.get(key, (0, 0.0)) for one in walked]
-    calls = sum(count for count, _ in found) / len(found)
-    return Operator(block, phase, name, kernel, calls, tuple(ms for _, ms in found))
+    sums = [one.get(key, (0, 0.0)) for one in walked]
+    calls = sum(count for count, _ in sums) / len(sums)
+    return Operator(block, phase, name, kernel, calls, tuple(ms for _, ms in sums))
 
 
 def _events(
@@ -135,14 +135,14 @@ def _below(event: FunctionEvent) -> Iterator[FunctionEvent]:
         yield from _below(child)
 
 
-def _walk(event: FunctionEvent, place: Place) -> Iterator[tuple[_Key, float]]:
+def _walk(event: FunctionEvent, scope: Scope) -> Iterator[tuple[_Key, float]]:
     """Every operator below an event with its own time, and every kernel with its whole time.
 
     A range also has a shadow on the device: an event of the range's own name, as long as its
     kernels and the gaps between them. It may be linked like a kernel, and must not count as one.
     """
-    own = place_of(event.name)
-    here = own or place
+    own = scope_of(event.name)
+    here = own or scope
     if own is None and event.name != PASS_RANGE:
         children_ms = sum(_wall_ms(child) for child in event.cpu_children)
         yield (here, event.name, False), max(0.0, _wall_ms(event) - children_ms)
@@ -159,7 +159,7 @@ def _is_host(event: FunctionEvent) -> bool:
 
 def _is_kernel(event: FunctionEvent) -> bool:
     """Whether something ran on the device, and is not merely a range's shadow there."""
-    return not (_is_host(event) or event.is_user_annotation or place_of(event.name))
+    return not (_is_host(event) or event.is_user_annotation or scope_of(event.name))
 
 
 def _wall_ms(event: FunctionEvent) -> float:

@@ -129,22 +129,22 @@ def _link(
 ) -> Tensor:
     """Distances (B, N) of the cluster that `low` and `high` become; inf where one has none."""
     rows = take(distance, torch.cat([low, high], dim=1))
-    one, other = rows[:, 0], rows[:, 1]
+    first, second = rows[:, 0], rows[:, 1]
     match linkage:
         case "single":
-            return torch.minimum(one, other)
+            return torch.minimum(first, second)
         case "complete":
-            return torch.maximum(one, other)
+            return torch.maximum(first, second)
         case "average":
             share = weight.gather(1, low) / (weight.gather(1, low) + weight.gather(1, high))
-            return share * one + (1 - share) * other
+            return share * first + (1 - share) * second
 
 
 def _spread(features: Tensor, clusters: int) -> Tensor:
     """Evenly spaced places (B, clusters), the same for every image: nothing is left to chance."""
     images, count, _ = features.shape
-    place = torch.arange(clusters, device=features.device) * count // clusters
-    return place.expand(images, clusters)
+    centre = torch.arange(clusters, device=features.device) * count // clusters
+    return centre.expand(images, clusters)
 
 
 def _nearest(features: Tensor, centre: Tensor, own: Tensor) -> Tensor:
@@ -153,16 +153,16 @@ def _nearest(features: Tensor, centre: Tensor, own: Tensor) -> Tensor:
     return label.scatter(1, own, torch.arange(own.shape[1], device=own.device).expand_as(own))
 
 
-def _distances(one: Tensor, other: Tensor) -> Tensor:
+def _distances(first: Tensor, second: Tensor) -> Tensor:
     """Euclidean distances (B, M, K), in single precision at least.
 
     Half precision overflows where they come from: the square of a length of 256 is above 65504.
     """
-    wide = torch.promote_types(one.dtype, torch.float32)
-    one, other = one.to(wide), other.to(wide)
+    wide = torch.promote_types(first.dtype, torch.float32)
+    first, second = first.to(wide), second.to(wide)
     if not torch.onnx.is_in_onnx_export():
-        return torch.cdist(one, other)
+        return torch.cdist(first, second)
     # Torch's exporter does not know it; by the binomial formula, since the differences themselves
     # would fill (B, M, K, C).
-    squares = one.square().sum(2)[:, :, None] + other.square().sum(2)[:, None]
-    return (squares - 2 * (one @ other.transpose(1, 2))).relu().sqrt()
+    squares = first.square().sum(2)[:, :, None] + second.square().sum(2)[:, None]
+    return (squares - 2 * (first @ second.transpose(1, 2))).relu().sqrt()

@@ -117,11 +117,11 @@ def _extra(
 ) -> tuple[Tensor, Tensor]:
     """Features (B, 1, C) and size (B, 1, 1) of the token that the discarded become."""
     left = take(tokens.x, gone)
-    one = torch.ones_like(left[:, :1, :1])
+    unit = torch.ones_like(left[:, :1, :1])
     if weight is not None:
-        return (take(weight, gone - prefix).to(left.dtype) * left).sum(dim=1, keepdim=True), one
+        return (take(weight, gone - prefix).to(left.dtype) * left).sum(dim=1, keepdim=True), unit
     if tokens.size is None:
-        return left.mean(dim=1, keepdim=True), one * left.shape[1]
+        return left.mean(dim=1, keepdim=True), unit * left.shape[1]
     size = take(tokens.size, gone)
     whole = size.sum(dim=1, keepdim=True)
     return (left * (size / whole)).sum(dim=1, keepdim=True), whole

@@ -33,8 +33,8 @@ def prune_or_pool(
     return Tokens(torch.where(flat[:, None, None], pooled.x, pruned.x), *rest)
 
 
-def _choose(flat: Tensor, one: Tensor | None, other: Tensor | None) -> Tensor | None:
+def _choose(flat: Tensor, pruned: Tensor | None, pooled: Tensor | None) -> Tensor | None:
     """Per image, `one` where `flat`, `other` elsewhere; what only one of them has, for all."""
-    if one is None or other is None:
-        return other
-    return torch.where(flat.view(-1, *(1,) * (one.dim() - 1)), one, other)
+    if pruned is None or pooled is None:
+        return pooled
+    return torch.where(flat.view(-1, *(1,) * (pruned.dim() - 1)), pruned, pooled)

@@ -23,7 +23,7 @@ class Tokens(NamedTuple):
 
     x: Tensor  # (B, P + N, C) features
     size: Tensor | None = None  # (B, P + N, 1) patches each token stands for; None: one each
-    place: Tensor | None = None  # (B, N) the patch whose position each token has; None: its own
+    position: Tensor | None = None  # (B, N) the patch whose position each token has; None: its own
     source: Tensor | None = None  # (B, G) patch token that holds each patch, -1 where discarded
     last: Tensor | None = None  # (B, G, C) features of discarded patches when they went
     log_size: Tensor | None = None  # (B, P + N, 1) logarithm of `size`, where it came for nothing
@@ -74,30 +74,30 @@ def take(values: Tensor, index: Tensor) -> Tensor:
 
 def is_tracked(before: Tokens) -> bool:
     """Whether anybody wants to know where tokens go."""
-    return before.place is not None or before.source is not None
+    return before.position is not None or before.source is not None
 
 
 def follow_moves(before: Tokens, after: Tokens, moves: Moves, *, prefix: int) -> Tokens:
     """Return `after` with the positions and sources that `moves` gives it from `before`."""
-    place, source, last = before.place, before.source, before.last
-    if place is not None:
-        place = place.gather(1, moves.first[:, prefix:] - prefix)
+    position, source, last = before.position, before.source, before.last
+    if position is not None:
+        position = position.gather(1, moves.first[:, prefix:] - prefix)
     if source is not None:
         if moves.discards:
             last = restore_grid(before, prefix=prefix)[:, prefix:]
         row = moves.row[:, prefix:].gather(1, source.clamp(min=0)) - prefix
         source = torch.where((source < 0) | (row < 0), -1, row)
-    return after._replace(place=place, source=source, last=last)
+    return after._replace(position=position, source=source, last=last)
 
 
 def cut(tokens: Tokens, length: int) -> Tokens:
     """Keep the first `length` tokens, whatever they hold: counts without the price of choosing."""
-    x, size, place = tokens[:3]
-    prefix = 0 if place is None else x.shape[1] - place.shape[1]
+    x, size, position = tokens[:3]
+    prefix = 0 if position is None else x.shape[1] - position.shape[1]
     return Tokens(
         x[:, :length].contiguous(),
         None if size is None else size[:, :length],
-        None if place is None else place[:, : length - prefix],
+        None if position is None else position[:, : length - prefix],
     )
 
 
@@ -110,7 +110,7 @@ def start_tokens(x: Tensor, *, prefix: int, places: bool, sources: bool) -> Toke
         return Tokens(x)
     images, length, _ = x.shape
     own = torch.arange(length - prefix, device=x.device).expand(images, -1)
-    return Tokens(x, place=own if places else None, source=own if sources else None)
+    return Tokens(x, position=own if places else None, source=own if sources else None)
 
 
 def unmerge(x: Tensor, source: Tensor, *, prefix: int) -> Tensor:

@@ -12,8 +12,7 @@ from typing import Literal, NamedTuple
 
 from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy.target import Target
-from tokensearch.stats.interval import Interval
-from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.interval import Interval, paired_difference
 
 # What cannot be told apart: divergences that differ by less, in nats. The predictions of two such
 # policies differ by less than those of one model in float32 and in bfloat16.

@@ -227,11 +227,11 @@ _OTHERWISE = {
 def _check_version(document: Mapping[str, Any], expected: str) -> None:
     if not isinstance(document, dict):
         raise PolicyError(f"a policy is an object, not a {type(document).__name__}")
-    found, version = document.get("format"), document.get("version")
-    if found != expected and isinstance(found, str) and found in _OTHERWISE:
-        raise PolicyError(_OTHERWISE[found])
-    if found != expected:
-        raise PolicyError(f"format is {found!r:.60}; this reader wants {expected!r}")
+    given, version = document.get("format"), document.get("version")
+    if given != expected and isinstance(given, str) and given in _OTHERWISE:
+        raise PolicyError(_OTHERWISE[given])
+    if given != expected:
+        raise PolicyError(f"format is {given!r:.60}; this reader wants {expected!r}")
     if type(version) is not int or version != VERSION:
         raise PolicyError(f"version is {version!r:.60}; this reader knows {VERSION}")
 

@@ -206,8 +206,8 @@ FAMILIES = (
 
 def of_family(name: str) -> Preset | None:
     """Return the preset that a family has under this name; None if there is no such family."""
-    found = (family.find(name) for family in FAMILIES)
-    return next((preset for preset in found if preset is not None), None)
+    matches = (family.find(name) for family in FAMILIES)
+    return next((preset for preset in matches if preset is not None), None)
 
 
 def _listed(*names: str) -> dict[str, Preset]:

@@ -27,8 +27,8 @@ Phase = Literal[
 PHASES: tuple[Phase, ...] = get_args(Phase)
 REDUCING: tuple[Phase, ...] = ("bias", "scoring", "selecting", "gathering", "merging")
 
-Place = tuple[int | None, Phase]  # block, None outside the blocks
-OUTSIDE: Place = (None, "other")  # within no range of ours
+Scope = tuple[int | None, Phase]  # block, None outside the blocks
+OUTSIDE: Scope = (None, "other")  # within no range of ours
 
 RANGE = "tokensearch"
 PASS_RANGE = f"{RANGE}.pass"
@@ -46,10 +46,10 @@ def range_name(block: int, phase: Phase) -> str:
     return f"{RANGE}.block.{block}.{phase}"
 
 
-def place_of(name: str) -> Place | None:
+def scope_of(name: str) -> Scope | None:
     """Which block and phase a range was put around; None if it is no range of the runtime.
 
-    >>> place_of("tokensearch.block.3.mlp"), place_of("aten::linear")
+    >>> scope_of("tokensearch.block.3.mlp"), scope_of("aten::linear")
     ((3, 'mlp'), None)
     """
     match = _RANGE.fullmatch(name)

@@ -122,10 +122,10 @@ def _checked(profile: Profile) -> Profile:
             f"{blocks} blocks"
         )
     split = (*profile.stamped, *profile.floor)
-    places: list[PhaseTime | Operator | Work] = [*split, *profile.operators, *profile.work]
-    for place in places:
-        if place.block is not None and place.block >= blocks:
-            raise MeasurementError(f"block {place.block!r} is none of {blocks}")
+    scopes: list[PhaseTime | Operator | Work] = [*split, *profile.operators, *profile.work]
+    for scope in scopes:
+        if scope.block is not None and scope.block >= blocks:
+            raise MeasurementError(f"block {scope.block!r} is none of {blocks}")
     passes, traced = len(profile.plain.passes_ms), len(profile.traced_ms)
     if any(len(one.passes_ms) != passes for one in split):
         raise MeasurementError("a profile must have passes, as many for every phase")

@@ -12,22 +12,22 @@ from tokensearch.runtime.host import describe, has_class_token, reads_prefix_onl
 
 def check_policy(model: nn.Module, policy: Policy) -> None:
     """Refuse a policy that does not fit; warn about one found on other weights."""
-    found, wanted = describe(model), policy.model
+    own, wanted = describe(model), policy.model
     for field in ("blocks", "patch_tokens", "prefix_tokens", "width"):
-        has, wants = getattr(found, field), getattr(wanted, field)
+        has, wants = getattr(own, field), getattr(wanted, field)
         if has != wants:
             raise PolicyError(
                 f"the policy was made for {wanted.name} with {field} {wants}; "
-                f"{found.name} has {field} {has}"
+                f"{own.name} has {field} {has}"
             )
     if policy.last_block == "prefix_only" and not reads_prefix_only(model):
         raise ModelError(
-            f"last_block is prefix_only, but the head of {found.name} reads patch tokens"
+            f"last_block is prefix_only, but the head of {own.name} reads patch tokens"
         )
     by_class = sorted(policy.scores & CLASS_SCORES)
     if by_class and not has_class_token(model):
         raise ModelError(
-            f"the policy scores by {by_class[0].replace('_', ' ')}, but {found.name} has no class "
+            f"the policy scores by {by_class[0].replace('_', ' ')}, but {own.name} has no class "
             f"token; PPT's rule needs one, others take preset(name, model, score='mean_attention')"
         )
     _compare_weights(model, policy)

@@ -158,6 +158,6 @@ def _image_size(model: Any) -> tuple[int, int]:
     return int(size[0]), int(size[1])
 
 
-def _equal(one: Any, other: Any) -> bool:
-    pairs = zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True)
+def _equal(first: Any, second: Any) -> bool:
+    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
     return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))

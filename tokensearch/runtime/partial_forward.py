@@ -53,7 +53,7 @@ def capture_activations(model: nn.Module, blocks: Iterable[int], keep: Keep) -> 
     """
     places = sorted(set(blocks))
     hosts = _blocks(model, places)
-    settings = [(hosts[place], _Capturing(place, hosts[place].forward, keep)) for place in places]
+    settings = [(hosts[index], _Capturing(index, hosts[index].forward, keep)) for index in places]
     with _forwards((block, one.forward) for block, one in settings):
         yield
 
@@ -117,12 +117,12 @@ def check_resumes(model: nn.Module, image: Image) -> None:
 class _Capturing:
     """A block that shows what enters it."""
 
-    place: int
+    index: int
     own: Forward
     keep: Keep
 
     def forward(self, x: Tensor, *args: Any, **named: Any) -> Tensor:
-        self.keep(self.place, x)
+        self.keep(self.index, x)
         return self.own(x, *args, **named)
 
 
@@ -165,10 +165,10 @@ def _give_back(module: nn.Module, own: Forward | None) -> None:
 def _blocks(model: nn.Module, wanted: Iterable[int]) -> tuple[nn.Module, ...]:
     """Return all blocks of `model`, if it has those that are wanted."""
     kind, blocks = type(model).__name__, tuple(as_host(model).blocks)
-    for place in wanted:
-        if not 0 <= place < len(blocks):
+    for index in wanted:
+        if not 0 <= index < len(blocks):
             raise ModelError(
-                f"a pass is to be cut before block {place}, but a {kind} has blocks 0 to "
+                f"a pass is to be cut before block {index}, but a {kind} has blocks 0 to "
                 f"{len(blocks) - 1}"
             )
     if len(set(blocks)) < len(blocks):

@@ -84,9 +84,9 @@ class _Now:
     def __init__(self) -> None:
         self._open: AbstractContextManager[object] | None = None
 
-    def enter(self, one: AbstractContextManager[object]) -> None:
-        self._open = one
-        one.__enter__()
+    def enter(self, context: AbstractContextManager[object]) -> None:
+        self._open = context
+        context.__enter__()
 
     def leave(self) -> None:
         if self._open is not None:

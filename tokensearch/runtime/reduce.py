@@ -20,7 +20,7 @@ class StepReducer:
     """The steps of one block in one pass: at most one prune, then at most one pool."""
 
     prefix: int
-    place: int
+    block: int
     attended: Attended
     bias: Tensor | None
     range: Callable[[Phase], AbstractContextManager[object]]
@@ -118,7 +118,7 @@ class StepReducer:
         at, prefix = self.attended, self.prefix
         if name == "random":
             images, left = at.keys.shape[0], at.keys.shape[2] - prefix
-            return ops.random_order(images, left, seed=self.place, device=at.keys.device)
+            return ops.random_order(images, left, seed=self.block, device=at.keys.device)
         by_class = name != "mean_attention"
         query = at.queries[:, :, :1] if by_class else ops.mean_query(at.queries, prefix=prefix)
         if name in ("class_attention", "mean_attention"):

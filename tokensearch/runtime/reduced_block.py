@@ -90,7 +90,7 @@ class ReducedBlock:
             bias = None
             if sized and tokens.size is not None:
                 bias = size_bias(tokens.size, tokens.log_size)
-        rotations = self._rotations(rope, tokens.place)
+        rotations = self._rotations(rope, tokens.position)
         with self._range("attention"):
             attended = self.family.attend(
                 self.block,

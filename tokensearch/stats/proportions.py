@@ -4,7 +4,7 @@ import math
 
 from scipy.special import bdtr
 
-from tokensearch.stats.paired import LEVEL, normal_reach
+from tokensearch.stats.interval import LEVEL, normal_reach
 
 
 def wilson(right: int, images: int, *, level: float = LEVEL) -> tuple[float, float]:

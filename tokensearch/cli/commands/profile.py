@@ -75,14 +75,14 @@ def profile(
         table = _swept(asked, seconds or SWEEP_SECONDS)
         _hand_out_costs(table, out_folder, as_json=as_json)
         return
-    (found,) = profile_operands(
+    (profile,) = profile_operands(
         [side],
         names=[policy or preset or "none"],
         asked=asked,
         seconds=seconds or SECONDS,
         folder=out_folder,
     )
-    _hand_out(found, out_folder, as_json=as_json)
+    _hand_out(profile, out_folder, as_json=as_json)
 
 
 def _read(name: str) -> Policy:
@@ -95,24 +95,24 @@ def _read(name: str) -> Policy:
         raise PolicyError(
             f"{name} is no policy file and no folder of a run; --preset takes the names of presets"
         )
-    (found,) = resolve_run_folders([side, "none"])[:1]
-    assert isinstance(found, Policy), "beside a preset, a run stands for its answer"
-    return found
+    (profile,) = resolve_run_folders([side, "none"])[:1]
+    assert isinstance(profile, Policy), "beside a preset, a run stands for its answer"
+    return profile
 
 
-def _hand_out(found: Profile, folder: Path | None, *, as_json: bool) -> None:
-    document = profile_to_json(found)
+def _hand_out(profile: Profile, folder: Path | None, *, as_json: bool) -> None:
+    document = profile_to_json(profile)
     if folder is not None:
         write(folder / PROFILE_FILE, document)
     from tokensearch.profiling import profile_cautions
     from tokensearch.report.profile import profile_lines
 
-    for doubt in profile_cautions(found, found):
+    for doubt in profile_cautions(profile, profile):
         caution(with_remedy(doubt))
     if as_json:
         print_json(document)
         return
-    out.print(profile_lines(found))
+    out.print(profile_lines(profile))
     if folder is not None:
         out.print(f"profile      {folder / PROFILE_FILE}", soft_wrap=True)
         out.print(f"TensorBoard  tensorboard --logdir {folder / 'tensorboard'}", soft_wrap=True)

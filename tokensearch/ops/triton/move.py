@@ -72,9 +72,9 @@ def sum_rows(
     if HAS_SIZE:
         if HAS_WEIGHT:
             whole = tl.full([1], 1.0, tl.float32)
-        one = tl.arange(0, 1)
-        tl.store(OUT_SIZE + row + one, whole)
-        tl.store(OUT_LOG + row + one, tl.log(whole))
+        lane = tl.arange(0, 1)
+        tl.store(OUT_SIZE + row + lane, whole)
+        tl.store(OUT_LOG + row + lane, tl.log(whole))
 
 
 @triton.jit(do_not_specialize=COUNTS)

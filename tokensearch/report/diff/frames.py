@@ -6,7 +6,7 @@ from functools import cached_property
 
 from tokensearch.diff.ledger import Ledger, Term
 from tokensearch.diff.operators import operator_changes
-from tokensearch.records.profile import Operator, Phase, Place, Profile
+from tokensearch.records.profile import Operator, Phase, Profile, Scope
 from tokensearch.report.diff.blocks import sum_estimates
 from tokensearch.report.phases import PHASE_NAMES
 
@@ -54,34 +54,34 @@ class _Sides:
     ledger: Ledger
 
     @cached_property
-    def before(self) -> Mapping[Place, float]:
+    def before(self) -> Mapping[Scope, float]:
         return _stamped(self.ledger.baseline)
 
     @cached_property
-    def after(self) -> Mapping[Place, float]:
+    def after(self) -> Mapping[Scope, float]:
         return _stamped(self.ledger.candidate)
 
     @property
-    def places(self) -> tuple[Place, ...]:
+    def places(self) -> tuple[Scope, ...]:
         return tuple(dict.fromkeys([*self.before, *self.after]))
 
     @cached_property
-    def operators(self) -> tuple[Mapping[Place, list[Operator]], Mapping[Place, list[Operator]]]:
+    def operators(self) -> tuple[Mapping[Scope, list[Operator]], Mapping[Scope, list[Operator]]]:
         return _operators(self.ledger.baseline), _operators(self.ledger.candidate)
 
 
-def _stamped(profile: Profile) -> dict[Place, float]:
+def _stamped(profile: Profile) -> dict[Scope, float]:
     return {
         (item.block, item.phase): profile.phase_ms(item.phase, (item.block,))
         for item in profile.stamped
     }
 
 
-def _operators(profile: Profile) -> dict[Place, list[Operator]]:
+def _operators(profile: Profile) -> dict[Scope, list[Operator]]:
     """Operators by place; none from outside the blocks, where traces know no stem and no head."""
     kernels = any(item.kernel for item in profile.operators)
     stemless = all(item.phase != "stem" for item in profile.stamped)
-    by_place: dict[Place, list[Operator]] = {}
+    by_place: dict[Scope, list[Operator]] = {}
     for item in profile.operators:
         if item.kernel == kernels and (item.block is not None or stemless):
             by_place.setdefault((item.block, item.phase), []).append(item)
@@ -89,7 +89,7 @@ def _operators(profile: Profile) -> dict[Place, list[Operator]]:
 
 
 def _block(block: int | None, sides: _Sides) -> Frame:
-    phases = _ordered(_phase(place, sides) for place in sides.places if place[0] == block)
+    phases = _ordered(_phase(scope, sides) for scope in sides.places if scope[0] == block)
     return Frame(
         OUTSIDE if block is None else f"block {block}",
         sum(one.baseline_ms for one in phases),
@@ -99,22 +99,22 @@ def _block(block: int | None, sides: _Sides) -> Frame:
     )
 
 
-def _phase(place: Place, sides: _Sides) -> Frame:
-    own = (term for term in sides.ledger.terms if (term.block, term.phase) == place)
-    name: Phase = place[1]
+def _phase(scope: Scope, sides: _Sides) -> Frame:
+    own = (term for term in sides.ledger.terms if (term.block, term.phase) == scope)
+    name: Phase = scope[1]
     return Frame(
         PHASE_NAMES[name],
-        sides.before.get(place, 0.0),
-        sides.after.get(place, 0.0),
+        sides.before.get(scope, 0.0),
+        sides.after.get(scope, 0.0),
         _any_significant(own),
-        _ordered(_inside(place, sides)),
+        _ordered(_inside(scope, sides)),
     )
 
 
-def _inside(place: Place, sides: _Sides) -> Iterator[Frame]:
-    before, after = (side.get(place, []) for side in sides.operators)
+def _inside(scope: Scope, sides: _Sides) -> Iterator[Frame]:
+    before, after = (side.get(scope, []) for side in sides.operators)
     scales = [
-        times.get(place, 0.0) / (sum(one.ms for one in seen) or 1.0)
+        times.get(scope, 0.0) / (sum(one.ms for one in seen) or 1.0)
         for times, seen in ((sides.before, before), (sides.after, after))
     ]
     for change in operator_changes(before, after):
@@ -142,8 +142,8 @@ def removed(frame: Frame, path: str = "") -> dict[str, tuple[float, int]]:
     """
     sums: dict[str, tuple[float, int]] = {}
     for name, ms in _gone(frame, path):
-        known_ms, places = sums.get(name, (0.0, 0))
-        sums[name] = (known_ms + ms, places + 1)
+        known_ms, scopes = sums.get(name, (0.0, 0))
+        sums[name] = (known_ms + ms, scopes + 1)
     return dict(sorted(sums.items(), key=lambda entry: -entry[1][0]))
 
 

@@ -166,9 +166,9 @@ def _calls_apart(sides: Sequence[Traced], names: Sequence[str]) -> Iterator[str]
 
 def _calls(side: Traced) -> Mapping[str, float]:
     calls = dict.fromkeys(STEADY, 0.0)
-    for one in side.operators:
-        if one.name in calls:
-            calls[one.name] += one.calls
+    for operator in side.operators:
+        if operator.name in calls:
+            calls[operator.name] += operator.calls
     return calls
 
 

@@ -15,7 +15,7 @@ from tokensearch.report.run.result import (
     target_ratio_beside,
 )
 from tokensearch.report.run.tables import cell_line
-from tokensearch.stats.paired import paired_difference
+from tokensearch.stats.interval import paired_difference
 
 
 def answer_sentences(run: RunDocument) -> tuple[str, ...]:

@@ -110,8 +110,8 @@ def rotate(x: Tensor, rope: Tensor, *, prefix: int, half: bool) -> Tensor:
         return x
     sine, cosine = rope.chunk(2, dim=-1)
     if half:
-        one, other = patches.chunk(2, dim=-1)
-        turned = torch.cat([-other, one], dim=-1)
+        first, second = patches.chunk(2, dim=-1)
+        turned = torch.cat([-second, first], dim=-1)
     else:
         turned = torch.stack([-patches[..., 1::2], patches[..., ::2]], -1).flatten(-2)
     return torch.cat([x[:, :, :prefix], patches * cosine + turned * sine], dim=2)

@@ -146,15 +146,16 @@ def _dominates(figures: Sequence[PolicyFigures], first: int, second: int) -> boo
     Right answers within the margin of the rule count as equal, and a doubtful timing displaces no
     sure one.
     """
-    one, other = figures[first], figures[second]
-    if other.sure and not one.sure:
+    first_figure, second_figure = figures[first], figures[second]
+    if second_figure.sure and not first_figure.sure:
         return False
-    if one.right is not None and other.right is not None:
-        fewer = other.right.bits.bit_count() - one.right.bits.bit_count()
-        if fewer > MARGIN * other.right.images:
+    if first_figure.right is not None and second_figure.right is not None:
+        fewer = second_figure.right.bits.bit_count() - first_figure.right.bits.bit_count()
+        if fewer > MARGIN * second_figure.right.images:
             return False
     ours, theirs = (
-        (-f.value, f.ratio.high, f.median_ms.high, f.divergence.value) for f in (one, other)
+        (-f.value, f.ratio.high, f.median_ms.high, f.divergence.value)
+        for f in (first_figure, second_figure)
     )
     no_worse = all(mine <= yours for mine, yours in zip(ours, theirs, strict=True))
     return no_worse and (ours != theirs or first < second)

@@ -84,14 +84,16 @@ def find_overlooked(
     if now.outcome == "unreduced" and not goal.bounded:
         return None
     confirmed = {f.trial.number for f in finalists}
-    seemed = {one.trial.number for one in best if one.point.latency <= target_ratio}
+    seemed = {
+        candidate.trial.number for candidate in best if candidate.point.latency <= target_ratio
+    }
     short = any(
         f.trial.number in seemed and not _meets(f, goal, finalists, batch) for f in finalists
     )
     reach = target_ratio * (1 - off) if short else target_ratio
-    for one in (*_better(best, now, goal), *_faster(best, now, goal, reach)):
-        if one.trial.number not in confirmed and one.point.latency <= reach:
-            return one.trial
+    for candidate in (*_better(best, now, goal), *_faster(best, now, goal, reach)):
+        if candidate.trial.number not in confirmed and candidate.point.latency <= reach:
+            return candidate.trial
     return None
 
 
