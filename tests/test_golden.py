@@ -132,6 +132,8 @@ def test_a_ledger_is_written_as_it_was() -> None:
     old["baseline"]["name"] = new["baseline"]["name"]  # the profile was called otherwise
     for side in ("baseline", "candidate"):
         assert new[side]["cell"].pop("kernels") is None  # newer than the file
+    assert new.pop("floor_gap_ms") is None  # these too
+    assert new.pop("floor_closing") == 0
     for document in (new, old):
         assert document.pop("words")  # which may become better
     assert (new["format"], new["version"]) == (old["format"], old["version"])

@@ -11,6 +11,7 @@ BENCHES = {
     "presets": "tests.bench.presets",
     "probe": "tests.bench.probe.command",
     "fronts": "tests.bench.fronts",
+    "ledgers": "tests.bench.ledgers",
     "kernels": "tests.bench.kernels",
     "gpu": "tests.bench.gpu.command",
     "runtime": "tests.bench.runtime",

@@ -1,21 +1,34 @@
-"""What benches have in common: results come one by one, and what has come is kept."""
+"""What benches have in common: results come one by one, and what has come is kept.
+
+With `--store NAME` they go to `results/NAME.json`, with the machine, the day and the commit: the
+figures that README, docs and decisions quote.
+"""
 
 import argparse
 import json
+import os
+import platform
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
+import torch
+
 from tokensearch.files import write_whole
 
 R = TypeVar("R")
+RESULTS = Path(__file__).with_name("results")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:
     """Add the options of `collect`."""
     parser.add_argument("--json", action="store_true", help="print one JSON document instead")
     parser.add_argument("--out", default=None, help="file that is rewritten after every result")
+    parser.add_argument("--store", default=None, metavar="NAME", help="keep it in the repository")
     parser.add_argument(
         "--within", type=float, default=None, help="seconds after which no result is begun"
     )
@@ -40,4 +53,29 @@ def collect(
             break
     if options.json:
         print(json.dumps(document(found), indent=2))
+    if options.store:
+        store(options.store, document(found))
     return found
+
+
+def store(name: str, results: Any) -> None:
+    """Keep results in the repository, with what made them."""
+    made = {
+        "command": " ".join(["python", "-m", "tests.bench", *sys.argv[1:]]),
+        "machine": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+        "results": results,
+    }
+    write_whole(RESULTS / f"{name}.json", json.dumps(made, indent=1) + "\n")
+
+
+def _cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _commit() -> str:
+    asked = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()

@@ -14,8 +14,8 @@ Parts = Mapping[Scope, float]  # milliseconds
 
 
 def passes(ms: float, noise_ms: float = 0.0) -> tuple[float, ...]:
-    """Rounds whose middle half has the mean `ms`, four below it in a row and then four above."""
-    return tuple(ms + (-noise_ms if number // 4 % 2 else noise_ms) for number in range(ROUNDS))
+    """Rounds whose middle half has the mean `ms`, one above it and one below in turn."""
+    return tuple(ms + (-noise_ms if number % 2 else noise_ms) for number in range(ROUNDS))
 
 
 def timed(parts: Parts, noise: Parts) -> tuple[PhaseTime, ...]:

@@ -154,7 +154,7 @@ def test_a_noisy_residual_does_not_squash_the_bars(monkeypatch: pytest.MonkeyPat
     figures: list[Figure] = []
     monkeypatch.setattr(waterfall_picture, "save_figure", lambda figure, _: figures.append(figure))
 
-    noisy = of_known_terms(noise_ms=15.0)
+    noisy = of_known_terms(noise_ms=19.0)
     draw_waterfall(noisy, Path("waterfall.png"))
 
     (axes,) = figures[0].axes

@@ -56,8 +56,8 @@ def test_figures_that_only_round_off_widen_no_interval() -> None:
     noise = np.random.default_rng(0).standard_normal((61, RESAMPLES + 1))
     varying, rounded = 5.0 + noise[0], 100.0 + 1e-14 * noise[1:]
 
-    alone = simultaneous_intervals([varying], runs=20)
-    among = simultaneous_intervals([varying, *rounded], runs=20)
+    alone = simultaneous_intervals([varying], rounds=20)
+    among = simultaneous_intervals([varying, *rounded], rounds=20)
 
     assert among[0] == alone[0]
     assert among[1].high - among[1].low < 1e-12

@@ -108,11 +108,11 @@ def _differences(
         return
     random = np.random.default_rng(seed)
     drawn = [_drawn(side, names, random) for side in (before, after)]
-    yield from simultaneous_intervals([b - a for a, b in zip(*drawn, strict=True)], runs=passes)
+    yield from simultaneous_intervals([b - a for a, b in zip(*drawn, strict=True)], rounds=passes)
 
 
 def _drawn(side: _Side, names: Sequence[_Name], random: np.random.Generator) -> list[Values]:
     """Means of every operator over passes drawn with replacement; 0 where there is none."""
-    rounds = draw_rounds(_passes(side), random, run=1)  # five passes hold no runs
+    rounds = draw_rounds(_passes(side), random)
     zeros = np.zeros(len(rounds))
     return [side[name].passes_ms[rounds].mean(axis=1) if name in side else zeros for name in names]

@@ -6,7 +6,7 @@ the clock runs. The copies share their weights.
 
 import copy
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -25,6 +25,7 @@ from tokensearch.measure import (
 )
 from tokensearch.policy import Policy
 from tokensearch.records.measurements import Backend, Cell
+from tokensearch.records.profile import Phase
 
 SPLIT: tuple[Backend, ...] = ("eager", "cudagraph")  # whose passes can be told apart by block
 
@@ -38,6 +39,7 @@ class ProfilePasses:
     stamps: PhaseTimer  # of the stamped turn
     floor: Turn | None  # stamped, the same counts at no price; None where nothing is reduced
     floor_stamps: PhaseTimer
+    floor_plain: Turn | None  # the floor without stamps: what they are held against
     whole: Run  # what `plain` times
     traced: Run  # inside profiler ranges
     counted: Run  # inside `counting`'s ranges
@@ -48,6 +50,10 @@ def copy_sharing_weights(model: nn.Module) -> nn.Module:
     """Copy modules, share weights: what is attached to one is not attached to the other."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     return copy.deepcopy(model, shared)
+
+
+def _no_range(block: int | None, phase: Phase) -> AbstractContextManager[object]:
+    return nullcontext()
 
 
 @contextmanager
@@ -74,18 +80,25 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
                 stamps,
             )
 
+        def plain_floor() -> Turn:
+            copied = ranged(_no_range, floor=True)
+            run = runtime.with_backend(copied, cell.backend, images, sharing=backed)
+            return make_pass_turn(partial(run, images), clock_for(device))
+
         backed = runtime.with_backend(
             runtime.apply(copy_sharing_weights(model), policy), cell.backend, images
         )
         whole = partial(backed, images)
         splits = cell.backend in SPLIT
+        floored = splits and policy.reduces
         yield ProfilePasses(
             plain=make_pass_turn(whole, clock_for(device)),
             whole=whole,
             stamped=split(stamps) if splits else make_phase_turn(whole, stamps),
             stamps=stamps,
-            floor=split(floor_stamps, floor=True) if splits and policy.reduces else None,
+            floor=split(floor_stamps, floor=True) if floored else None,
             floor_stamps=floor_stamps,
+            floor_plain=plain_floor() if floored else None,
             traced=partial(ranged(runtime.traced_range), images) if eager else whole,
             counted=partial(ranged(counting.around), images),  # eager: what is computed is the same
             counting=counting,

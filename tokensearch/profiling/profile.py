@@ -144,7 +144,8 @@ def _masks(policy: Policy) -> bool:
 
 
 def _turns(of: ProfilePasses) -> tuple[Turn, ...]:
-    return (of.plain, of.stamped) if of.floor is None else (of.plain, of.stamped, of.floor)
+    floor = () if of.floor is None or of.floor_plain is None else (of.floor, of.floor_plain)
+    return (of.plain, of.stamped, *floor)
 
 
 def _split_samples(
@@ -162,12 +163,17 @@ def _fill_timings(
     blank: Profile, of: ProfilePasses, taken: list[list[Sample]], warmup: int
 ) -> Profile:
     plain, stamped, *floor = taken
+    timed = replace(blank, plain=_latency(plain, warmup), stamped=_phases(stamped, of.stamps))
+    if not floor:
+        return timed
+    split, whole = floor
     return replace(
-        blank,
-        plain=Latency(tuple(sample.ms for sample in plain), warmup),
-        stamped=_phases(stamped, of.stamps),
-        floor=_phases(floor[0], of.floor_stamps) if floor else (),
+        timed, floor=_phases(split, of.floor_stamps), floor_plain=_latency(whole, warmup)
     )
+
+
+def _latency(samples: list[Sample], warmup: int) -> Latency:
+    return Latency(tuple(sample.ms for sample in samples), warmup)
 
 
 def _phases(samples: list[Sample], stamps: PhaseTimer) -> tuple[PhaseTime, ...]:

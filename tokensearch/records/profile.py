@@ -116,6 +116,7 @@ class Profile:
     plain: Latency
     stamped: tuple[PhaseTime, ...]
     floor: tuple[PhaseTime, ...] = ()  # the same counts, tokens merely cut off; () without steps
+    floor_plain: Latency | None = None  # whole passes of the floor, which nothing splits
     operators: tuple[Operator, ...] = ()
     traced_ms: tuple[float, ...] = ()  # whole passes under the profiler
     work: tuple[Work, ...] = ()

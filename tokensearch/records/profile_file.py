@@ -25,7 +25,7 @@ from tokensearch.errors import MeasurementError
 from tokensearch.policy import BOUNDS
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.checks import CELL, CONDITIONS, LATENCY, POLICY
-from tokensearch.records.measurements import from_json, to_json
+from tokensearch.records.measurements import Latency, from_json, to_json
 from tokensearch.records.profile import PHASES, Operator, PhaseTime, Profile, Work
 
 FORMAT, VERSION = "tokensearch.profile", 1
@@ -71,7 +71,12 @@ _PROFILE = fields(
         ),
         "conditions": optional(CONDITIONS),
     },
-    {"peak_bytes": optional(COUNT), "sdpa": optional(NAME), "border_ms": _PART_MS},
+    {
+        "peak_bytes": optional(COUNT),
+        "sdpa": optional(NAME),
+        "border_ms": _PART_MS,
+        "floor_plain": optional(LATENCY),
+    },
 )
 
 
@@ -91,6 +96,7 @@ def profile_to_json(profile: Profile) -> dict[str, Any]:
         "phases_ms": {phase: ms for phase, ms in sums.items() if ms},
         "cell": to_json(profile.cell),
         "plain": to_json(profile.plain),
+        "floor_plain": None if profile.floor_plain is None else to_json(profile.floor_plain),
         "ceilings": None if profile.ceilings is None else asdict(profile.ceilings),
         "conditions": None if profile.conditions is None else asdict(profile.conditions),
         **parts,
@@ -127,7 +133,8 @@ def _checked(profile: Profile) -> Profile:
         if scope.block is not None and scope.block >= blocks:
             raise MeasurementError(f"block {scope.block!r} is none of {blocks}")
     passes, traced = len(profile.plain.passes_ms), len(profile.traced_ms)
-    if any(len(one.passes_ms) != passes for one in split):
+    every: list[PhaseTime | Latency] = [*split, profile.floor_plain or profile.plain]
+    if any(len(each.passes_ms) != passes for each in every):
         raise MeasurementError("a profile must have passes, as many for every phase")
     if any(not traced or len(one.passes_ms) != traced for one in profile.operators):
         raise MeasurementError("operators must have passes, as many as were traced")

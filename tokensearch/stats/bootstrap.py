@@ -23,25 +23,43 @@ from tokensearch.stats.interval import Interval
 
 LEVEL = 0.95  # nominal coverage of every interval; the field's habit
 RESAMPLES = 1000  # from seed to seed the ends then move by 5 to 8 % of the half-width (measured)
-# Rounds per run over the cube root of all rounds. Measured on synthetic ledgers of a model with
-# itself, 60 terms: at 1.0 0 to 3 % of independent noise gave a term outside it, 7 to 8 % of AR(1)
-# noise (0.6) that the two sides do not share; at 1.5 fewer, with intervals of no use at 12 rounds.
-ROUND_RUN_FACTOR = 1.0
+# Neighbouring rounds that are more alike than this are told nothing apart by any number of rounds
+# that a profile takes.
+MOST_ALIKE = 0.95
 ROUNDING = 1e-12  # relative: sums of a few hundred passes are off by less
 
 Values = npt.NDArray[np.float64]
 Draws = npt.NDArray[np.int64]
 
 
-def draw_rounds(rounds: int, random: np.random.Generator, *, run: int | None = None) -> Draws:
+def draw_rounds(rounds: int, random: np.random.Generator, *, run: int = 1) -> Draws:
     """Rounds of every resample, (1 + RESAMPLES, rounds); the first row is the rounds themselves.
 
-    `run` neighbours are drawn together; None lets it grow with the rounds.
+    `run` neighbours are drawn together.
     """
-    run = run or run_length(rounds)
     starts = random.integers(0, rounds, size=(RESAMPLES, -(-rounds // run)))
     drawn = (starts[:, :, None] + np.arange(run)) % rounds
     return np.vstack([np.arange(rounds), drawn.reshape(RESAMPLES, -1)[:, :rounds]])
+
+
+def serial_correlation(series: Values) -> float:
+    """How alike neighbouring rounds are: the lag-1 autocorrelation, 0 to `MOST_ALIKE`.
+
+    It is averaged over parts, which makes it known well even from a dozen rounds, and corrected for
+    its bias, -(1 + 3r) / rounds (Marriott and Pope 1954, Biometrika 41, 390).
+
+    series  (rounds, parts)
+    """
+    rounds = len(series)
+    if rounds < 4:
+        return 0.0
+    off = series - series.mean(axis=0)
+    energy = (off**2).sum(axis=0)
+    varying = energy > (ROUNDING * np.abs(series).max(axis=0)) ** 2
+    if not varying.any():
+        return 0.0
+    alike = float(((off[1:] * off[:-1]).sum(axis=0)[varying] / energy[varying]).mean())
+    return min(max(0.0, (rounds * alike + 1) / (rounds - 3)), MOST_ALIKE)
 
 
 def middle_means(passes_ms: Values, drawn: Draws) -> Values:
@@ -65,11 +83,15 @@ def middle_means(passes_ms: Values, drawn: Draws) -> Values:
     return means
 
 
-def simultaneous_intervals(values: Sequence[Values], *, runs: float) -> list[Interval]:
+def simultaneous_intervals(
+    values: Sequence[Values], *, rounds: int, correlation: float = 0.0
+) -> list[Interval]:
     """Intervals that hold for all figures at once. Each: row 0 as measured, then resamples.
 
-    `runs` were drawn from: few of them make a bootstrap too narrow, which is mended by taking
-    Student's t where it takes the normal distribution (Hesterberg 2015, section 5.3).
+    `rounds` were drawn singly. If neighbours are alike they say less than as many strangers: means
+    of AR(1) noise vary by (1 + r) / (1 - r) more, and its variance is known as from (1 - r^2) /
+    (1 + r^2) as many rounds (Bayley and Hammersley 1946). Few rounds make a bootstrap too narrow,
+    which is mended by Student's t where it takes the normal distribution (Hesterberg 2015, 5.3).
     """
     if not values:
         return []
@@ -79,7 +101,9 @@ def simultaneous_intervals(values: Sequence[Values], *, runs: float) -> list[Int
     # What only rounds off is constant: it would count as one more figure that varies.
     scale = np.where(error > ROUNDING * np.abs(table).max(), error, np.inf)
     normal_reach = float(np.quantile(np.abs(deviations / scale[:, None]).max(axis=0), LEVEL))
-    reach = expand_reach(normal_reach, freedom=runs - 1)
+    square = correlation**2
+    reach = expand_reach(normal_reach, freedom=rounds * (1 - square) / (1 + square) - 1)
+    error *= sqrt((1 + correlation) / (1 - correlation))
     return [
         Interval(float(value), float(value - reach * each), float(value + reach * each))
         for value, each in zip(measured, error, strict=True)
@@ -101,9 +125,9 @@ def expand_reach(z: float, *, freedom: float) -> float:
     return t * sqrt((freedom + 1) / freedom)
 
 
-def run_length(rounds: int, *, factor: float = ROUND_RUN_FACTOR) -> int:
-    """Neighbouring rounds that are drawn together."""
-    return max(1, round(factor * cbrt(rounds)))
+def run_length(pairs: int) -> int:
+    """Neighbouring pairs that are drawn together."""
+    return max(1, round(PAIR_RUN_FACTOR * cbrt(pairs)))
 
 
 # Pairs per run over the cube root of all pairs, the rate of Hall, Horowitz & Jing (1995).
@@ -134,7 +158,7 @@ def bootstrap_ratio(
     same samples and seed give the same interval.
     """
     pairs = len(baseline_ms)
-    run = run or run_length(pairs, factor=PAIR_RUN_FACTOR)
+    run = run or run_length(pairs)
     drawn = draw_rounds(pairs, np.random.default_rng(seed), run=run)[1:]
     below, above = (_medians(passes_ms, drawn) for passes_ms in (baseline_ms, candidate_ms))
     tail = _expanded_tail((1 - level) / 2, runs=pairs / run)

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import chain
 
 from tokensearch.costs import Staircase
-from tokensearch.diff.ledger import KINDS, Kind, Ledger
+from tokensearch.diff.ledger import CLOSED, KINDS, Kind, Ledger
 from tokensearch.policy import changes_sizes
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.comparability import differences
@@ -122,6 +122,8 @@ def closing_sentence(ledger: Ledger) -> str:
     """Say whether the terms add up to the measured difference, all but a little of it."""
     rest, share = text.signed_ms_interval(ledger.residual.ms), text.percent(ledger.closing)
     significant = ledger.residual.ms.significant
+    if ledger.floor_gap is not None and ledger.floor_closing > max(CLOSED, ledger.closing):
+        return _floor_sentence(ledger.floor_gap, text.percent(ledger.floor_closing))
     if ledger.closes:
         noise = "" if significant else ", inside the noise"
         return f"The ledger closes to {share} of the difference: its residual is {rest}{noise}."
@@ -131,6 +133,15 @@ def closing_sentence(ledger: Ledger) -> str:
         f"Not known whether the ledger closes: its residual of {rest} is {share} of the "
         f"difference, inside the noise; {LONGER}."
     )
+
+
+def _floor_sentence(gap: Interval, share: str) -> str:
+    fault = "Saved and shifted are not told apart"
+    told = (
+        f"the phases of the floors differ from plain passes of them by "
+        f"{text.signed_ms_interval(gap)}, {share} of the difference"
+    )
+    return f"{fault}: {told}." if gap.significant else f"{fault} yet: {told}; {LONGER}."
 
 
 def _launches(ledger: Ledger) -> Iterator[str]:

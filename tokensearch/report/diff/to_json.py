@@ -19,9 +19,9 @@ FORMAT, VERSION = "tokensearch.ledger", 1
 def ledger_to_json(ledger: Ledger, staircase: Staircase | None = None) -> dict[str, Any]:
     """Return the ledger: milliseconds, candidate minus baseline; every interval of 95 %.
 
-    The intervals of terms, sums and residual hold all at once; those of `difference` and `ratio`
-    each for itself. `proven` is whether an interval leaves out "no change". Passes are means of
-    the middle half, of profiles taken in turn at one speed of the machine.
+    The intervals of all figures hold at once. `proven` is whether an interval leaves out "no
+    change". Passes are means of the middle half, of profiles taken in turn at one speed of the
+    machine.
     """
     return {
         "format": FORMAT,
@@ -37,6 +37,8 @@ def ledger_to_json(ledger: Ledger, staircase: Staircase | None = None) -> dict[s
         "candidate_ms": ledger.candidate_ms,
         "verdict": ledger.verdict,
         "closing": ledger.closing,
+        "floor_gap_ms": None if ledger.floor_gap is None else asdict(ledger.floor_gap),
+        "floor_closing": ledger.floor_closing,
         "closes": ledger.closes,
         "split": ledger.split,
         "nets": [{"block": block, **asdict(net)} for block, net in ledger.nets.items()],
