@@ -24,13 +24,23 @@ from tokensearch.diff.ledger import make_ledger
 from tokensearch.diff.operators import operator_changes
 from tokensearch.documents import parse_object, validate
 from tokensearch.errors import MeasurementError, NoPolicyError, PolicyError, RunError, SpaceError
-from tokensearch.policy import OBJECTIVES, ModelSpec, Policy, PolicySet, Pool, Prune, mac_share
+from tokensearch.policy import (
+    OBJECTIVES,
+    ModelSpec,
+    Policy,
+    PolicySet,
+    Pool,
+    Prune,
+    Tensors,
+    mac_share,
+)
 from tokensearch.policy.file import (
     policy_from_json,
     policy_to_json,
     set_from_json,
     set_to_json,
 )
+from tokensearch.policy.tensors import DTYPE_BYTES
 from tokensearch.records.checks import TRIAL
 from tokensearch.records.measurements import Conditions, Trial, from_json, to_json
 from tokensearch.records.profile import Ceilings, Operator, Profile, Work
@@ -206,6 +216,33 @@ def use_run(run: RunDocument) -> None:
     assert RunDocument.from_json(json.loads(json.dumps(run.to_json()))) == run
 
 
+def tensors_document() -> Document:
+    numbers, header, names = "", Document(), ("merger.5.queries", "norm.weight", "norm.bias")
+    for name in names:
+        header[name] = {"dtype": "F32", "shape": [2, 3], "data_offsets": [len(numbers)]}
+        numbers += "\0" * 24
+        header[name]["data_offsets"].append(len(numbers))
+    return {
+        "header": {"__metadata__": {"made": "2026", "by": "hand"}, **header},
+        "numbers": numbers,
+    }
+
+
+def to_tensors(document: Document) -> str:
+    """Spell a document as a tensors file, in text: the bytes of the length are ASCII."""
+    header = json.dumps(document.get("header"))
+    header += " " * (-len(header) % 256)
+    length = len(header).to_bytes(8, "little").decode("latin-1")
+    return f"{length}{header}{document.get('numbers')}"
+
+
+def use_tensors(tensors: Tensors) -> None:
+    """As `apply` and `save` do: look at all, and write them again."""
+    for raw in tensors.by_name.values():
+        assert len(raw.data) == math.prod(raw.shape) * DTYPE_BYTES[raw.dtype]
+    assert Tensors.pack(tensors.by_name).by_name == tensors.by_name
+
+
 def space_document() -> Document:
     return tomllib.loads(shipped_path("default").read_text())
 
@@ -294,6 +331,7 @@ KINDS = {
         Kind("trial", trial_document, read_trial, use_trial),
         Kind("run", run_document, read_run, use_run),
         Kind("space", space_document, parse_space, use_space, to_toml),
+        Kind("tensors", tensors_document, Tensors.from_bytes, use_tensors, to_tensors),
         Kind("trace", trace_document, read_trace, use_trace),
     )
 }

@@ -137,12 +137,12 @@ def test_the_file_format_is_pinned() -> None:
         (written(steps={}), "steps is {}; it must be a list"),
         (
             written(steps=[{"block": 1, "op": "melt"}]),
-            "steps[0].op is 'melt'; it must be one of keep, prune, pool, prune_or_pool",
+            "steps[0].op is 'melt'; it must be one of keep, prune, pool, prune_or_pool, merger",
         ),
         (written(steps=[{"block": 1, "op": "prune"}]), "steps[0].keep is missing"),
         (
-            written(steps=[{"block": 1, "op": "prune", "keep": 2, "at": "block_end"}]),
-            "steps[0] has the unknown field 'at'",
+            written(steps=[{"block": 1, "op": "prune", "keep": 2, "when": "late"}]),
+            "steps[0] has the unknown field 'when'",
         ),
         (
             written(steps=[{"block": 1, "op": "prune", "keep": 2.5}]),

@@ -7,8 +7,9 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
 import tokensearch
+from tests.policy.learned import random_tensors
 from tests.runtime.test_apply import vit
-from tokensearch.policy import Policy, Pool, Prune, PruneOrPool, Step
+from tokensearch.policy import Merger, Policy, Pool, Prune, PruneOrPool, Step
 from tokensearch.policy.steps import MATCHES, RESTS, SCORES
 from tokensearch.runtime import describe
 
@@ -33,12 +34,21 @@ def policies() -> dict[str, Policy]:
     for match in MATCHES:
         steps = (Pool(0, 10, match), Pool(1, 6, match))
         found[f"pool {match}"] = proportional(*((Pool(0, 4, match),) if match == "grid" else steps))
-    pool = Pool(0, 10)
+    pool, merger = Pool(0, 10), Merger(1, 4, "merger.1", values="raw")
+    merging = Merger(0, 6, "merger.0", scale=24**-0.5, at="between")
+    tensors = random_tensors(SPEC.width, merging, merger)
     return {
         **found,
         "prune or pool": proportional(PruneOrPool(0, 10, 6e-5), PruneOrPool(1, 6, 1e-3)),
         "prune then pool ranked": proportional(Prune(0, 12), Pool(0, 8, "ranked")),
         "pool unweighed": Policy(SPEC, (pool, Pool(1, 6))),
+        "merger": Policy(SPEC, (merging, merger), tensors=tensors),
+        "pool then merger": Policy(
+            SPEC,
+            (pool, merger),
+            proportional_attention=True,
+            tensors=random_tensors(SPEC.width, merger),
+        ),
         "prefix only": Policy(SPEC, (pool,), proportional_attention=True, last_block="prefix_only"),
     }
 

@@ -107,18 +107,18 @@ def _folder(path: Path) -> Profile | RunFolder:
 def _file(path: Path) -> Policy | Profile | ChromeTrace:
     try:
         document = _own(path)
-        ours = None if document is None else _of(document)
+        ours = None if document is None else _of(document, path.parent)
     except ValueError as error:
         error.add_note(f"in {path}")
         raise
     return _trace(path) if ours is None else ours
 
 
-def _of(document: dict[str, Any]) -> Policy | Profile:
+def _of(document: dict[str, Any], folder: Path) -> Policy | Profile:
     if document["format"] == PROFILE_FORMAT:
         return profile_from_json(document)
     if document["format"] == POLICY_FORMAT:
-        return policy_from_json(document)
+        return policy_from_json(document, folder)
     raise MeasurementError(f"the file has format {document['format']!r:.60}; {ACCEPTED}")
 
 

@@ -7,7 +7,7 @@ for a factor per block that the sweep looks for.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokensearch.policy import Policy, Pool, Prune, PruneOrPool, Step, changes_sizes
+from tokensearch.policy import Merger, Policy, Pool, Prune, PruneOrPool, Step, changes_sizes
 
 ATTENTION, SIZED_ATTENTION, MLP = "attention", "sized attention", "mlp"
 CURVES = (ATTENTION, SIZED_ATTENTION, MLP)  # measured count by count; all else by few terms
@@ -41,6 +41,8 @@ def operator(step: Step) -> str:
             return f"pool {step.match}"
         case PruneOrPool():
             return "prune_or_pool"
+        case Merger():
+            return "merger"
 
 
 def scoring(score: str) -> str:
@@ -57,13 +59,14 @@ def parts_of(policy: Policy, *, floor: bool = False) -> Iterator[Part]:
     yield Part(STEM, None, policy.model.patch_tokens, policy.model.patch_tokens)
     yield Part(OTHER, None, 0, 0)
     left, sized = policy.model.patch_tokens, False
-    for block, after in enumerate(policy.patch_tokens_per_block):
+    counts = zip(policy.patch_tokens_per_block, policy.patch_tokens_after_block, strict=True)
+    for block, (at_mlp, after) in enumerate(counts):
         prefix_only = policy.last_block == "prefix_only" and block == policy.model.blocks - 1
         yield Part(_attention(sized=sized, prefix_only=prefix_only), block, left, left)
         steps = () if floor else policy.steps_of(block)
         yield from _site(steps, block, left)
         sized = sized or (policy.proportional_attention and any(map(changes_sizes, steps)))
-        yield Part(MLP, block, after, after)
+        yield Part(MLP, block, at_mlp, at_mlp)
         left = after
     yield Part(HEAD, None, left, left)
 

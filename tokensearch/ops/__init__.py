@@ -2,6 +2,7 @@
 
 from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
 from tokensearch.ops.fused import Kernels, is_fused, kernels_of, use_kernels
+from tokensearch.ops.merger import merge_by_queries
 from tokensearch.ops.pool import (
     Matching,
     attend_with_bias,
@@ -47,6 +48,7 @@ __all__ = [
     "match_bipartite",
     "mean_query",
     "merge",
+    "merge_by_queries",
     "merge_clusters",
     "merge_ranked",
     "pick",

@@ -19,8 +19,18 @@ from tokensearch.policy.presets import (
     preset,
 )
 from tokensearch.policy.schedules import CONTROL, FAMILIES, PRESETS, Preset
-from tokensearch.policy.steps import CLASS_SCORES, Keep, Pool, Prune, PruneOrPool, Score, Step
+from tokensearch.policy.steps import (
+    CLASS_SCORES,
+    Keep,
+    Merger,
+    Pool,
+    Prune,
+    PruneOrPool,
+    Score,
+    Step,
+)
 from tokensearch.policy.target import Target, parse_target
+from tokensearch.policy.tensors import RawTensor, Tensors
 
 __all__ = [
     "BOUNDS",
@@ -35,6 +45,7 @@ __all__ = [
     "Evidence",
     "Goal",
     "Keep",
+    "Merger",
     "ModelSpec",
     "Objective",
     "Options",
@@ -46,10 +57,12 @@ __all__ = [
     "Preset",
     "Prune",
     "PruneOrPool",
+    "RawTensor",
     "RightImages",
     "Score",
     "Step",
     "Target",
+    "Tensors",
     "at_random",
     "best_value",
     "block_macs",

@@ -6,7 +6,21 @@ from math import isfinite, isqrt
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
-from tokensearch.policy.steps import MATCHES, RESTS, SCORES, Pool, Prune, PruneOrPool, Step
+from tokensearch.policy.steps import (
+    MATCHES,
+    PLACES,
+    RESTS,
+    SCORES,
+    VALUES,
+    Merger,
+    Pool,
+    Prune,
+    PruneOrPool,
+    Shape,
+    Step,
+    tensors_of,
+)
+from tokensearch.policy.tensors import Tensors
 
 
 def check_steps(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -22,16 +36,19 @@ def check_steps(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
                 f"{step.op} at block {step.block} keeps {step.keep!r:.60} of the {left} patch "
                 f"tokens left; it may keep an integer from {least} to {most}"
             )
-        if step.keep < left or _fuses(step):
+        if step.keep < left or _acts_on_all(step):
             _check_grid(step, changing, left)
             changing.append(step)
         left = step.keep
     return tuple(changing)
 
 
-def _fuses(step: Step) -> bool:
-    """With as many tokens as before, the worst still becomes the fused token, as in EViT."""
-    return isinstance(step, Prune) and step.rest == "fuse"
+def _acts_on_all(step: Step) -> bool:
+    """Whether a step changes tokens even where it leaves as many as before.
+
+    EViT's fused token then takes the place of the worst, and a merger's means that of all.
+    """
+    return isinstance(step, Merger) or (isinstance(step, Prune) and step.rest == "fuse")
 
 
 def kept_range(step: Step, patch_tokens: int) -> tuple[int, int]:
@@ -40,7 +57,9 @@ def kept_range(step: Step, patch_tokens: int) -> tuple[int, int]:
     The most is all of them, which means that nothing is done.
     """
     match step:
-        case Prune(rest="drop") | Pool(match="ranked" | "kmeans" | "kmedoids" | "agglomerative"):
+        case Merger() | Prune(rest="drop"):
+            return 1, patch_tokens
+        case Pool(match="ranked" | "kmeans" | "kmedoids" | "agglomerative"):
             return 1, patch_tokens
         case Prune():
             return min(2, patch_tokens), patch_tokens  # one token more for the discarded
@@ -68,6 +87,11 @@ def _check_order(model: ModelSpec, steps: tuple[Step, ...]) -> None:
                 f"block {first.block} has {first.op}, then {second.op}; "
                 f"a block may hold one prune, then one pool"
             )
+        if first.block == second.block and first.at != "between":
+            raise PolicyError(
+                f"block {first.block} has a step at its end and another one; a step at the end of "
+                f"a block is its only one"
+            )
         if first.block == second.block and isinstance(first, Prune) and first.rest != "drop":
             raise PolicyError(
                 f"block {first.block} has a prune that adds a token ({first.rest}), then a pool; "
@@ -91,6 +115,11 @@ def _check_choice(step: Step) -> None:
             f"prune at block {step.block} fuses the discarded by random scores, which are no "
             f"weights; with them the discarded can be dropped or averaged"
         )
+    if isinstance(step, Merger) and not (_is_number(step.scale) and step.scale > 0):
+        raise PolicyError(
+            f"merger at block {step.block} has the scale {step.scale!r:.60}; it must be a number "
+            f"above 0"
+        )
     if isinstance(step, PruneOrPool) and not _is_number(step.threshold):
         raise PolicyError(
             f"prune_or_pool at block {step.block} has the threshold {step.threshold!r:.60}; "
@@ -105,15 +134,54 @@ def _is_number(value: object) -> bool:
 def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """What a step names, with the names that may stand there."""
     match step:
-        case Prune(score=score, rest=rest):
+        case Prune(score=score, rest=rest, at=at):
             yield "scores by", score, SCORES
             yield "treats the discarded as", rest, RESTS
+            yield "acts at", at, PLACES
         case Pool(match=match_, score=score):
             yield "matches by", match_, MATCHES
             if score is not None:
                 yield "scores by", score, SCORES
         case PruneOrPool(score=score):  # the threshold is one for shares that sum to 1
             yield "scores by", score, ("class_attention_value",)
+        case Merger(values=values, at=at):
+            yield "averages values that are", values, VALUES
+            yield "acts at", at, PLACES
+
+
+def check_tensors(model: ModelSpec, steps: tuple[Step, ...], tensors: Tensors | None) -> None:
+    """Refuse tensors that are not exactly those that the steps name, in their shapes."""
+    wanted: dict[str, Shape] = {}
+    for step in steps:
+        wanted |= tensors_of(step, model.width)
+    if tensors is None:
+        if wanted:
+            raise PolicyError(
+                f"the steps name the tensor {min(wanted)!r:.60}, but the policy has no tensors; "
+                f"give it some with tensors=Tensors.pack(...)"
+            )
+        return
+    if tensors.data is None:  # out of a record: nobody can compute with them
+        return
+    held = tensors.by_name
+    if held.keys() != wanted.keys():
+        surplus = sorted(held.keys() - wanted.keys())
+        name = surplus[0] if surplus else min(wanted.keys() - held.keys())
+        raise PolicyError(
+            f"the tensor {name!r:.60} is {'named by no step' if surplus else 'missing'}; the "
+            f"tensors of a policy are exactly those that its steps name"
+        )
+    for name, shape in wanted.items():
+        if not _fits(held[name].shape, shape):
+            raise PolicyError(
+                f"the tensor {name!r:.60} has the shape {held[name].shape}; it must have {shape}"
+            )
+
+
+def _fits(shape: tuple[int, ...], wanted: Shape) -> bool:
+    return len(shape) == len(wanted) and all(
+        length in {size, None} for size, length in zip(shape, wanted, strict=True)
+    )
 
 
 def _check_grid(step: Step, before: list[Step], left: int) -> None:

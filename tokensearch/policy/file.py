@@ -2,8 +2,9 @@
 
 import json
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from pathlib import Path
 from re import fullmatch
 from typing import Any, TypeVar
@@ -16,7 +17,7 @@ from tokensearch.documents import (
     NUMBER,
     SHARE,
     TIME_MS,
-    Check,
+    bytes_of,
     choice,
     fields,
     integer,
@@ -29,9 +30,11 @@ from tokensearch.errors import PolicyError, TokensearchWarning
 from tokensearch.files import write_whole
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import OBJECTIVES
-from tokensearch.policy.policy import Evidence, Policy, step_fields
+from tokensearch.policy.policy import Evidence, Policy
 from tokensearch.policy.policy_set import PolicySet, worth_of
-from tokensearch.policy.steps import MATCHES, RESTS, SCORES, Keep, Pool, Prune, PruneOrPool, Step
+from tokensearch.policy.step_fields import check_step, step_fields, step_from_fields
+from tokensearch.policy.steps import Keep
+from tokensearch.policy.tensors import MAX_TENSORS_BYTES, Tensors
 
 FORMAT, SET_FORMAT, VERSION = "tokensearch.policy", "tokensearch.front", 1
 SCHEMA_FILE = Path(__file__).with_name("policy-v1.schema.json")
@@ -41,27 +44,6 @@ _Record = TypeVar("_Record")
 MAX_STEPS = 3 * BOUNDS["blocks"][1]  # a block may hold a prune and a pool; a keep says nothing
 MAX_POLICIES = 10_000  # of a front; a search confirms some dozens
 MAX_EVIDENCE = 1_000  # cells of one policy
-
-_PLACE = {"op": NAME, "block": integer(0, BOUNDS["blocks"][1] - 1)}
-_KEPT = {**_PLACE, "keep": integer(1, BOUNDS["patch_tokens"][1])}
-_SCORED = {"score": choice(*SCORES)}
-# Closed: a field that changes the maths must not be passed over.
-_STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
-    "keep": (Keep, fields(_PLACE, closed=True)),
-    "prune": (Prune, fields(_KEPT, {**_SCORED, "rest": choice(*RESTS)}, closed=True)),
-    "pool": (Pool, fields(_KEPT, {**_SCORED, "match": choice(*MATCHES)}, closed=True)),
-    "prune_or_pool": (
-        PruneOrPool,
-        fields({**_KEPT, "threshold": NUMBER}, _SCORED, closed=True),
-    ),
-}
-_OP = choice(*_STEPS)
-
-
-def _step_check(value: Any) -> None:
-    fields({"op": _OP})(value)
-    _STEPS[value["op"]][1](value)
-
 
 # What choosing and showing a policy lean on; whatever else a newer writer says is kept.
 _INTERVAL = {"low": NUMBER, "high": NUMBER}
@@ -103,6 +85,19 @@ _MEASURED = {
     "comparison": fields({"ratio": NUMBER, **_INTERVAL}, {"low_ms": TIME_MS, "high_ms": TIME_MS}),
     "paired": fields({"difference": NUMBER, **_INTERVAL}),
 }
+# A bare name: what lies elsewhere is nobody's to read.
+_TENSORS_NAME = leaf(
+    "the name of a file in the same folder, which ends in .safetensors",
+    lambda value: (
+        type(value) is str and fullmatch(r"[\w-][\w. -]{0,200}\.safetensors", value) is not None
+    ),
+    {"type": "string", "pattern": r"^[\w-][\w. -]{0,200}\.safetensors$"},
+)
+_SHA256 = leaf(
+    "64 hexadecimal digits",
+    lambda value: type(value) is str and fullmatch("[0-9a-f]{64}", value) is not None,
+    {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+)
 _POLICY_FIELDS = {
     "format": choice(FORMAT),
     "version": integer(VERSION, VERSION),
@@ -111,13 +106,17 @@ _POLICY_FIELDS = {
         {"weights": NAME},
         closed=True,
     ),
-    "steps": items(_step_check, most=MAX_STEPS),
+    "steps": items(check_step, most=MAX_STEPS),
 }
 _POLICY_MORE = {
     "proportional_attention": FLAG,
     "last_block": choice("full", "prefix_only"),
     "evidence": items(fields(_EVIDENCE, _MEASURED), most=MAX_EVIDENCE),
     "provenance": fields({}),
+    "tensors": fields(
+        {"file": _TENSORS_NAME, "sha256": _SHA256, "bytes": integer(1, MAX_TENSORS_BYTES)},
+        closed=True,
+    ),
 }
 _POLICY = fields(_POLICY_FIELDS, _POLICY_MORE)
 _SET_FIELDS = {
@@ -128,7 +127,7 @@ _SET_FIELDS = {
 
 
 def load(path: str | Path) -> Policy:
-    """Read a policy file; PolicyError names the file when it cannot be one."""
+    """Read a policy file, with its tensors; PolicyError names the file when it cannot be one."""
     return _read(path, "a policy", policy_from_json)
 
 
@@ -138,13 +137,38 @@ def load_set(path: str | Path) -> PolicySet:
 
 
 def save(policy: Policy, path: str | Path) -> None:
-    """Write a policy file, whole; RunError where it cannot be written, with the old file left."""
-    write_whole(Path(path), to_text(policy_to_json(policy)))
+    """Write a policy file, whole; RunError where it cannot be written, with the old file left.
+
+    Its tensors go to a file of the same name beside it, first: a policy without them says so.
+    """
+    path = Path(path)
+    name = f"{path.stem}.safetensors"
+    _save_tensors(policy, path.with_name(name))
+    write_whole(path, to_text(policy_to_json(policy, tensors_file=name)))
 
 
 def save_set(policies: PolicySet, path: str | Path) -> None:
-    """Write a policy set, whole; RunError where it cannot be written, with the old file left."""
-    write_whole(Path(path), to_text(set_to_json(policies)))
+    """Write a policy set, whole; RunError where it cannot be written, with the old file left.
+
+    Tensors of its members go to files beside it, which have a part of their hash in the name.
+    """
+    path = Path(path)
+    names = [_name_tensors(policy, path.stem) for policy in policies.policies]
+    for policy, name in zip(policies.policies, names, strict=True):
+        _save_tensors(policy, path.with_name(name))
+    write_whole(path, to_text(set_to_json(policies, tensors_files=names)))
+
+
+def _name_tensors(policy: Policy, stem: str) -> str:
+    part = "" if policy.tensors is None else f"-{policy.tensors.sha256[:16]}"
+    return f"{stem}{part}.safetensors"
+
+
+def _save_tensors(policy: Policy, path: Path) -> None:
+    if policy.tensors is not None:
+        _ = policy.tensors.by_name  # PolicyError where the policy was read without them
+        assert policy.tensors.data is not None
+        write_whole(path, policy.tensors.data)
 
 
 def is_file(name: str | Path) -> bool:
@@ -158,9 +182,9 @@ def to_text(document: Mapping[str, Any]) -> str:
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
 
 
-def policy_to_json(policy: Policy) -> dict[str, Any]:
-    """Return the policy as the fields of format version 1."""
-    return {
+def policy_to_json(policy: Policy, *, tensors_file: str = "policy.safetensors") -> dict[str, Any]:
+    """Return the policy as the fields of format version 1; tensors are named, and not in it."""
+    document = {
         "format": FORMAT,
         "version": VERSION,
         "model": {key: value for key, value in asdict(policy.model).items() if value is not None},
@@ -172,15 +196,22 @@ def policy_to_json(policy: Policy) -> dict[str, Any]:
             for item in policy.evidence
         ],
         "provenance": dict(policy.provenance),
-        **policy.extra,
     }
+    if policy.tensors is not None:
+        known = {"sha256": policy.tensors.sha256, "bytes": policy.tensors.size}
+        document["tensors"] = {"file": tensors_file, **known}
+    return {**document, **policy.extra}
 
 
-def policy_from_json(document: Mapping[str, Any]) -> Policy:
-    """Build a policy from the fields of format version 1."""
+def policy_from_json(document: Mapping[str, Any], folder: Path | None = None) -> Policy:
+    """Build a policy from the fields of format version 1.
+
+    folder  where its tensors file lies; None leaves the tensors unread, so that the policy can be
+            shown and compared, but not applied
+    """
     _check_version(document, FORMAT)
     validate(document, _POLICY, "the policy", PolicyError)
-    steps = [_step(item) for item in document["steps"]]
+    steps = [step_from_fields(item) for item in document["steps"]]
     return Policy(
         model=ModelSpec(**document["model"]),
         steps=tuple(step for step in steps if not isinstance(step, Keep)),
@@ -189,27 +220,52 @@ def policy_from_json(document: Mapping[str, Any]) -> Policy:
         evidence=tuple(_evidence(item) for item in document.get("evidence", [])),
         provenance=document.get("provenance", {}),
         extra=_unknown(document, {*_POLICY_FIELDS, *_POLICY_MORE}, "the policy"),
+        tensors=_tensors(document.get("tensors"), folder),
     )
 
 
-def set_to_json(policies: PolicySet) -> dict[str, Any]:
+def _tensors(written: Mapping[str, Any] | None, folder: Path | None) -> Tensors | None:
+    """Read the tensors file; its size and hash are held against the policy's before its content."""
+    if written is None:
+        return None
+    if folder is None:
+        return Tensors(written["sha256"], written["bytes"])
+    name, size = written["file"], written["bytes"]
+    data = bytes_of(folder / name, what="a tensors file", error=PolicyError, most=size)
+    if len(data) != size or sha256(data).hexdigest() != written["sha256"]:
+        raise PolicyError(
+            f"the tensors file {name} is not the one that the policy was saved with; copy both "
+            f"files together"
+        )
+    return Tensors.from_bytes(data)
+
+
+def set_to_json(
+    policies: PolicySet, *, tensors_files: Sequence[str] | None = None
+) -> dict[str, Any]:
     """Return the set as the fields of format version 1."""
-    members = [policy_to_json(policy) for policy in policies.policies]
+    names = tensors_files or ["policy.safetensors"] * len(policies.policies)
+    members = [
+        policy_to_json(policy, tensors_file=name)
+        for policy, name in zip(policies.policies, names, strict=True)
+    ]
     return {"format": SET_FORMAT, "version": VERSION, **policies.extra, "policies": members}
 
 
-def set_from_json(document: Mapping[str, Any]) -> PolicySet:
-    """Build a policy set from the fields of format version 1."""
+def set_from_json(document: Mapping[str, Any], folder: Path | None = None) -> PolicySet:
+    """Build a policy set from the fields of format version 1; `folder` as `policy_from_json`'s."""
     _check_version(document, SET_FORMAT)
     validate(document, fields(_SET_FIELDS), "the set", PolicyError)
-    policies = tuple(policy_from_json(item) for item in document["policies"])
+    policies = tuple(policy_from_json(item, folder) for item in document["policies"])
     return PolicySet(policies, extra=_unknown(document, {*_SET_FIELDS}, "the set"))
 
 
-def _read(path: str | Path, what: str, build: Callable[[Mapping[str, Any]], _Record]) -> _Record:
+def _read(
+    path: str | Path, what: str, build: Callable[[Mapping[str, Any], Path], _Record]
+) -> _Record:
     path = Path(path)
     try:
-        return build(read_object(path, what=what, error=PolicyError))
+        return build(read_object(path, what=what, error=PolicyError), path.parent)
     except PolicyError as error:
         error.add_note(f"in {path}")
         raise
@@ -234,11 +290,6 @@ def _check_version(document: Mapping[str, Any], expected: str) -> None:
         raise PolicyError(f"format is {given!r:.60}; this reader wants {expected!r}")
     if type(version) is not int or version != VERSION:
         raise PolicyError(f"version is {version!r:.60}; this reader knows {VERSION}")
-
-
-def _step(written: Mapping[str, Any]) -> Step | Keep:
-    kind, _ = _STEPS[written["op"]]
-    return kind(**{name: value for name, value in written.items() if name != "op"})
 
 
 def _evidence(written: Mapping[str, Any]) -> Evidence:

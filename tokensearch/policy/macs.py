@@ -12,14 +12,15 @@ def block_macs(policy: Policy) -> tuple[int, ...]:
     """
     model, macs = policy.model, []
     width, prefix, before = model.width, model.prefix_tokens, model.tokens
-    for block, patches in enumerate(policy.patch_tokens_per_block):
+    counts = zip(policy.patch_tokens_per_block, policy.patch_tokens_after_block, strict=True)
+    for block, (patches, handed_on) in enumerate(counts):
         after = prefix + patches
         asking = before
         if block == model.blocks - 1 and policy.last_block == "prefix_only":
             asking = prefix
         projections = 2 * (before + asking) * width**2
         macs.append(projections + 2 * asking * before * width + 8 * after * width**2)
-        before = after
+        before = prefix + handed_on
     return tuple(macs)
 
 

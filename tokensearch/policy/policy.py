@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError
-from tokensearch.policy.checks import check_steps
+from tokensearch.policy.checks import check_steps, check_tensors
 from tokensearch.policy.model_spec import ModelSpec
-from tokensearch.policy.steps import Pool, Prune, PruneOrPool, Step
+from tokensearch.policy.step_fields import step_fields
+from tokensearch.policy.steps import Merger, Prune, Step
+from tokensearch.policy.tensors import Tensors
 
 LastBlock = Literal["full", "prefix_only"]
 Json = Mapping[str, Any]
@@ -48,12 +50,14 @@ class Policy:
     evidence: tuple[Evidence, ...] = field(default=(), hash=False)
     provenance: Json = field(default_factory=dict, hash=False)
     extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept when written again
+    tensors: Tensors | None = None  # what its steps have learned, in a file of its own
 
     def __post_init__(self) -> None:
         steps = check_steps(self.model, self.steps)
         if self.last_block == "prefix_only":  # the last block then drops every patch token anyway
             steps = tuple(step for step in steps if step.block != self.model.blocks - 1)
         object.__setattr__(self, "steps", steps)
+        check_tensors(self.model, steps, self.tensors)
         if self.last_block not in {"full", "prefix_only"}:
             raise PolicyError(f"last_block is {self.last_block!r}; it may be full or prefix_only")
         if self.last_block == "prefix_only" and self.model.prefix_tokens == 0:
@@ -64,14 +68,27 @@ class Policy:
     @property
     def patch_tokens_per_block(self) -> tuple[int, ...]:
         """Patch tokens that each block's MLP sees. Derived, so it cannot disagree."""
-        kept = {step.block: step.keep for step in self.steps}  # after the last step of a block
-        counts, left = [], self.model.patch_tokens
+        return tuple(count for count, _ in self._counts())
+
+    @property
+    def patch_tokens_after_block(self) -> tuple[int, ...]:
+        """Patch tokens that each block hands on; fewer than its MLP saw after a step at its end."""
+        return tuple(count for _, count in self._counts())
+
+    def _counts(self) -> Iterator[tuple[int, int]]:
+        """Patch tokens of each block: at its MLP, and at its end."""
+        left = self.model.patch_tokens
         for block in range(self.model.blocks):
-            left = kept.get(block, left)
-            counts.append(left)
-        if self.last_block == "prefix_only":
-            counts[-1] = 0
-        return tuple(counts)
+            if self.last_block == "prefix_only" and block == self.model.blocks - 1:
+                yield 0, 0
+                return
+            for step in self.steps_of(block):
+                if step.at == "between":
+                    left = step.keep
+            at_mlp = left
+            for step in self.steps_of(block):
+                left = step.keep
+            yield at_mlp, left
 
     @property
     def reduces(self) -> bool:
@@ -81,15 +98,15 @@ class Policy:
     @property
     def schedule_hash(self) -> str:
         """Hash of what is computed: equal schedules for equal geometries have equal hashes."""
-        text = json.dumps(
-            {
-                "geometry": self.model.geometry,
-                "steps": [step_fields(step) for step in self.steps],
-                "proportional_attention": self.proportional_attention and self._sized,
-                "last_block": self.last_block,
-            },
-            sort_keys=True,
-        )
+        computed = {
+            "geometry": self.model.geometry,
+            "steps": [step_fields(step) for step in self.steps],
+            "proportional_attention": self.proportional_attention and self._sized,
+            "last_block": self.last_block,
+        }
+        if self.tensors is not None:
+            computed["tensors"] = self.tensors.sha256
+        text = json.dumps(computed, sort_keys=True)
         return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 
     @property
@@ -115,29 +132,12 @@ def changes_sizes(step: Step) -> bool:
     """Whether tokens come out of `step` that stand for more than one patch.
 
     EViT's fused token does not: it is no mean of what was discarded, but what little they weighed.
+    Nor do the means of a merger: each is one of all tokens.
     """
-    return not (isinstance(step, Prune) and step.rest != "mean")
-
-
-def step_fields(step: Step) -> dict[str, object]:
-    """Fields of a step as a policy file spells them; what is not said is the default."""
     match step:
-        case Prune(block, keep, score, rest):
-            fields: dict[str, object] = {
-                "block": block,
-                "op": "prune",
-                "keep": keep,
-                "score": score,
-            }
-            return fields if rest == "drop" else {**fields, "rest": rest}
-        case Pool(block, keep, match_, score):
-            fields = {"block": block, "op": "pool", "keep": keep, "match": match_}
-            return fields if score is None else {**fields, "score": score}
-        case PruneOrPool(block, keep, threshold, score):
-            return {
-                "block": block,
-                "op": "prune_or_pool",
-                "keep": keep,
-                "threshold": threshold,
-                "score": score,
-            }
+        case Prune(rest=rest):
+            return rest == "mean"
+        case Merger():
+            return False
+        case _:
+            return True

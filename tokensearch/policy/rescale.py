@@ -6,7 +6,7 @@ from tokensearch.policy.checks import kept_range
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.steps import Step
 
-_ORDER = ("prune", "pool", "prune_or_pool")  # in which steps of one block act
+_ORDER = ("prune", "pool", "prune_or_pool", "merger")  # in which steps of one block act
 
 
 def rescaled(

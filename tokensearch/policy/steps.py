@@ -1,7 +1,8 @@
 """What one block does with its patch tokens: a closed set of frozen records.
 
 Counts, not ratios: `keep` is the number of patch tokens left after the step, so that a schedule
-means the same in everybody's hands.
+means the same in everybody's hands. A step acts between attention and MLP of its block, or at the
+block's end (`at`).
 """
 
 from dataclasses import dataclass
@@ -16,10 +17,14 @@ Score = Literal[
 ]
 Match = Literal["bipartite", "ranked", "kmeans", "kmedoids", "agglomerative", "grid"]
 Rest = Literal["drop", "fuse", "mean"]
+At = Literal["between", "block_end"]
+Values = Literal["normed", "raw"]
 
 SCORES: tuple[str, ...] = get_args(Score)
 MATCHES: tuple[str, ...] = get_args(Match)
 RESTS: tuple[str, ...] = get_args(Rest)
+PLACES: tuple[str, ...] = get_args(At)
+VALUES: tuple[str, ...] = get_args(Values)
 # Scores that read the class token's row of attention: for models that have a class token.
 CLASS_SCORES = frozenset(score for score in SCORES if "class_attention" in score)
 
@@ -34,7 +39,7 @@ class Keep:
 
 @dataclass(frozen=True, slots=True)
 class Prune:
-    """Discard all but the best-scored patch tokens, between attention and MLP of `block`.
+    """Discard all but the best-scored patch tokens of `block`.
 
     `rest` says what becomes of the discarded: nothing (`drop`), or one token more, which `keep`
     counts: their sum weighted by score (`fuse`, EViT, arXiv:2202.07800) or their mean (`mean`,
@@ -42,10 +47,12 @@ class Prune:
     """
 
     op: ClassVar[str] = "prune"
+    tensors: ClassVar[str | None] = None
     block: int
     keep: int
     score: Score = "class_attention"
     rest: Rest = "drop"
+    at: At = "between"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +72,8 @@ class Pool:
     """
 
     op: ClassVar[str] = "pool"
+    tensors: ClassVar[str | None] = None
+    at: ClassVar[At] = "between"
     block: int
     keep: int
     match: Match = "bipartite"
@@ -86,6 +95,8 @@ class PruneOrPool:
     """
 
     op: ClassVar[str] = "prune_or_pool"
+    tensors: ClassVar[str | None] = None
+    at: ClassVar[At] = "between"
     block: int
     keep: int
     threshold: float
@@ -96,4 +107,53 @@ class PruneOrPool:
             object.__setattr__(self, "threshold", float(self.threshold))
 
 
-Step = Prune | Pool | PruneOrPool
+@dataclass(frozen=True, slots=True)
+class Merger:
+    """Replace the patch tokens of `block` by `keep` weighted means of them: PatchMerger.
+
+    Each of `keep` learned queries weighs all patch tokens by a softmax over tokens
+    (arXiv:2202.12015). In the tensors file lie `NAME.queries` (keep, width), `NAME.norm.weight` and
+    `NAME.norm.bias` (width), of the norm before, where NAME is `tensors`. `scale` multiplies the
+    logits: published are 1 and width ** -0.5. The means are those of the normed tokens, or of the
+    raw ones.
+    """
+
+    op: ClassVar[str] = "merger"
+    score: ClassVar[None] = None
+    block: int
+    keep: int
+    tensors: str
+    scale: float = 1.0
+    values: Values = "normed"
+    at: At = "block_end"
+
+    def __post_init__(self) -> None:
+        if type(self.scale) is int:
+            object.__setattr__(self, "scale", float(self.scale))
+
+
+Step = Prune | Pool | PruneOrPool | Merger
+Shape = tuple[int | None, ...]  # None: any number
+
+
+def tensors_of(step: Step, width: int) -> dict[str, Shape]:
+    """Names and shapes of the tensors that a step needs of a model with `width` features."""
+    names = roles_of(step)
+    return {names[role]: shape for role, shape in _shapes(step, width).items()}
+
+
+def roles_of(step: Step) -> dict[str, str]:
+    """What a step has learned, with the name of each in the tensors file."""
+    return {role: f"{step.tensors}.{role}" for role in _shapes(step, 0)}
+
+
+def _shapes(step: Step, width: int) -> dict[str, Shape]:
+    match step:
+        case Merger():
+            return {
+                "queries": (step.keep, width),
+                "norm.weight": (width,),
+                "norm.bias": (width,),
+            }
+        case _:
+            return {}

@@ -8,13 +8,14 @@ from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, PolicyError
 from tokensearch.policy import Policy
 from tokensearch.runtime import pooled_head
 from tokensearch.runtime.compatibility import check_policy, resolve_policy
 from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.head_reading import read_facts, reading_of
 from tokensearch.runtime.host import as_host, describe, unwrap
+from tokensearch.runtime.learned import read_tensors, register_learned
 from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
@@ -33,6 +34,7 @@ class _Attachment:
     opened: tuple[ReducedBlock, ...]
     # What stood on instances that we set: module, name, whether it was there, and what it was.
     before: tuple[tuple[nn.Module, str, bool, Any], ...]
+    buffers: tuple[tuple[nn.Module, str], ...]  # that blocks were given, with their names
 
 
 def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> Model:
@@ -59,7 +61,7 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
     remove(model)
     try:
         _attach(model, chosen, Extras(dense=dense))
-    except ModelError:
+    except (ModelError, PolicyError):
         _attach_again(model, before)
         raise
     return model
@@ -74,6 +76,8 @@ def remove(model: Model) -> Model:
                 module.__dict__[name] = value
             else:
                 del module.__dict__[name]
+        for module, name in attachment.buffers:
+            delattr(module, name)
     return model
 
 
@@ -176,7 +180,7 @@ def _attachment(model: nn.Module) -> _Attachment | None:
 
 def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     host = as_host(model)
-    model = host.model
+    model, tensors = host.model, read_tensors(policy)
     reading = "plain" if extras.dense or extras.floor else reading_of(host, policy)
     extras = replace(extras, grid=reading == "grid")
     opened = list(make_plan(host, policy, extras, weighs=reading == "by_size"))
@@ -196,4 +200,9 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
         module.__dict__[name] = value
-    model.__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before)
+    buffers = tuple(
+        (one.block, name)
+        for one in opened
+        for name in register_learned(one.block, policy.steps_of(one.index), tensors)
+    )
+    model.__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before, buffers)

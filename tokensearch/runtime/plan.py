@@ -6,7 +6,8 @@ from functools import cached_property
 
 from torch import nn
 
-from tokensearch.policy import Policy, Step, changes_sizes
+from tokensearch.policy import Policy, changes_sizes
+from tokensearch.policy.steps import At
 from tokensearch.runtime.adapters import family_of
 from tokensearch.runtime.host import Host
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
@@ -104,7 +105,8 @@ class _Plan:
             prefix=self.host.num_prefix_tokens,
             patch_tokens=patch_tokens,
             entry=self._entry(index),
-            reduction=self._reduction(index, self.policy.steps_of(index)),
+            reduction=self._reduction(index, "between"),
+            ending=self._reduction(index, "block_end"),
             output=self._output(index),
             # Elsewhere sizes are 1; a flag without effect would tell equal blocks apart.
             proportional=self.policy.proportional_attention and index in self.sizes,
@@ -122,13 +124,16 @@ class _Plan:
             sources=self.extras.sources or self.extras.dense or self.extras.grid,
         )
 
-    def _reduction(self, index: int, steps: tuple[Step, ...]) -> Reduction:
+    def _reduction(self, index: int, at: At) -> Reduction:
         prefix = self.host.num_prefix_tokens
+        steps = tuple(step for step in self.policy.steps_of(index) if step.at == at)
         if not steps:
             return NoReduction()
         if self.extras.floor:
             return CutReduction(prefix + steps[-1].keep)
-        return StepReduction(steps, prefix, index, sizes=index + 1 in self.sizes)
+        learns = any(step.tensors is not None for step in steps)
+        tensors = self.policy.tensors.sha256 if learns and self.policy.tensors else None
+        return StepReduction(steps, prefix, index, index + 1 in self.sizes, tensors)
 
     def _output(self, index: int) -> Output:
         state = self._reads_state(index + 1)

@@ -3,16 +3,26 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokensearch import ops
 from tokensearch.ops import Ranking, Tokens, take
-from tokensearch.policy import Pool, Prune, PruneOrPool, Score, Step
+from tokensearch.policy import Merger, Pool, Prune, PruneOrPool, Score, Step
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import Attended
+from tokensearch.runtime.learned import learned
 
 _CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": ops.agglomerative}
+
+
+class Site(NamedTuple):
+    """What the block knows where steps act."""
+
+    block: nn.Module
+    attended: Attended
+    bias: Tensor | None  # that was added to the logits of the attention, (B, 1, 1, T)
 
 
 @dataclass
@@ -21,8 +31,7 @@ class StepReducer:
 
     prefix: int
     block: int
-    attended: Attended
-    bias: Tensor | None
+    site: Site
     range: Callable[[Phase], AbstractContextManager[object]]
     sizes: bool
     pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
@@ -35,7 +44,9 @@ class StepReducer:
             return self._prune(step, tokens)
         if isinstance(step, Pool):
             return self._pool(step, tokens)
-        return self._prune_or_pool(step, tokens)
+        if isinstance(step, PruneOrPool):
+            return self._prune_or_pool(step, tokens)
+        return self._merge_by_queries(step, tokens)
 
     def _prune(self, step: Prune, tokens: Tokens) -> Tokens:
         score = self._score(step.score)
@@ -87,6 +98,18 @@ class StepReducer:
                 threshold=step.threshold,
             )
 
+    def _merge_by_queries(self, step: Merger, tokens: Tokens) -> Tokens:
+        block = self.site.block
+        with self.range("merging"):
+            return ops.merge_by_queries(
+                tokens,
+                learned(block, step, "queries"),
+                (learned(block, step, "norm.weight"), learned(block, step, "norm.bias")),
+                scale=step.scale,
+                raw=step.values == "raw",
+                prefix=self.prefix,
+            )
+
     def _ranked(self, step: Pool) -> Ranking:
         assert step.score is not None
         score = self._score(step.score)
@@ -97,14 +120,14 @@ class StepReducer:
 
     def _keys(self) -> Tensor:
         """What bipartite matching compares: keys, (B, H, T, D), or of what is left their sum."""
-        return self.attended.keys if self.pruned is None else self._metric()
+        return self.site.attended.keys if self.pruned is None else self._metric()
 
     def _metric(self) -> Tensor:
         """Keys summed over heads, (B, T, D).
 
         The authors take the mean, which points the same way.
         """
-        metric = self.attended.keys.sum(dim=1)
+        metric = self.site.attended.keys.sum(dim=1)
         return metric if self.pruned is None else take(metric, self.pruned)
 
     def _score(self, name: Score) -> Tensor:
@@ -115,7 +138,7 @@ class StepReducer:
         return self.scores[name]
 
     def _scored(self, name: Score) -> Tensor:
-        at, prefix = self.attended, self.prefix
+        at, bias, prefix = self.site.attended, self.site.bias, self.prefix
         if name == "random":
             images, left = at.keys.shape[0], at.keys.shape[2] - prefix
             return ops.random_order(images, left, seed=self.block, device=at.keys.device)
@@ -123,9 +146,9 @@ class StepReducer:
         query = at.queries[:, :, :1] if by_class else ops.mean_query(at.queries, prefix=prefix)
         if name in ("class_attention", "mean_attention"):
             return ops.attention_score(
-                query, at.keys, prefix=prefix, bias=self.bias, contrast=at.contrast
+                query, at.keys, prefix=prefix, bias=bias, contrast=at.contrast
             )
-        row = ops.attention_row(query, at.keys, bias=self.bias, contrast=at.contrast)
+        row = ops.attention_row(query, at.keys, bias=bias, contrast=at.contrast)
         if name == "class_attention_value":
             return ops.class_attention_value(row, at.values, prefix=prefix)
         return ops.head_weighted_class_attention(row, at.outputs, prefix=prefix)

@@ -16,6 +16,7 @@ from tokensearch.ops import Tokens, size_bias
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import BlockFamily
 from tokensearch.runtime.head_reading import HeadFacts
+from tokensearch.runtime.reduce import Site
 from tokensearch.runtime.token_flow import Entry, Output, Reduction
 
 # Opens a range around one phase of one block: a profiler's, or one that notes the time.
@@ -24,7 +25,7 @@ Around = Callable[[int, Phase], AbstractContextManager[object]]
 
 @dataclass(frozen=True, eq=False)
 class ReducedBlock:
-    """A host block, and what it does between its attention and its MLP."""
+    """A host block, and what it does between its attention and its MLP, and at its end."""
 
     block: nn.Module
     family: BlockFamily
@@ -33,6 +34,7 @@ class ReducedBlock:
     patch_tokens: int  # that the policy promises on entry
     entry: Entry
     reduction: Reduction
+    ending: Reduction  # what happens at the end of the block
     output: Output
     proportional: bool  # add log(size) to the attention logits
     prefix_only: bool  # compute prefix tokens alone: the last block
@@ -99,12 +101,13 @@ class ReducedBlock:
                 queries=self.prefix if self.prefix_only else None,
                 rope=rotations,
             )
-        tokens = self.reduction.reduce(tokens._replace(x=attended.x), attended, bias, self._range)
-        if self.family.second is None:  # attention and MLP ran side by side
-            return self.output.write(tokens)
-        with self._range("mlp"):
-            out = self.family.finish(self.block, tokens.x)
-        return self.output.write(tokens._replace(x=out))
+        site = Site(self.block, attended, bias)
+        tokens = self.reduction.reduce(tokens._replace(x=attended.x), site, self._range)
+        if self.family.second is not None:  # else attention and MLP ran side by side
+            with self._range("mlp"):
+                out = self.family.finish(self.block, tokens.x)
+            tokens = tokens._replace(x=out)
+        return self.output.write(self.ending.reduce(tokens, site, self._range))
 
     def _check_unchanged(self) -> None:
         """ModelError if head or hooks are others than when the policy was applied."""

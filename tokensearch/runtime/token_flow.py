@@ -15,8 +15,7 @@ from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens, cut, restore_grid, start_tokens
 from tokensearch.policy import Step
 from tokensearch.records.profile import Phase
-from tokensearch.runtime.adapters import Attended
-from tokensearch.runtime.reduce import StepReducer
+from tokensearch.runtime.reduce import Site, StepReducer
 from tokensearch.runtime.token_state import attach_state, attach_state_to, read_state
 
 OpenRange = Callable[[Phase], AbstractContextManager[object]]
@@ -61,12 +60,10 @@ class StateEntry:
 
 
 class Reduction(Protocol):
-    """Reduces tokens between attention and MLP."""
+    """Reduces tokens between attention and MLP, or at the end of the block."""
 
-    def reduce(
-        self, tokens: Tokens, attended: Attended, bias: Tensor | None, open_range: OpenRange
-    ) -> Tokens:
-        """Return the tokens that are left; `bias` was added to the logits of the attention."""
+    def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
+        """Return the tokens that are left."""
         ...
 
 
@@ -74,11 +71,9 @@ class Reduction(Protocol):
 class NoReduction:
     """Keeps all tokens."""
 
-    def reduce(
-        self, tokens: Tokens, attended: Attended, bias: Tensor | None, open_range: OpenRange
-    ) -> Tokens:
+    def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the tokens themselves."""
-        del attended, bias, open_range
+        del site, open_range
         return tokens
 
 
@@ -90,12 +85,11 @@ class StepReduction:
     prefix: int
     index: int  # of the block
     sizes: bool  # who comes next wants sizes
+    tensors: str | None = None  # hash of what the steps have learned
 
-    def reduce(
-        self, tokens: Tokens, attended: Attended, bias: Tensor | None, open_range: OpenRange
-    ) -> Tokens:
+    def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the tokens that the last step leaves."""
-        reducer = StepReducer(self.prefix, self.index, attended, bias, open_range, self.sizes)
+        reducer = StepReducer(self.prefix, self.index, site, open_range, self.sizes)
         for step in self.steps:
             tokens = reducer.carry_out(step, tokens)
         return tokens
@@ -107,11 +101,9 @@ class CutReduction:
 
     length: int  # tokens that are left, prefix included
 
-    def reduce(
-        self, tokens: Tokens, attended: Attended, bias: Tensor | None, open_range: OpenRange
-    ) -> Tokens:
+    def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the first tokens."""
-        del attended, bias
+        del site
         with open_range("gathering"):  # making whole rows of them is no part of the floor
             return cut(tokens, self.length)
 

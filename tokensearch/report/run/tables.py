@@ -8,6 +8,7 @@ from rich.text import Text
 from tokensearch.errors import PolicyError
 from tokensearch.policy import (
     RANDOM,
+    Merger,
     ModelSpec,
     Objective,
     Policy,
@@ -184,7 +185,8 @@ def schedule_table(policy: Policy) -> ReportTable:
 
 def step_name(step: Step) -> str:
     """A step as people say it."""
-    return f"{step.op.replace('_', ' ')} to {text.count(step.keep)}"
+    when = " at the end" if step.at == "block_end" else ""
+    return f"{step.op.replace('_', ' ')} to {text.count(step.keep)}{when}"
 
 
 def _choice(step: Step) -> str:
@@ -195,6 +197,8 @@ def _choice(step: Step) -> str:
             return match_ if score is None else f"{match_}, {score.replace('_', ' ')}"
         case PruneOrPool(score=score, threshold=threshold):
             return f"variance of {score.replace('_', ' ')}, {threshold:g}"
+        case Merger(values=values, scale=scale):
+            return f"learned queries, {values} tokens, scale {scale:g}"
 
 
 _REST_NOTES = {"drop": "", "fuse": ", rest fused", "mean": ", rest averaged"}
