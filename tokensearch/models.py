@@ -60,6 +60,8 @@ _FACTORY = re.compile(r"[\w.]+:\w+")
 # One question first, about the file we are after, answers in this time at most.
 HUB_TIMEOUT_S = 10.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+# What timm calls the image towers of CLIP and its kin; `_ft_` marks those trained on to classify.
+_TOWERS = ("clip", "pe_core", "_mci_")
 _LONGEST_NAME = 200  # of what is compared with all known names
 
 
@@ -153,6 +155,16 @@ def input_pixels(module: nn.Module) -> int:
     """Return the side of the images that a model takes: its own word, or timm's configuration's."""
     size: Any = _in_its_size(module, {})["input_size"]
     return int(size[-1])
+
+
+def returns_embeddings(module: nn.Module) -> bool:
+    """Whether a model has no classifier: none at all, or CLIP's projection in the place of one."""
+    inner = unwrap(module)
+    config: Any = getattr(inner, "pretrained_cfg", None) or {}
+    classes: Any = getattr(inner, "num_classes", None)
+    name = f"{config.get('architecture')}.{config.get('tag')}"
+    tower = any(part in name for part in _TOWERS) and "_ft_" not in name
+    return classes == 0 or (tower and classes == config.get("num_classes"))
 
 
 def _in_its_size(module: nn.Module, wanted: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.bench.searching import Bench, Quiet, settings
-from tokensearch.accuracy.accuracy import per_image
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import spread
 from tokensearch.measure import TimingBudget
@@ -162,7 +161,7 @@ def _fastest(evaluator: PolicyEvaluator, found: Sequence[Timed], published: Time
 def _changed(evaluator: PolicyEvaluator, one: Policy, other: Policy) -> tuple[int, int]:
     """Images of `report` that only the first gets right, and that only the other does."""
     right = [
-        per_image(evaluator.predictions.results(policy, "report"), evaluator.splits.report, "top1")
+        evaluator.predictions.results(policy, "report").right(evaluator.splits.report)
         for policy in (one, other)
     ]
-    return int((right[0] > right[1]).sum()), int((right[1] > right[0]).sum())
+    return int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum())

@@ -343,13 +343,6 @@ def test_more_class_folders_than_the_model_has_classes_are_one_sentence(tmp_path
     assert "error: the folder images have 6 classes and model" in result.stderr.splitlines()[-1]
 
 
-def test_a_model_without_a_classifier_is_one_sentence(tmp_path: Path) -> None:
-    result = called("run", "--model", "tests.search.tiny:headless", "--out", str(tmp_path / "run"))
-
-    assert result.exit_code == 1
-    assert "has no classifier (num_classes=0)" in result.stderr.splitlines()[-1]
-
-
 def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -> None:
     space = tmp_path / "late.toml"
     default = Path(__file__).parents[2] / "search_spaces" / "default.toml"

@@ -10,7 +10,7 @@ import torch
 
 from tests.cells import CELL
 from tests.search.tiny import by_macs, model
-from tokensearch.accuracy.results import ImageResults
+from tokensearch.accuracy.accuracy import Results
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import Purpose
 from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -55,7 +55,7 @@ def listening(patch: pytest.MonkeyPatch) -> Asked:
     """Note every policy that is asked about images from here on."""
     asked, chunk = Asked(), PredictionCache.chunk
 
-    def noted(self: PredictionCache, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
+    def noted(self: PredictionCache, policy: Policy, purpose: Purpose, number: int) -> Results:
         asked.chunks.append((policy.schedule_hash, purpose))
         return chunk(self, policy, purpose, number)
 

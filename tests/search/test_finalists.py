@@ -6,10 +6,10 @@ import pytest
 from tokensearch.policy import Goal, ModelSpec, Outcome, Policy, Prune, RightImages, parse_target
 from tokensearch.policy.answer import meets_goal
 from tokensearch.policy.file import policy_to_json
+from tokensearch.records.choice import ChoiceFigures
 from tokensearch.records.measurements import (
     Accuracy,
     Caution,
-    ChoiceFigures,
     Comparison,
     Latency,
     Trial,

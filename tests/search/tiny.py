@@ -1,6 +1,7 @@
 """A ViT of 16 patch tokens and 6 blocks, and images for it: a search takes seconds."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -38,9 +39,9 @@ def model(**changes: object) -> nn.Module:
     return VisionTransformer(**{**shape, "num_classes": 5, **changes}).eval()
 
 
-def headless() -> nn.Module:
+def headless(**changes: object) -> nn.Module:
     """A model that returns embeddings."""
-    return model(num_classes=0)
+    return model(num_classes=0, **changes)
 
 
 def splits() -> Splits:
@@ -83,7 +84,7 @@ class ByMacs(SearchRun):
 
     def evaluator(self) -> PolicyEvaluator:
         one = super().evaluator()
-        return Unclocked(one.model, one.splits, one.cell, one.seed, one.store, one.cache_gb)
+        return Unclocked(**{item.name: getattr(one, item.name) for item in fields(one)})
 
     def forecast(self, evaluator: PolicyEvaluator, plan: TimePlan) -> Forecast:
         return Forecast(mac_share, 0.01)

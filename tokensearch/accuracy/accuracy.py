@@ -1,21 +1,73 @@
-"""Accuracy of predictions on a split, with intervals, alone and compared with the baseline's."""
+"""Accuracy of predictions or embeddings on a split, alone and compared with the baseline's."""
 
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+import torch
 from torch import Tensor
 
+from tokensearch.accuracy.embeddings import EmbeddingResults
+from tokensearch.accuracy.readouts import UNKNOWN_CLASS
 from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.splits import Split
-from tokensearch.policy import Objective, RightImages
-from tokensearch.records.measurements import Accuracy, ChoiceFigures, PairedAccuracy
+from tokensearch.policy import RightImages
+from tokensearch.records.choice import AnyChoice, ChoiceFigures, EmbeddingChoice
+from tokensearch.records.embedding import EmbeddingAccuracy
+from tokensearch.records.measurements import (
+    Accuracy,
+    PairedAccuracy,
+    Score,
+)
 from tokensearch.stats.bootstrap import bootstrap_mean
 from tokensearch.stats.interval import LEVEL, paired_difference
 from tokensearch.stats.proportions import mcnemar, wilson
 
+Results = ImageResults | EmbeddingResults
+_Some = TypeVar("_Some", bound=Results)
 
-def accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> Accuracy:
-    """Count correct predictions: by label, or by the baseline's class on an unlabelled split."""
-    right = int(_is_right(results.predicted, results, split).sum())
-    images = len(results)
+
+def take_results(results: _Some, images: int) -> _Some:
+    """Return the results of the first `images`."""
+    return replace(results, **{name: own[:images] for name, own in _tensors(results).items()})
+
+
+def join_results(parts: Sequence[_Some]) -> _Some:
+    """Join the results of all parts, in order."""
+    tensors = [_tensors(part) for part in parts]
+    joined: dict[str, Any] = {
+        name: torch.cat([own[name] for own in tensors]) for name in tensors[0]
+    }
+    return replace(parts[0], **joined)
+
+
+def _tensors(results: Any) -> dict[str, Any]:
+    """Return what a record holds for every image, by name."""
+    values = {item.name: getattr(results, item.name) for item in fields(results)}
+    return {name: value for name, value in values.items() if isinstance(value, Tensor)}
+
+
+def accuracy(results: Results, split: Split, *, level: float = LEVEL) -> Score:
+    """Count right images: predictions by label, or by the baseline's class; or embeddings."""
+    right, images = int(results.right(split).sum()), len(results)
     low, high = wilson(right, images, level=level)
+    if isinstance(results, EmbeddingResults):
+        return EmbeddingAccuracy(
+            kind="dense" if results.dense else "embedding",
+            right_by=results.right_by,
+            split=split.purpose,
+            split_hash=split.digest,
+            images=images,
+            cosine=float(results.cosine.mean()),
+            right=right,
+            low=low,
+            high=high,
+            level=level,
+            recall_at_1=float(results.nearest_kept.double().mean()),
+            recall_at_10=float(results.nearest_ten_kept.mean()),
+            knn=_share_right(results.knn, results.labels),
+            probe=_share_right(results.probe, results.labels),
+        )
     return Accuracy(
         kind="top1" if split.labelled else "agreement",
         split=split.purpose,
@@ -31,30 +83,38 @@ def accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> Ac
     )
 
 
-def choice_figures(results: ImageResults, split: Split) -> ChoiceFigures:
+def _share_right(classes: Tensor, labels: Tensor) -> float | None:
+    """Return the share of right classes; None where none were read."""
+    if (classes == UNKNOWN_CLASS).all():
+        return None
+    return float((classes == labels).double().mean())
+
+
+def choice_figures(results: Results, split: Split) -> AnyChoice:
     """Return what a policy is chosen by: its right images, and how sure its divergence is."""
-    right = _is_right(results.predicted, results, split).tolist()
+    right = results.right(split).tolist()
     bits = sum(1 << index for index, hit in enumerate(right) if hit)
-    low, high = bootstrap_mean(results.kl.numpy(), seed=0)
-    return ChoiceFigures(RightImages(len(right), bits).hex, low, high)
+    low, high = bootstrap_mean(results.divergence.numpy(), seed=0)
+    images = RightImages(len(right), bits).hex
+    if isinstance(results, EmbeddingResults):
+        return EmbeddingChoice(images, 1.0 - high, 1.0 - low)
+    return ChoiceFigures(images, low, high)
 
 
-def paired_accuracy(results: ImageResults, split: Split, *, level: float = LEVEL) -> PairedAccuracy:
+def paired_accuracy(results: Results, split: Split, *, level: float = LEVEL) -> PairedAccuracy:
     """Compare candidate and baseline image by image.
 
     On an unlabelled split the baseline is right by definition. The difference is then the share of
-    predictions that changed, and cannot be above zero.
+    predictions, or of nearest neighbours, that changed, and cannot be above zero.
     """
-    candidate = _is_right(results.predicted, results, split)
-    return _compare_right(candidate, _is_right(results.baseline, results, split), level)
+    return _compare_right(results.right(split), results.baseline_right(split), level)
 
 
 def compare_results(
-    results: ImageResults, reference: ImageResults, split: Split, *, level: float = LEVEL
+    results: Results, reference: Results, split: Split, *, level: float = LEVEL
 ) -> PairedAccuracy:
     """Compare two candidates image by image: `reference` takes the baseline's part."""
-    candidate, other = (_is_right(one.predicted, one, split) for one in (results, reference))
-    return _compare_right(candidate, other, level)
+    return _compare_right(results.right(split), reference.right(split), level)
 
 
 def _compare_right(candidate: Tensor, reference: Tensor, level: float) -> PairedAccuracy:
@@ -72,21 +132,3 @@ def _compare_right(candidate: Tensor, reference: Tensor, level: float) -> Paired
         high=high,
         level=level,
     )
-
-
-def per_image(results: ImageResults, split: Split, objective: Objective) -> Tensor:
-    """Return what every image adds to the objective, (M,) float64; more is better."""
-    match objective:
-        case "kl":
-            return -results.kl
-        case "ce":
-            return -results.ce
-        case "agreement":
-            return (results.predicted == results.baseline).double()
-        case "top1":
-            return _is_right(results.predicted, results, split).double()
-
-
-def _is_right(classes: Tensor, results: ImageResults, split: Split) -> Tensor:
-    """Whether each class is the label, or the baseline's class on an unlabelled split: (M,)."""
-    return classes == (results.labels if split.labelled else results.baseline)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tokensearch.errors import ModelError
 
-# Largest difference of two passes, as a share of the spread of the logits. The same batch twice
+# Largest difference of two passes, as a share of the spread of the outputs. The same batch twice
 # differs by the order in which a GPU adds; other batches go through other kernels, TF32 among
 # them. Dropout and batch statistics move logits by a tenth of their spread and more.
 TWO_PASSES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 3e-2}
@@ -18,7 +18,7 @@ CONSTANT = 1e-7  # of the largest logit: below what float32 tells apart
 
 @torch.inference_mode()
 def check_deterministic(model: Callable[[Tensor], Tensor], images: Tensor, *, name: str) -> None:
-    """Refuse a model whose logits differ between passes, or with the other images of a batch.
+    """Refuse a model whose outputs differ between passes, or with the other images of a batch.
 
     Or not at all from image to image: by such answers no policy is better than another.
 
@@ -28,24 +28,24 @@ def check_deterministic(model: Callable[[Tensor], Tensor], images: Tensor, *, na
         ModelError: They differ by more than rounding.
     """
     dtype = str(images.dtype).removeprefix("torch.")
-    first, again = model(images), model(images)
+    first, again = model(images).flatten(1), model(images).flatten(1)
     if (moved := _difference(first, again)) > TWO_PASSES[dtype]:
         raise ModelError(
             f"model {name} is not deterministic: between two passes of the same images "
-            f"its logits moved by {100 * moved:.2g} % of their spread, where rounding explains "
+            f"its outputs moved by {100 * moved:.2g} % of their spread, where rounding explains "
             f"{100 * TWO_PASSES[dtype]:g} %; leave out dropout and noise (model.eval()), or draw "
             f"them with a seed of their own in every pass"
         )
     if len(images) > 1 and not (images == images[:1]).all() and _is_constant(first):
         raise ModelError(
-            f"model {name} gives the same logits for different images, by which no policy can be "
+            f"model {name} gives the same outputs for different images, by which no policy can be "
             f"chosen; give trained weights with --checkpoint FILE, or images that differ"
         )
-    alone = torch.cat([model(half) for half in images.flip(0).chunk(2)]).flip(0)
+    alone = torch.cat([model(half) for half in images.flip(0).chunk(2)]).flip(0).flatten(1)
     if (moved := _difference(first, alone)) > TWO_BATCHES[dtype]:
         raise ModelError(
             f"model {name} depends on the other images of a batch: in other batches "
-            f"its logits moved by {100 * moved:.2g} % of their spread, where rounding explains "
+            f"its outputs moved by {100 * moved:.2g} % of their spread, where rounding explains "
             f"{100 * TWO_BATCHES[dtype]:g} %; have it normalise by the statistics of its training "
             f"(model.eval(), no functional batch_norm with training=True)"
         )

@@ -1,7 +1,6 @@
 """Predictions of a model for every image, and their comparison with the baseline's."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -9,6 +8,7 @@ from torch.nn import functional as F
 
 from tokensearch.data.splits import Split
 from tokensearch.errors import MeasurementError
+from tokensearch.policy import Objective
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +65,33 @@ class ImageResults:
     def __len__(self) -> int:
         return len(self.predicted)
 
-    def first(self, images: int) -> "ImageResults":
-        """Return the results of the first `images`."""
-        return ImageResults(*(getattr(self, item.name)[:images] for item in fields(self)))
+    @property
+    def divergence(self) -> Tensor:
+        """Distance from the baseline's prediction, nats: (M,) float64."""
+        return self.kl
+
+    def right(self, split: Split) -> Tensor:
+        """Whether the prediction is right, by label or else as the baseline's: (M,) bool."""
+        return self.predicted == self._truth(split)
+
+    def baseline_right(self, split: Split) -> Tensor:
+        """Whether the baseline's prediction is right: (M,) bool. Without labels it always is."""
+        return self.baseline == self._truth(split)
+
+    def per_image(self, split: Split, objective: Objective) -> Tensor:
+        """Return what every image adds to the objective, (M,) float64; more is better."""
+        match objective:
+            case "kl":
+                return -self.kl
+            case "ce":
+                return -self.ce
+            case "agreement":
+                return (self.predicted == self.baseline).double()
+            case _:
+                return self.right(split).double()
+
+    def _truth(self, split: Split) -> Tensor:
+        return self.labels if split.labelled else self.baseline
 
 
 def compare_predictions(predictions: Predictions, baseline: Predictions) -> ImageResults:
@@ -87,13 +111,6 @@ def compare_predictions(predictions: Predictions, baseline: Predictions) -> Imag
         predicted=predictions.predicted,
         kl=kl,
         ce=F.nll_loss(log_probs, truth, reduction="none"),
-    )
-
-
-def join_results(parts: Sequence[ImageResults]) -> ImageResults:
-    """Join the results of all parts, in order."""
-    return ImageResults(
-        *(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(ImageResults))
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import BadParameter, Option
 
 from tokensearch.cli.console import err
+from tokensearch.cli.objective import TOKENS, check_labels, choose_objective
 from tokensearch.cli.options import (
     DEMO,
     SIZES_TEXT,
@@ -24,12 +25,13 @@ from tokensearch.cli.options import (
     MaxDropOption,
     ModelKwargsOption,
     ModelOption,
+    ObjectiveOption,
     SeedOption,
     TargetOption,
     read_options,
 )
 from tokensearch.errors import DataError, ModelError, first_line
-from tokensearch.policy import Goal, ModelSpec, parse_target
+from tokensearch.policy import EMBEDDING_OBJECTIVES, Goal, ModelSpec, Objective, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,6 +60,7 @@ class ModelOptions:
     batch_size: BatchOption = 8
     backend: BackendOption = "auto"
     images: ImagesOption = SIZES_TEXT
+    objective: ObjectiveOption = None
     seed: SeedOption = 0
 
     @property
@@ -75,6 +78,8 @@ class EvaluationInputs:
     splits: "Splits"
     cell: "Cell"
     data_config: "Mapping[str, object]"  # timm's: how its images are prepared
+    objective: "Objective"  # says whether outputs are scores of classes or embeddings
+    dense: bool  # whether the model returns its tokens
 
 
 def parse_sizes(text: str) -> "Sizes":
@@ -107,7 +112,8 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     """Load the model and its images: the user's own, the bundled ones, or photograph crops.
 
     Says what the model is and in which cell, before images are looked for.
-    Crops have no labels: what is measured on them is agreement with the baseline.
+    Crops have no labels: what is measured on them is agreement with the baseline, or how close
+    embeddings stay to its own.
     """
     import torch
 
@@ -136,8 +142,8 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     assert isinstance(size, tuple | list)
     module = loaded.module.to(device=device, dtype=kind)
     image = torch.zeros(1, *size, device=device, dtype=kind)
-    classes = check_forward(loaded.name, module, image)
-    _refuse_embeddings(loaded.name, module)
+    output = check_forward(loaded.name, module, image)
+    objective = choose_objective(wanted.objective, loaded.name, module, output)
     backend, why = resolve_backend(wanted.backend, module, image)
     cell = describe_cell(
         device,
@@ -152,8 +158,12 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     if why:
         err.print(why, soft_wrap=True)
     splits = _splits(wanted, loaded.name, config, sizes)
-    splits.check_classes(loaded.name, max(classes, 2))  # a single logit tells two classes apart
-    return EvaluationInputs(module, loaded.name, splits, cell, config)
+    if objective in EMBEDDING_OBJECTIVES:
+        check_labels(splits, objective)
+    else:  # a single logit tells two classes apart
+        splits.check_classes(loaded.name, max(output.shape[1], 2))
+    dense = output.ndim == TOKENS
+    return EvaluationInputs(module, loaded.name, splits, cell, config, objective, dense)
 
 
 def _splits(
@@ -176,39 +186,31 @@ def _splits(
     return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
 
 
-def _refuse_embeddings(name: str, module: "nn.Module") -> None:
-    """Refuse to compare features as if they were scores of classes."""
-    from tokensearch.runtime.host import unwrap
-
-    if getattr(unwrap(module), "num_classes", None) == 0:
-        raise ModelError(
-            f"model {name} has no classifier (num_classes=0), and features are no class scores by "
-            f"which answers could agree; give weights with a head by --checkpoint FILE"
-        )
-
-
-def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> int:
-    """See before anything is written whether the model takes the images; return its classes.
+def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> "torch.Tensor":
+    """See before anything is written whether the model takes the images; return its output.
 
     Raises:
-        ModelError: It does not take them, or returns something else than a row per image.
+        ModelError: It does not take them, or returns neither a row per image nor its tokens.
     """
     import torch
 
     size = "x".join(str(side) for side in images.shape[-2:])
     try:
         with torch.inference_mode():
-            logits = module(images)
+            output = module(images)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a user's module raises what it likes
         raise ModelError(
             f"model {name} cannot be run on {size} pixels: {first_line(error)}"
         ) from error
-    if not isinstance(logits, torch.Tensor) or logits.ndim != 2:
-        kind = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-        raise ModelError(f"model {name} returns {kind} for one image; it must return (1, classes)")
-    return logits.shape[1]
+    if not isinstance(output, torch.Tensor) or output.ndim not in {2, TOKENS}:
+        kind = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ModelError(
+            f"model {name} returns {kind} for one image; it must return (1, classes), an embedding "
+            f"(1, width) or tokens (1, tokens, width)"
+        )
+    return output
 
 
 if TYPE_CHECKING:
@@ -229,6 +231,7 @@ class TimingSubject:
     images: "torch.Tensor"
     cell: "Cell"
     why: str = ""  # this backend, where there was a choice
+    dense: bool = False  # whether it returns its tokens
 
     def fitting(self, policy: "Policy") -> "Policy":
         """Return a policy for this model, whatever weights it was found on."""
@@ -271,10 +274,10 @@ def make_timing_subject(
     model = untrained(name, options or {}).to(resolved, kind)
     side = input_pixels(model)
     images = torch.randn(batch, 3, side, side).to(resolved, kind)
-    check_forward(name, model, images[:1])
+    dense = check_forward(name, model, images[:1]).ndim == TOKENS
     chosen, why = resolve_backend(backend, model, images[:1])
     cell = describe_cell(resolved, kind, batch, side, backend=chosen, attention=attention_of(model))
-    return TimingSubject(model, describe(model, name=name), images, cell, why)
+    return TimingSubject(model, describe(model, name=name), images, cell, why, dense)
 
 
 if TYPE_CHECKING:

@@ -83,6 +83,15 @@ BackendOption = Annotated[
         "captured, else eager; compiling takes its time",
     ),
 ]
+ObjectiveOption = Annotated[
+    Literal["kl", "ce", "top1", "agreement", "cosine", "knn", "probe"] | None,
+    Option(
+        "--objective",
+        help="what to make best: divergence from the baseline (kl, the usual), cross-entropy with "
+        "the labels, right answers, or answers that stay the same; of embeddings their cosine "
+        "similarity to the baseline's (the usual), or right classes by k-NN or a linear probe",
+    ),
+]
 BatchOption = Annotated[
     int,
     Option("--batch-size", min=1, metavar="N", help="images per pass"),

@@ -7,6 +7,7 @@ import typer
 
 from tokensearch.cli.inputs import EvaluationInputs, check_forward
 from tokensearch.errors import ModelError
+from tokensearch.policy import EMBEDDING_OBJECTIVES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,11 @@ def load_smaller_model(
         if checkpoint is not None:
             raise typer.BadParameter("--smaller-checkpoint needs --smaller, the model it is for")
         return None
+    if subject.objective in EMBEDDING_OBJECTIVES:
+        raise typer.BadParameter(
+            f"--smaller is {name}, whose embeddings are of a space of their own, so that nothing "
+            f"compares them with those of {subject.name}; leave it out, or take weights with a head"
+        )
     from tokensearch.data.pixels import Preprocessing
     from tokensearch.models import load_model, resolve_model
     from tokensearch.search.finalists.alternatives import smaller_model

@@ -183,6 +183,21 @@ def fields(
     return DescribedCheck(check_fields, schema)
 
 
+def by_field(name: str, wanted: Check, otherwise: Check) -> Check:
+    """An object as wanted where it has this field, and as otherwise where it has not."""
+
+    def check_by_field(value: Any) -> None:
+        _check_object(value)
+        (wanted if name in value else otherwise)(value)
+
+    schema = {
+        "if": {"required": [name]},
+        "then": schema_of(wanted),
+        "else": schema_of(otherwise),
+    }
+    return DescribedCheck(check_by_field, schema)
+
+
 def mapping(wanted: Check) -> Check:
     """An object with any keys, all of whose values are as wanted."""
 

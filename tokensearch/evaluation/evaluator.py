@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch import runtime
-from tokensearch.accuracy.accuracy import accuracy, paired_accuracy
+from tokensearch.accuracy.accuracy import Results, accuracy, paired_accuracy
 from tokensearch.accuracy.determinism import check_deterministic
+from tokensearch.accuracy.embeddings import RIGHT_BY
 from tokensearch.accuracy.model_identity import model_identity
-from tokensearch.accuracy.results import ImageResults
 from tokensearch.accuracy.store import PredictionStore
 from tokensearch.data.splits import Purpose, Splits
 from tokensearch.errors import ModelError
@@ -20,9 +20,9 @@ from tokensearch.evaluation.latency import OtherModel, PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
 from tokensearch.measure import TimingBudget
-from tokensearch.policy import Policy
+from tokensearch.policy import Objective, Policy
 from tokensearch.profiling import SPLIT, ProfilePlan, profile
-from tokensearch.records.measurements import Accuracy, Cell, Comparison, PairedAccuracy
+from tokensearch.records.measurements import Cell, Comparison, PairedAccuracy, Score
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import ModelIdentity
@@ -38,7 +38,7 @@ DETERMINISM_IMAGES = 8  # that tell whether a model is deterministic
 class ScoredPolicy:
     """Accuracy of a policy on one split, alone and compared with the baseline."""
 
-    accuracy: Accuracy
+    accuracy: Score
     paired: PairedAccuracy
 
 
@@ -52,11 +52,13 @@ class PolicyEvaluator:
     seed: int
     store: PredictionStore = field(default_factory=partial(PredictionStore, None))
     cache_gb: float = 1.0  # of activations that policies share
+    objective: Objective = "kl"  # says how outputs are read: as scores of classes, or embeddings
+    dense: bool = False  # whether the model returns its tokens, on the whole grid
 
     @cached_property
     def timing(self) -> PolicyTimer:
         """The model on one batch of its images."""
-        return PolicyTimer(self.model, self.images, self.cell, self.seed)
+        return PolicyTimer(self.model, self.images, self.cell, self.seed, dense=self.dense)
 
     @cached_property
     def identity(self) -> ModelIdentity:
@@ -74,6 +76,7 @@ class PolicyEvaluator:
             self.cell.device,
             self._logits,
             self.store,
+            RIGHT_BY.get(self.objective),
         )
 
     def check_deterministic(self, name: str) -> None:
@@ -94,7 +97,7 @@ class PolicyEvaluator:
         results = self.predictions.results(policy, purpose, first=first, on_batch=on_batch)
         return self.score_results(results, purpose)
 
-    def score_results(self, results: ImageResults, purpose: Purpose) -> ScoredPolicy:
+    def score_results(self, results: Results, purpose: Purpose) -> ScoredPolicy:
         """Return the accuracy of results for the first images of a split."""
         split = self.splits.of(purpose)
         return ScoredPolicy(accuracy(results, split), paired_accuracy(results, split))
@@ -162,7 +165,7 @@ class PolicyEvaluator:
             (3, *self.images.shape[-2:]),
             lambda: load().to(self.cell.device, self._dtype),
         )
-        with runtime.applied(self.timing.candidate, policy) as model:
+        with runtime.applied(self.timing.candidate, policy, dense=self.dense) as model:
             if purpose == "search" and policy.reduces and self._can_resume:
                 return logits_with_reuse(model, batch, self._prefix_cache)
             logits: Tensor = model(batch.images())
@@ -171,7 +174,7 @@ class PolicyEvaluator:
     @cached_property
     def _can_resume(self) -> bool:
         """Whether passes of this model can start at a block within."""
-        if self.cache_gb <= 0:
+        if self.cache_gb <= 0 or self.dense:
             return False
         try:
             runtime.check_resumes(self.timing.candidate, (3, *self.images.shape[-2:]))

@@ -103,6 +103,7 @@ class PolicyTimer:
     images: Tensor  # (B, 3, rows, columns), B the cell's batch
     cell: Cell
     seed: int
+    dense: bool = False  # whether policies are to leave the whole grid of tokens
     _copy: list[nn.Module] = field(default_factory=list)
 
     @property
@@ -131,7 +132,10 @@ class PolicyTimer:
 
         The baseline in turn with itself shows what noise alone does.
         """
-        with torch.inference_mode(), runtime.applied(self.candidate, policy) as model:
+        with (
+            torch.inference_mode(),
+            runtime.applied(self.candidate, policy, dense=self.dense) as model,
+        ):
             comparison = self._compare(model, self.images, budget)
         return comparison if policy.reduces else add_self_comparison_caution(comparison)
 
@@ -195,7 +199,7 @@ class PolicyTimer:
         for policy in policies:
             model = copy.deepcopy(self.model, dict(weights))
             baseline, run = self._pairs.pair(
-                stack.enter_context(runtime.applied(model, policy)), self.images
+                stack.enter_context(runtime.applied(model, policy, dense=self.dense)), self.images
             )
             runs = [baseline, *runs[1:], run]
         for other in others:

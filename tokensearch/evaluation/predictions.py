@@ -1,27 +1,35 @@
 """Predictions of one model under any policy, image by image: computed once in chunks, then cached.
 
 `PredictionCache` holds them in memory, and in a `PredictionStore` for later processes. A chunk is
-the images of one pass.
+the images of one pass. Embeddings go the same way, but for the store.
 """
 
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 
+import torch
 from torch import Tensor
 
+from tokensearch.accuracy.accuracy import Results, join_results, take_results
+from tokensearch.accuracy.embeddings import (
+    Embeddings,
+    compare_embeddings,
+    embed_images,
+)
+from tokensearch.accuracy.readouts import Readouts
 from tokensearch.accuracy.results import (
     ImageResults,
     Predictions,
     compare_predictions,
-    join_results,
     predict_images,
 )
 from tokensearch.accuracy.store import Key, PredictionStore
 from tokensearch.data.splits import PURPOSES, Purpose, Splits, contents
-from tokensearch.errors import TokensearchWarning
+from tokensearch.errors import DataError, TokensearchWarning
 from tokensearch.policy import Policy
+from tokensearch.records.embedding import RightBy
 
 # Images per pass when only predictions count. Larger passes were no faster per image on two cores.
 CHUNK = 32
@@ -34,7 +42,8 @@ STALE = "stored predictions differ from the model's and are deleted; all images 
 OnBatch = Callable[[int, int], None]  # called with images done, images in all
 # Logits of a policy for a range of images of a split; they are loaded only if they are needed.
 Logits = Callable[[Policy, Purpose, range, Callable[[], Tensor]], Tensor]
-Predict = Callable[[Purpose, range], Predictions]  # predictions for a range of images of a split
+Outputs = Predictions | Embeddings
+Predict = Callable[[Purpose, range], Outputs]  # outputs for a range of images of a split
 
 
 @dataclass
@@ -48,10 +57,11 @@ class PredictionCache:
     device: str  # "cpu", "cuda"
     logits: Logits
     store: PredictionStore
+    right_by: RightBy | None = None  # of embeddings; None: outputs are scores of classes
     images_run: int = 0  # through the model under a policy, but for probes; 0: all were stored
-    _baseline: dict[tuple[Purpose, range], Predictions] = field(default_factory=dict)
+    _baseline: dict[tuple[Purpose, range], Outputs] = field(default_factory=dict)
     _contents: dict[Purpose, tuple[str, ...]] = field(default_factory=dict)
-    _results: dict[tuple[str, Purpose, int], ImageResults] = field(default_factory=dict)
+    _results: dict[tuple[str, Purpose, int], Results] = field(default_factory=dict)
     _loaded: tuple[tuple[Purpose, range], tuple[Tensor, Tensor]] | None = None
     _probed: set[str] = field(default_factory=set)  # schedules whose stored results were checked
 
@@ -86,7 +96,7 @@ class PredictionCache:
         baseline = self.unreduced.schedule_hash
         return sum(split == purpose and name != baseline for name, split, _ in self._results)
 
-    def chunk(self, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
+    def chunk(self, policy: Policy, purpose: Purpose, number: int) -> Results:
         """Return the results of one chunk of images."""
         key = policy.schedule_hash, purpose, number
         if key not in self._results:
@@ -100,16 +110,16 @@ class PredictionCache:
         *,
         first: int | None = None,
         on_batch: OnBatch | None = None,
-    ) -> ImageResults:
+    ) -> Results:
         """Return the results of the first `first` images, of all by default."""
         split = self.splits.of(purpose)
         images = len(split) if first is None else min(first, len(split))
-        parts: list[ImageResults] = []
+        parts: list[Results] = []
         for number in range(-(-images // CHUNK)):
             parts.append(self.chunk(policy, purpose, number))
             if on_batch is not None:
                 on_batch(min(images, (number + 1) * CHUNK), images)
-        return join_results(parts).first(images)
+        return take_results(join_results(parts), images)
 
     def results_of_alternative(
         self,
@@ -118,7 +128,7 @@ class PredictionCache:
         logits: Callable[[Tensor], Tensor],
         *,
         first: int,
-    ) -> ImageResults:
+    ) -> Results:
         """Return the results of a model that follows no policy, compared with the baseline's.
 
         key     names the model; stored under the baseline's identity as well
@@ -132,11 +142,11 @@ class PredictionCache:
                 results = self._predict_chunk(predict, purpose, number)
                 self._write(f"rival:{key}", purpose, number, results)
             parts.append(results)
-        return join_results(parts).first(first)
+        return take_results(join_results(parts), first)
 
-    def cached(self, policy: Policy, purpose: Purpose, images: int) -> ImageResults | None:
+    def cached(self, policy: Policy, purpose: Purpose, images: int) -> Results | None:
         """Return the results of the first `images`, None if the model would have to run."""
-        parts: list[ImageResults] = []
+        parts: list[Results] = []
         for number in range(-(-images // CHUNK)):
             results = self._results.get((policy.schedule_hash, purpose, number))
             if results is None:
@@ -145,9 +155,9 @@ class PredictionCache:
             if results is None:
                 return None
             parts.append(results)
-        return join_results(parts).first(images)
+        return take_results(join_results(parts), images)
 
-    def _load_or_predict(self, policy: Policy, purpose: Purpose, number: int) -> ImageResults:
+    def _load_or_predict(self, policy: Policy, purpose: Purpose, number: int) -> Results:
         """Return the results of one chunk: stored by an earlier process, or the model's own."""
         schedule, predict = policy.schedule_hash, partial(self._predict, policy)
         results = self._stored(schedule, purpose, number, predict)
@@ -159,15 +169,15 @@ class PredictionCache:
 
     def _stored(
         self, schedule: str, purpose: Purpose, number: int, predict: Predict
-    ) -> ImageResults | None:
+    ) -> Results | None:
         """Return results of an earlier process, checked on a few images when first used."""
-        if not self.store.keeps:
+        if not self.store.keeps or self.right_by is not None:  # it holds predictions alone
             return None
         key = self._key(schedule)
         results = self.store.get(key, self._names(purpose, number))
         if results is None or schedule in self._probed:
             return results
-        if self._agrees(results.first(PROBES), predict, purpose, number * CHUNK):
+        if self._agrees(take_results(results, PROBES), predict, purpose, number * CHUNK):
             self._probed.add(schedule)
             return results
         self.store.forget(key)
@@ -178,6 +188,8 @@ class PredictionCache:
         """Whether a fresh pass gives the same results, but for rounding."""
         images, tolerance = range(start, start + len(stored)), ROUNDING[self.dtype]
         predictions, baseline = predict(purpose, images), self._predict_baseline(purpose, images)
+        assert isinstance(predictions, Predictions)  # nothing else is stored
+        assert isinstance(baseline, Predictions)
         return all(
             (
                 _losses_agree(stored, compare_predictions(predictions, baseline), tolerance),
@@ -186,8 +198,8 @@ class PredictionCache:
             )
         )
 
-    def _write(self, schedule: str, purpose: Purpose, number: int, results: ImageResults) -> None:
-        if self.store.keeps:
+    def _write(self, schedule: str, purpose: Purpose, number: int, results: Results) -> None:
+        if self.store.keeps and isinstance(results, ImageResults):
             self._probed.add(schedule)  # the store now holds what this model predicted
             self.store.put(self._key(schedule), self._names(purpose, number), results)
 
@@ -202,36 +214,73 @@ class PredictionCache:
     def _key(self, schedule: str) -> Key:
         return Key(self.model, schedule, self.dtype, self.device)
 
-    def _predict_chunk(self, predict: Predict, purpose: Purpose, number: int) -> ImageResults:
+    def _predict_chunk(self, predict: Predict, purpose: Purpose, number: int) -> Results:
         images = self._images(purpose, number)
-        return compare_predictions(
-            predict(purpose, images), self._predict_baseline(purpose, images)
-        )
+        own, baseline = predict(purpose, images), self._predict_baseline(purpose, images)
+        return self._compare(own, baseline, purpose, images)
 
     def _predict_alternative(
         self, logits: Callable[[Tensor], Tensor], purpose: Purpose, images: range
-    ) -> Predictions:
+    ) -> Outputs:
         loaded, labels = self._load(purpose, images)
-        split = self.splits.of(purpose)
-        return predict_images(logits(loaded), labels, split, first=images.start)
+        return self._read_output(logits(loaded), labels, purpose, images)
 
-    def _predict(self, policy: Policy, purpose: Purpose, images: range) -> Predictions:
+    def _predict(self, policy: Policy, purpose: Purpose, images: range) -> Outputs:
         baseline = self._predict_baseline(purpose, images)
         if not policy.reduces:
             return baseline
         logits = self.logits(policy, purpose, images, lambda: self._load(purpose, images)[0])
-        split = self.splits.of(purpose)
-        return predict_images(logits, baseline.labels, split, first=images.start)
+        return self._read_output(logits, baseline.labels, purpose, images)
 
-    def _predict_baseline(self, purpose: Purpose, images: range) -> Predictions:
+    def _predict_baseline(self, purpose: Purpose, images: range) -> Outputs:
         """Return predictions of the baseline, which every divergence is from."""
         if (purpose, images) not in self._baseline:
-            split = self.splits.of(purpose)
             loaded, labels = self._load(purpose, images)
             logits = self.logits(self.unreduced, purpose, images, lambda: loaded)
-            predictions = predict_images(logits, labels, split, first=images.start)
-            self._baseline[purpose, images] = predictions
+            self._baseline[purpose, images] = self._read_output(logits, labels, purpose, images)
         return self._baseline[purpose, images]
+
+    def _read_output(
+        self, output: Tensor, labels: Tensor, purpose: Purpose, images: range
+    ) -> Outputs:
+        """Read what a model returned: scores of classes, or embeddings."""
+        split, first = self.splits.of(purpose), images.start
+        if self.right_by is None:
+            return predict_images(output, labels, split, first=first)
+        prefix = self.unreduced.model.prefix_tokens
+        return embed_images(output, labels, split, first=first, prefix_tokens=prefix)
+
+    def _compare(self, own: Outputs, baseline: Outputs, purpose: Purpose, images: range) -> Results:
+        if isinstance(own, Embeddings) and isinstance(baseline, Embeddings):
+            assert self.right_by is not None  # or they would have been read as predictions
+            return compare_embeddings(
+                own,
+                baseline,
+                right_by=self.right_by,
+                readouts=self._readouts,
+                among=images if purpose == "search" else None,
+            )
+        assert isinstance(own, Predictions)
+        assert isinstance(baseline, Predictions)
+        return compare_predictions(own, baseline)
+
+    @cached_property
+    def _readouts(self) -> Readouts | None:
+        """What tells the classes of `search` by the baseline's embeddings; None without labels."""
+        if not self.splits.search.labelled:
+            return None
+        chunks = range(self.count_chunks("search"))
+        outputs = [self._predict_baseline("search", self._images("search", n)) for n in chunks]
+        labels = torch.cat([one.labels for one in outputs])
+        if not (labels == labels[0]).all():
+            vectors = torch.cat([one.vectors for one in outputs if isinstance(one, Embeddings)])
+            return Readouts(vectors, labels)
+        if self.right_by == "recall":
+            return None
+        raise DataError(
+            f"the {len(labels)} images to search on of the {self.splits.name} are of one class, so "
+            f"that nothing tells classes by their embeddings; give more --images"
+        )
 
     def _load(self, purpose: Purpose, images: range) -> tuple[Tensor, Tensor]:
         """Return images and their labels; those of the last call are kept for the next policy."""

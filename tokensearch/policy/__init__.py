@@ -4,7 +4,15 @@ from tokensearch.policy.answer import Choice, Goal, Outcome, PolicyFigures, Righ
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
 from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
-from tokensearch.policy.objective import OBJECTIVES, Objective, best_value, objective_value
+from tokensearch.policy.objective import (
+    DISTANCES,
+    EMBEDDING_OBJECTIVES,
+    OBJECTIVES,
+    EmbeddingObjective,
+    Objective,
+    best_value,
+    objective_value,
+)
 from tokensearch.policy.policy import Evidence, Policy, changes_sizes
 from tokensearch.policy.policy_set import PolicySet
 from tokensearch.policy.presets import (
@@ -36,12 +44,15 @@ __all__ = [
     "BOUNDS",
     "CLASS_SCORES",
     "CONTROL",
+    "DISTANCES",
+    "EMBEDDING_OBJECTIVES",
     "FAMILIES",
     "OBJECTIVES",
     "PRESETS",
     "RANDOM",
     "RESCALED",
     "Choice",
+    "EmbeddingObjective",
     "Evidence",
     "Goal",
     "Keep",

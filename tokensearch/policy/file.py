@@ -17,12 +17,14 @@ from tokensearch.documents import (
     NUMBER,
     SHARE,
     TIME_MS,
+    by_field,
     bytes_of,
     choice,
     fields,
     integer,
     items,
     leaf,
+    number,
     read_object,
     validate,
 )
@@ -57,6 +59,19 @@ _ACCURACY = {
     "ce": NUMBER,
     **_INTERVAL,
 }
+COSINE = number(-1, 1)
+_EMBEDDED = {
+    "images": integer(1, 2**53),
+    "right": COUNT,
+    **dict.fromkeys(("kind", "right_by", "split"), NAME),
+    **dict.fromkeys(("recall_at_1", "recall_at_10", "knn", "probe"), SHARE),
+    **_INTERVAL,
+}
+_SCORE = by_field(
+    "cosine",
+    fields({"cosine": COSINE, "share": SHARE}, _EMBEDDED),
+    fields({"top1": SHARE}, _ACCURACY),
+)
 _EVIDENCE = {
     "cell": fields(
         {"batch": integer(1, 2**20)},
@@ -69,7 +84,7 @@ _EVIDENCE = {
         },
     ),
     "latency": fields({"median_ms": TIME_MS}),
-    "accuracy": fields({"top1": SHARE}, _ACCURACY),
+    "accuracy": _SCORE,
     "baseline": fields({"median_ms": TIME_MS}),
     "confirmed": FLAG,
 }
@@ -79,8 +94,12 @@ RIGHT = leaf(
     {"type": "string", "pattern": "^[0-9a-f]+$", "maxLength": MAX_TEXT},
 )
 _MEASURED = {
-    "select": fields({"top1": SHARE}, _ACCURACY),
-    "choice": fields({"right": RIGHT, "kl_low": NUMBER, "kl_high": NUMBER}),
+    "select": _SCORE,
+    "choice": by_field(
+        "cosine_low",
+        fields({"right": RIGHT, "cosine_low": COSINE, "cosine_high": COSINE}),
+        fields({"right": RIGHT, "kl_low": NUMBER, "kl_high": NUMBER}),
+    ),
     "objective": choice(*OBJECTIVES),
     "comparison": fields({"ratio": NUMBER, **_INTERVAL}, {"low_ms": TIME_MS, "high_ms": TIME_MS}),
     "paired": fields({"difference": NUMBER, **_INTERVAL}),

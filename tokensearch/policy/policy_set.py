@@ -1,6 +1,8 @@
 """Several policies of one model, fastest first: what a search hands back."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from tokensearch.errors import NoPolicyError, PolicyError
 from tokensearch.policy.answer import Goal, PolicyFigures, RightImages, choose
@@ -98,7 +100,8 @@ def worth_of(evidence: Evidence) -> float:
     A run writes down its `select` accuracy for that, so that the quoted one stays unbiased.
     """
     accuracy = evidence.extra.get("select", evidence.accuracy)
-    return objective_value(accuracy, evidence.extra.get("objective", "top1"))
+    usual = "cosine" if "cosine" in accuracy else "top1"
+    return objective_value(accuracy, evidence.extra.get("objective", usual))
 
 
 def _read_target(latency: str | Target) -> Target:
@@ -109,7 +112,8 @@ def _read_figures(policy: Policy) -> PolicyFigures | None:
     """Return what a policy is chosen by; None where a file of an earlier release lacks it."""
     evidence = policy.evidence[0]
     select, figures, timed = (evidence.extra.get(name, {}) for name in _CHOSEN_BY)
-    if any(
+    divergence = _read_divergence(select, figures)
+    if divergence is None or any(
         not needed <= part.keys()
         for part, needed in zip((select, figures, timed), _CHOSEN_BY.values(), strict=True)
     ):
@@ -120,16 +124,26 @@ def _read_figures(policy: Policy) -> PolicyFigures | None:
         ratio=Interval(timed["ratio"], timed["low"], timed["high"]),
         median_ms=Interval(evidence.median_ms, timed["low_ms"], timed["high_ms"]),
         value=worth_of(evidence),
-        divergence=Interval(select["kl"], figures["kl_low"], figures["kl_high"]),
+        divergence=divergence,
         right=RightImages.from_hex(select["images"], figures["right"]),
         sure=evidence.confirmed,
     )
 
 
-# Fields of evidence that the rule of the answer goes by.
+def _read_divergence(select: Mapping[str, Any], figures: Mapping[str, Any]) -> Interval | None:
+    """Return the distance from the baseline's predictions, or from its embeddings."""
+    if "kl" in select and {"kl_low", "kl_high"} <= figures.keys():
+        return Interval(select["kl"], figures["kl_low"], figures["kl_high"])
+    if "cosine" in select and {"cosine_low", "cosine_high"} <= figures.keys():
+        low, high = figures["cosine_low"], figures["cosine_high"]
+        return Interval(1.0 - select["cosine"], 1.0 - high, 1.0 - low)
+    return None
+
+
+# Fields of evidence that the rule of the answer goes by, besides the divergence.
 _CHOSEN_BY = {
-    "select": {"images", "kl"},
-    "choice": {"right", "kl_low", "kl_high"},
+    "select": {"images"},
+    "choice": {"right"},
     "comparison": {"ratio", "low", "high", "low_ms", "high_ms"},
 }
 

@@ -3,6 +3,7 @@
 Of other records than cells, a field with a default may be absent: older versions did not write it.
 """
 
+from functools import partial
 from math import isclose
 from statistics import median
 from typing import Any, get_args
@@ -21,6 +22,7 @@ from tokensearch.documents import (
     DescribedCheck,
     MisfitError,
     Schema,
+    by_field,
     choice,
     every,
     fields,
@@ -34,7 +36,8 @@ from tokensearch.documents import (
 )
 from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy import BOUNDS, OBJECTIVES, Outcome, parse_target
-from tokensearch.policy.file import RIGHT, policy_from_json
+from tokensearch.policy.file import COSINE, RIGHT, policy_from_json
+from tokensearch.records.embedding import EmbeddingKind, RightBy
 from tokensearch.records.measurements import (
     AccuracyKind,
     AlternativeKind,
@@ -136,18 +139,19 @@ PAIRED = fields(
 )
 
 
-def _check_shares(value: Any) -> None:
+def _check_shares(share: str, value: Any) -> None:
+    """Hold counts against the number of images, and the field `share` against them."""
     for name in ("right", "agreed"):
-        if value[name] > value["images"]:
+        if value.get(name, 0) > value["images"]:
             raise MisfitError(f"is {value[name]}, of {value['images']} images", name)
-    if not value["low"] - ROUNDING <= value["top1"] <= value["high"] + ROUNDING:
-        raise MisfitError("is outside its own interval", "top1")
-    said, derived = value["top1"], value["right"] / value["images"]
+    if not value["low"] - ROUNDING <= value[share] <= value["high"] + ROUNDING:
+        raise MisfitError("is outside its own interval", share)
+    said, derived = value[share], value["right"] / value["images"]
     if not isclose(said, derived, rel_tol=ROUNDING, abs_tol=ROUNDING):
-        raise MisfitError(f"is {said!r:.60}, where the answers have {derived!r}", "top1")
+        raise MisfitError(f"is {said!r:.60}, where the answers have {derived!r}", share)
 
 
-ACCURACY = every(
+_ACCURACY = every(
     fields(
         {
             "top1": SHARE,
@@ -164,7 +168,34 @@ ACCURACY = every(
             "agreed": COUNT,
         }
     ),
-    _check_shares,
+    partial(_check_shares, "top1"),
+)
+_EMBEDDING_ACCURACY = every(
+    fields(
+        {
+            "kind": choice(*get_args(EmbeddingKind)),
+            "right_by": choice(*get_args(RightBy)),
+            "split": NAME,
+            "split_hash": NAME,
+            "images": integer(1, 2**53),
+            "cosine": COSINE,
+            "right": COUNT,
+            "share": SHARE,
+            "low": SHARE,
+            "high": SHARE,
+            "level": SHARE,
+            "recall_at_1": SHARE,
+            "recall_at_10": SHARE,
+        },
+        {"knn": SHARE, "probe": SHARE},
+    ),
+    partial(_check_shares, "share"),
+)
+ACCURACY = by_field("cosine", _EMBEDDING_ACCURACY, _ACCURACY)
+_CHOICE = by_field(
+    "cosine_low",
+    fields({"right": RIGHT, "cosine_low": COSINE, "cosine_high": COSINE}),
+    fields({"right": RIGHT, "kl_low": NATS, "kl_high": NATS}),
 )
 
 
@@ -238,7 +269,7 @@ _FINALIST = fields(
         "on_front": FLAG,
     },
     {
-        "choice": fields({"right": RIGHT, "kl_low": NATS, "kl_high": NATS}),
+        "choice": _CHOICE,
         "earlier": COMPARISON,
     },
 )
@@ -322,6 +353,7 @@ _NAMED: dict[str, Check] = {
     "conditions": CONDITIONS,
     "comparison": COMPARISON,
     "accuracy": ACCURACY,
+    "choice": _CHOICE,
     "paired": PAIRED,
     "policy": POLICY,
     "split": _SPLIT,

@@ -4,7 +4,7 @@ Times are milliseconds throughout. `to_json` gives what files hold: the fields, 
 figures people look for, so that a reader needs no formulas of ours.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, is_dataclass
 from dataclasses import fields as dataclass_fields
 from enum import StrEnum
@@ -17,6 +17,7 @@ from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin,
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import Policy, Target, parse_target
 from tokensearch.policy.file import policy_from_json, policy_to_json
+from tokensearch.records.embedding import EmbeddingAccuracy
 from tokensearch.stats.interval import Interval
 
 _Record = TypeVar("_Record")
@@ -203,19 +204,20 @@ class Accuracy:
         """Share of right answers, 0 to 1."""
         return self.right / self.images
 
+    share = top1
+
     @property
     def interval(self) -> Interval:
         """The share of right answers with its interval."""
         return Interval(self.top1, self.low, self.high)
 
+    @property
+    def divergence(self) -> float:
+        """Mean distance from the baseline's predictions, nats."""
+        return self.kl
 
-@dataclass(frozen=True, slots=True)
-class ChoiceFigures:
-    """What a policy is chosen by, besides its accuracy on `select` and its latency."""
 
-    right: str  # images of `select` that it got right: `policy.RightImages.hex`
-    kl_low: float  # interval of the mean divergence on `select`, nats
-    kl_high: float
+Score = Accuracy | EmbeddingAccuracy  # of predictions, or of embeddings
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,7 +258,7 @@ class Trial:
     state: TrialState
     predicted: float  # ratio to the baseline's latency, before anything was run
     comparison: Comparison | None  # None: others were better, or it would have taught little
-    accuracy: Accuracy  # on the images of `search` that it took
+    accuracy: Score  # on the images of `search` that it took
     seconds: float  # what it cost
     policy: dict[str, Any] = field(hash=False)  # as a policy file spells it
 
@@ -338,9 +340,8 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     """Return what makes the value of a field of this type from what is written."""
     kind: Any = get_origin(hint) or hint
     inner = get_args(hint)
-    if kind in (Union, UnionType):  # X | None
-        read = _reader(inner[0])
-        return lambda written: None if written is None else read(written)
+    if kind in (Union, UnionType):  # X | None, or records of which one has what is written
+        return partial(_read_one_of, [item for item in inner if item is not type(None)])
     if kind is tuple:  # a mapping, where pairs were written as one
         read = _reader(inner[0])
         return lambda written: tuple(
@@ -353,6 +354,21 @@ def _reader(hint: Any) -> Callable[[Any], Any]:
     if is_dataclass(kind):
         own = partial(from_json, hint)
     return _OWN_READERS.get(kind, own)
+
+
+def _read_one_of(kinds: Sequence[Any], written: Any) -> Any:
+    """Read the first of some kinds whose fields are all there; None as it is."""
+    if written is None:
+        return None
+    *others, last = kinds
+    fitting = (kind for kind in others if _needed(kind) <= written.keys())
+    return _reader(next(fitting, last))(written)
+
+
+@cache
+def _needed(kind: Any) -> frozenset[str]:
+    """Keys that a record cannot be read without."""
+    return frozenset(key for _, key, needed, _ in _readers(kind) if needed)
 
 
 def _unchanged(written: Any) -> Any:

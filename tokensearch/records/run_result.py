@@ -14,15 +14,15 @@ from tokensearch.documents import validate
 from tokensearch.errors import RunError
 from tokensearch.policy import ModelSpec, Outcome, Policy
 from tokensearch.records.checks import RUN, RUN_FORMAT, RUN_VERSION
+from tokensearch.records.choice import AnyChoice
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import (
     OMIT_NONE,
-    Accuracy,
     AlternativeKind,
     Cell,
-    ChoiceFigures,
     Comparison,
     PairedAccuracy,
+    Score,
     from_json,
     to_json,
 )
@@ -90,13 +90,13 @@ class Finalist:
     )
     origin: str  # of its trial: "sampler", "seed", "random", or a preset's name
     policy: Policy
-    search: Accuracy
-    select: Accuracy
-    report: Accuracy
+    search: Score
+    select: Score
+    report: Score
     paired: PairedAccuracy  # with the baseline, on `report`
     comparison: Comparison
     on_front: bool
-    choice: ChoiceFigures | None = field(default=None, metadata=OMIT_NONE)
+    choice: AnyChoice | None = field(default=None, metadata=OMIT_NONE)
     earlier: Comparison | None = field(default=None, metadata=OMIT_NONE)  # the session before
 
     @property
@@ -112,7 +112,7 @@ class Alternative:
     name: str  # "160 px", or a smaller model's
     kind: AlternativeKind
     pixels: int  # side of the images it takes
-    report: Accuracy
+    report: Score
     paired: PairedAccuracy  # with the baseline, on the same images
     comparison: Comparison  # with the baseline
     lead: PairedAccuracy | None  # the answer against it, on the same images; None without an answer

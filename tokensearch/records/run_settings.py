@@ -29,7 +29,7 @@ class SearchSettings:
     objective: Objective = "kl"
     backend: Backend = "eager"
     max_drop: float | None = field(default=None, metadata=OMIT_NONE)  # share of right answers
-    max_divergence: float | None = field(default=None, metadata=OMIT_NONE)  # nats
+    max_divergence: float | None = field(default=None, metadata=OMIT_NONE)  # nats, or 1 - cosine
 
     @property
     def goal(self) -> Goal:

@@ -218,6 +218,15 @@ def probability(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
+def cosine(value: float) -> str:
+    """A cosine similarity, of which the distance from 1 counts.
+
+    >>> cosine(0.98765)
+    '0.9877'
+    """
+    return f"{value:.4f}"
+
+
 def nats(divergence: float) -> str:
     """A divergence.
 

@@ -10,13 +10,12 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor
 
-from tokensearch.accuracy.accuracy import accuracy, per_image
-from tokensearch.accuracy.results import ImageResults, join_results
+from tokensearch.accuracy.accuracy import Results, accuracy, join_results
 from tokensearch.data.splits import Split
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import TimingBudget
-from tokensearch.policy import Objective, Policy, best_value, objective_value
-from tokensearch.records.measurements import Accuracy, Comparison, Trial, TrialState, to_json
+from tokensearch.policy import DISTANCES, Objective, Policy, best_value, objective_value
+from tokensearch.records.measurements import Comparison, Score, Trial, TrialState, to_json
 
 # Pairs of passes of a trial: enough for the forecast to learn from; finalists get more. There is no
 # warm-up, which took a third of the passes: a median tolerates a slow first one. The baseline's own
@@ -43,13 +42,13 @@ class Race:
     margin: float  # relative error that a predicted latency is allowed
     ratio: Callable[[EvaluatedTrial], float]  # latency of one of them, as known by now
 
-    def run(self, policy: Policy, predicted: float) -> tuple[TrialState, Accuracy]:
+    def run(self, policy: Policy, predicted: float) -> tuple[TrialState, Score]:
         """Predict chunk after chunk, until the end or until the policy is significantly worse.
 
         predicted  its latency as a share of the baseline's
         """
         incumbent = self._incumbent(predicted)
-        margin_factor = MARGIN_FACTOR if self.objective == "kl" else 1.0
+        margin_factor = MARGIN_FACTOR if self.objective in {"kl", "cosine"} else 1.0
         n_looks = self.evaluator.predictions.count_chunks("search") - 1
         for results in self._growing_results(policy):
             if len(results) == len(self._split):
@@ -60,7 +59,7 @@ class Race:
                 return "raced", accuracy(results, self._split)
         return "complete", accuracy(results, self._split)
 
-    def may_lead(self, accuracy: Accuracy, predicted: float) -> bool:
+    def may_lead(self, accuracy: Score, predicted: float) -> bool:
         """Whether a policy may be on the front: no policy that is surely faster is as good."""
         value = trial_value(accuracy, self.objective)
         return all(
@@ -80,15 +79,15 @@ class Race:
         best = max(faster, key=lambda one: trial_value(one.trial.accuracy, self.objective))
         return self._losses(self.evaluator.predictions.results(best.policy, "search"))
 
-    def _losses(self, results: ImageResults) -> Tensor:
-        return best_value(self.objective) - per_image(results, self._split, self.objective)
+    def _losses(self, results: Results) -> Tensor:
+        return best_value(self.objective) - results.per_image(self._split, self.objective)
 
     def _faster(self, predicted: float) -> list[EvaluatedTrial]:
         return [one for one in self.complete if self.ratio(one) * (1 + self.margin) < predicted]
 
-    def _growing_results(self, policy: Policy) -> Iterator[ImageResults]:
+    def _growing_results(self, policy: Policy) -> Iterator[Results]:
         """Yield the results of the first chunk of images, of the first two, and so on."""
-        parts: list[ImageResults] = []
+        parts: list[Results] = []
         for number in range(self.evaluator.predictions.count_chunks("search")):
             parts.append(self.evaluator.predictions.chunk(policy, "search", number))
             yield join_results(parts)
@@ -98,7 +97,7 @@ class Race:
         return self.evaluator.splits.search
 
 
-def trial_value(accuracy: Accuracy, objective: Objective) -> float:
+def trial_value(accuracy: Score, objective: Objective) -> float:
     """Return the value that is to be maximised; see `policy.objective_value`."""
     return objective_value(to_json(accuracy), objective)
 
@@ -176,7 +175,7 @@ def loss_growths(
     for evaluated in complete:
         results = evaluator.predictions.cached(evaluated.policy, "search", images)
         if results is not None and evaluated.policy.reduces:
-            first = to_log_loss(float(per_image(results, split, objective).mean()), objective)
+            first = to_log_loss(float(results.per_image(split, objective).mean()), objective)
             last = to_log_loss(trial_value(evaluated.trial.accuracy, objective), objective)
             growths.append(LossGrowth(first, last - first))
     return growths
@@ -213,4 +212,4 @@ def value_from_log_loss(log_loss: float, objective: Objective) -> float:
 
 def smallest_loss(objective: Objective) -> float:
     """Return the least loss that counts: shares of images have no finer ones."""
-    return FINEST_LOSS if objective in {"kl", "ce"} else LEAST_LOSS
+    return FINEST_LOSS if objective in DISTANCES else LEAST_LOSS

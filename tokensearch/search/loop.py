@@ -282,7 +282,7 @@ class SearchLoop:
             done=done,
             total=total,
             seconds_left=max(0.0, seconds / spent - seconds),
-            text=f"trial {trials}: {speed} {100 * trial.accuracy.top1:.1f} % ({_name(trial)})",
+            text=f"trial {trials}: {speed} {100 * trial.accuracy.share:.1f} % ({_name(trial)})",
         )
 
 

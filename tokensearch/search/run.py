@@ -16,7 +16,7 @@ from tokensearch.data.splits import PURPOSES, Purpose, Splits
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import attention_of, describe_cell
-from tokensearch.policy import ModelSpec, Policy, is_published
+from tokensearch.policy import EMBEDDING_OBJECTIVES, ModelSpec, Policy, is_published
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Cell, Trial
 from tokensearch.records.run_folder import RunFolder
@@ -77,6 +77,7 @@ class SearchRun:
     smaller: AlternativeModel | None = None  # a model to compare the answer with
     confirm_seconds: float | None = None  # of passes, for each policy of a session of timing
     fresh: bool = False  # what an earlier run left in the folder is set aside
+    dense: bool = False  # whether the model returns its tokens, on the whole grid
 
     def run(self) -> RunDocument:
         """Search until the limits, and return what run.json then holds.
@@ -116,10 +117,7 @@ class SearchRun:
         }
 
     def _run_within(self, plan: TimePlan, asked: Splits) -> RunDocument:
-        """Run on the images that there is time for.
-
-        asked  all images that were asked for
-        """
+        """Run on the images that there is time for, of all that were asked for."""
         evaluator = self.evaluator()
         self.listener.stage("reading every image once", unit="images")
         evaluator.predictions.read(self._on_batch)
@@ -224,7 +222,14 @@ class SearchRun:
     def evaluator(self) -> PolicyEvaluator:
         """Return what measures policies."""
         return PolicyEvaluator(
-            self.model, self.splits, self._cell, self.settings.seed, self.store, self.cache_gb
+            self.model,
+            self.splits,
+            self._cell,
+            self.settings.seed,
+            self.store,
+            self.cache_gb,
+            self.settings.objective,
+            self.dense,
         )
 
     def forecast(self, evaluator: PolicyEvaluator, plan: TimePlan) -> Forecast:
@@ -378,8 +383,8 @@ class SearchRun:
         """Ask the baseline about the search split, and doubt it if it knows nothing."""
         self.listener.stage("the baseline on the search split", unit="images")
         scored = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
-        right = scored.accuracy.top1
-        if right < POOR_BASELINE:
+        right = scored.accuracy.share
+        if right < POOR_BASELINE and self.settings.objective not in EMBEDDING_OBJECTIVES:
             self.listener.caution(
                 f"the baseline is right on {100 * right:.1f} % of the images: are the "
                 f"folders of {self.splits.name} the classes it was trained on? (see --class-map)"

@@ -69,7 +69,10 @@ def _calibrate(policies: "PolicySet", again: CellOverrides, seconds: float) -> "
     err.print(f"model {ready.spec.name} on {name_cell(cell)}; weights and images are random")
     with progress_listener(err) as watcher:
         return calibrate_front(
-            policies, PolicyTimer(ready.model, ready.images, cell, 0), seconds, watcher
+            policies,
+            PolicyTimer(ready.model, ready.images, cell, 0, dense=ready.dense),
+            seconds,
+            watcher,
         )
 
 

@@ -37,7 +37,14 @@ def evaluate(
     subject = load_inputs(wanted)
     chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)
-    evaluator = PolicyEvaluator(subject.model, subject.splits, subject.cell, wanted.seed)
+    evaluator = PolicyEvaluator(
+        subject.model,
+        subject.splits,
+        subject.cell,
+        wanted.seed,
+        objective=subject.objective,
+        dense=subject.dense,
+    )
     evaluator.check_deterministic(subject.name)
     with progress_listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the baseline")

@@ -47,7 +47,9 @@ def retarget(
     if out_folder is not None:  # refused before anything is prepared
         check_folder(source.folder, RunFolder(out_folder))
     ready = _timed(source, again)
-    timing = PolicyTimer(ready.model, ready.images, ready.cell, source.settings.seed)
+    timing = PolicyTimer(
+        ready.model, ready.images, ready.cell, source.settings.seed, dense=ready.dense
+    )
     folder = RunFolder(out_folder or _usual(run, ready.cell, goal))
     check_folder(source.folder, folder)
     _say(source.settings.model, ready.cell, folder.path)

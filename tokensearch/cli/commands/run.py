@@ -35,14 +35,6 @@ class SearchOptions:
         Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"],
         Option("--sampler", help="what proposes policies: our local search, or Optuna's"),
     ] = "local"
-    objective: Annotated[
-        Literal["kl", "ce", "top1", "agreement"],
-        Option(
-            "--objective",
-            help="what to make best: divergence from the baseline, cross-entropy with the "
-            "labels, right answers, or answers that stay the same",
-        ),
-    ] = "kl"
     front: Annotated[
         Path | None,
         Option(
@@ -179,6 +171,7 @@ def run(
             neighbours,
             alternative,
             fresh=searching.fresh,
+            dense=subject.dense,
             confirm_seconds=searching.confirm_seconds,
         )
         document = session.run()
@@ -234,7 +227,7 @@ def _settings(
         space_digest=space.digest,
         sampler=searching.sampler,
         seed=wanted.seed,
-        objective=searching.objective,
+        objective=subject.objective,
         backend=subject.cell.backend,
         max_drop=goal.max_drop,
         max_divergence=goal.max_divergence,

@@ -69,7 +69,7 @@ def _document(policy: Policy) -> dict[str, Any]:
 def _print(policy: Policy) -> None:
     from tokensearch.report.presets import provenance_lines
     from tokensearch.report.run import tables
-    from tokensearch.report.run.result import measure
+    from tokensearch.report.run.result import measure_in
     from tokensearch.report.table import table_to_rich
 
     out.print(tables.model_line(policy.model))
@@ -78,5 +78,5 @@ def _print(policy: Policy) -> None:
         out.print(line)
     out.print(table_to_rich(tables.schedule_table(policy)))
     if policy.evidence:
-        labelled = policy.evidence[0].accuracy.get("kind", "top1") == "top1"
-        out.print(table_to_rich(tables.evidence_table(policy, measure(labelled=labelled))))
+        measure = measure_in(policy.evidence[0].accuracy)
+        out.print(table_to_rich(tables.evidence_table(policy, measure)))

@@ -11,11 +11,19 @@ from tokensearch.records.measurements import Caution
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
 from tokensearch.report import text
-from tokensearch.report.run.result import interval, measure, name_of, read_evidence, run_cautions
+from tokensearch.report.run.result import (
+    interval,
+    measure_in,
+    name_of,
+    read_evidence,
+    run_cautions,
+    share_in,
+)
 from tokensearch.report.run.sentences import answer_sentences
 from tokensearch.report.run.tables import (
     caution_lines,
     cell_line,
+    closeness_of,
     front_notes,
     front_table,
     token_strip,
@@ -70,14 +78,14 @@ def _figures(document: Mapping[str, Any]) -> ReportTable:
     comparison, counts = document["comparison"], document["patch_tokens_per_block"]
     batch = document["cell"]["batch"]
     candidate_ms = comparison["candidate"]["median_ms"]
-    named = measure(labelled=accuracy["kind"] == "top1")
+    named = measure_in(accuracy)
     images = f"{text.count(accuracy['images'], 'image')} of {document['data']}"
     change = text.signed_points_interval(interval(paired, "difference"))
     rows = (
         ("tokens by block", ", ".join(text.count(left) for left in counts)),
-        (named, f"{text.percent_interval(interval(accuracy, 'top1'))} on {images}"),
+        (named, f"{text.percent_interval(share_in(accuracy))} on {images}"),
         ("change", f"{change} ({text.probability(paired['p_value'])})"),
-        ("KL", text.nats(accuracy["kl"])),
+        *closeness_of(accuracy, named).items(),
         ("latency", f"{text.ms(candidate_ms)}, {text.rate(batch, candidate_ms)}"),
         ("baseline", text.ms(comparison["baseline"]["median_ms"])),
         ("ratio", text.ratio_interval(interval(comparison, "ratio"))),
@@ -95,11 +103,17 @@ def calibration_table(policies: PolicySet, before: PolicySet) -> ReportTable:
         "latency",
         "of baseline",
         "before",
-        "right answers",
+        _right_answers(policies),
         "confirmed",
     )
     rows = [_row(policy, earlier[policy.schedule_hash]) for policy in policies.policies]
     return ReportTable(columns, rows, numbers=frozenset({"latency"}))
+
+
+def _right_answers(policies: PolicySet) -> str:
+    """Name the column of right answers, or of right embeddings."""
+    accuracy = policies.policies[0].evidence[0].accuracy if policies.policies else {}
+    return measure_in(accuracy) if "cosine" in accuracy else "right answers"
 
 
 def _row(policy: Policy, earlier: Evidence) -> tuple[str, ...]:

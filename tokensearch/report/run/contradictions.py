@@ -1,13 +1,14 @@
 """Whether front.json still says what run.json does; it may have been edited, or calibrated anew."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from math import isclose
+from typing import Any
 
 from tokensearch.policy import Evidence, Policy, PolicySet
 from tokensearch.records.measurements import Cell, to_json
 from tokensearch.records.run_result import Finalist, RunDocument
 from tokensearch.report import text
-from tokensearch.report.run.result import name_finalist, name_of
+from tokensearch.report.run.result import measure_in, name_finalist, name_of, share_in
 
 SAME = 1e-9  # relative: both files hold all digits
 SHOWN = 3  # differences that are spelled out
@@ -61,8 +62,13 @@ def _is_of(evidence: Evidence, cell: Cell) -> bool:
 def _pairs(evidence: Evidence, finalist: Finalist) -> Iterator[tuple[str, float, float]]:
     """Figures of the front, and of the run."""
     timed, accuracy = finalist.comparison, evidence.accuracy
-    yield f"{accuracy.get('kind', 'top1')}", accuracy["top1"], finalist.report.top1
+    yield _share_name(accuracy), share_in(accuracy).value, finalist.report.share
     yield "median_ms", evidence.median_ms, timed.candidate.median_ms
     yield "baseline median_ms", float(evidence.baseline["median_ms"]), timed.baseline.median_ms
     if "comparison" in evidence.extra:
         yield "ratio", evidence.extra["comparison"]["ratio"], timed.ratio
+
+
+def _share_name(accuracy: Mapping[str, Any]) -> str:
+    """Name the share of right answers as the file does, that of embeddings as people do."""
+    return measure_in(accuracy) if "cosine" in accuracy else str(accuracy.get("kind", "top1"))

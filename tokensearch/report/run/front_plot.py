@@ -102,7 +102,7 @@ def _is_compared(finalist: Finalist, result: RunResult) -> bool:
 def _draw_trials(axes: Axes, trials: Iterable[Trial], baseline_ms: float, floor: float) -> None:
     whole = [trial for trial in trials if trial.state == "complete"]
     ms = [trial.ratio * baseline_ms for trial in whole]
-    shares = [100 * trial.accuracy.top1 for trial in whole]
+    shares = [100 * trial.accuracy.share for trial in whole]
     _scatter(axes, ms, shares, floor, color=FAINT, s=14, label="trials (search split)")
 
 

@@ -22,7 +22,7 @@ from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.contradictions import contradiction
 from tokensearch.report.run.footnotes import Footnotes
 from tokensearch.report.run.front_plot import draw_front
-from tokensearch.report.run.result import measure_of, reading, run_cautions
+from tokensearch.report.run.result import judges_embeddings, measure_of, reading, run_cautions
 from tokensearch.report.run.sentences import answer_sentences as answer_in_words
 from tokensearch.report.run.sentences import limitation_lines
 from tokensearch.report.table import ReportTable, markdown_text, sentence, table_to_markdown
@@ -132,14 +132,37 @@ def _finalists(source: _Source) -> str:
     note = (
         "Each was timed afresh, in turn with the baseline; the answer and what it is compared with "
         "once more after the choice, in one session, which is quoted. Answer and front were chosen "
-        "on `select`; `report` had no part in it. KL is the mean divergence from the "
-        "baseline. The verdict is what the ratio's whole interval proves: faster or "
+        f"on `select`; `report` had no part in it. {_meaning(source.run)} The verdict "
+        "is what the ratio's whole interval proves: faster or "
         "slower where it leaves out 1, same where it stays close to 1, else ambiguous. "
         + tables.random_note()
     )
     timed = [finalist.comparison for finalist in source.run.finished.finalists]
     notes = map(sentence, Footnotes.of_run(source.run).lines(timed))
     return "\n\n".join([note, table_to_markdown(tables.finalist_table(source.run)), *notes])
+
+
+def _meaning(run: RunDocument) -> str:
+    """Say what the columns of a finalist's distance from the baseline are."""
+    if not judges_embeddings(run):
+        return "KL is the mean divergence from the baseline."
+    said = (
+        "Cosine is the mean similarity to the baseline's embedding of the same image"
+        "{patches}; recall@1 is the share of images whose nearest neighbour in the split is the "
+        "one that they have in the baseline, recall@10 how many of its ten nearest stay among "
+        "them."
+    ).format(patches=" patch by patch" if _is_dense(run) else "")
+    if run.data.labelled:
+        said += (
+            " k-NN and probe tell classes by the baseline's embeddings of `search`, of which "
+            "neither is told its own label."
+        )
+    return said
+
+
+def _is_dense(run: RunDocument) -> bool:
+    finalists = run.finished.finalists
+    return bool(finalists) and finalists[0].report.kind == "dense"
 
 
 def _alternatives(run: RunDocument) -> str:
@@ -151,7 +174,7 @@ def _alternatives(run: RunDocument) -> str:
         "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. "
         "The lead is that of the answer, on the same images."
     )
-    if not run.data.labelled:
+    if not run.data.labelled and not judges_embeddings(run):
         note += " Without labels, another model's own right answers count as mistakes."
     timed = [alternative.comparison for alternative in run.finished.alternatives]
     notes = map(sentence, Footnotes.of_run(run).lines(timed))

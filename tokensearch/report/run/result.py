@@ -6,13 +6,21 @@ from dataclasses import dataclass
 from typing import Any
 
 from tokensearch.errors import PolicyError, RunError, TokensearchError
-from tokensearch.policy import Evidence, Policy, is_control
+from tokensearch.policy import EMBEDDING_OBJECTIVES, Evidence, Objective, Policy, is_control
 from tokensearch.records.measurements import Comparison
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report.text import plain, short
 from tokensearch.stats.interval import Interval
 
 BASELINE = "baseline"
+RECALL = "recall@1"
+# What is right of embeddings, as records and objectives have it.
+RIGHT_BY = {"recall": RECALL, "knn": "k-NN accuracy", "probe": "probe accuracy"}
+EMBEDDING_MEASURES: Mapping[Objective, str] = {
+    "cosine": RECALL,
+    "knn": RIGHT_BY["knn"],
+    "probe": RIGHT_BY["probe"],
+}
 # What a search came upon by itself, by origin: its own proposals, and schedules drawn at random.
 SEARCHED = {"sampler": "found", "seed": "found", "fastest": "found", "random": "random"}
 
@@ -41,12 +49,31 @@ def measure(*, labelled: bool) -> str:
 
 def measure_of(run: RunDocument) -> str:
     """What right answers are a measure of in this run."""
-    return measure(labelled=run.data.labelled)
+    objective = run.settings.objective
+    return EMBEDDING_MEASURES.get(objective) or measure(labelled=run.data.labelled)
+
+
+def measure_in(accuracy: Mapping[str, Any]) -> str:
+    """What the right answers of an accuracy, as files hold it, are a measure of."""
+    if "cosine" in accuracy:
+        return RIGHT_BY.get(str(accuracy.get("right_by")), RECALL)
+    return measure(labelled=accuracy.get("kind", "top1") == "top1")
+
+
+def share_in(accuracy: Mapping[str, Any]) -> Interval:
+    """Read the share of right answers, or of right embeddings, of an accuracy in a file."""
+    return interval(accuracy, "share" if "cosine" in accuracy else "top1")
+
+
+def judges_embeddings(run: RunDocument) -> bool:
+    """Whether the run is of embeddings, and not of predictions."""
+    return run.settings.objective in EMBEDDING_OBJECTIVES
 
 
 def alike_as(run: RunDocument) -> str:
     """In what policies are alike that the rule of the answer cannot tell apart."""
-    return "as accurate" if run.data.labelled else "as close to the baseline"
+    by_label = run.data.labelled and run.settings.objective != "cosine"
+    return "as accurate" if by_label else "as close to the baseline"
 
 
 def target_ratio_beside(run: RunDocument, comparison: Comparison) -> float:
@@ -107,7 +134,7 @@ def read_evidence(policy: Policy, evidence: Evidence) -> EvidenceFigures:
             policy=policy,
             median_ms=evidence.median_ms,
             baseline_ms=float(evidence.baseline["median_ms"]),
-            accuracy=interval(evidence.accuracy, "top1"),
+            accuracy=share_in(evidence.accuracy),
             ratio=None if comparison is None else interval(comparison, "ratio"),
             difference=None if paired is None else interval(paired, "difference"),
             confirmed=evidence.confirmed,

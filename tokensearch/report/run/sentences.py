@@ -10,6 +10,7 @@ from tokensearch.report.run.alternatives import alternative_sentences, pace
 from tokensearch.report.run.result import (
     alike_as,
     find_best_preset,
+    judges_embeddings,
     measure_of,
     name_finalist,
     target_ratio_beside,
@@ -80,8 +81,14 @@ def _asked(run: RunDocument) -> str:
     if settings.max_drop is not None:
         parts.append(f"at most {text.points(settings.max_drop)} lost")
     if settings.max_divergence is not None:
-        parts.append(f"at most {text.nats(settings.max_divergence)} of divergence")
+        parts.append(_largest_divergence(run, settings.max_divergence))
     return ", ".join(parts)
+
+
+def _largest_divergence(run: RunDocument, most: float) -> str:
+    if judges_embeddings(run):
+        return f"a cosine of at least {text.cosine(1 - most)}"
+    return f"at most {text.nats(most)} of divergence"
 
 
 def _only_baseline(run: RunDocument) -> str:
@@ -207,7 +214,7 @@ def _against(best: str, rival: Finalist, lead: PairedAccuracy | None, run: RunDo
     answer = run.finished.answer
     assert answer is not None  # it is what is compared
     speed = pace(answer.comparison.interval, rival.comparison.interval)
-    change = answer.report.top1 - rival.report.top1
+    change = answer.report.share - rival.report.share
     more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure_of(run)}"
     if lead is None:
         return f"Beside {best}, it is {speed}, with {more}, not compared image by image."
@@ -278,7 +285,9 @@ def limitation_lines(run: RunDocument) -> tuple[str, ...]:
             f"Only time was taken in this run: its schedules and their right answers are those of "
             f"{run.retargeted}, so it has no trials and no profiles of its own.",
         )
-    if not run.data.labelled:
+    if judges_embeddings(run):
+        lines.append(_embedding_limits(run))
+    elif not run.data.labelled:
         lines.append(
             "The images have no labels: agreement says how often the reduced model answers as the "
             "baseline, not how often either is right."
@@ -289,6 +298,16 @@ def limitation_lines(run: RunDocument) -> tuple[str, ...]:
             "with fewer tokens, and say nothing of what another model would lose."
         )
     return tuple(lines)
+
+
+def _embedding_limits(run: RunDocument) -> str:
+    """Say what embeddings were compared with, and among how many images."""
+    images = text.count(run.data.report.images)
+    return (
+        f"Embeddings are compared with the baseline's, not with what is true of the images. "
+        f"Recall is among the {images} images of the split, both times by the same model; among "
+        f"more images, nearest neighbours change more often."
+    )
 
 
 def _precision(run: RunDocument) -> str:

@@ -23,17 +23,20 @@ from tokensearch.policy import (
     objective_value,
 )
 from tokensearch.policy.answer import MARGIN, TOLERANCE_NATS
-from tokensearch.records.measurements import Cell
+from tokensearch.records.measurements import Cell, to_json
 from tokensearch.records.profile import PHASES, Profile
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.phases import PHASE_NAMES, groups
 from tokensearch.report.run.footnotes import Footnotes
 from tokensearch.report.run.result import (
+    RECALL,
+    RIGHT_BY,
     SEARCHED,
     EvidenceFigures,
     alike_as,
     is_answer,
+    judges_embeddings,
     measure_of,
     name_finalist,
     name_of,
@@ -91,6 +94,7 @@ def deciding_name(objective: Objective) -> str:
     'KL (select)'
     """
     names = {"kl": "KL", "ce": "cross-entropy", "top1": "accuracy", "agreement": "agreement"}
+    names |= {"cosine": "cosine", "knn": RIGHT_BY["knn"], "probe": RIGHT_BY["probe"]}
     return f"{names[objective]} (select)"
 
 
@@ -100,8 +104,13 @@ def _deciding(policy: Policy, result: RunResult) -> str:
     if "select" not in evidence or "objective" not in evidence:
         return text.NONE
     value = objective_value(evidence["select"], evidence["objective"])
-    loss = evidence["objective"] in {"kl", "ce"}
-    shown = text.three_digits(max(0.0, -value)) if loss else text.percent(value)
+    match evidence["objective"]:
+        case "kl" | "ce":
+            shown = text.three_digits(max(0.0, -value))
+        case "cosine":
+            shown = text.cosine(1.0 + value)
+        case _:
+            shown = text.percent(value)
     return f"{AS_GOOD} {shown}" if policy.schedule_hash in (result.as_good or ()) else shown
 
 
@@ -109,6 +118,12 @@ def as_good_note(run: RunDocument) -> str | None:
     """Say what the mark of the deciding column means; None where there is none."""
     if len(run.finished.as_good or ()) < 2:
         return None
+    if judges_embeddings(run):
+        return (
+            f"{AS_GOOD} {alike_as(run)} as the best that meets the target: its cosine is lower by "
+            f"at most {TOLERANCE_NATS:g}, and its {measure_of(run)} is not significantly lower by "
+            f"over {text.points(MARGIN)}."
+        )
     return (
         f"{AS_GOOD} {alike_as(run)} as the best that meets the target: it diverges by at most "
         f"{TOLERANCE_NATS:g} nats more, and is not significantly less often right by over "
@@ -123,32 +138,48 @@ def _marked(policies: Iterable[Policy], result: RunResult) -> frozenset[int]:
 
 def finalist_table(run: RunDocument) -> ReportTable:
     """Every finalist and control with all its figures."""
-    measure = measure_of(run)
+    measure, finalists = measure_of(run), run.finished.finalists
+    closeness = tuple(closeness_of(to_json(finalists[0].report), measure)) if finalists else ()
     columns = (
         "finalist",
         "kind",
         f"{measure} (select)",
         f"{measure} (report)",
-        "KL",
+        *closeness,
         "latency",
         "of baseline",
         "verdict",
         "on the front",
     )
-    finalists = run.finished.finalists
     notes = Footnotes.of_run(run)
-    rows = [_finalist_row(finalist, notes) for finalist in finalists]
+    rows = [_finalist_row(finalist, measure, notes) for finalist in finalists]
     marked = _marked((finalist.policy for finalist in finalists), run.finished)
-    return ReportTable(columns, rows, numbers=frozenset({"KL", "latency"}), marked=marked)
+    numbers = frozenset({*closeness, "latency"})
+    return ReportTable(columns, rows, numbers=numbers, marked=marked)
 
 
-def _finalist_row(finalist: Finalist, notes: Footnotes) -> tuple[str, ...]:
+def closeness_of(accuracy: Mapping[str, Any], measure: str) -> dict[str, str]:
+    """How close a policy stays to the baseline, beside what its run measures: figures by name.
+
+    accuracy  as files hold it
+    """
+    if "cosine" not in accuracy:
+        return {"KL": text.nats(accuracy["kl"])}
+    shares = {RECALL: "recall_at_1", "recall@10": "recall_at_10"}
+    shares |= {RIGHT_BY[key]: key for key in ("knn", "probe") if key in accuracy}
+    return {
+        "cosine": text.cosine(accuracy["cosine"]),
+        **{n: text.percent(accuracy[key]) for n, key in shares.items() if n != measure},
+    }
+
+
+def _finalist_row(finalist: Finalist, measure: str, notes: Footnotes) -> tuple[str, ...]:
     return (
         f"{name_finalist(finalist)}{notes.mark(finalist.comparison)}",
         kind_of(finalist),
         text.percent_interval(finalist.select.interval),
         text.percent_interval(finalist.report.interval),
-        text.nats(finalist.report.kl),
+        *closeness_of(to_json(finalist.report), measure).values(),
         text.ms(finalist.comparison.candidate.median_ms),
         text.ratio_interval(finalist.comparison.interval),
         finalist.comparison.verdict,

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tokensearch import runtime
-from tokensearch.accuracy.accuracy import compare_results
+from tokensearch.accuracy.accuracy import Results, compare_results
 from tokensearch.accuracy.model_identity import model_identity
-from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.pixels import Preprocessing
 from tokensearch.errors import MeasurementError, ModelError, first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -261,7 +260,7 @@ def _logits(
     return logits
 
 
-def _lead(evaluator: PolicyEvaluator, answer: Policy, theirs: ImageResults) -> PairedAccuracy:
+def _lead(evaluator: PolicyEvaluator, answer: Policy, theirs: Results) -> PairedAccuracy:
     mine = evaluator.predictions.results(answer, "report", first=len(theirs))
     return compare_results(mine, theirs, evaluator.splits.report)
 

@@ -19,12 +19,12 @@ from tokensearch.policy import (
     is_published,
 )
 from tokensearch.policy.answer import MARGIN, is_as_good
+from tokensearch.records.choice import AnyChoice
 from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import (
-    Accuracy,
     Cell,
-    ChoiceFigures,
     Comparison,
+    Score,
     Trial,
     to_json,
 )
@@ -40,8 +40,8 @@ class ConfirmedPolicy:
     trial: Trial
     policy: Policy
     comparison: Comparison  # fresh
-    select: Accuracy
-    choice: ChoiceFigures | None  # None: known from a run of an earlier release
+    select: Score
+    choice: AnyChoice | None  # None: known from a run of an earlier release
     objective: Objective
     earlier: Comparison | None = None  # what was known of it in this cell before
 
@@ -92,8 +92,8 @@ class ConfirmedPolicy:
 
 def make_figures(
     policy: Policy,
-    select: Accuracy,
-    choice: ChoiceFigures | None,
+    select: Score,
+    choice: AnyChoice | None,
     objective: Objective,
     *,
     ratio: Interval,
@@ -105,14 +105,14 @@ def make_figures(
     right, low, high = None, -inf, inf
     if choice is not None:
         right = RightImages.from_hex(select.images, choice.right)
-        low, high = choice.kl_low, choice.kl_high
+        low, high = choice.divergence
     return PolicyFigures(
         reduces=policy.reduces,
         batch=batch,
         ratio=ratio,
         median_ms=median_ms,
         value=trial_value(select, objective),
-        divergence=Interval(select.kl, low, high),
+        divergence=Interval(select.divergence, low, high),
         right=right,
         sure=sure,
     )

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
-from tokensearch.accuracy.accuracy import choice_figures, compare_results
-from tokensearch.accuracy.results import ImageResults
+from tokensearch.accuracy.accuracy import Results, choice_figures, compare_results
 from tokensearch.data.splits import Purpose
 from tokensearch.errors import first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
@@ -119,7 +118,7 @@ class FinalScorer:
     plan: TimePlan
     images: dict[Purpose, int] = field(default_factory=dict)  # of each split that were used
 
-    def score(self, policies: Sequence[Policy], purpose: Purpose, stage: str) -> list[ImageResults]:
+    def score(self, policies: Sequence[Policy], purpose: Purpose, stage: str) -> list[Results]:
         """Return the results of policies; each image is read once for all of them."""
         predictions, began = self.evaluator.predictions, time.monotonic()
         chunks = predictions.count_chunks(purpose)

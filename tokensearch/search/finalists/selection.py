@@ -130,16 +130,16 @@ def _likely_answers(
         likely = [
             one
             for one in under
-            if one.trial.accuracy.kl - under[0].trial.accuracy.kl <= TOLERANCE_NATS
+            if one.trial.accuracy.divergence - under[0].trial.accuracy.divergence <= TOLERANCE_NATS
         ]
     return sorted(likely, key=lambda one: one.point.latency)
 
 
 def _within(trial: Trial, baseline: Trial, goal: Goal) -> bool:
     """Whether a loss on `search` is within what may be lost."""
-    drop = baseline.accuracy.top1 - trial.accuracy.top1
+    drop = baseline.accuracy.share - trial.accuracy.share
     return (goal.max_drop is None or drop <= goal.max_drop) and (
-        goal.max_divergence is None or trial.accuracy.kl <= goal.max_divergence
+        goal.max_divergence is None or trial.accuracy.divergence <= goal.max_divergence
     )
 
 
