@@ -4,11 +4,12 @@ BIN    := $(VENV)/bin
 PYTHON ?= $(BIN)/python
 LOWEST := $(VENV)-lowest
 
-.PHONY: help run test test-lowest check bench soak gpu gpu2 setup clean
+.PHONY: help run test test-all test-lowest check bench soak gpu gpu2 setup clean
 
 help:
 	@echo "make run    search the bundled model for a policy of half its latency (about 5 minutes)"
 	@echo "make test   lint, types, import rules and the fast tests"
+	@echo "make test-all  these and the longer ones, as CI does"
 	@echo "make test-lowest  the fast tests with the oldest packages that pyproject.toml allows"
 	@echo "make check  the same without the tests"
 	@echo "make bench  benchmarks: they print and never fail"
@@ -37,14 +38,17 @@ check: setup
 	$(BIN)/lint-imports
 
 # Bytecode of the tests themselves is kept, whatever the environment says: it halves their collection.
-test test-lowest soak: export PYTHONDONTWRITEBYTECODE =
+test test-all test-lowest soak: export PYTHONDONTWRITEBYTECODE =
 
 test: check
 	$(PYTHON) -m pytest -n auto --maxprocesses 4 --dist worksteal
 
+test-all: check
+	$(PYTHON) -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist worksteal
+
 # The lower bounds are a promise: Python 3.11, and of every direct dependency the oldest one allowed.
 test-lowest: $(LOWEST)/.ready
-	$(LOWEST)/bin/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+	$(LOWEST)/bin/python -m pytest -m "not slow and not gpu" -n auto --maxprocesses 4 --dist worksteal
 
 $(LOWEST)/.ready: pyproject.toml | setup
 	$(BIN)/uv venv --quiet --clear --python 3.11 $(LOWEST)

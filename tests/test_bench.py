@@ -61,6 +61,7 @@ def test_the_probe_begins_nothing_when_its_time_is_up() -> None:
     assert notes.document == {"some": {"section stopped": "0 s were over"}}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_gpu_bench_says_so_and_succeeds(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.bench", "gpu", "--out", str(tmp_path / "out")]

@@ -57,6 +57,14 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 # What is added so that a command takes seconds, its exit code, and what it says. Published weights
 # and a user's files cannot be had here; that they are asked for is what those commands show.
+SMALL = [
+    "--model",
+    "test_vit",
+    "--model-kwargs",
+    "depth=12",
+    "--img-size",
+    "224",
+]  # of DeiT's tokens
 QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch run --model deit_s --latency-target 5ms": (
         ["--checkpoint", "none.pth"],
@@ -82,12 +90,12 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     "tokensearch evaluate tome-r13": (["--images", "20,20,20", "--batch-size", "1"], 0, "ratio"),
     "tokensearch profile --model deit_s --preset tome-r13 --out profiles/tome-r13": (
-        ["--model", "deit_t", "--batch-size", "1", "--seconds", "1"],
+        [*SMALL, "--batch-size", "1", "--seconds", "1"],
         0,
         "of the ceiling",
     ),
     "tokensearch diff none tome-r13 --model deit_s --out diffs/tome-r13": (
-        ["--model", "deit_t", "--batch-size", "1", "--seconds", "1"],
+        [*SMALL, "--batch-size", "1", "--seconds", "1"],
         0,
         "ledger.json",
     ),
@@ -122,7 +130,22 @@ def test_every_command_of_the_pages_is_run_here() -> None:
     assert set(commands()) == set(QUICK)
 
 
-@pytest.mark.parametrize("command", QUICK)
+# Each a few seconds: they compile, sweep or measure what a machine can do.
+LONG = ("export", "diff", "retarget", "profile --model deit_s --preset", "doctor")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(
+            command,
+            marks=[pytest.mark.long]
+            if command.removeprefix("tokensearch ").startswith(LONG)
+            else [],
+        )
+        for command in QUICK
+    ],
+)
 def test_a_command_of_a_page_does_what_it_says(
     command: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

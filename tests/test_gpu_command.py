@@ -189,6 +189,7 @@ def test_a_part_gets_no_more_than_is_left_of_the_whole(tmp_path: Path) -> None:
     assert ends == {"slow": "cut off after 4 s", "late": "no time left of 4 s"}
 
 
+@pytest.mark.long
 def test_a_run_that_is_ended_from_outside_keeps_what_it_had(tmp_path: Path) -> None:
     out, archive = tmp_path / "out", tmp_path / "else" / "where.tgz"
     code = f"""

@@ -207,6 +207,7 @@ def printed(folder: Path, step: int) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.long
 def test_every_process_finds_the_same_and_an_edit_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ def test_what_was_left_can_be_compared_again(out: Path) -> None:
     )
 
 
+@pytest.mark.long
 def test_a_model_can_be_compared_with_itself() -> None:
     found = run("diff", "none", "none", *TINY, "--json")
 

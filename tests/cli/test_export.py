@@ -29,6 +29,7 @@ def files(place: Path) -> set[str]:
     return {path.name for path in place.iterdir()} - {"policy.json", "data.json"}
 
 
+@pytest.mark.long
 def test_a_policy_becomes_an_onnx_file_with_its_check(place: Path) -> None:
     result = called(
         "policy.json", "--model", FACTORY, "--data-config", "data.json", "--out", "tiny.onnx",

@@ -121,6 +121,7 @@ def test_a_name_that_is_refused_is_spelled_out(tmp_path: Path, verb: tuple[str, 
     assert_is_text(result.stdout + result.stderr)
 
 
+@pytest.mark.long
 def test_evaluate_spells_out_the_model_that_a_policy_was_made_for(tmp_path: Path) -> None:
     policy = replace(hostile_policy(), model=replace(fixtures.SPEC, name=HOSTILE, width=64))
     (tmp_path / "policy.json").write_text(json.dumps(policy_to_json(policy)))

@@ -118,6 +118,7 @@ def test_a_secret_that_was_typed_is_in_no_file_of_the_run(
     assert kept in (where / "report.md").read_text()
 
 
+@pytest.mark.long
 def test_a_terminated_run_exits_as_shells_say_it_and_the_same_command_goes_on(
     tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -89,6 +89,7 @@ def test_a_resized_model_is_one_built_at_that_size_with_resampled_positions():
     assert describe(resized).patch_tokens == describe(built).patch_tokens == 100
 
 
+@pytest.mark.long
 def test_the_model_names_nine_in_ten_digits(model):
     images, labels = split_scenes("select", 200)
     with torch.inference_mode():

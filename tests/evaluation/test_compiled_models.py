@@ -30,6 +30,7 @@ def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
     torch.compiler.reset()
 
 
+@pytest.mark.long
 def test_the_unreduced_model_is_compiled_once_and_each_candidate_for_itself(
     compiler: Counting,
 ) -> None:
@@ -42,6 +43,7 @@ def test_the_unreduced_model_is_compiled_once_and_each_candidate_for_itself(
     assert compiler.graphs == 3
 
 
+@pytest.mark.long
 def test_timed_together_each_is_compiled_once_and_the_unreduced_model_too(
     compiler: Counting,
 ) -> None:

@@ -51,7 +51,7 @@ def test_every_operator_is_exported_for_any_number_of_images(
     assert check.max_abs_difference < 1e-5 < check.tolerance
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", [pytest.param("onnx", marks=pytest.mark.long), "pt2"])
 def test_a_file_for_any_number_of_images_is_run_on_several_numbers(
     format: Format, tmp_path: Path
 ) -> None:
@@ -272,8 +272,8 @@ def test_only_a_small_difference_passes(difference: float, *, passed: bool) -> N
     [
         Pool(0, 8),
         Pool(0, 8, "kmeans"),
-        Pool(0, 8, "kmedoids"),
-        PruneOrPool(0, 8, threshold=0.5),
+        pytest.param(Pool(0, 8, "kmedoids"), marks=pytest.mark.long),
+        pytest.param(PruneOrPool(0, 8, threshold=0.5), marks=pytest.mark.long),
     ],
     ids=str,
 )

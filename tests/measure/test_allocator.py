@@ -33,6 +33,7 @@ print(last_of_five())
 RETURNING = {**os.environ, "MALLOC_MMAP_THRESHOLD_": str(2**16)}
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not keep_freed_memory(), reason="the C library has no such setting")
 def test_freed_memory_that_is_kept_is_not_paid_for_again() -> None:
     pages = 24 * 2**23 // 4096

@@ -91,9 +91,9 @@ def compared(
     [
         (skewed, steady_machine),
         pytest.param(two_speed, steady_machine, marks=pytest.mark.slow),
-        (interrupted, steady_machine),
+        pytest.param(interrupted, steady_machine, marks=pytest.mark.long),
         pytest.param(coarse, steady_machine, marks=pytest.mark.slow),
-        (skewed, wandering),
+        pytest.param(skewed, wandering, marks=pytest.mark.long),
     ],
 )
 def test_a_model_seldom_differs_from_itself(
@@ -104,7 +104,7 @@ def test_a_model_seldom_differs_from_itself(
     assert (found.count("faster") + found.count("slower")) / TRIALS <= NOMINAL
 
 
-@pytest.mark.parametrize("machine", [warming, throttled])
+@pytest.mark.parametrize("machine", [warming, pytest.param(throttled, marks=pytest.mark.long)])
 def test_a_machine_that_changes_its_speed_does_not_make_a_difference(
     machine: Callable[[int], Machine],
 ) -> None:
@@ -113,7 +113,10 @@ def test_a_machine_that_changes_its_speed_does_not_make_a_difference(
     assert (found.count("faster") + found.count("slower")) / TRIALS <= NOMINAL
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(0.98, "faster"), (1.02, "slower")])
+@pytest.mark.parametrize(
+    ("ratio", "verdict"),
+    [(0.98, "faster"), pytest.param(1.02, "slower", marks=pytest.mark.long)],
+)
 def test_two_percent_are_found_in_ninety_five_of_a_hundred(ratio: float, verdict: str) -> None:
     found = [compared(skewed, trial, ratio=ratio, budget=PATIENT).verdict for trial in range(100)]
 

@@ -6,6 +6,7 @@ The schema is written anew by `TOKENSEARCH_REWRITE_GOLDEN=1 pytest tests/records
 import json
 import os
 from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +29,13 @@ POLICY_SCHEMA = jsonschema.Draft202012Validator(json.loads(POLICY_SCHEMA_FILE.re
 
 def written(**changes: Any) -> dict[str, Any]:
     """What run.json holds of a finished run."""
-    document: dict[str, Any] = json.loads(json.dumps(run_document().to_json()))
+    document: dict[str, Any] = json.loads(written_text())
     return document | changes
+
+
+@cache
+def written_text() -> str:
+    return json.dumps(run_document().to_json())
 
 
 def test_a_run_is_read_as_it_was_written(tmp_path: Path) -> None:

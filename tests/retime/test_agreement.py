@@ -54,6 +54,7 @@ def of_front(front: PolicySet, goal: Goal) -> str | None:
     return best.schedule_hash
 
 
+@pytest.mark.long
 def test_run_retarget_and_policy_set_agree_on_every_target(
     source: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -40,6 +40,7 @@ def check_one_graph(model: nn.Module, first: Tensor, *others: Tensor) -> None:
     assert compiler.graphs == 1
 
 
+@pytest.mark.long
 def test_all_operators_together_are_one_graph_for_all_batches() -> None:
     check_one_graph(everything(), *batches(3, pixels=64))
 
@@ -60,6 +61,7 @@ def test_a_model_for_dense_use_is_one_graph() -> None:
     assert compiler.graphs == 1
 
 
+@pytest.mark.long
 def test_torchs_own_compiler_works_here() -> None:
     check_backend("compile", torch.device("cpu"))
 

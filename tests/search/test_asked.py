@@ -43,12 +43,12 @@ def result_of(folder: RunFolder) -> RunResult:
 
 
 # Optuna's `gp` takes as long as all others together, and nothing of ours is in it.
+MARKS = {"gp": pytest.mark.slow, "nsga2": pytest.mark.long, "tpe-multivariate": pytest.mark.long}
+
+
 @pytest.mark.parametrize(
     "sampler",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if name == "gp" else [])
-        for name in get_args(SamplerName)
-    ],
+    [pytest.param(name, marks=MARKS.get(name, [])) for name in get_args(SamplerName)],
 )
 def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
     found = asking(session(tmp_path, trials=16, target="0.7x"), sampler=sampler).run()
@@ -68,6 +68,7 @@ def test_every_objective_is_searched_by(tmp_path: Path, objective: str) -> None:
     assert policies.best(latency="0.7x").schedule_hash == result_of(RunFolder(tmp_path)).answer_hash
 
 
+@pytest.mark.long
 def test_a_cache_changes_no_answer(tmp_path: Path) -> None:
     sizes = {"none": 0.0, "small": 1e-5, "large": 1.0}
     searches = {name: session(tmp_path / name, trials=12, target="0.7x") for name in sizes}
@@ -94,6 +95,7 @@ def images_run(folder: Path, target: str, store: PredictionStore) -> int:
     return evaluator.predictions.images_run
 
 
+@pytest.mark.long
 def test_another_target_uses_the_answers_of_the_first_and_the_same_one_runs_no_image(
     tmp_path: Path,
 ) -> None:
@@ -181,6 +183,7 @@ def test_what_was_stopped_early_rests_on_the_images_that_it_took(raced: RunFolde
     assert all(trial.comparison is None for trial in stopped)
 
 
+@pytest.mark.long
 def test_schedules_that_won_elsewhere_are_tried_early(tmp_path: Path) -> None:
     session(tmp_path / "a", trials=16, target="0.7x").run()
     winners = load_set(tmp_path / "a" / "front.json").policies

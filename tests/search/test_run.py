@@ -76,6 +76,7 @@ def test_the_front_holds_the_unreduced_model_and_is_fastest_first(finished: RunF
     assert len(list(finished.policies.glob("*.json"))) == len(policies)
 
 
+@pytest.mark.long
 def test_the_answer_to_a_target_is_as_good_as_the_best_that_meets_it(reduced: RunFolder) -> None:
     document, answer = reduced.read_run(), load(reduced.policy)
     assert document is not None
@@ -192,6 +193,7 @@ session(Path(sys.argv[1]), trials=16, target="0.6x").run()
 
 
 # Among presets, among the rest.
+@pytest.mark.long
 @pytest.mark.parametrize("killed_after", [pytest.param(1, marks=pytest.mark.slow), 11])
 def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
     tmp_path: Path, killed_after: int, monkeypatch: pytest.MonkeyPatch

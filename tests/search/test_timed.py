@@ -57,6 +57,7 @@ def kinds(trial: Trial) -> set[type]:
     return {type(step) for step in policy_from_json(trial.policy).steps}
 
 
+@pytest.mark.long
 def test_a_leading_trial_is_not_timed_after_two_alike(good: Run) -> None:
     trials, _ = good
 
@@ -80,6 +81,7 @@ def test_finalists_teach_the_forecast_too(good: Run) -> None:
     assert result.forecast.timed > timed
 
 
+@pytest.mark.long
 def test_where_predictions_are_poor_what_leads_is_timed(good: Run, poor: Run) -> None:
     share = [
         sum(trial.comparison is not None for trial in trials)
