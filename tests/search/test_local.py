@@ -1,8 +1,8 @@
 """The local search, on landscapes whose best is known."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from math import log
+from math import exp, log
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -10,20 +10,19 @@ import numpy as np
 import optuna
 import pytest
 
+from tokensearch.costs.forecast import Forecast
+from tokensearch.errors import RunError
 from tokensearch.front import Point, hypervolume
 from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
-from tokensearch.search import load_space
+from tokensearch.policy.file import policy_to_json
+from tokensearch.search import LocalSampler, load_space
 from tokensearch.search.early_stopping import FINEST_LOSS, LEAST_LOSS
-from tokensearch.search.sampler.local import (
-    LEAST_GAIN,
-    LocalSampler,
-    Observation,
-    count_loss_from,
-    front_of,
-    hypervolume_gains,
-    observe,
-)
+from tokensearch.search.sampler.gains import count_loss_from, front_of, hypervolume_gains
+from tokensearch.search.sampler.local import LEAST_GAIN, Proposer
+from tokensearch.search.sampler.mutations import ParameterMutator
+from tokensearch.search.sampler.observations import Knowledge, Observation, StudyReader
 from tokensearch.search.sampler.surrogate import features
+from tokensearch.search.space.suggest import encode
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 SPACE = load_space("default")
@@ -45,34 +44,43 @@ def draw_policy(random: Random) -> Policy:
 
 
 def observation_of(policy: Policy) -> Observation:
-    return observe(
-        policy, log_loss=log_loss(policy), noise=0.0, ratio=mac_share(policy), complete=True
+    return Observation(
+        policy,
+        SPACE.nearest(policy, DEIT),
+        features(policy),
+        log_loss=log_loss(policy),
+        noise=0.0,
+        ratio=mac_share(policy),
+        complete=True,
     )
 
 
-def search(
-    sampler: Callable[[list[Observation]], optuna.samplers.BaseSampler], trials: int
-) -> list[Observation]:
-    known = [observation_of(Policy(DEIT))]
-    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler(known))
-    for _ in range(trials):
-        trial = study.ask()
-        found = observation_of(SPACE.suggest(trial, DEIT))
-        known.append(found)
-        study.tell(trial, [-found.log_loss, found.ratio])
-    return known
+FORECAST = Forecast(mac_share, 0.01)
 
 
-def local(known: list[Observation], *, target_ratio: float = 1.0, seed: int = 0) -> LocalSampler:
-    return LocalSampler(
-        SPACE,
-        DEIT,
-        observations=lambda: known,
-        ratio=mac_share,
-        target_ratio=lambda: target_ratio,
-        smallest_loss=FINEST_LOSS,
-        seed=seed,
-    )
+def objective(trial: optuna.Trial) -> tuple[float, float]:
+    """What a user of Optuna alone would write."""
+    policy = SPACE.suggest(trial, DEIT)
+    trial.set_user_attr("loss", exp(log_loss(policy)))
+    return -log_loss(policy), mac_share(policy)
+
+
+def make_study(sampler: optuna.samplers.BaseSampler, **where: str) -> optuna.Study:
+    return optuna.create_study(directions=["maximize", "minimize"], sampler=sampler, **where)
+
+
+def search(sampler: optuna.samplers.BaseSampler, trials: int) -> list[Observation]:
+    study = make_study(sampler)
+    study.optimize(objective, n_trials=trials)
+    return known_of(study)
+
+
+def known_of(study: optuna.Study) -> list[Observation]:
+    return list(StudyReader(SPACE, DEIT, FORECAST, FINEST_LOSS).read(study).observations)
+
+
+def local(*, seed: int = 0, **options: Any) -> LocalSampler:
+    return LocalSampler(SPACE, DEIT, forecast=FORECAST, seed=seed, **options)
 
 
 def test_expected_gains_are_those_of_many_throws() -> None:
@@ -130,23 +138,16 @@ def test_what_is_far_below_the_least_loss_gains_little_until_nothing_else_does()
 def test_finer_losses_decide_once_no_gain_is_worth_a_trial(
     monkeypatch: pytest.MonkeyPatch, coarse: float, finest: float, chosen: float
 ) -> None:
-    sampler = LocalSampler(
-        SPACE,
-        DEIT,
-        observations=list,
-        ratio=mac_share,
-        target_ratio=lambda: 1.0,
-        smallest_loss=finest,
-        seed=0,
-    )
+    mutator = ParameterMutator(SPACE.dimensions(DEIT), np.random.default_rng(0))
+    proposer = Proposer(SPACE, DEIT, Knowledge((), FORECAST), mutator, 1.0, finest)
 
-    def select_best(self: LocalSampler, *asked: Any) -> list[tuple[float, dict[str, float]]]:
+    def select_best(self: Proposer, *asked: Any) -> list[tuple[float, dict[str, float]]]:
         least = asked[-1]
         return [(coarse if least == LEAST_LOSS else 5.0, {"level": least})]
 
-    monkeypatch.setattr(LocalSampler, "_select_best", select_best)
+    monkeypatch.setattr(Proposer, "_select_best", select_best)
 
-    assert sampler._evolve([observation_of(Policy(DEIT))], [], set()) == {"level": chosen}
+    assert proposer._evolve([], set()) == {"level": chosen}
 
 
 def test_losses_are_counted_from_the_least_that_matters_or_from_the_finest() -> None:
@@ -176,7 +177,7 @@ def test_a_target_draws_the_search_to_itself() -> None:
 
 def test_the_front_is_what_nothing_as_fast_loses_less_than() -> None:
     fast, good, poor = (
-        Observation(Policy(DEIT), features(Policy(DEIT)), loss, 0.0, ratio, complete=True)
+        replace(observation_of(Policy(DEIT)), log_loss=loss, ratio=ratio)
         for loss, ratio in ((-1.0, 0.3), (-4.0, 0.6), (-2.0, 0.7))
     )
 
@@ -190,24 +191,92 @@ def volume(known: list[Observation]) -> float:
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_finds_a_better_front_than_random_search_with_three_times_the_trials(seeds: int) -> None:
-    ours = [volume(search(lambda k, s=s: local(k, seed=s), 50)) for s in range(seeds)]
-    theirs = [
-        volume(search(lambda k, s=s: optuna.samplers.RandomSampler(seed=s), 150))
-        for s in range(seeds)
-    ]
+    ours = [volume(search(local(seed=s), 50)) for s in range(seeds)]
+    theirs = [volume(search(optuna.samplers.RandomSampler(seed=s), 150)) for s in range(seeds)]
 
     assert np.mean(ours) > np.mean(theirs)
 
 
 def test_it_proposes_nothing_twice_and_nothing_too_slow() -> None:
-    known = search(lambda known: local(known, target_ratio=0.6), 40)
-    proposed = [one.policy.schedule_hash for one in known]
+    study = make_study(local(target_ratio=0.6))
+    study.optimize(objective, n_trials=40)
+    proposed = {one.policy.schedule_hash for one in known_of(study)}
 
-    assert len(set(proposed)) == len(proposed)
-    assert all(one.ratio <= 0.6 for one in known[1:])
+    assert len(proposed) == 40
+    assert all(trial.values[1] <= 0.6 for trial in study.trials)
 
 
-def test_the_same_seed_proposes_the_same() -> None:
-    first, second = (search(lambda known: local(known, seed=5), 15) for _ in range(2))
+def test_a_second_process_goes_on_as_the_first_would_have(tmp_path: Path) -> None:
+    storage = f"sqlite:///{tmp_path / 'study.db'}"
+    whole = make_study(local(seed=5))
+    whole.optimize(objective, n_trials=14)
 
-    assert [one.policy for one in first] == [one.policy for one in second]
+    make_study(local(seed=5), storage=storage, study_name="ours").optimize(objective, n_trials=10)
+    second = optuna.load_study(study_name="ours", storage=storage, sampler=local(seed=5))
+    second.optimize(objective, n_trials=4)
+
+    assert [one.params for one in second.trials] == [one.params for one in whole.trials]
+
+
+def test_what_the_study_holds_decides_what_is_proposed() -> None:
+    empty, full = make_study(local()), make_study(optuna.samplers.RandomSampler(seed=1))
+    full.optimize(objective, n_trials=12)
+    full.sampler = local()
+    for _ in range(12):
+        empty.ask()  # proposals depend on the trial's number as well
+
+    first, second = empty.ask(), full.ask()
+
+    assert first.number == second.number
+    assert SPACE.suggest(first, DEIT) != SPACE.suggest(second, DEIT)
+
+
+def test_a_trial_without_a_loss_is_named() -> None:
+    study = make_study(local())
+    study.add_trial(optuna.create_trial(values=[0.0, 1.0]))
+
+    with pytest.raises(RunError, match=r"^trial 0 of study .* has no user attribute 'loss'; "):
+        SPACE.suggest(study.ask(), DEIT)
+
+
+def test_a_schedule_outside_the_space_teaches_from_a_companion() -> None:
+    companion = make_study(optuna.samplers.RandomSampler())
+    pruned = Policy(DEIT, tuple(Prune(block, 190 - 12 * block) for block in range(8)))
+    attributes = {"loss": 1e-3, "policy": policy_to_json(pruned)}
+    companion.add_trial(optuna.create_trial(values=[3.0, 0.5], user_attrs=attributes))
+
+    (observation,) = known_of(companion)
+
+    assert observation.policy == pruned
+    assert SPACE.build(observation.parameters, DEIT).reduces
+
+
+def test_a_timing_is_weighed_with_what_all_timings_say() -> None:
+    study = make_study(optuna.samplers.RandomSampler(seed=0))
+    study.optimize(objective, n_trials=8)
+    slower = {"latency": 1.3, "latency_low": 1.29, "latency_high": 1.31}
+
+    timed = make_study(optuna.samplers.RandomSampler())
+    for trial in study.trials:
+        ratio = {name: by * trial.values[1] for name, by in slower.items()}
+        timed.add_trial(
+            optuna.create_trial(
+                values=trial.values,
+                params=trial.params,
+                distributions=trial.distributions,
+                user_attrs={**trial.user_attrs, **ratio},
+            )
+        )
+
+    for before, after in zip(known_of(study), known_of(timed), strict=True):
+        if before.policy.reduces:
+            assert after.ratio == pytest.approx(1.3 * before.ratio, rel=0.02)
+
+
+def test_enqueued_schedules_are_not_searched_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = make_study(local())
+    asked = encode(SPACE.nearest(Policy(DEIT), DEIT), SPACE.dimensions(DEIT))
+    study.enqueue_trial(asked)
+    monkeypatch.setattr(Proposer, "propose", None)
+
+    assert not SPACE.suggest(study.ask(), DEIT).reduces

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jsonschema
-import optuna
 import pytest
-from optuna.search_space import intersection_search_space
 
 from tests.report.fixtures import trials
 from tests.search.tiny import by_macs, session
@@ -22,7 +20,6 @@ from tokensearch.policy import load, load_set
 from tokensearch.records.checks import run_schema
 from tokensearch.records.measurements import to_json
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.search.sampler.study import StudyAdapter
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -234,30 +231,3 @@ def test_a_torn_last_line_is_cut_off(tmp_path: Path) -> None:
     folder.mend_trials()
 
     assert [one.number for one in folder.read_trials()] == [0]
-
-
-def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(finished: RunFolder) -> None:
-    asked = session(finished.path, trials=6)
-    spec = load(finished.policy).model
-    study = StudyAdapter(finished, asked.space, spec, "kl")
-    stale = study.ask(line=2)
-    lost = study.ask(line=99)
-
-    study.reconcile(finished.read_trials())
-
-    states = {trial.number: trial.state.name for trial in study.study.trials}
-    assert states[stale.trial.number] == "COMPLETE"
-    assert states[lost.trial.number] == "FAIL"
-    waiting = [t for t in study.study.trials if t.state.name == "WAITING"]
-    again = next(t for t in waiting if t.system_attrs["fixed_params"] == lost.trial.params)
-    assert "line" not in again.user_attrs
-
-
-def test_samplers_that_choose_all_places_together_can_do_so(reduced: RunFolder) -> None:
-    study = optuna.load_study(study_name="tokensearch", storage=f"sqlite:///{reduced.study}")
-
-    space = intersection_search_space(study.get_trials(deepcopy=False))
-
-    asked = session(reduced.path, trials=16)
-    spec = load(reduced.policy).model
-    assert set(space) == set(asked.space.dimensions(spec))

@@ -30,6 +30,11 @@ class Dice:
         self.drawn[name] = self.random.choice(choices)
         return self.drawn[name]
 
+    def suggest_int(self, name: str, low: int, high: int) -> int:
+        drawn = self.random.choice(range(low, high + 1))
+        self.drawn[name] = drawn
+        return drawn
+
 
 def written(folder: Path, text: str) -> SearchSpace:
     (folder / "space.toml").write_text(text)

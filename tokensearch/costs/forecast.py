@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import hypot, log, pi, sqrt
+from typing import Protocol
 
 import numpy as np
 
 from tokensearch.costs.prices import Floats
 from tokensearch.policy import Policy
-from tokensearch.records.measurements import Comparison
 
 # What is believed of a table before anything is timed: that its logarithm is off by a constant and
 # in proportion. Wide enough that a dozen timings decide.
@@ -35,6 +35,25 @@ MEAN_OF_NORMAL = sqrt(2 / pi)  # mean size of normal errors, in standard errors
 LEAST_OWN = 0.5
 
 
+class TimedRatio(Protocol):
+    """A timing as a share of the baseline's latency, with its 95 % interval."""
+
+    @property
+    def ratio(self) -> float:
+        """Ratio of medians."""
+        ...
+
+    @property
+    def low(self) -> float:
+        """Lower end of the interval."""
+        ...
+
+    @property
+    def high(self) -> float:
+        """Upper end of the interval."""
+        ...
+
+
 @dataclass(frozen=True)
 class Forecast:
     """Ratios to the baseline's latency: log ratio = offset + (1 + slope) log predicted."""
@@ -55,22 +74,22 @@ class Forecast:
         offset, slope = self.line
         return float(np.exp(offset + (1 + slope) * np.log(self.predict(policy))))
 
-    def learned(self, policy: Policy, comparison: Comparison) -> "Forecast":
+    def learned(self, policy: Policy, timing: TimedRatio) -> "Forecast":
         """Return a forecast that knows what `policy` took, beside the baseline."""
         if not policy.reduces:
             return self
-        predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, comparison.ratio)
+        predicted, timed = (*self.predicted, self.predict(policy)), (*self.timed, timing.ratio)
         x, y = np.log(predicted), np.log(timed)
         return replace(
             self,
             predicted=predicted,
             timed=timed,
-            noise=(*self.noise, _standard_error(comparison)),
+            noise=(*self.noise, _standard_error(timing)),
             kinds=(*self.kinds, _kinds(policy)),
             line=_line(x, y - x, self.known_error),
         )
 
-    def weighed(self, policy: Policy, timed: Comparison) -> float:
+    def weighed(self, policy: Policy, timed: TimedRatio) -> float:
         """Return the ratio to expect where there is a timing too: both, by how sure each is."""
         predicted, measured = self.own_error / MEAN_OF_NORMAL, _standard_error(timed)
         share = (predicted / hypot(predicted, measured)) ** 2 if measured else 1.0
@@ -124,7 +143,7 @@ class Forecast:
         return max(LEAST_OWN * self.error, sqrt(max(0.0, self.error**2 - noise**2)))
 
 
-def _standard_error(timed: Comparison) -> float:
+def _standard_error(timed: TimedRatio) -> float:
     """Relative to the ratio."""
     return (timed.high - timed.low) / (2 * NORMAL * timed.ratio)
 

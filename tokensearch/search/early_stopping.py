@@ -207,7 +207,12 @@ def to_log_loss(value: float, objective: Objective) -> float:
 
 def value_from_log_loss(log_loss: float, objective: Objective) -> float:
     """Return the value of the objective that has this log loss."""
-    return best_value(objective) - (exp(log_loss) - smallest_loss(objective))
+    return best_value(objective) - loss_from_log_loss(log_loss, objective)
+
+
+def loss_from_log_loss(log_loss: float, objective: Objective) -> float:
+    """Return how far below the best value that is."""
+    return exp(log_loss) - smallest_loss(objective)
 
 
 def smallest_loss(objective: Objective) -> float:

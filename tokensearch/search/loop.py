@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from tokensearch.costs.forecast import Forecast
 from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -20,10 +20,8 @@ from tokensearch.search.early_stopping import (
     loss_growths,
     to_log_loss,
     trial_value,
-    value_from_log_loss,
 )
-from tokensearch.search.sampler.local import Observation, observe
-from tokensearch.search.sampler.study import StudyAdapter
+from tokensearch.search.sampler.study import EstimatedTrial, StudyAdapter
 
 RANDOM_ORIGIN = "random"
 LEAST_TRIALS = 3  # however short the time: a run is to hand back a policy
@@ -49,7 +47,7 @@ class SearchLoop:
     searched_seconds: float = 0.0  # of proposing; set once the search has ended
     began: float = field(default_factory=time.monotonic)  # of the run, in this process
     _evaluated: list[EvaluatedTrial] = field(default_factory=list)
-    _observations: list[Observation] = field(default_factory=list)
+    _losses: list[ExtrapolatedLoss] = field(default_factory=list)  # of each
     _entered: float = field(default_factory=time.monotonic)
 
     @property
@@ -63,18 +61,15 @@ class SearchLoop:
         return tuple(self._evaluated)
 
     @property
-    def observations(self) -> tuple[Observation, ...]:
-        """Every trial so far as the local sampler sees it, in order."""
-        return tuple(
-            replace(observation, ratio=self.ratio(evaluated))
-            for observation, evaluated in zip(self._observations, self._evaluated, strict=True)
-        )
+    def estimated(self) -> tuple[EstimatedTrial, ...]:
+        """Every trial so far with its loss on all images, in order."""
+        return tuple(map(self._estimate, self.trials))
 
     def add_trial(self, trial: Trial) -> None:
         """Add a trial, of this process or of an earlier one."""
         evaluated = EvaluatedTrial(trial, policy_from_json(trial.policy))
         self._evaluated.append(evaluated)
-        self._observations.append(self._observe(evaluated))
+        self._losses.append(self._extrapolate(trial))
         if trial.comparison is not None:
             self.update_forecast(evaluated.policy, trial.comparison)
 
@@ -119,8 +114,7 @@ class SearchLoop:
         return reduces and (trial.origin == RANDOM_ORIGIN or is_control(trial.origin))
 
     def _try(self, policy: Policy, origin: str, *, race: bool) -> None:
-        trial = self._evaluate(policy, origin, race=race)
-        self.study.add(trial, self._extrapolated_value(trial))
+        self.study.add(self._estimate(self._evaluate(policy, origin, race=race)))
 
     def explore(self) -> None:
         """Evaluate what the sampler proposes, within what the budget leaves beside controls."""
@@ -199,12 +193,12 @@ class SearchLoop:
         proposal = self.study.ask(len(self._evaluated))
         known = self.find_trial(proposal.policy)
         if known is not None:
-            self.study.repeat(proposal, known, self._extrapolated_value(known))
+            self.study.repeat(proposal, self._estimate(known))
         elif not self.may_meet_target(proposal.policy):
             self.study.refuse(proposal, self.forecast.ratio(proposal.policy))
         else:
             trial = self._evaluate(proposal.policy, proposal.origin)
-            self.study.tell(proposal, trial, self._extrapolated_value(trial))
+            self.study.tell(proposal, self._estimate(trial))
             return True
         return False
 
@@ -238,9 +232,8 @@ class SearchLoop:
         self._report_progress(trial)
         return trial
 
-    def _extrapolated_value(self, trial: Trial) -> float:
-        """Value of the objective on all images, as any sampler is to see it."""
-        return value_from_log_loss(self._extrapolated_loss(trial).log_loss, self.objective)
+    def _estimate(self, trial: Trial) -> EstimatedTrial:
+        return EstimatedTrial(trial, self._losses[trial.number])
 
     def _complete(self) -> list[EvaluatedTrial]:
         return [evaluated for evaluated in self._evaluated if evaluated.trial.state == "complete"]
@@ -248,18 +241,7 @@ class SearchLoop:
     def _make_race(self) -> Race:
         return Race(self.evaluator, self.objective, self._complete(), self.margin, self.ratio)
 
-    def _observe(self, evaluated: EvaluatedTrial) -> Observation:
-        """Return a trial as the sampler sees it: extrapolated if it was stopped early."""
-        loss = self._extrapolated_loss(evaluated.trial)
-        return observe(
-            evaluated.policy,
-            log_loss=loss.log_loss,
-            noise=loss.noise,
-            ratio=self.ratio(evaluated),
-            complete=evaluated.trial.state == "complete",
-        )
-
-    def _extrapolated_loss(self, trial: Trial) -> ExtrapolatedLoss:
+    def _extrapolate(self, trial: Trial) -> ExtrapolatedLoss:
         """Log loss on all images, extrapolated where a trial was stopped early."""
         log_loss = to_log_loss(trial_value(trial.accuracy, self.objective), self.objective)
         if trial.state == "complete":

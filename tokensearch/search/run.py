@@ -33,7 +33,8 @@ from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_
 from tokensearch.search.loop import RANDOM_ORIGIN, SearchLoop
 from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
 from tokensearch.search.sampler.local import LocalSampler
-from tokensearch.search.sampler.study import StudyAdapter, optuna_sampler, using_study
+from tokensearch.search.sampler.storage import using_study
+from tokensearch.search.sampler.study import StudyAdapter, optuna_sampler
 from tokensearch.search.space.space import SearchSpace
 from tokensearch.search.time_plan import (
     TimePlan,
@@ -254,7 +255,8 @@ class SearchRun:
         """
         trials = read_trials(self.folder)
         self._baseline(evaluator)
-        search = self._begun(evaluator, trials, plan)
+        forecast = self.forecast(evaluator, plan)
+        search = self._begun(evaluator, trials, plan, forecast)
         title = f"searching, {len(trials)} trials so far"
         self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed([("none", Policy(self._spec))])
@@ -263,6 +265,7 @@ class SearchRun:
         search.target_ratio = self.settings.goal.target_ratio(
             batch=self.settings.batch, baseline_ms=first.baseline.median_ms
         )
+        search.study.set_sampler(self._sampler(search.study, forecast, search.target_ratio))
         able = _abilities(self.model)
         fixed = dict(fixed_controls(self._spec, **able))
         fixed |= dict(
@@ -293,13 +296,16 @@ class SearchRun:
             yield from (control for control in pair if control is not None)
 
     def _begun(
-        self, evaluator: PolicyEvaluator, trials: Sequence[Trial], plan: TimePlan
+        self,
+        evaluator: PolicyEvaluator,
+        trials: Sequence[Trial],
+        plan: TimePlan,
+        forecast: Forecast,
     ) -> SearchLoop:
         """Return a search that knows the trials of earlier processes."""
         settings, spec = self.settings, self._spec
         space = self.space.fitting(spec, **_abilities(self.model))
         study = StudyAdapter(self.folder, space, spec, settings.objective)
-        study.reconcile(trials)
         search = SearchLoop(
             evaluator,
             study,
@@ -309,28 +315,33 @@ class SearchRun:
                 seconds=self.limits.seconds if plan.seconds is None else plan.end_of("search"),
             ),
             self.listener,
-            self.forecast(evaluator, plan),
+            forecast,
             settings.objective,
             began=plan.began,
             earlier_seconds=sum(trial.seconds for trial in trials),
         )
         for trial in trials:
             search.add_trial(trial)
-        # Without the trials so far in the seed, a resumed search would draw the same ones again.
-        study.set_sampler(self._sampler(search, settings.seed + len(study.study.trials)))
+        study.reconcile(search.estimated)
         return search
 
-    def _sampler(self, search: SearchLoop, seed: int) -> BaseSampler:
-        if self.settings.sampler != "local":
-            return optuna_sampler(self.settings.sampler, seed)
+    def _sampler(self, study: StudyAdapter, forecast: Forecast, target_ratio: float) -> BaseSampler:
+        """Return what proposes.
+
+        forecast  as it was before anything was timed: the local sampler learns from the study
+        """
+        settings = self.settings
+        if settings.sampler != "local":
+            # Without the trials so far in the seed, a resumed search would draw them again.
+            return optuna_sampler(settings.sampler, settings.seed + len(study.study.trials))
         return LocalSampler(
-            search.study.space,
+            study.space,
             self._spec,
-            observations=lambda: search.observations,
-            ratio=lambda policy: search.forecast.ratio(policy),
-            target_ratio=lambda: search.target_ratio,
-            smallest_loss=smallest_loss(self.settings.objective),
-            seed=seed,
+            forecast=forecast,
+            target_ratio=target_ratio,
+            smallest_loss=smallest_loss(settings.objective),
+            seed=settings.seed,
+            companion=study.outside,
         )
 
     def _reaches(self, search: SearchLoop, fixed: Iterable[Policy]) -> bool:

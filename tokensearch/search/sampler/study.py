@@ -1,50 +1,62 @@
-"""Adapter of an Optuna study: ask, tell, and resume after a kill.
+"""The Optuna studies of a run folder: ask, tell, and resume after a kill.
 
 Trials are appended to `trials.jsonl` before Optuna is told, so that file decides. A study that was
 killed in between is told on resuming, and a proposal that was under way is made again.
+
+`study.db` holds two studies. SEARCHED has the schedules of the space, whoever proposed them;
+OUTSIDE has those that the space cannot spell: most presets and random controls. Samplers that
+choose all parameters together use those that every trial has. After one trial without parameters
+they would draw at random. The values are the objective, on all images, and the latency as a share
+of the baseline's. What else there is to know of a trial stands in its user attributes, for
+optuna-dashboard and for the local sampler: see `observations`.
 """
 
-import errno
-import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import pairwise
+from typing import Any
 
 import optuna
-from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
-from tokensearch.files import describe_refusal, in_place_of
-from tokensearch.policy import ModelSpec, Objective, Policy, best_value, objective_value
+from tokensearch.policy import ModelSpec, Objective, Policy
 from tokensearch.policy.file import policy_from_json
-from tokensearch.records.measurements import Trial, to_json
+from tokensearch.records.measurements import Trial
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SamplerName
+from tokensearch.search.early_stopping import (
+    ExtrapolatedLoss,
+    loss_from_log_loss,
+    value_from_log_loss,
+)
+from tokensearch.search.sampler import observations
+from tokensearch.search.sampler.local import FIXED
+from tokensearch.search.sampler.storage import DIRECTIONS, make_studies, open_storage, study_failure
 from tokensearch.search.space.space import SearchSpace
+from tokensearch.search.space.suggest import encode, make_distributions
 
-_STUDY = "tokensearch"
-_LINE = "line"  # user attribute: the trial's number in trials.jsonl
+SEARCHED, OUTSIDE = "search", "outside the space"
+_VERSION_1 = "tokensearch"  # the one study of earlier files, whose counts have no order
+
+# User attributes, beside those that the local sampler reads.
+_LINE = "line"  # the trial's number in trials.jsonl
 _ORIGIN = "origin"
-_REPEAT = "repeated"  # user attribute: the schedule had been tried before
-_REFUSAL = "refused"  # user attribute: predicted too slow and never run
-_SEEDED = "seeded"  # study attribute: every starting point was enqueued
-_FIXED = "fixed_params"  # system attribute of Optuna: the parameters that were enqueued
-# SQLite's codes for a sound file that cannot be written now.
-_NOT_WRITABLE = {
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_PERM,
-    sqlite3.SQLITE_READONLY,
+_OUTCOME = "outcome"
+_REPEATED, _REFUSED = "tried before", "predicted too slow"
+_OUTCOMES = {"complete": "complete", "raced": "likely worse"}
+_SEEDED = "seeded"  # of the study: every starting point was enqueued
+_VALUES: dict[Objective, str] = {
+    "top1": "share of right answers",
+    "agreement": "share of the baseline's answers",
+    "kl": "minus divergence from the baseline (nats)",
+    "ce": "minus cross-entropy (nats)",
 }
-# How far below the best value a policy is told to be that was never run: in nats or shares, worse
-# than any policy that a sampler should return to.
-_REFUSED_LOSS = 10.0
+_LATENCY = "latency (share of the baseline's)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +68,16 @@ class Proposal:
     origin: str
 
 
+@dataclass(frozen=True, slots=True)
+class EstimatedTrial:
+    """A trial with its loss on all images, extrapolated where it ran on a part of them."""
+
+    trial: Trial
+    loss: ExtrapolatedLoss
+
+
 class StudyAdapter:
-    """The study of one run folder: it maximises the objective and minimises the latency ratio."""
+    """The studies of one run folder: they maximise the objective and minimise the latency."""
 
     def __init__(
         self, folder: RunFolder, space: SearchSpace, model: ModelSpec, objective: Objective
@@ -65,9 +85,10 @@ class StudyAdapter:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space, self.model, self.objective = space, model, objective
         try:
-            if not folder.study.exists():
-                _make_study(folder.study)
-            self.study = optuna.load_study(study_name=_STUDY, storage=_open_storage(folder.study))
+            self._storage = _open_file(folder)
+            self.study, self.outside = (
+                _open_study(self._storage, name, objective) for name in (SEARCHED, OUTSIDE)
+            )
         except RunError:
             raise
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
@@ -77,27 +98,37 @@ class StudyAdapter:
         """Use a sampler from now on."""
         self.study.sampler = sampler
 
-    def reconcile(self, finished: Iterable[Trial]) -> None:
-        """Bring the study to the state of `trials.jsonl`.
-
-        A trial that was stopped early is told with the value on its first images: the file has no
-        other.
-        """
-        lines = {trial.number: trial for trial in finished}
-        told = {
-            t.user_attrs[_LINE] for t in self._trials(TrialState.COMPLETE) if _LINE in t.user_attrs
-        }
-        for stale in self._trials(TrialState.RUNNING):
+    def reconcile(self, finished: Iterable[EstimatedTrial]) -> None:
+        """Bring the studies to the state of `trials.jsonl`."""
+        lines = {estimated.trial.number: estimated for estimated in finished}
+        told = self._told_lines()
+        for stale in _trials(self.study, TrialState.RUNNING):
             line = lines.get(stale.user_attrs.get(_LINE, -1))
             if line is None:
                 self.study.tell(stale.number, state=TrialState.FAIL)
-                fixed = stale.system_attrs.get(_FIXED, stale.params)
+                fixed = stale.system_attrs.get(FIXED, stale.params)
                 self.study.enqueue_trial(fixed, user_attrs={_ORIGIN: _origin(stale)})
             else:
-                self.study.tell(stale.number, self._values(line))
-                told.add(line.number)
+                self._tell_stale(stale.number, line)
+                told.add(line.trial.number)
         for number in sorted(lines.keys() - told):
             self.add(lines[number])
+
+    def _tell_stale(self, number: int, finished: EstimatedTrial) -> None:
+        """Tell the result of a proposal of a process that was killed before it could."""
+        study_id = self._storage.get_study_id_from_name(SEARCHED)
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(study_id, number)
+        for name, value in self._attributes(finished).items():
+            self._storage.set_trial_user_attr(trial_id, name, value)
+        self.study.tell(number, self._values(finished))
+
+    def _told_lines(self) -> set[int]:
+        trials = (
+            trial
+            for study in (self.study, self.outside)
+            for trial in _trials(study, TrialState.COMPLETE)
+        )
+        return {trial.user_attrs[_LINE] for trial in trials if _LINE in trial.user_attrs}
 
     @property
     def seeded(self) -> bool:
@@ -107,17 +138,21 @@ class StudyAdapter:
     @property
     def repeated(self) -> int:
         """Number of proposals of schedules that had been tried before."""
-        return sum(_REPEAT in trial.user_attrs for trial in self._trials(TrialState.COMPLETE))
+        return self._count(TrialState.COMPLETE, _REPEATED)
 
     @property
     def refused(self) -> int:
         """Number of proposals that were predicted too slow to be tried."""
-        return sum(_REFUSAL in trial.user_attrs for trial in self._trials(TrialState.COMPLETE))
+        return self._count(TrialState.FAIL, _REFUSED)
+
+    def _count(self, state: TrialState, outcome: str) -> int:
+        return sum(t.user_attrs.get(_OUTCOME) == outcome for t in _trials(self.study, state))
 
     def enqueue(self, starting_points: Iterable[Mapping[str, object]]) -> None:
         """Have schedules of the space proposed before the sampler's own."""
-        for parameters in starting_points:
-            self.study.enqueue_trial(dict(parameters), user_attrs={_ORIGIN: "seed"})
+        dimensions = self.space.dimensions(self.model)
+        for chosen in starting_points:
+            self.study.enqueue_trial(encode(chosen, dimensions), user_attrs={_ORIGIN: "seed"})
         self.study.set_user_attr(_SEEDED, value=True)
 
     def ask(self, line: int) -> Proposal:
@@ -127,113 +162,121 @@ class StudyAdapter:
         policy = self.space.suggest(trial, self.model)
         return Proposal(trial, policy, _origin(trial))
 
-    def tell(self, proposal: Proposal, finished: Trial, value: float) -> None:
-        """Tell the result of a proposal, with its value of the objective on all images."""
-        self.study.tell(proposal.trial, [value, finished.ratio])
+    def tell(self, proposal: Proposal, finished: EstimatedTrial) -> None:
+        """Tell the result of a proposal."""
+        self._tell(proposal.trial, finished)
 
-    def repeat(self, proposal: Proposal, finished: Trial, value: float) -> None:
+    def repeat(self, proposal: Proposal, finished: EstimatedTrial) -> None:
         """Tell that a proposal is of a schedule that was tried before."""
-        proposal.trial.set_user_attr(_REPEAT, value=True)
-        self.tell(proposal, finished, value)
+        self._tell(proposal.trial, finished, {_LINE: finished.trial.number, _OUTCOME: _REPEATED})
 
     def refuse(self, proposal: Proposal, ratio: float) -> None:
-        """Tell that a proposal is predicted too slow to be tried: `ratio` times the baseline."""
-        proposal.trial.set_user_attr(_REFUSAL, value=True)
-        self.study.tell(proposal.trial, [best_value(self.objective) - _REFUSED_LOSS, ratio])
+        """Tell that a proposal is predicted too slow to be tried: `ratio` times the baseline.
 
-    def add(self, finished: Trial, value: float | None = None) -> None:
-        """Tell of a policy that the sampler did not propose, if it is one of the space.
-
-        Samplers that choose all parameters together use those that every trial has. After one
-        trial without parameters they would draw at random.
+        It fails: what was never run has no value, and one made up would stretch every plot.
         """
-        parameters = self.space.nearest(policy_from_json(finished.policy), self.model)
-        if self.space.build(parameters, self.model).schedule_hash != finished.schedule_hash:
-            return
-        values = self._values(finished) if value is None else [value, finished.ratio]
-        choices = self.space.dimensions(self.model)
-        self.study.add_trial(
-            create_trial(
-                values=values,
-                params=dict(parameters),
-                distributions={
-                    name: CategoricalDistribution(values) for name, values in choices.items()
-                },
-                user_attrs={_LINE: finished.number, _ORIGIN: finished.origin},
+        told = {_OUTCOME: _REFUSED, "schedule": describe_schedule(proposal.policy)}
+        for name, value in {**told, "predicted_latency": ratio}.items():
+            proposal.trial.set_user_attr(name, value)
+        self.study.tell(proposal.trial, state=TrialState.FAIL)
+
+    def add(self, finished: EstimatedTrial) -> None:
+        """Tell of a policy that the sampler did not propose."""
+        trial = finished.trial
+        chosen = self.space.nearest(policy_from_json(trial.policy), self.model)
+        attributes = {_LINE: trial.number, _ORIGIN: trial.origin, **self._attributes(finished)}
+        values, dimensions = self._values(finished), self.space.dimensions(self.model)
+        if self.space.build(chosen, self.model).schedule_hash == trial.schedule_hash:
+            self.study.add_trial(
+                create_trial(
+                    values=values,
+                    params=encode(chosen, dimensions),
+                    distributions=make_distributions(dimensions),
+                    user_attrs=attributes,
+                )
             )
+        else:
+            attributes[observations.POLICY] = trial.policy
+            self.outside.add_trial(create_trial(values=values, user_attrs=attributes))
+
+    def _tell(
+        self,
+        trial: optuna.Trial,
+        finished: EstimatedTrial,
+        changes: Mapping[str, Any] | None = None,
+    ) -> None:
+        for name, value in {**self._attributes(finished), **(changes or {})}.items():
+            trial.set_user_attr(name, value)
+        self.study.tell(trial, self._values(finished))
+
+    def _values(self, finished: EstimatedTrial) -> list[float]:
+        """Objective on all images, and latency as a share of the baseline's."""
+        value = value_from_log_loss(finished.loss.log_loss, self.objective)
+        return [value, finished.trial.ratio]
+
+    def _attributes(self, finished: EstimatedTrial) -> dict[str, Any]:
+        """What is known of a trial, by the names of user attributes."""
+        trial, accuracy = finished.trial, finished.trial.accuracy
+        known: dict[str, Any] = {
+            _OUTCOME: _OUTCOMES[trial.state],
+            "schedule": describe_schedule(policy_from_json(trial.policy)),
+            "images": accuracy.images,
+            accuracy.kind: accuracy.top1,
+            "divergence": accuracy.kl,
+            "latency_is": "predicted" if trial.comparison is None else "timed",
+            "predicted_latency": trial.predicted,
+            observations.LOSS: loss_from_log_loss(finished.loss.log_loss, self.objective),
+        }
+        if trial.state != "complete":
+            known[observations.LOSS_ERROR] = finished.loss.noise
+        if (timing := trial.comparison) is not None:
+            known |= {
+                observations.LATENCY: timing.ratio,
+                observations.LATENCY_LOW: timing.low,
+                observations.LATENCY_HIGH: timing.high,
+            }
+        return known
+
+
+def describe_schedule(policy: Policy) -> str:
+    """Return the steps of a policy in words.
+
+    >>> describe_schedule(Policy(ModelSpec("m", 12, 196, 1, 192), (Prune(3, 98), Pool(6, 49))))
+    'block 3: prune 196 to 98, block 6: pool 98 to 49'
+    """
+    counts = (policy.model.patch_tokens, *(step.keep for step in policy.steps))
+    return (
+        ", ".join(
+            f"block {step.block}: {step.op} {before} to {after}"
+            for step, (before, after) in zip(policy.steps, pairwise(counts), strict=True)
         )
-
-    def _values(self, finished: Trial) -> list[float]:
-        """Objective on the images that ran, and latency as a share of the baseline's."""
-        return [objective_value(to_json(finished.accuracy), self.objective), finished.ratio]
-
-    def _trials(self, state: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=(state,))
-
-
-def _open_storage(file: Path) -> RDBStorage:
-    """Open a study's file without waiting for the disk at every write, which Optuna makes many of.
-
-    A killed process loses nothing by it. A machine that loses power may damage the file: once it is
-    deleted it is made anew from `trials.jsonl`, which does wait. Measured on 62 proposals of a tiny
-    model: 9 of 39 s.
-    """
-
-    def connect() -> sqlite3.Connection:
-        connection = sqlite3.connect(file, check_same_thread=False)
-        connection.execute("PRAGMA synchronous = OFF")
-        return connection
-
-    return RDBStorage(f"sqlite:///{file}", engine_kwargs={"creator": connect})
-
-
-def _make_study(study: Path) -> None:
-    """Make the file completely or not at all.
-
-    A disk that becomes full in between would leave tables without their constraints. A second study
-    would then be made beside the first, and neither could be opened.
-    """
-    with in_place_of(study) as part:
-        storage = _open_storage(part)
-        try:
-            optuna.create_study(
-                study_name=_STUDY, storage=storage, directions=["maximize", "minimize"]
-            )
-        finally:
-            storage.engine.dispose()
-
-
-@contextmanager
-def using_study(study: Path) -> Iterator[None]:
-    """Turn errors of SQLite about the study, inside those of other packages, into a RunError."""
-    try:
-        yield
-    except RunError:
-        raise
-    except Exception as error:
-        if _find_sqlite_error(error) is None:
-            raise
-        raise study_failure(study, error) from error
-
-
-def study_failure(study: Path, error: Exception) -> RunError:
-    """Return the error that tells whether disk or file is at fault, and what to do."""
-    cause = _find_sqlite_error(error)
-    code = getattr(cause, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF  # the primary code
-    if code == sqlite3.SQLITE_FULL:
-        return RunError(describe_refusal(study, OSError(errno.ENOSPC, str(cause))))
-    if code in _NOT_WRITABLE:
-        return RunError(f"{study} cannot be written: {cause}")
-    return RunError(
-        f"{study} cannot be read as an Optuna study ({cause or error}); delete it and give the "
-        f"same command again: it is made anew from trials.jsonl, which holds every trial"
+        or "no reduction"
     )
 
 
-def _find_sqlite_error(error: BaseException | None) -> sqlite3.Error | None:
-    while error is not None and not isinstance(error, sqlite3.Error):
-        error = error.__cause__ or error.__context__
-    return error
+def _open_file(folder: RunFolder) -> RDBStorage:
+    """Open the file of the studies; one of version 1 gets those of now beside its own."""
+    if not folder.study.exists():
+        make_studies(folder.study, (SEARCHED, OUTSIDE))
+    storage = open_storage(folder.study)
+    if not {SEARCHED, _VERSION_1} & {*optuna.get_all_study_names(storage)}:
+        raise KeyError(SEARCHED)
+    return storage
+
+
+def _open_study(storage: RDBStorage, name: str, objective: Objective) -> optuna.Study:
+    study = optuna.create_study(
+        study_name=name, storage=storage, directions=DIRECTIONS, load_if_exists=True
+    )
+    if study.metric_names is None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([_VALUES[objective], _LATENCY])
+    return study
+
+
+def _trials(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(state,))
 
 
 def _origin(trial: optuna.Trial | FrozenTrial) -> str:

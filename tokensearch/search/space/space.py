@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from tokensearch.errors import SpaceError
 from tokensearch.policy import CLASS_SCORES, ModelSpec, Policy, Pool, Prune
@@ -17,16 +17,9 @@ from tokensearch.search.space.encoding import (
     StepBuilder,
     block_reductions,
 )
+from tokensearch.search.space.suggest import SuggestsParameters, suggest_value
 
 _T = TypeVar("_T")
-
-
-class SuggestsChoices(Protocol):
-    """The part of an Optuna trial that the space uses."""
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        """Choose one of `choices`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,10 +95,10 @@ class SearchSpace:
             last_block=chosen["last_block"],
         )
 
-    def suggest(self, trial: SuggestsChoices, model: ModelSpec) -> Policy:
-        """Draw one schedule."""
+    def suggest(self, trial: SuggestsParameters, model: ModelSpec) -> Policy:
+        """Have an Optuna trial choose a schedule: of numbers their index, which has an order."""
         chosen = {
-            name: trial.suggest_categorical(name, values)
+            name: suggest_value(trial, name, values)
             for name, values in self.dimensions(model).items()
         }
         return self.build(chosen, model)
