@@ -55,6 +55,9 @@ _VALUES: dict[Objective, str] = {
     "agreement": "share of the baseline's answers",
     "kl": "minus divergence from the baseline (nats)",
     "ce": "minus cross-entropy (nats)",
+    "cosine": "cosine similarity to the baseline, minus 1",
+    "knn": "share of right classes by nearest images",
+    "probe": "share of right classes by a linear probe",
 }
 _LATENCY = "latency (share of the baseline's)"
 
@@ -221,8 +224,8 @@ class StudyAdapter:
             _OUTCOME: _OUTCOMES[trial.state],
             "schedule": describe_schedule(policy_from_json(trial.policy)),
             "images": accuracy.images,
-            accuracy.kind: accuracy.top1,
-            "divergence": accuracy.kl,
+            accuracy.kind: accuracy.share,
+            "divergence": accuracy.divergence,
             "latency_is": "predicted" if trial.comparison is None else "timed",
             "predicted_latency": trial.predicted,
             observations.LOSS: loss_from_log_loss(finished.loss.log_loss, self.objective),
