@@ -34,12 +34,12 @@ from tests.costs.queue_machine import (
 )
 from tokensearch import applied
 from tokensearch.costs import CostTable
+from tokensearch.costs.design import SWEPT_SCORES
 from tokensearch.costs.sweep import sweep
 from tokensearch.measure import TimingBudget, clock_for, compare, describe_cell
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
-from tokensearch.policy.steps import SCORES
 from tokensearch.records.measurements import Comparison, to_json
 from tokensearch.runtime import describe
 
@@ -127,7 +127,7 @@ def random_policy(model: ModelSpec, random: Random) -> Policy:
 
 
 def random_step(block: int, left: int, random: Random) -> Step:
-    score = random.choice(SCORES)
+    score = random.choice(SWEPT_SCORES)
     kind = random.choice(("drop", "drop", "fuse", "mean", "bipartite", "bipartite", "ranked"))
     if kind in {"bipartite", "ranked"}:
         return Pool(block, left, kind, score if kind == "ranked" else None)

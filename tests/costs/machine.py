@@ -8,11 +8,10 @@ from random import Random
 import numpy as np
 
 from tests import cells
-from tokensearch.costs.design import OPERATORS, SLOW, Design
+from tokensearch.costs.design import ON_REQUEST, OPERATORS, SWEPT_SCORES, Design
 from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Step, changes_sizes
-from tokensearch.policy.steps import SCORES
 from tokensearch.records.profile import Scope
 
 SPEC = ModelSpec("toy", blocks=6, patch_tokens=48, prefix_tokens=1, width=8)
@@ -102,12 +101,12 @@ class SyntheticMachine:
 
 # The formulae above are of these operators' terms.
 OF_ITS_TERMS = tuple(
-    name for name in OPERATORS if name not in SLOW | {"pool kmedoids", "prune_or_pool"}
+    name for name in OPERATORS if name not in ON_REQUEST | {"pool kmedoids", "prune_or_pool"}
 )
 
 
 def design(seed: int = 0, operators: tuple[str, ...] = OF_ITS_TERMS) -> Design:
-    return Design(SPEC, SCORES, operators, prefix_only=True, random=Random(seed))  # type: ignore[arg-type]
+    return Design(SPEC, SWEPT_SCORES, operators, prefix_only=True, random=Random(seed))
 
 
 def table_of(machine: SyntheticMachine, seconds: float = 150.0, seed: int = 0) -> CostTable:

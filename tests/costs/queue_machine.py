@@ -16,12 +16,11 @@ import numpy as np
 import numpy.typing as npt
 
 from tests import cells
-from tokensearch.costs.design import Design
+from tokensearch.costs.design import SWEPT_SCORES, Design
 from tokensearch.costs.match_latency import match_latency
 from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step, changes_sizes, mac_share
-from tokensearch.policy.steps import SCORES
 from tokensearch.records.profile import Phase, Scope
 
 SPEC = ModelSpec("deit_small", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)
@@ -276,7 +275,7 @@ CELL = replace(cells.ON_GPU, batch=8, resolution=224, cache="warm", dtype="bfloa
 
 
 def design(seed: int = 0) -> Design:
-    return Design(SPEC, SCORES, USUAL, prefix_only=True, random=Random(seed))  # type: ignore[arg-type]
+    return Design(SPEC, SWEPT_SCORES, USUAL, prefix_only=True, random=Random(seed))
 
 
 def table_of(machine: QueueMachine, seconds: float = 20.0, seed: int = 0) -> CostTable:

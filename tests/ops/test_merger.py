@@ -51,9 +51,9 @@ def test_a_patch_is_held_by_the_query_that_weighs_it_most() -> None:
     after = merge_by_queries(tokens, queries, pair, scale=1.0, raw=True, prefix=1)
 
     assert after.source is not None
-    assert after.place is not None
+    assert after.position is not None
     assert after.source.tolist() == [[1, 0, 1, 0]]
-    assert after.place.tolist() == [[1, 0]]
+    assert after.position.tolist() == [[1, 0]]
 
 
 def test_a_mean_counts_as_one_patch() -> None:

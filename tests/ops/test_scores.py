@@ -8,6 +8,7 @@ from tokensearch.ops import (
     class_attention_value,
     head_weighted_class_attention,
     random_order,
+    representation_shift,
     size_bias,
 )
 
@@ -79,3 +80,17 @@ def test_head_weights_are_shares_of_the_tokens_own_output() -> None:
     length = outputs.norm(dim=-1)
     weight = length / length.sum(1, keepdim=True)
     torch.testing.assert_close(score, (weight * row).sum(1)[:, 1:])
+
+
+def test_shift_is_how_far_each_patch_token_moved() -> None:
+    before, after = noise(2, 7, 4), noise(2, 7, 4, seed=1)
+
+    score = representation_shift(before, after, prefix=2)
+
+    raw = torch.tensor(
+        [
+            [float((after - before)[image, token].norm()) for token in range(2, 7)]
+            for image in (0, 1)
+        ]
+    ).double()
+    torch.testing.assert_close(score, raw / raw.sum(1, keepdim=True), rtol=0, atol=1e-6)

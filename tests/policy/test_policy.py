@@ -21,6 +21,8 @@ KINDS: list[tuple[Step, ...]] = [
     *((Prune(0, 1, rest=rest),) for rest in get_args(Rest)),
     *((Pool(0, 1, match),) for match in get_args(Match) if match != "grid"),
     (Pool(0, 1, "ranked", "random"),),
+    (Pool(0, 1, "energy", margin=0.5),),
+    (Prune(0, 1, "shift", at="block_end"),),
     (PruneOrPool(0, 1, threshold=7e-5),),
     (Prune(0, 1), Pool(0, 1, "ranked")),
 ]
@@ -122,7 +124,7 @@ def test_token_counts_never_grow(policy: Policy) -> None:
         (
             (Prune(1, 9, "beauty"),),
             "prune at block 1 scores by 'beauty'; known are class_attention, "
-            "class_attention_value, head_weighted_class_attention, mean_attention, random",
+            "class_attention_value, head_weighted_class_attention, mean_attention, shift, random",
         ),
     ],
 )

@@ -309,10 +309,10 @@ def test_a_model_without_class_token_is_offered_what_asks_none() -> None:
     assert space.last_block == ("full",)
 
 
-def test_scores_that_ask_no_class_token_stay(tmp_path: Path) -> None:
+def test_mean_attention_takes_the_place_of_scores_that_need_a_class_token(tmp_path: Path) -> None:
     space = changed(tmp_path, "dense", ('["mean_attention"]', '["class_attention", "random"]'))
 
-    assert space.fitting(DEIT, scored=False, prefix_read=True).score == ("random",)
+    assert space.fitting(DEIT, scored=False, prefix_read=True).score == ("mean_attention", "random")
     assert space.fitting(DEIT, scored=True, prefix_read=True) == space
 
 

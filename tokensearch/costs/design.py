@@ -30,8 +30,18 @@ GRID_SHARE = 0.05  # of schedules, which begin with it: nowhere else is the grid
 # blocks the first of them is in; and what each leaves before all are bent to a share of the work.
 FRONT_SITES, EARLY, CUT = 4, 3, (0.4, 0.85)
 MILD, DEEP = 0.9, 0.2  # shares of the work, over which fronts are spread
-# Not in a sweep unless asked for: a single site of it takes longer than the rest of the pass.
-SLOW = frozenset({"pool agglomerative"})
+# Not in a sweep unless asked for. A site of the first takes longer than the rest of the pass; the
+# others are in no default search, and the more kinds there are, the less often each is met.
+ON_REQUEST = frozenset(
+    {
+        "pool agglomerative",
+        "pool sized_bipartite",
+        "pool energy",
+        "pool energy_bipartite",
+        "score shift",
+    }
+)
+SWEPT_SCORES = tuple(score for score in get_args(Score) if f"score {score}" not in ON_REQUEST)
 OPERATORS = (
     *(f"prune {rest}" for rest in RESTS),
     *(f"pool {match}" for match in MATCHES),

@@ -29,6 +29,9 @@ TERMS: dict[str, tuple[str, ...]] = {
     "score": _LINEAR,  # one row of attention, whatever is made of it
     "prune": _PICKED,  # two sorts of all, rows copied for those that stay or fuse
     "pool bipartite": ("1", "in", "in*in", "in*gone"),  # half against half; then one-hot product
+    "pool sized_bipartite": ("1", "in", "in*in", "in*gone"),
+    "pool energy": ("1", "in", "in*in", "in*gone"),  # all against all
+    "pool energy_bipartite": ("1", "in", "in*in", "in*gone"),
     "pool ranked": ("1", "in", "out", "out*gone"),  # the gone against the kept, twice
     "pool kmeans": ("1", "in", "in*out"),  # five rounds of tokens against centres
     "pool kmedoids": ("1", "in*in", "in*out", "in*in*out"),  # members against all distances

@@ -14,7 +14,7 @@ from typing import get_args
 import torch
 from torch import Tensor, nn
 
-from tokensearch.costs.design import OPERATORS, SLOW, Design
+from tokensearch.costs.design import ON_REQUEST, OPERATORS, Design
 from tokensearch.costs.fit import (
     Round,
     SplitPass,
@@ -50,13 +50,16 @@ def sweep(
     seconds: float = SECONDS,
     seed: int = 0,
     operators: Collection[str] | None = None,
+    asked: Collection[str] = (),
     least_rounds: int | None = None,
     listener: ProgressListener | None = None,
 ) -> CostTable:
     """Return the cost table of `model` in `cell`.
 
     images        (B, 3, rows, columns) on the cell's device, in its number type
-    operators     names as in `costs.OPERATORS`; None: all but the slow, where the model allows them
+    operators     names as in `costs.OPERATORS`; None: all but those on request, where the model
+                  allows them
+    asked         operators and scores (`score NAME`) to be swept beside the usual
     least_rounds  as for `run_sweep`
 
     MeasurementError for a cell whose passes cannot be split: compiled, or with caches emptied in
@@ -67,7 +70,7 @@ def sweep(
             f"a sweep splits passes by block, which takes {' or '.join(SPLIT)} and warm caches; "
             f"the cell has backend {cell.backend} and cache {cell.cache}"
         )
-    design = make_design(model, seed=seed, operators=operators)
+    design = make_design(model, seed=seed, operators=operators, asked=asked)
     with torch.inference_mode():
         passes = ModelPasses(model, images, cell)
         return run_sweep(
@@ -83,12 +86,18 @@ def sweep(
 
 
 def make_design(
-    model: nn.Module, *, seed: int = 0, operators: Collection[str] | None = None
+    model: nn.Module,
+    *,
+    seed: int = 0,
+    operators: Collection[str] | None = None,
+    asked: Collection[str] = (),
 ) -> Design:
     """Return a design of what `model` can follow."""
     by_class = has_class_token(model)
-    scores = [score for score in get_args(Score) if by_class or score not in CLASS_SCORES]
-    wanted = set(OPERATORS) - SLOW if operators is None else set(operators)
+    left_out = ON_REQUEST - set(asked)
+    usable = [score for score in get_args(Score) if by_class or score not in CLASS_SCORES]
+    scores = [score for score in usable if f"score {score}" not in left_out]
+    wanted = set(OPERATORS) - left_out if operators is None else set(operators)
     if unknown := wanted - set(OPERATORS):
         raise MeasurementError(
             f"operator {min(unknown)!r} is unknown; known are {', '.join(OPERATORS)}"

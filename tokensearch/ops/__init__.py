@@ -1,6 +1,7 @@
 """Token operators: pure functions on tensors, which know nothing of modules and policies."""
 
 from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
+from tokensearch.ops.energy import Folding, fold, margin_of, match_by_energy
 from tokensearch.ops.fused import Kernels, is_fused, kernels_of, use_kernels
 from tokensearch.ops.merger import merge_by_queries
 from tokensearch.ops.pool import (
@@ -22,10 +23,12 @@ from tokensearch.ops.scores import (
     head_weighted_class_attention,
     mean_query,
     random_order,
+    representation_shift,
 )
 from tokensearch.ops.tokens import Moves, Tokens, cut, restore_grid, start_tokens, take, unmerge
 
 __all__ = [
+    "Folding",
     "Kernels",
     "Matching",
     "Moves",
@@ -38,6 +41,7 @@ __all__ = [
     "class_attention",
     "class_attention_value",
     "cut",
+    "fold",
     "grid_2x2",
     "head_weighted_class_attention",
     "is_attention_fused",
@@ -45,7 +49,9 @@ __all__ = [
     "kernels_of",
     "kmeans",
     "kmedoids",
+    "margin_of",
     "match_bipartite",
+    "match_by_energy",
     "mean_query",
     "merge",
     "merge_by_queries",
@@ -56,6 +62,7 @@ __all__ = [
     "prune_or_pool",
     "random_order",
     "rank",
+    "representation_shift",
     "restore_grid",
     "size_bias",
     "start_tokens",

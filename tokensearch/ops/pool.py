@@ -34,16 +34,20 @@ def halves(tokens: int, *, prefix: int) -> tuple[slice, slice]:
     return slice(prefix + odd, tokens, 2), slice(prefix + 1 - odd, tokens, 2)
 
 
-def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
+def match_bipartite(
+    metric: Tensor, *, removed: int, prefix: int, size: Tensor | None = None
+) -> Matching:
     """Pair the `removed` tokens of A that most resemble a token of B with that token.
 
     metric  (B, P + N, D)   what similarity is judged on, or (B, H, P + N, D) to be summed over H
+    size    (B, P + N, 1)   given, large tokens are less similar, so that small ones merge first
     ->      Matching        with r = `removed`, at most the number of patch tokens in A
 
     Cosine similarity; of equals the earlier token. Source: ToMe (arXiv:2210.09461). Registers
-    are protected as the class token is, which ToMe does not know of.
+    are protected as the class token is, which ToMe does not know of. The weight by size is MCTF's
+    (arXiv:2403.10030).
     """
-    if is_fused(metric) and metric.shape[-1] <= MOST_METRIC:
+    if size is None and is_fused(metric) and metric.shape[-1] <= MOST_METRIC:
         from tokensearch.ops.triton import launch
 
         keys = metric if metric.dim() == 4 else metric[:, None]
@@ -52,12 +56,24 @@ def match_bipartite(metric: Tensor, *, removed: int, prefix: int) -> Matching:
         metric = metric.sum(dim=1)
     place_a, place_b = halves(metric.shape[1], prefix=prefix)
     direction = normalize(metric)
-    similarity, partner = (direction[:, place_a] @ direction[:, place_b].transpose(1, 2)).max(dim=2)
+    similarity = direction[:, place_a] @ direction[:, place_b].transpose(1, 2)
+    if size is not None:
+        similarity = (similarity + 1) / 2 * _size_weight(size, place_a, place_b)
+    similarity, partner = similarity.max(dim=2)
     order = sort_descending(similarity)
     leave, stay = order[:, :removed], order[:, removed:]
     if prefix:  # without a class token, the authors' code leaves them most similar first
         stay = stay.sort(dim=1).values
     return Matching(stay, leave, partner.gather(1, leave))
+
+
+SIZE_TEMPERATURE = 40  # MCTF's, for DeiT
+
+
+def _size_weight(size: Tensor, place_a: slice, place_b: slice) -> Tensor:
+    """(B, A, B): 1 for tokens of the smallest size, less for larger ones."""
+    small = size.amin(dim=1, keepdim=True) / size
+    return (small[:, place_a] * small[:, place_b].transpose(1, 2)) ** (1 / SIZE_TEMPERATURE)
 
 
 @in_own_type

@@ -1,7 +1,6 @@
 """How much each patch token matters: one number per image and token, higher survives.
 
-All but `random_order` cost one extra row of attention beside the fused kernel, never the full
-matrix. `bias` is what the block's own attention adds to its logits (proportional attention).
+Those by attention cost one extra row of it beside the fused kernel, never the full matrix. `bias` is what the block's own attention adds to its logits (proportional attention).
 """
 
 import torch
@@ -89,6 +88,20 @@ def head_weighted_class_attention(row: Tensor, outputs: Tensor, *, prefix: int) 
     """
     length: Tensor = torch.linalg.vector_norm(outputs[:, :, prefix:], dim=-1)
     return (row[:, :, prefix:] * length).sum(dim=1) / length.sum(dim=1)
+
+
+def representation_shift(before: Tensor, after: Tensor, *, prefix: int) -> Tensor:
+    """How far a half of the block has moved each patch token, as shares of the image's total.
+
+    before  (B, P + N, C)  features before attention or MLP, the residual stream
+    after   (B, P + N, C)  and after it
+    ->      (B, N)         lengths of the differences; sums to 1
+
+    Needs no attention, so that it serves models without a class token and kernels that hand out no
+    row. Source: Representation Shift (arXiv:2508.00367), whose authors score by the MLP.
+    """
+    length: Tensor = torch.linalg.vector_norm((after - before)[:, prefix:], dim=-1)
+    return length / length.sum(dim=1, keepdim=True)
 
 
 def mean_query(queries: Tensor, *, prefix: int) -> Tensor:

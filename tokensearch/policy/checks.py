@@ -7,6 +7,7 @@ from math import isfinite, isqrt
 from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.steps import (
+    ENERGY_MATCHES,
     MATCHES,
     PLACES,
     RESTS,
@@ -110,6 +111,16 @@ def _check_choice(step: Step) -> None:
         raise PolicyError(
             f"pool at block {step.block} has a score; only the match 'ranked' goes by one"
         )
+    if isinstance(step, Pool) and step.margin is not None:
+        if step.match not in ENERGY_MATCHES:
+            raise PolicyError(
+                f"pool at block {step.block} has a margin; only the matches "
+                f"{' and '.join(sorted(ENERGY_MATCHES))} go by one"
+            )
+        if not _is_number(step.margin):
+            raise PolicyError(
+                f"pool at block {step.block} has the margin {step.margin!r:.60}; it must be a number"
+            )
     if isinstance(step, Prune) and (step.score, step.rest) == ("random", "fuse"):
         raise PolicyError(
             f"prune at block {step.block} fuses the discarded by random scores, which are no "

@@ -29,6 +29,7 @@ EVIT = "EViT, arXiv:2202.07800"
 DIFFRATE = "DiffRate, arXiv:2305.17997"
 MCTF = "MCTF, arXiv:2403.10030"
 POMT = "POMT, arXiv:2407.05941"
+PITOME = "PiToMe, arXiv:2405.16148"
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,19 @@ def _pomt(removed: str) -> Preset:
     )
 
 
+def _pitome(rate: str) -> Preset:
+    """PiToMe: every block keeps a share of its tokens; without proportional attention.
+
+    The first half of the blocks splits all tokens by energy, the second the mergeable alone.
+    """
+    left, steps = PATCHES, list[Step]()
+    for block in range(12):
+        left -= min(math.floor(left - left * float(rate)), left // 2)
+        steps.append(Pool(block, left, "energy_bipartite" if block < 6 else "energy"))
+    summary = f"keep {100 * float(rate):g} % in every block, merge those with many neighbours"
+    return Preset(PITOME, summary, tuple(steps))
+
+
 def _diffrate(name: str, steps: tuple[Step, ...]) -> Preset:
     """DiffRate: prune, then merge the lowest-ranked into the most similar of the others.
 
@@ -201,6 +215,7 @@ FAMILIES = (
     PresetFamily("evit-K[-unfused]", f"evit-{_RATE}(-unfused)?", _evit),
     PresetFamily("topk-K", f"topk-{_RATE}", _topk),
     PresetFamily("pomt-N", f"pomt-{_NUMBER}", _pomt),
+    PresetFamily("pitome-K", f"pitome-{_RATE}", _pitome),
 )
 
 
@@ -228,7 +243,7 @@ PRESETS: dict[str, Preset] = {
         (Pool(3, 128), Pool(6, 83), Pool(9, 54)),
         proportional_attention=True,
     ),
-    **_listed("pomt-56"),
+    **_listed("pomt-56", "pitome-0.95", "pitome-0.9"),
     **{f"diffrate-{name}": _diffrate(name, steps) for name, steps in diffrate_lists().items()},
     "none": Preset(CONTROL, "the baseline", blocks=None, patch_tokens=None),
     "last-cls": Preset(

@@ -29,7 +29,10 @@ _STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
         Prune,
         fields(_KEPT, {**_SCORED, "rest": choice(*RESTS), "at": choice(*PLACES)}, closed=True),
     ),
-    "pool": (Pool, fields(_KEPT, {**_SCORED, "match": choice(*MATCHES)}, closed=True)),
+    "pool": (
+        Pool,
+        fields(_KEPT, {**_SCORED, "match": choice(*MATCHES), "margin": NUMBER}, closed=True),
+    ),
     "prune_or_pool": (
         PruneOrPool,
         fields({**_KEPT, "threshold": NUMBER}, _SCORED, closed=True),
@@ -71,9 +74,10 @@ def step_fields(step: Step) -> dict[str, object]:
             if rest != "drop":
                 said["rest"] = rest
             return said if at == "between" else {**said, "at": at}
-        case Pool(block, keep, match_, score):
+        case Pool(block, keep, match_, score, margin):
             said = {"block": block, "op": "pool", "keep": keep, "match": match_}
-            return said if score is None else {**said, "score": score}
+            more = {"score": score, "margin": margin}
+            return said | {name: value for name, value in more.items() if value is not None}
         case PruneOrPool(block, keep, threshold, score):
             return {
                 "block": block,

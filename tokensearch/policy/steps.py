@@ -13,9 +13,20 @@ Score = Literal[
     "class_attention_value",
     "head_weighted_class_attention",
     "mean_attention",
+    "shift",
     "random",
 ]
-Match = Literal["bipartite", "ranked", "kmeans", "kmedoids", "agglomerative", "grid"]
+Match = Literal[
+    "bipartite",
+    "sized_bipartite",
+    "energy",
+    "energy_bipartite",
+    "ranked",
+    "kmeans",
+    "kmedoids",
+    "agglomerative",
+    "grid",
+]
 Rest = Literal["drop", "fuse", "mean"]
 At = Literal["between", "block_end"]
 Values = Literal["normed", "raw"]
@@ -27,6 +38,8 @@ PLACES: tuple[str, ...] = get_args(At)
 VALUES: tuple[str, ...] = get_args(Values)
 # Scores that read the class token's row of attention: for models that have a class token.
 CLASS_SCORES = frozenset(score for score in SCORES if "class_attention" in score)
+# Matches that go by a margin.
+ENERGY_MATCHES = frozenset(match for match in MATCHES if match.startswith("energy"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,16 +72,21 @@ class Prune:
 class Pool:
     """Merge similar patch tokens until `keep` are left, between attention and MLP of `block`.
 
-    | match           | which tokens merge                                  | source              |
-    |-----------------|-----------------------------------------------------|---------------------|
-    | `bipartite`     | even places into odd ones; can at most halve        | ToMe, 2210.09461    |
-    | `ranked`        | the lowest-scored into the most similar kept one    | DiffRate, 2305.17997|
-    | `kmeans`        | clusters around means                               | 2110.03860          |
-    | `kmedoids`      | clusters around one of their own tokens             | 2110.03860          |
-    | `agglomerative` | the two nearest clusters, again and again; slow     | ATC, 2409.11923     |
-    | `grid`          | 2 x 2 neighbours; only on a square grid still whole | control             |
+    | match              | which tokens merge                               | source               |
+    |--------------------|--------------------------------------------------|----------------------|
+    | `bipartite`        | even places into odd ones; can at most halve     | ToMe, 2210.09461     |
+    | `sized_bipartite`  | the same; large tokens are less similar          | MCTF, 2403.10030     |
+    | `energy`           | those with many near ones; can at most halve     | PiToMe, 2405.16148   |
+    | `energy_bipartite` | every second one by energy into the others       | PiToMe, 2405.16148   |
+    | `ranked`           | the lowest-scored into the most similar kept one | DiffRate, 2305.17997 |
+    | `kmeans`           | clusters around means                            | 2110.03860           |
+    | `kmedoids`         | clusters around one of their own tokens          | 2110.03860           |
+    | `agglomerative`    | the two nearest clusters, again and again; slow  | ATC, 2409.11923      |
+    | `grid`             | 2 x 2 neighbours of a square grid still whole    | control              |
 
-    `score` ranks the tokens of `ranked`, and stays None for the others.
+    `score` ranks the tokens of `ranked`, and stays None for the others. `margin` is the similarity
+    from which on a neighbour is near by `energy`; None is the authors' own, which falls from 0.75
+    in the first block towards 0 in the last.
     """
 
     op: ClassVar[str] = "pool"
@@ -78,8 +96,10 @@ class Pool:
     keep: int
     match: Match = "bipartite"
     score: Score | None = None
+    margin: float | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "margin", _as_float(self.margin))
         if self.match == "ranked" and self.score is None:
             object.__setattr__(self, "score", "class_attention")
 
@@ -103,8 +123,7 @@ class PruneOrPool:
     score: Score = "class_attention_value"
 
     def __post_init__(self) -> None:
-        if type(self.threshold) is int:
-            object.__setattr__(self, "threshold", float(self.threshold))
+        object.__setattr__(self, "threshold", _as_float(self.threshold))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,12 +147,16 @@ class Merger:
     at: At = "block_end"
 
     def __post_init__(self) -> None:
-        if type(self.scale) is int:
-            object.__setattr__(self, "scale", float(self.scale))
+        object.__setattr__(self, "scale", _as_float(self.scale))
 
 
 Step = Prune | Pool | PruneOrPool | Merger
 Shape = tuple[int | None, ...]  # None: any number
+
+
+def _as_float(value: object) -> object:
+    """Return an integer as the float that it means, so that equal steps have equal hashes."""
+    return float(value) if type(value) is int else value
 
 
 def tensors_of(step: Step, width: int) -> dict[str, Shape]:

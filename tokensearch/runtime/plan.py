@@ -133,7 +133,8 @@ class _Plan:
             return CutReduction(prefix + steps[-1].keep)
         learns = any(step.tensors is not None for step in steps)
         tensors = self.policy.tensors.sha256 if learns and self.policy.tensors else None
-        return StepReduction(steps, prefix, index, index + 1 in self.sizes, tensors)
+        sizes = index + 1 in self.sizes
+        return StepReduction(steps, prefix, index, len(self.host.blocks), sizes, tensors)
 
     def _output(self, index: int) -> Output:
         state = self._reads_state(index + 1)

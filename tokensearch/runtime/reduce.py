@@ -23,6 +23,8 @@ class Site(NamedTuple):
     block: nn.Module
     attended: Attended
     bias: Tensor | None  # that was added to the logits of the attention, (B, 1, 1, T)
+    before: Tensor  # (B, T, C) features before the half of the block that has just run
+    after: Tensor  # (B, T, C) and after it
 
 
 @dataclass
@@ -31,6 +33,7 @@ class StepReducer:
 
     prefix: int
     block: int
+    blocks: int  # of the model
     site: Site
     range: Callable[[Phase], AbstractContextManager[object]]
     sizes: bool
@@ -66,12 +69,19 @@ class StepReducer:
         prefix = self.prefix
         left = tokens.x.shape[1] - prefix
         match step.match:
-            case "bipartite":
+            case "bipartite" | "sized_bipartite":
                 with self.range("selecting"):
-                    keys, removed = self._keys(), left - step.keep
-                    matching = ops.match_bipartite(keys, removed=removed, prefix=prefix)
+                    size = tokens.size if step.match == "sized_bipartite" else None
+                    matching = ops.match_bipartite(
+                        self._keys(), removed=left - step.keep, prefix=prefix, size=size
+                    )
                 with self.range("merging"):
                     return ops.merge(tokens, matching, prefix=prefix)
+            case "energy" | "energy_bipartite":
+                with self.range("selecting"):
+                    folding = self._match_by_energy(step, left - step.keep)
+                with self.range("merging"):
+                    return ops.fold(tokens, folding, prefix=prefix)
             case "ranked":
                 ranking = self._ranked(step)
                 with self.range("merging"):
@@ -85,6 +95,16 @@ class StepReducer:
                     label = _CLUSTERS[step.match](seen[:, prefix:], clusters=step.keep)
         with self.range("merging"):
             return ops.merge_clusters(tokens, label, clusters=step.keep, prefix=prefix)
+
+    def _match_by_energy(self, step: Pool, removed: int) -> ops.Folding:
+        margin = ops.margin_of(self.block, self.blocks) if step.margin is None else step.margin
+        return ops.match_by_energy(
+            self._metric(),
+            removed=removed,
+            prefix=self.prefix,
+            margin=margin,
+            bipartite=step.match == "energy_bipartite",
+        )
 
     def _prune_or_pool(self, step: PruneOrPool, tokens: Tokens) -> Tokens:
         score = self._score(step.score)
@@ -142,6 +162,8 @@ class StepReducer:
         if name == "random":
             images, left = at.keys.shape[0], at.keys.shape[2] - prefix
             return ops.random_order(images, left, seed=self.block, device=at.keys.device)
+        if name == "shift":
+            return ops.representation_shift(self.site.before, self.site.after, prefix=prefix)
         by_class = name != "mean_attention"
         query = at.queries[:, :, :1] if by_class else ops.mean_query(at.queries, prefix=prefix)
         if name in ("class_attention", "mean_attention"):

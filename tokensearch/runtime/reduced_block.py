@@ -101,12 +101,12 @@ class ReducedBlock:
                 queries=self.prefix if self.prefix_only else None,
                 rope=rotations,
             )
-        site = Site(self.block, attended, bias)
+        site = Site(self.block, attended, bias, tokens.x, attended.x)
         tokens = self.reduction.reduce(tokens._replace(x=attended.x), site, self._range)
         if self.family.second is not None:  # else attention and MLP ran side by side
             with self._range("mlp"):
                 out = self.family.finish(self.block, tokens.x)
-            tokens = tokens._replace(x=out)
+            site, tokens = site._replace(before=tokens.x, after=out), tokens._replace(x=out)
         return self.output.write(self.ending.reduce(tokens, site, self._range))
 
     def _check_unchanged(self) -> None:

@@ -84,12 +84,13 @@ class StepReduction:
     steps: tuple[Step, ...]
     prefix: int
     index: int  # of the block
+    blocks: int  # of the model
     sizes: bool  # who comes next wants sizes
     tensors: str | None = None  # hash of what the steps have learned
 
     def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the tokens that the last step leaves."""
-        reducer = StepReducer(self.prefix, self.index, site, open_range, self.sizes)
+        reducer = StepReducer(self.prefix, self.index, self.blocks, site, open_range, self.sizes)
         for step in self.steps:
             tokens = reducer.carry_out(step, tokens)
         return tokens

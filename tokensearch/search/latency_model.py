@@ -2,7 +2,7 @@
 
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from functools import lru_cache
 
 from tokensearch.costs import CostTable, load_costs, save_costs
@@ -40,6 +40,7 @@ def make_forecast(
     *,
     seconds: float = SWEEP_SECONDS,
     pass_s: float = 0.0,
+    asked: Collection[str] = (),
 ) -> Forecast:
     """Return a forecast by the folder's cost table, which is swept if there is none yet.
 
@@ -48,6 +49,7 @@ def make_forecast(
     suffice for a few rounds of a sweep, multiply-accumulates are believed until something is timed.
 
     pass_s  seconds of a pass of the baseline, if they bound the sweep
+    asked   operators and scores that a sweep leaves out unless somebody asks for them
     """
     if timing.cell.backend not in SPLIT:
         return forecast_from_timings(list(_time_policies(timing, listener, first, seconds)))
@@ -60,7 +62,7 @@ def make_forecast(
                 f"multiply-accumulates until policies are timed"
             )
             return Forecast(mac_share, MACS_ERROR)
-        table = _sweep_costs(timing, folder, listener, seconds)
+        table = _sweep_costs(timing, folder, listener, seconds, asked=asked)
     return forecast_from_table(table)
 
 
@@ -128,7 +130,12 @@ def _load_table(timing: PolicyTimer, folder: RunFolder) -> CostTable | None:
 
 
 def _sweep_costs(
-    timing: PolicyTimer, folder: RunFolder, listener: ProgressListener, seconds: float
+    timing: PolicyTimer,
+    folder: RunFolder,
+    listener: ProgressListener,
+    seconds: float,
+    *,
+    asked: Collection[str],
 ) -> CostTable:
     listener.stage("sweeping what token counts and operators cost", unit="s")
     table = sweep(
@@ -137,6 +144,7 @@ def _sweep_costs(
         cell=timing.cell,
         seconds=seconds,
         seed=timing.seed,
+        asked=asked,
         least_rounds=LEAST_ROUNDS,
         listener=listener,
     )

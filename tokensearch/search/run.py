@@ -245,6 +245,7 @@ class SearchRun:
             first,
             seconds=seconds,
             pass_s=plan.pass_s,
+            asked=(*(f"pool {m}" for m in space.match), *(f"score {s}" for s in space.score)),
         )
 
     def searched(self, evaluator: PolicyEvaluator, plan: TimePlan) -> SearchLoop:

@@ -67,12 +67,15 @@ class SearchSpace:
     def fitting(self, model: ModelSpec, *, scored: bool, prefix_read: bool) -> "SearchSpace":
         """Return the part that `model` can follow.
 
-        Without a class token, tokens are scored by what does not need it: by mean attention if the
-        space has nothing else; a head that reads patch tokens needs the whole last block.
+        Without a class token, mean attention takes the place of scores that need one; a head that
+        reads patch tokens needs the whole last block.
         """
         whole = tuple(kind for kind in self.last_block if prefix_read or kind == "full")
-        score = tuple(score for score in self.score if scored or score not in CLASS_SCORES)
-        return replace(self, score=score or ("mean_attention",), last_block=whole or ("full",))
+        score = dict.fromkeys(
+            score if scored or score not in CLASS_SCORES else "mean_attention"
+            for score in self.score
+        )
+        return replace(self, score=tuple(score), last_block=whole or ("full",))
 
     def dimensions(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
         """Every choice that a sampler has to make, with what may be chosen.
