@@ -1,6 +1,7 @@
 """How much each patch token matters: one number per image and token, higher survives.
 
-Those by attention cost one extra row of it beside the fused kernel, never the full matrix. `bias` is what the block's own attention adds to its logits (proportional attention).
+Those by attention cost one extra row of it beside the fused kernel, never the full matrix. `bias`
+is what the block's own attention adds to its logits (proportional attention).
 """
 
 import torch

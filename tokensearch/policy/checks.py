@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import pairwise
-from math import isfinite, isqrt
+from math import inf, isfinite, isqrt
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
@@ -107,35 +107,45 @@ def _check_choice(step: Step) -> None:
                 f"{step.op} at block {step.block} {verb} {choice!r:.60}; known are "
                 f"{', '.join(known)}"
             )
-    if isinstance(step, Pool) and step.match != "ranked" and step.score is not None:
-        raise PolicyError(
-            f"pool at block {step.block} has a score; only the match 'ranked' goes by one"
-        )
-    if isinstance(step, Pool) and step.margin is not None:
-        if step.match not in ENERGY_MATCHES:
-            raise PolicyError(
-                f"pool at block {step.block} has a margin; only the matches "
-                f"{' and '.join(sorted(ENERGY_MATCHES))} go by one"
-            )
-        if not _is_number(step.margin):
-            raise PolicyError(
-                f"pool at block {step.block} has the margin {step.margin!r:.60}; it must be a number"
-            )
+    if isinstance(step, Pool):
+        _check_pool(step)
     if isinstance(step, Prune) and (step.score, step.rest) == ("random", "fuse"):
         raise PolicyError(
             f"prune at block {step.block} fuses the discarded by random scores, which are no "
             f"weights; with them the discarded can be dropped or averaged"
         )
-    if isinstance(step, Merger) and not (_is_number(step.scale) and step.scale > 0):
+    for what, value, least in _numbers(step):
+        if not _is_number(value) or value <= least:
+            above = "" if least == -inf else f" above {least:g}"
+            raise PolicyError(
+                f"{step.op} at block {step.block} has the {what} {value!r:.60}; it must be a "
+                f"number{above}"
+            )
+
+
+def _check_pool(step: Pool) -> None:
+    if step.match != "ranked" and step.score is not None:
         raise PolicyError(
-            f"merger at block {step.block} has the scale {step.scale!r:.60}; it must be a number "
-            f"above 0"
+            f"pool at block {step.block} has a score; only the match 'ranked' goes by one"
         )
-    if isinstance(step, PruneOrPool) and not _is_number(step.threshold):
+    if step.match not in ENERGY_MATCHES and step.margin is not None:
         raise PolicyError(
-            f"prune_or_pool at block {step.block} has the threshold {step.threshold!r:.60}; "
-            f"it must be a number"
+            f"pool at block {step.block} has a margin; only the matches "
+            f"{' and '.join(sorted(ENERGY_MATCHES))} go by one"
         )
+
+
+def _numbers(step: Step) -> Iterator[tuple[str, float, float]]:
+    """What a step says in numbers, each with what it must be above."""
+    match step:
+        case Pool(margin=margin) if margin is not None:
+            yield "margin", margin, -inf
+        case PruneOrPool(threshold=threshold):
+            yield "threshold", threshold, -inf
+        case Merger(scale=scale):
+            yield "scale", scale, 0.0
+        case _:
+            pass
 
 
 def _is_number(value: object) -> bool:
