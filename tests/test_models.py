@@ -259,7 +259,7 @@ def test_a_size_builds_the_model_and_prepares_its_images(name: str, tmp_path: Pa
         loaded = load_model(resolve_model(name), checkpoint=file, options=options)
 
     assert loaded.data_config["input_size"] == (3, 96, 96)
-    assert models.input_pixels(models.untrained(resolve_model(name), options)) == 96
+    assert models.input_pixels(models.untrained(resolve_model(name), options)) == (96, 96)
     assert describe(skeleton(resolve_model(name), options)).patch_tokens == 36
     assert loaded.module(torch.zeros(1, 3, 96, 96)).shape == (1, loaded.module.num_classes)
 

@@ -151,10 +151,10 @@ def untrained(name: ModelName, options: Options = NONE) -> nn.Module:
     return (_from_factory(name, options) if _is_factory(name) else _bare(name, options)).eval()
 
 
-def input_pixels(module: nn.Module) -> int:
-    """Return the side of the images that a model takes: its own word, or timm's configuration's."""
+def input_pixels(module: nn.Module) -> tuple[int, int]:
+    """Return rows and columns of a model's images: its own word, or timm's configuration's."""
     size: Any = _in_its_size(module, {})["input_size"]
-    return int(size[-1])
+    return int(size[-2]), int(size[-1])
 
 
 def returns_embeddings(module: nn.Module) -> bool:
@@ -176,9 +176,10 @@ def _in_its_size(module: nn.Module, wanted: Mapping[str, Any]) -> dict[str, Any]
         return config
     size = (config["input_size"][0], *own)
     if "input_size" in wanted and tuple(wanted["input_size"]) != size:
+        spelt = "x".join(str(side) for side in dict.fromkeys(wanted["input_size"][1:]))
         raise ModelError(
             f"input_size in the data config is {wanted['input_size']}, but the model takes "
-            f"{list(size)}; build it for that size with --img-size {wanted['input_size'][-1]}"
+            f"{list(size)}; build it for that size with --img-size {spelt}"
         )
     return {**config, "input_size": size}
 

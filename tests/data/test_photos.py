@@ -84,3 +84,16 @@ def test_digests_tell_splits_and_seeds_apart() -> None:
 
     assert len(digests) == 6
     assert splits().search.digest == splits().search.digest
+
+
+def test_a_crop_that_is_not_square_keeps_its_shape() -> None:
+    """A photograph that is resized without regard to its shape would show other edges."""
+    square, wide = (
+        photo_splits(data_config={**CONFIG, "input_size": (3, *size)}, sizes=Sizes(2, 2, 2), seed=0)
+        for size in ((32, 32), (16, 32))
+    )
+
+    (whole, _), (middle, _) = square.search.part(0, 2), wide.search.part(0, 2)
+
+    assert middle.shape == (2, 3, 16, 32)
+    assert (whole[:, :, 8:24] - middle).abs().mean() < 0.05

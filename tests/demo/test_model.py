@@ -85,7 +85,7 @@ def test_a_resized_model_is_one_built_at_that_size_with_resampled_positions():
         found = resized(images)
         assert found.isfinite().all()
         torch.testing.assert_close(found, built(images), rtol=0, atol=0)
-    assert input_pixels(resized) == 160
+    assert input_pixels(resized) == (160, 160)
     assert describe(resized).patch_tokens == describe(built).patch_tokens == 100
 
 

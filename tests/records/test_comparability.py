@@ -23,6 +23,7 @@ OTHERS: dict[str, Any] = {
     "attention": "math",
     "matmul": "tf32",
     "kernels": "torch",
+    "columns": 160,
     "processor": "Another CPU",
     "cores": 8,
     "accelerator": None,

@@ -411,3 +411,13 @@ print(tokensearch.apply.__name__, tokensearch.preset.__name__)
 
 def test_importing_the_package_loads_no_torch() -> None:
     assert fresh("import tokensearch, sys; print('torch' in sys.modules)") == "False"
+
+
+def test_a_square_grid_is_not_pooled_where_patches_lie_in_another_shape() -> None:
+    wide = vit(img_size=(16, 64))  # 16 patches in two rows
+
+    with pytest.raises(ModelError, match="pools a square grid, which the patches of"):
+        tokensearch.apply(wide, Policy(describe(wide), (Pool(1, 4, "grid"),)))
+
+    assert policy_of(wide) is None
+    assert policy_of(tokensearch.apply(wide, Policy(describe(wide), (Pool(1, 8),)))) is not None

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 
     from tokensearch.data.splits import Sizes, Splits
     from tokensearch.models import ModelName, Options
-    from tokensearch.records.measurements import Cell
+    from tokensearch.policy import Policy
+    from tokensearch.records.measurements import Backend, Cell
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +150,8 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
         device,
         dtype=kind,
         batch=wanted.batch_size,
-        resolution=int(size[-1]),
+        resolution=int(size[-2]),
+        columns=int(size[-1]),
         backend=backend,
         attention=attention_of(module),
     )
@@ -213,15 +215,6 @@ def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> "to
     return output
 
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from tokensearch.models import ModelName
-    from tokensearch.policy import Policy
-    from tokensearch.records.measurements import Backend, Cell
-
-
 @dataclass(frozen=True)
 class TimingSubject:
     """A model with random weights and a batch of random images, in one cell."""
@@ -272,17 +265,15 @@ def make_timing_subject(
     check_named(backend, resolved)
     torch.manual_seed(seed)
     model = untrained(name, options or {}).to(resolved, kind)
-    side = input_pixels(model)
-    images = torch.randn(batch, 3, side, side).to(resolved, kind)
+    rows, columns = input_pixels(model)
+    images = torch.randn(batch, 3, rows, columns).to(resolved, kind)
     dense = check_forward(name, model, images[:1]).ndim == TOKENS
     chosen, why = resolve_backend(backend, model, images[:1])
-    cell = describe_cell(resolved, kind, batch, side, backend=chosen, attention=attention_of(model))
+    attention = attention_of(model)
+    cell = describe_cell(
+        resolved, kind, batch, rows, backend=chosen, attention=attention, columns=columns
+    )
     return TimingSubject(model, describe(model, name=name), images, cell, why, dense)
-
-
-if TYPE_CHECKING:
-    from tokensearch.models import ModelName
-    from tokensearch.records.measurements import Backend
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +325,7 @@ class CellOverrides:
         batch: int,
         backend: "Backend",
         seed: int,
-        resolution: int | None = None,
+        size: tuple[int, int] | None = None,
     ) -> "TimingSubject":
         """Prepare a model as `timed` does, given how it was timed before.
 
@@ -347,8 +338,8 @@ class CellOverrides:
         on_gpu = resolve_device(self.device or device).type == "cuda"
         before = "eager" if backend in REPLAYED and not on_gpu else backend
         options = dict(read_options(self.img_size, self.model_kwargs))
-        if resolution is not None and input_pixels(skeleton(name, options)) != resolution:
-            options.setdefault("img_size", resolution)
+        if size is not None and input_pixels(skeleton(name, options)) != size:
+            options.setdefault("img_size", size[0] if size[0] == size[1] else size)
         return make_timing_subject(
             name,
             options=options,

@@ -3,6 +3,7 @@
 import ast
 from collections.abc import Sequence
 from pathlib import Path
+from re import fullmatch
 from typing import Annotated, Literal
 
 from typer import BadParameter, Option
@@ -23,12 +24,12 @@ CheckpointOption = Annotated[
     Option("--checkpoint", metavar="FILE", help="weights to use instead of the published ones"),
 ]
 ImgSizeOption = Annotated[
-    int | None,
+    str | None,
     Option(
         "--img-size",
-        min=1,
-        metavar="N",
-        help="build the model for images of so many pixels a side; positions are resampled",
+        metavar="N or HxW",
+        help="build the model for images of so many pixels a side, or of so many rows and columns "
+        "(224x160 or 224,160); positions are resampled",
     ),
 ]
 ModelKwargsOption = Annotated[
@@ -151,7 +152,23 @@ JsonOption = Annotated[
 ]
 
 
-def read_options(img_size: int | None, pairs: Sequence[str] | None) -> dict[str, object]:
+def read_size(text: str) -> int | tuple[int, int]:
+    """Read a size of images: a side, or rows and columns where they differ.
+
+    Raises:
+        BadParameter: It is none.
+
+    >>> read_size("224x160"), read_size("224,160"), read_size("224x224")
+    ((224, 160), (224, 160), 224)
+    """
+    match = fullmatch(r"([0-9]{1,5})(?:[x,]([0-9]{1,5}))?", text.strip())
+    rows, columns = (0, 0) if match is None else (int(match[1]), int(match[2] or match[1]))
+    if not rows or not columns:
+        raise BadParameter(f"--img-size is {text!r}; it must be a side in pixels, 224, or 224x160")
+    return rows if rows == columns else (rows, columns)
+
+
+def read_options(img_size: str | None, pairs: Sequence[str] | None) -> dict[str, object]:
     """Return what a model is built with; values are read as timm reads them: Python's, or text.
 
     Raises:
@@ -166,7 +183,8 @@ def read_options(img_size: int | None, pairs: Sequence[str] | None) -> dict[str,
             options[key] = ast.literal_eval(value)
         except (ValueError, SyntaxError, MemoryError, RecursionError):
             options[key] = value
-    if img_size is not None and options.setdefault("img_size", img_size) != img_size:
+    size = None if img_size is None else read_size(img_size)
+    if size is not None and options.setdefault("img_size", size) != size:
         raise BadParameter(
             f"--img-size is {img_size} and --model-kwargs has img_size={options['img_size']}; "
             f"give one of them"

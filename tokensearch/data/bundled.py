@@ -9,6 +9,7 @@ from tokensearch.data.digits import CLASSES
 from tokensearch.data.pixels import Pixels, Preprocessing
 from tokensearch.data.scenes import scenes_digest, split_scenes
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
+from tokensearch.errors import DataError
 
 
 def bundled_splits(*, data_config: Mapping[str, object], sizes: Sizes) -> Splits:
@@ -22,6 +23,12 @@ def bundled_splits(*, data_config: Mapping[str, object], sizes: Sizes) -> Splits
         DataError: The model does not take square RGB images.
     """
     preprocessing = Preprocessing.of(data_config)
+    if preprocessing.columns_px is not None:
+        rows, columns = preprocessing.shape
+        raise DataError(
+            f"digit scenes are square, and the model takes {rows} x {columns} pixels; give images "
+            f"with --data DIR, or a square --img-size"
+        )
     splits = {p: _split(p, sizes.of(p), preprocessing) for p in PURPOSES}
     return Splits("digit scenes", **splits)
 

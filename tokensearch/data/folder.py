@@ -188,9 +188,9 @@ def _split(
 
 
 def to_pixels(preprocessing: Preprocessing) -> Any:
-    """Return timm's evaluation transform, un-normalised: PIL image -> uint8 (3, S, S)."""
+    """Return timm's evaluation transform, un-normalised: PIL image -> uint8."""
     return create_transform(
-        input_size=(3, preprocessing.size_px, preprocessing.size_px),
+        input_size=(3, *preprocessing.shape),
         is_training=False,
         interpolation=preprocessing.interpolation,
         crop_pct=preprocessing.crop_pct,

@@ -47,7 +47,7 @@ def photo_splits(*, data_config: Mapping[str, object], sizes: Sizes, seed: int) 
         seed: Equal seeds give equal crops; image `i` does not depend on the sizes.
 
     Raises:
-        DataError: The model does not take square RGB images.
+        DataError: The model does not take RGB images.
     """
     preprocessing = Preprocessing.of(data_config)
     splits = {p: _split(p, sizes.of(p), seed, preprocessing) for p in PURPOSES}
@@ -91,13 +91,16 @@ def _strip(photo: str, purpose: Purpose) -> tuple[int, int]:
 
 
 def _cut(crop: Crop, preprocessing: Preprocessing) -> Tensor:
-    """Return the crop at the model's input size, uint8 (3, S, S)."""
-    rows, columns = slice(crop.top, crop.top + crop.side), slice(crop.left, crop.left + crop.side)
+    """Return the crop at the model's input size, uint8 (3, rows, columns)."""
+    height, width = preprocessing.shape
+    tall, wide = (crop.side * side // max(height, width) for side in (height, width))
+    top, left = crop.top + (crop.side - tall) // 2, crop.left + (crop.side - wide) // 2
+    rows, columns = slice(top, top + tall), slice(left, left + wide)
     # Cut before resizing, or the interpolation would look over the edge into another split.
     pixels = _photo(crop.photo)[rows, columns]
     image = Image.fromarray(np.ascontiguousarray(pixels[:, ::-1] if crop.mirrored else pixels))
-    side, resample = preprocessing.size_px, str_to_pil_interp(preprocessing.interpolation)
-    return torch.from_numpy(np.array(image.resize((side, side), resample))).permute(2, 0, 1)
+    resample = str_to_pil_interp(preprocessing.interpolation)
+    return torch.from_numpy(np.array(image.resize((width, height), resample))).permute(2, 0, 1)
 
 
 @cache

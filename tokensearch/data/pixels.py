@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from typing import Any
 
 import torch
@@ -15,32 +16,38 @@ from tokensearch.errors import DataError
 # Splits up to this size stay decoded, as bytes: 7,000 images of 224 px. Larger ones are re-read.
 KEPT_BYTES = 2**30
 
-Read = Callable[[int], tuple[Tensor, int]]  # index -> uint8 (3, S, S) and label
+Read = Callable[[int], tuple[Tensor, int]]  # index -> uint8 (3, rows, columns) and label
 
 
 @dataclass(frozen=True, slots=True)
 class Preprocessing:
     """What a model expects of its images: timm's data config, checked and typed."""
 
-    size_px: int  # side of the square input
+    size_px: int  # rows of the input
     mean: tuple[float, ...]  # per channel, of values 0 to 1
     std: tuple[float, ...]
     interpolation: str
     crop_pct: float  # side of the centre crop over the resized shorter side
     crop_mode: str
+    columns_px: int | None = None  # where they are not as many as the rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the input."""
+        return self.size_px, self.columns_px or self.size_px
 
     @classmethod
     def of(cls, data_config: Mapping[str, Any]) -> "Preprocessing":
         """Read timm's data config; what it leaves out is as timm has it.
 
         Raises:
-            DataError: The input is not square, or not RGB.
+            DataError: The input is not RGB.
         """
         channels, rows, columns = data_config["input_size"]
-        if channels != 3 or rows != columns:
+        if channels != 3:
             raise DataError(
                 f"the model takes images of {channels} x {rows} x {columns}; "
-                "only square RGB images are supported"
+                "only RGB images are supported"
             )
         return cls(
             size_px=rows,
@@ -49,10 +56,11 @@ class Preprocessing:
             interpolation=str(data_config.get("interpolation", "bicubic")),
             crop_pct=float(data_config.get("crop_pct", 0.875)),
             crop_mode=str(data_config.get("crop_mode", "center")),
+            columns_px=None if columns == rows else columns,
         )
 
     def normalised(self, image: Tensor) -> Tensor:
-        """Return uint8 (..., 3, S, S) as the model takes it, float32 of the same shape."""
+        """Return uint8 (..., 3, rows, columns) as the model takes it, float32 of that shape."""
         mean, std = (
             torch.tensor(values, device=image.device)[:, None, None]
             for values in (self.mean, self.std)
@@ -68,7 +76,7 @@ class Pixels:
         self._count = count
         self._preprocessing = preprocessing
         self._kept: dict[int, tuple[Tensor, int]] = {}
-        self._keeps = count * 3 * preprocessing.size_px**2 <= KEPT_BYTES
+        self._keeps = count * 3 * prod(preprocessing.shape) <= KEPT_BYTES
 
     def __len__(self) -> int:
         return self._count
@@ -88,5 +96,6 @@ def digest(recipe: object, preprocessing: Preprocessing) -> str:
 
     The preparation counts, since the accuracy of a split changes with it.
     """
-    text = json.dumps([recipe, asdict(preprocessing)], sort_keys=True)
+    prepared = {name: value for name, value in asdict(preprocessing).items() if value is not None}
+    text = json.dumps([recipe, prepared], sort_keys=True)
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()

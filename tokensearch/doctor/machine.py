@@ -189,8 +189,8 @@ def _eager(device: "torch.device", batch: int) -> "LaunchCost":
 
     kind = getattr(torch, resolve_dtype("auto", device))
     model = untrained(resolve_model(LAUNCH_MODEL)).to(device, kind)
-    side = input_pixels(model)
-    images = torch.zeros(batch, 3, side, side, device=device, dtype=kind)
+    rows, columns = input_pixels(model)
+    images = torch.zeros(batch, 3, rows, columns, device=device, dtype=kind)
     with torch.inference_mode():
         return measure_launching(partial(model, images), clock_for(device))
 

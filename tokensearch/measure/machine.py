@@ -59,8 +59,11 @@ def describe_cell(
     backend: Backend = "eager",
     cache: Cache = "warm",
     attention: str | None = None,
+    columns: int | None = None,
 ) -> Cell:
-    """Return what a latency belongs to: `batch` images of `resolution` pixels square, here.
+    """Return what a latency belongs to: `batch` images of `resolution` pixels a side, here.
+
+    `columns` says how many columns of pixels they have, where `resolution` is that of rows alone.
 
     `attention` is what `attention_of` says of the baseline, where somebody asked it.
     """
@@ -77,6 +80,7 @@ def describe_cell(
         attention=attention,
         matmul=_matmul(device, dtype),
         kernels=kernels_of(device, dtype) if device.type == "cuda" else None,
+        columns=None if columns == resolution else columns,
     )
 
 

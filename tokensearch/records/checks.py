@@ -81,7 +81,7 @@ CELL = fields(
         "cache": choice(*get_args(Cache)),
         "attention": optional(NAME),
     },
-    {"matmul": optional(NAME), "kernels": optional(NAME)},
+    {"matmul": optional(NAME), "kernels": optional(NAME), "columns": integer(1, 2**16)},
 )
 MODEL = fields(
     {"name": NAME, **{name: integer(*bounds) for name, bounds in BOUNDS.items()}},
@@ -254,7 +254,7 @@ _SETTINGS = fields(
         "objective": choice(*OBJECTIVES),
         "backend": choice(*get_args(Backend)),
     },
-    {"max_drop": SHARE, "max_divergence": number(0)},
+    {"max_drop": SHARE, "max_divergence": number(0), "columns": integer(1, 2**16)},
 )
 _FINALIST = fields(
     {

@@ -83,11 +83,11 @@ class Machine:
 class Cell:
     """Everything that a latency belongs to besides the policy."""
 
-    OPTIONAL: ClassVar = ("matmul", "kernels")  # which older cells do not say
+    OPTIONAL: ClassVar = ("matmul", "kernels", "columns")  # which older cells do not say
     device: str  # "cpu", "cuda", or "cuda:1" where there are several GPUs
     dtype: str  # "float32", ...
     batch: int  # images per pass
-    resolution: int  # pixels, square
+    resolution: int  # rows of pixels
     backend: Backend  # how the model is run (`runtime.backed`)
     threads: int  # intra-op threads of torch
     machine: Machine
@@ -96,6 +96,7 @@ class Cell:
     attention: str | None = None  # kernel of the baseline's attention; None: not asked
     matmul: str | None = None  # of float32 on a GPU: products in "tf32" or in full, "ieee"
     kernels: str | None = None  # of token operators on a GPU: "triton" (fused) or "torch"
+    columns: int | None = field(default=None, metadata=OMIT_NONE)  # where images are not square
 
 
 @dataclass(frozen=True, slots=True)

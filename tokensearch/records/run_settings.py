@@ -30,6 +30,7 @@ class SearchSettings:
     backend: Backend = "eager"
     max_drop: float | None = field(default=None, metadata=OMIT_NONE)  # share of right answers
     max_divergence: float | None = field(default=None, metadata=OMIT_NONE)  # nats, or 1 - cosine
+    columns: int | None = field(default=None, metadata=OMIT_NONE)  # where images are not square
 
     @property
     def goal(self) -> Goal:

@@ -227,6 +227,15 @@ def cosine(value: float) -> str:
     return f"{value:.4f}"
 
 
+def image_size(rows: int, columns: int | None) -> str:
+    """Name the size of images.
+
+    >>> image_size(224, None), image_size(224, 160)
+    ('224 px', '224 x 160 px')
+    """
+    return f"{rows} px" if columns is None else f"{rows} x {columns} px"
+
+
 def nats(divergence: float) -> str:
     """A divergence.
 

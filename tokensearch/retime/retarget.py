@@ -334,6 +334,7 @@ class Retarget:
             device=cell.device,
             batch=cell.batch,
             resolution=cell.resolution,
+            columns=cell.columns,
             backend=cell.backend,
         )
         return replace(

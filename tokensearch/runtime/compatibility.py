@@ -7,7 +7,13 @@ from torch import nn
 
 from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
 from tokensearch.policy import CLASS_SCORES, Policy, is_file, load, preset
-from tokensearch.runtime.host import describe, has_class_token, reads_prefix_only, weights_digest
+from tokensearch.runtime.host import (
+    describe,
+    has_class_token,
+    reads_prefix_only,
+    unwrap,
+    weights_digest,
+)
 
 
 def check_policy(model: nn.Module, policy: Policy) -> None:
@@ -30,7 +36,25 @@ def check_policy(model: nn.Module, policy: Policy) -> None:
             f"the policy scores by {by_class[0].replace('_', ' ')}, but {own.name} has no class "
             f"token; PPT's rule needs one, others take preset(name, model, score='mean_attention')"
         )
+    _check_grid(model, policy)
     _compare_weights(model, policy)
+
+
+def _check_grid(model: nn.Module, policy: Policy) -> None:
+    """Refuse squares of patches where these lie in another shape than a square."""
+    if not is_square(model) and any(
+        getattr(step, "match", None) == "grid" for step in policy.steps
+    ):
+        raise ModelError(
+            f"the policy pools a square grid, which the patches of {describe(model).name} "
+            f"are not; take another match, such as bipartite"
+        )
+
+
+def is_square(model: nn.Module) -> bool:
+    """Whether a model's patches lie in a square."""
+    grid = getattr(getattr(unwrap(model), "patch_embed", None), "grid_size", None)
+    return grid is None or grid[0] == grid[1]
 
 
 def _compare_weights(model: nn.Module, policy: Policy) -> None:

@@ -189,6 +189,7 @@ class SearchRun:
             dtype=getattr(torch, settings.dtype),
             batch=settings.batch,
             resolution=settings.resolution,
+            columns=settings.columns,
             backend=settings.backend,
             attention=attention_of(self.model),
         )

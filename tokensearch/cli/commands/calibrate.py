@@ -12,6 +12,8 @@ from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from tokensearch.cli.inputs import TimingSubject
     from tokensearch.policy import Policy, PolicySet
 
@@ -86,8 +88,14 @@ def _timed(first: "Policy", again: CellOverrides) -> "TimingSubject":
         batch=max(1, round(before["batch"])),
         backend=before.get("backend", "eager"),
         seed=0,
-        resolution=before.get("resolution"),
+        size=_size(before),
     )
+
+
+def _size(cell: "Mapping[str, Any]") -> tuple[int, int] | None:
+    """Return rows and columns of the images that a cell is of, where it says so."""
+    rows = cell.get("resolution")
+    return None if rows is None else (rows, cell.get("columns", rows))
 
 
 def _show(calibrated: "PolicySet", before: "PolicySet", where: Path, *, in_place: bool) -> None:

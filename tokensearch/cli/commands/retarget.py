@@ -84,7 +84,7 @@ def _timed(source: "FinishedRun", again: CellOverrides) -> "TimingSubject":
         batch=asked.batch,
         backend=asked.backend,
         seed=asked.seed,
-        resolution=asked.resolution,
+        size=(asked.resolution, asked.columns or asked.resolution),
     )
 
 

@@ -223,6 +223,7 @@ def _settings(
         dtype=subject.cell.dtype,
         batch=wanted.batch_size,
         resolution=subject.cell.resolution,
+        columns=subject.cell.columns,
         space=space.name,
         space_digest=space.digest,
         sampler=searching.sampler,

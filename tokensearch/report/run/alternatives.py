@@ -67,15 +67,19 @@ def alternative_table(run: RunDocument) -> ReportTable:
     """The answer beside what else would be as fast."""
     answer, named = run.finished.answer, measure_of(run)
     columns = ("model", "images", "latency", "of baseline", named, "change", "answer's lead")
-    own = [] if answer is None else [_answer_row(answer, run.cell.resolution)]
+    own = (
+        []
+        if answer is None
+        else [_answer_row(answer, text.image_size(run.cell.resolution, run.cell.columns))]
+    )
     notes = Footnotes.of_run(run)
     rows = [*own, *(_row(alternative, notes) for alternative in run.finished.alternatives)]
     marked = frozenset(range(len(own)))
     return ReportTable(columns, rows, numbers=frozenset({"latency"}), marked=marked)
 
 
-def _answer_row(answer: Finalist, pixels: int) -> tuple[str, ...]:
-    return (name_finalist(answer), f"{pixels} px", *_figures_of(answer), text.NONE)
+def _answer_row(answer: Finalist, size: str) -> tuple[str, ...]:
+    return (name_finalist(answer), size, *_figures_of(answer), text.NONE)
 
 
 def _row(alternative: Alternative, notes: Footnotes) -> tuple[str, ...]:

@@ -271,7 +271,9 @@ def cell_line(cell: Mapping[str, Any]) -> str:
         machine.get("name", cell.get("device")),
         cell.get("dtype"),
         None if "batch" not in cell else f"batch {cell['batch']}",
-        None if "resolution" not in cell else f"{cell['resolution']} px",
+        None
+        if "resolution" not in cell
+        else text.image_size(cell["resolution"], cell.get("columns")),
         cell.get("backend"),
     )
     return ", ".join(text.plain(str(part)) for part in parts if part is not None)
@@ -287,7 +289,7 @@ def cell_table(cell: Cell) -> ReportTable:
         ("threads", f"{cell.threads} of {text.count(machine.cores, 'core')}"),
         ("number type", cell.dtype),
         ("batch", text.count(cell.batch, "image")),
-        ("resolution", f"{cell.resolution} px"),
+        ("resolution", text.image_size(cell.resolution, cell.columns)),
         ("backend", cell.backend),
         ("versions", ", ".join(f"{name} {version}" for name, version in machine.versions)),
     ]

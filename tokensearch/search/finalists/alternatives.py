@@ -127,6 +127,8 @@ def fit_resolution(
     """
     model = evaluator.model
     _check_resizable(model)
+    if evaluator.cell.columns is not None:
+        raise ModelError("its images are not square, and only sides of squares are tried")
     patch_px = _patch_px(model)
     promised = pixels_within(runtime.describe(model), patch_px, target_ratio)
     if promised is None:
