@@ -127,3 +127,22 @@ def test_weights_without_the_smaller_model_they_are_for_are_wrong_usage(tmp_path
     assert result.exit_code == 2
     assert "--smaller-checkpoint needs --smaller" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--resolutions", "24,many"), "--resolutions has 'many'; give sizes of 1 to 4096 px"),
+        (("--dtypes", "fp16"), "--dtypes has 'fp16'; give some of float32, float16, bfloat16"),
+        (("--backends", "eager,onnx"), "--backends has 'onnx'; give some of eager, compile, "),
+        (("--resolutions", "8,16,24,32,40,48,56,64"), "make 7 combinations; give at most 6"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence_and_leave_nothing(
+    tmp_path: Path, given: tuple[str, ...], told: str
+) -> None:
+    result = called(tmp_path, *given)
+
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.replace("│", " ").split())
+    assert not (tmp_path / "run").exists()

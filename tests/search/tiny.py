@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import nn
 
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.photos import photo_splits
@@ -18,7 +18,7 @@ from tokensearch.policy import Policy, block_macs, mac_share, parse_target
 from tokensearch.records.measurements import Comparison, Latency
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
-from tokensearch.runtime import describe
+from tokensearch.runtime import describe, policy_of
 from tokensearch.search import SearchRun, load_space
 from tokensearch.search.time_plan import TimePlan
 
@@ -63,9 +63,12 @@ def promised(ratio: float) -> Comparison:
 class Unclocked(PolicyEvaluator):
     """Times other models by their multiply-accumulates as well."""
 
-    def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
-        whole, other = (sum(block_macs(Policy(describe(one)))) for one in (self.model, module))
-        return promised(other / whole)
+    def time_model(self, other: OtherModel, budget: TimingBudget) -> Comparison:
+        whole, own = (
+            sum(block_macs(policy_of(each) or Policy(describe(each))))
+            for each in (self.model, other.module)
+        )
+        return promised(own / whole)
 
     def time_together(
         self,
@@ -76,7 +79,7 @@ class Unclocked(PolicyEvaluator):
         tell: Callable[[int, float], None] = lambda *_: None,
     ) -> tuple[Comparison, ...]:
         timed = (self.time(policy, budget) for policy in policies)
-        return (*timed, *(self.time_model(one.module, one.images, budget) for one in others))
+        return (*timed, *(self.time_model(one, budget) for one in others))
 
 
 class ByMacs(SearchRun):

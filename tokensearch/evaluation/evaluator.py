@@ -106,9 +106,9 @@ class PolicyEvaluator:
         """Time a policy in the cell, in turn with the baseline."""
         return self.timing.time(policy, budget)
 
-    def time_model(self, module: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
+    def time_model(self, other: OtherModel, budget: TimingBudget) -> Comparison:
         """Time another model on images of its own, in turn with the baseline."""
-        return self.timing.time_model(module, images, budget)
+        return self.timing.time_model(other, budget)
 
     def time_together(
         self,

@@ -48,7 +48,11 @@ class CompiledModels:
     _candidates: int = 0
 
     def pair(
-        self, candidate: nn.Module, images: Tensor, candidate_images: Tensor | None = None
+        self,
+        candidate: nn.Module,
+        images: Tensor,
+        candidate_images: Tensor | None = None,
+        backend: Backend | None = None,
     ) -> tuple[Run, Run]:
         """Return a pass of the baseline and one of `candidate`, both warmed up.
 
@@ -56,13 +60,16 @@ class CompiledModels:
 
         images            of every pass of the baseline; the same in every call
         candidate_images  of the candidate, where it takes others
+        backend           of the candidate, where it is another
         """
         own = images if candidate_images is None else candidate_images
         baseline = self.baseline(images)
         self._candidates += 1
         # All graphs share one memory: no two are replayed at one time, and logits are copied out.
-        run = with_backend(candidate, self.backend, own, sharing=self._baseline)
-        if self.backend == "eager" and own.device.type != "cpu":
+        chosen = backend or self.backend
+        sharing = self._baseline if chosen == self.backend else None
+        run = with_backend(candidate, chosen, own, sharing=sharing)
+        if chosen == "eager" and own.device.type != "cpu":
             # Libraries plan for new token counts: tens of milliseconds for each of cuDNN's plans.
             run(own)
         return baseline, partial(run, own)
@@ -86,10 +93,11 @@ class CompiledModels:
 
 @dataclass(frozen=True)
 class OtherModel:
-    """A model that follows no policy, and the images it takes."""
+    """A model beside the baseline, as it is, and the images it takes."""
 
     module: nn.Module  # on the device of the cell, in its dtype, in eval mode
     images: Tensor  # (B, 3, rows, columns)
+    backend: Backend | None = None  # None: that of the cell
 
 
 MAX_TOGETHER = RESET_AFTER  # policies in a round: each has a compiled model of its own
@@ -136,7 +144,7 @@ class PolicyTimer:
             torch.inference_mode(),
             runtime.applied(self.candidate, policy, dense=self.dense) as model,
         ):
-            comparison = self._compare(model, self.images, budget)
+            comparison = self._compare(OtherModel(model, self.images), budget)
         return comparison if policy.reduces else add_self_comparison_caution(comparison)
 
     def time_together(
@@ -203,18 +211,20 @@ class PolicyTimer:
             )
             runs = [baseline, *runs[1:], run]
         for other in others:
-            baseline, run = self._pairs.pair(other.module, self.images, other.images)
+            baseline, run = self._pairs.pair(other.module, self.images, other.images, other.backend)
             runs = [baseline, *runs[1:], run]
         return runs
 
-    def time_model(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
+    def time_model(self, other: OtherModel, budget: TimingBudget) -> Comparison:
         """Time another model, on images of its own, in turn with the baseline."""
         with torch.inference_mode():
-            return self._compare(model, images, budget)
+            return self._compare(other, budget)
 
-    def _compare(self, model: nn.Module, images: Tensor, budget: TimingBudget) -> Comparison:
+    def _compare(self, other: OtherModel, budget: TimingBudget) -> Comparison:
         device = torch.device(self.cell.device)
-        baseline, candidate = self._pairs.pair(model, self.images, images)
+        baseline, candidate = self._pairs.pair(
+            other.module, self.images, other.images, other.backend
+        )
         return compare(
             baseline,
             candidate,

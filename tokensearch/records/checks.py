@@ -343,6 +343,7 @@ RUN = fields(
         "smaller": optional(fields({"name": NAME, "key": NAME})),
         "identity": fields(dict.fromkeys(("weights", "architecture", "code", "versions"), NAME)),
         "retargeted": NAME,
+        "other_settings": items(NAME, most=1000),
         "launching": optional(fields({"host_ms": number(0, LONGEST_MS), "pass_ms": TIME_MS})),
     },
 )

@@ -32,8 +32,8 @@ Cache = Literal["warm", "flushed"]
 Memory = Literal["kept", "system"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]
 AccuracyKind = Literal["top1", "agreement"]
-# The same model on smaller images; a smaller model.
-AlternativeKind = Literal["resolution", "model"]
+# The same model on smaller images; a smaller model; baseline or answer as they could also be run.
+AlternativeKind = Literal["resolution", "model", "settings"]
 
 
 class Caution(StrEnum):

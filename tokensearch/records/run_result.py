@@ -214,10 +214,12 @@ class RunDocument:
     result: RunResult | None = None  # None until the search has ended
     launching: LaunchCost | None = None  # what launching a pass of the baseline takes
     retargeted: str | None = field(default=None, metadata=OMIT_NONE)  # folder of the run timed anew
+    # Resolutions, number types and backends that the answer was tried in, beside the run's own.
+    other_settings: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
 
     WRITTEN: ClassVar = (
         *("settings", "budget", "smaller", "command", "model", "identity", "cell", "data"),
-        *("result", "launching", "retargeted"),
+        *("result", "launching", "retargeted", "other_settings"),
     )
 
     @property

@@ -28,6 +28,7 @@ from tokensearch.search.controls import fixed_controls, nearest_presets
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
 from tokensearch.search.finalists.finish import finish_run
+from tokensearch.search.finalists.other_settings import OtherSettings
 from tokensearch.search.finalists.result import warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
 from tokensearch.search.loop import RANDOM_ORIGIN, SearchLoop
@@ -76,6 +77,7 @@ class SearchRun:
     cache_gb: float = 1.0  # of activations that policies share
     neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
     smaller: AlternativeModel | None = None  # a model to compare the answer with
+    other_settings: tuple[OtherSettings, ...] = ()  # in which the answer is tried too
     confirm_seconds: float | None = None  # of passes, for each policy of a session of timing
     fresh: bool = False  # what an earlier run left in the folder is set aside
     dense: bool = False  # whether the model returns its tokens, on the whole grid
@@ -152,7 +154,14 @@ class SearchRun:
             search = self.searched(evaluator, plan)
             if self.confirm_seconds is not None:
                 plan = replace(plan, confirm_seconds=self.confirm_seconds)
-            result = finish_run(search, evaluator, document, plan, smaller=self.smaller)
+            result = finish_run(
+                search,
+                evaluator,
+                document,
+                plan,
+                smaller=self.smaller,
+                other_settings=self.other_settings,
+            )
         seconds = search.earlier_seconds + plan.elapsed
         document = replace(document, result=replace(result, seconds=seconds))
         self.folder.write_run(document)
@@ -165,7 +174,7 @@ class SearchRun:
             self.listener.caution(change)
         if before.result is None:
             return False
-        if not changes and (before.budget, before.smaller) == (now.budget, now.smaller):
+        if not changes and _asked_of(before) == _asked_of(now):
             self.listener.caution(
                 f"{self.folder.path} is finished; raise --minutes or --trials to search on"
             )
@@ -212,6 +221,7 @@ class SearchRun:
             ),
             smaller=None if self.smaller is None else self.smaller.info,
             identity=evaluator.identity,
+            other_settings=tuple(each.name for each in self.other_settings) or None,
         )
 
     def _describe_split(
@@ -405,6 +415,11 @@ class SearchRun:
 
     def _on_batch(self, done: int, total: int) -> None:
         self.listener.progress(done=done, total=total, seconds_left=None, text="")
+
+
+def _asked_of(run: RunDocument) -> tuple[object, ...]:
+    """What a finished run may be asked for more of."""
+    return run.budget, run.smaller, run.other_settings
 
 
 def _abilities(model: nn.Module) -> dict[str, bool]:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # choose and to quote on, and less than five minutes in all.
 DEFAULT_MINUTES = 4.5
 DEFAULT_TARGET = "0.5x"
+DTYPES = ("float32", "float16", "bfloat16")
+MOST_SETTINGS = 6  # each is timed twice, for the baseline and the answer, beside the finalists
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +72,18 @@ class SearchOptions:
         ),
     ] = True
 
+    resolutions: Annotated[
+        str | None,
+        Option("--resolutions", metavar="N,N ...", help="image sizes to try the answer at too"),
+    ] = None
+    dtypes: Annotated[
+        str | None,
+        Option("--dtypes", metavar="T,T ...", help="number types to try the answer in too"),
+    ] = None
+    backends: Annotated[
+        str | None,
+        Option("--backends", metavar="B,B ...", help="backends to try the answer on too"),
+    ] = None
     fresh: Annotated[
         bool,
         Option(
@@ -96,6 +110,34 @@ class SearchOptions:
 
         return () if self.front is None else load_set(self.front).policies
 
+    def other_settings(self, cell: "Cell") -> "tuple[OtherSettings, ...]":
+        """Return in which settings the answer is tried beside the cell of the run.
+
+        Raises:
+            BadParameter: A word of a list is none of its kind, or there are too many combinations.
+        """
+        from typing import cast, get_args
+
+        from tokensearch.records.measurements import Backend
+        from tokensearch.search.finalists.other_settings import list_settings
+
+        sizes = _words("--resolutions", self.resolutions)
+        if bad := [word for word in sizes if not (word.isdecimal() and 0 < int(word) <= 4096)]:
+            raise BadParameter(f"--resolutions has {bad[0]!r}; give sizes of 1 to 4096 px")
+        backends = _words("--backends", self.backends, get_args(Backend))
+        wanted = list_settings(
+            cell,
+            resolutions=[int(word) for word in sizes],
+            dtypes=_words("--dtypes", self.dtypes, DTYPES),
+            backends=cast("list[Backend]", backends),
+        )
+        if len(wanted) > MOST_SETTINGS:
+            raise BadParameter(
+                f"--resolutions, --dtypes and --backends make {len(wanted)} combinations; give at "
+                f"most {MOST_SETTINGS}"
+            )
+        return wanted
+
     def store(self) -> "PredictionStore":
         """Return what remembers answers."""
         from tokensearch.accuracy.store import PredictionStore, default_store_path
@@ -111,6 +153,15 @@ if TYPE_CHECKING:
     from tokensearch.records.run_result import RunDocument
     from tokensearch.records.run_settings import SearchSettings
     from tokensearch.search import SearchSpace
+    from tokensearch.search.finalists.other_settings import OtherSettings
+
+
+def _words(option: str, given: str | None, known: tuple[str, ...] = ()) -> list[str]:
+    """Return the words of a list between commas."""
+    words = [] if given is None else [word.strip() for word in given.split(",")]
+    if known and (unknown := [word for word in words if word not in known]):
+        raise BadParameter(f"{option} has {unknown[0]!r}; give some of {', '.join(known)}")
+    return words
 
 
 @grouped
@@ -153,6 +204,7 @@ def run(
     if out_folder is not None:  # refused before anything is loaded
         RunFolder(out_folder).check(fresh=searching.fresh)
     subject = load_inputs(wanted)
+    others = searching.other_settings(subject.cell)  # refused before anything is written
     folder = _folder(wanted.model, subject.cell, goal, out_folder)
     folder.check(fresh=searching.fresh)
     alternative = load_smaller_model(subject, smaller, smaller_checkpoint)
@@ -170,6 +222,7 @@ def run(
             searching.cache_gb,
             neighbours,
             alternative,
+            others,
             fresh=searching.fresh,
             dense=subject.dense,
             confirm_seconds=searching.confirm_seconds,

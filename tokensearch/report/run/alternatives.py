@@ -15,7 +15,8 @@ Standing = Literal["dominates", "matches", "behind"]
 
 def alternative_sentences(run: RunDocument) -> tuple[str, ...]:
     """Say whether something simpler than a schedule does as well; nothing where none was tried."""
-    alternatives, answer = run.finished.alternatives, run.finished.answer
+    answer = run.finished.answer
+    alternatives = [each for each in run.finished.alternatives if each.kind != "settings"]
     if not alternatives:
         return ()
     if answer is None:
@@ -28,6 +29,19 @@ def alternative_sentences(run: RunDocument) -> tuple[str, ...]:
         if so:
             return (f"{said}: {_clauses(so, answer, run)}.",)
     return (f"No simpler way dominates the answer: {_clauses(alternatives, answer, run)}.",)
+
+
+def settings_sentences(run: RunDocument) -> tuple[str, ...]:
+    """Say whether other settings beat the answer; nothing where none were tried."""
+    answer = run.finished.answer
+    tried = [each for each in run.finished.alternatives if each.kind == "settings"]
+    if answer is None or not tried:
+        return ()
+    better = [each for each in tried if standing(answer, each) == "dominates"]
+    if not better:
+        return (f"In none of {text.count(len(tried), 'other setting')} is it beaten.",)
+    best = min(better, key=lambda each: each.comparison.ratio)
+    return (f"Better than the answer in other settings: {_clause(best, answer, measure_of(run))}.",)
 
 
 def standing(answer: Finalist, alternative: Alternative) -> Standing:
@@ -47,6 +61,8 @@ def standing(answer: Finalist, alternative: Alternative) -> Standing:
 def title_of(alternative: Alternative) -> str:
     """What sentences call it."""
     name = text.plain(alternative.name)
+    if alternative.kind == "settings":
+        return name
     same = alternative.kind == "resolution"
     return f"the baseline at {name}" if same else f"the smaller model {name}"
 
@@ -122,7 +138,7 @@ def _clause(alternative: Alternative, answer: Finalist, measure: str) -> str:
 
 def _without_answer(run: RunDocument) -> str:
     """Say what meets a target that no schedule meets."""
-    alternatives = run.finished.alternatives
+    alternatives = [each for each in run.finished.alternatives if each.kind != "settings"]
     meeting = [
         item
         for item in alternatives

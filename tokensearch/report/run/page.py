@@ -172,6 +172,8 @@ def _alternatives(run: RunDocument) -> str:
         "Models that drop no tokens, timed side by side with the answer: the same model on the "
         "largest images that meet the target by the clock, and a smaller model if "
         "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. "
+        "Beside them the baseline and the answer in other settings, if any were given "
+        "(`--resolutions`, `--dtypes`, `--backends`). "
         "The lead is that of the answer, on the same images."
     )
     if not run.data.labelled and not judges_embeddings(run):

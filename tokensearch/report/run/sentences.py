@@ -6,7 +6,11 @@ from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import PairedAccuracy, to_json
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
-from tokensearch.report.run.alternatives import alternative_sentences, pace
+from tokensearch.report.run.alternatives import (
+    alternative_sentences,
+    pace,
+    settings_sentences,
+)
 from tokensearch.report.run.result import (
     alike_as,
     find_best_preset,
@@ -38,6 +42,7 @@ def answer_sentences(run: RunDocument) -> tuple[str, ...]:
         preset_sentence(run),
         *rival_sentences(run),
         *alternative_sentences(run),
+        *settings_sentences(run),
     )
 
 

@@ -28,6 +28,7 @@ from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import (
     COMPILED,
     AlternativeKind,
+    Backend,
     Comparison,
     PairedAccuracy,
 )
@@ -51,10 +52,13 @@ class AlternativeModel:
     pixels: int  # side of the images it takes
     key: str  # which it is, beside the baseline, for answers that are kept
     prepare: Callable[[Tensor], Tensor]  # from images as the baseline takes them, float32
+    backend: Backend | None = None  # None: that of the run
+    dtype: torch.dtype | None = None  # likewise
 
     def on(self, images: Tensor) -> OtherModel:
         """Return it with a batch of its own images, from those the baseline takes."""
-        return OtherModel(self.module, self.prepare(images.float()).to(images.dtype))
+        own = self.prepare(images.float()).to(self.dtype or images.dtype)
+        return OtherModel(self.module, own, self.backend)
 
     @property
     def info(self) -> SmallerModel:
@@ -85,7 +89,7 @@ def find_alternatives(
         listener.caution(f"no lower resolution to compare with: {first_line(error)}")
     if smaller is not None:
         try:
-            _ratio(smaller, evaluator)  # that it can be run here
+            time_briefly(smaller, evaluator)  # that it can be run here
             models.append(smaller)
         except NO_REASON_TO_FAIL as error:
             listener.caution(f"{smaller.name} is left out of the report: {first_line(error)}")
@@ -137,7 +141,7 @@ def fit_resolution(
     best, pixels, step = None, promised, 0
     for _ in range(most):
         candidate = at_resolution(model, pixels)
-        meets = _ratio(candidate, evaluator) <= target_ratio
+        meets = time_briefly(candidate, evaluator) <= target_ratio
         step = step or (patch_px if meets else -patch_px)
         if best is None or meets or step < 0:
             best = candidate
@@ -150,10 +154,10 @@ def fit_resolution(
     return best
 
 
-def _ratio(model: AlternativeModel, evaluator: PolicyEvaluator) -> float:
+def time_briefly(model: AlternativeModel, evaluator: PolicyEvaluator) -> float:
     """Time a model briefly, as a share of the baseline's latency."""
     other = model.on(evaluator.images)
-    return evaluator.time_model(other.module, other.images, QUICK_BUDGET).ratio
+    return evaluator.time_model(other, QUICK_BUDGET).ratio
 
 
 def at_resolution(model: nn.Module, pixels: int) -> AlternativeModel:
@@ -238,7 +242,7 @@ def _score(
     answers = evaluator.predictions.results_of_alternative(
         model.key,
         "report",
-        partial(_logits, model, images.device, images.dtype),
+        partial(_logits, model, images.device, model.dtype or images.dtype),
         first=quoted,
     )
     scored = evaluator.score_results(answers, "report")

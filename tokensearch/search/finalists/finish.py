@@ -29,6 +29,7 @@ from tokensearch.search.finalists.alternatives import (
     score_alternatives,
 )
 from tokensearch.search.finalists.finalist import Answer, ConfirmedPolicy, select_answer
+from tokensearch.search.finalists.other_settings import OtherSettings, make_variants
 from tokensearch.search.finalists.result import (
     Selection,
     baseline_drift,
@@ -53,16 +54,24 @@ def finish_run(
     plan: TimePlan,
     *,
     smaller: AlternativeModel | None = None,
+    other_settings: Sequence[OtherSettings] = (),
 ) -> RunResult:
     """Turn trials into an answer, and return the result of a run; its seconds are those so far.
 
-    smaller  a model to compare the answer with
+    smaller         a model to compare the answer with
+    other_settings  in which the answer and the baseline are tried too
     """
     goal, batch = document.settings.goal, evaluator.cell.batch
     scorer = FinalScorer(evaluator, search.listener, plan)
     finalists = _confirm_all(search, scorer, goal)
     answer = select_answer(finalists, goal, batch=batch)
     models = _find_alternatives(search, scorer, answer, goal, smaller=smaller)
+    models += make_variants(
+        evaluator,
+        other_settings,
+        None if answer.policy is None else answer.policy.policy,
+        search.listener,
+    )
     settled = settle(
         finalists,
         goal,
