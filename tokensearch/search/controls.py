@@ -1,6 +1,8 @@
 """What a search is compared with: the baseline, published schedules, and random controls."""
 
-from collections.abc import Callable, Iterator
+import random
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice, zip_longest
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy import (
@@ -15,6 +17,7 @@ from tokensearch.policy import (
     find,
     preset,
 )
+from tokensearch.search.space.space import SearchSpace
 
 # Presets that every search tries where they were made for the model; all presets would take most of
 # a short run. They are both controls, ToMe at three strengths, and of each other method the one
@@ -38,6 +41,9 @@ _WITH_RANDOM_CONTROL = ("topk-0.7",)  # presets whose counts are also tried with
 # Of each method the slowest published schedule that is predicted to meet the target, and of those
 # the slowest few: what a user with this target would have taken.
 NEAREST = 3
+RANDOM_CONTROLS = 8  # enough for the best of them to mean something
+CONTROL_DRAWS = 400  # from the space, among which are the few that stand for random search
+LEAST_USED = 0.7  # of the target's latency
 
 
 def fixed_controls(
@@ -96,3 +102,33 @@ def _preset_for(name: str, model: ModelSpec, *, scored: bool, prefix_read: bool)
 def name_preset(name: str, model: ModelSpec) -> str:
     """Name a preset as it was tried: `tome-r13-rescaled` where it was made for other counts."""
     return name if find(name).made_for(model) else f"{name}{RESCALED}"
+
+
+def draw_controls(
+    space: SearchSpace,
+    model: ModelSpec,
+    *,
+    ratio: Callable[[Policy], float],
+    target_ratio: float,
+    seed: int,
+) -> Iterator[Policy]:
+    """Yield the few schedules drawn from a space that meet the target, by not too much.
+
+    ratio         predicted latency as a share of the baseline's
+    target_ratio  likewise
+    """
+    dice, dimensions = random.Random(seed), space.dimensions(model)
+    draws = (
+        space.build({name: dice.choice(values) for name, values in dimensions.items()}, model)
+        for _ in range(CONTROL_DRAWS)
+    )
+    meeting = (p for p in draws if LEAST_USED * target_ratio <= ratio(p) <= target_ratio)
+    return islice(meeting, RANDOM_CONTROLS)
+
+
+def alternate(
+    first: Iterable[tuple[str, Policy]], second: Iterable[tuple[str, Policy]]
+) -> Iterator[tuple[str, Policy]]:
+    """Yield controls of two kinds in turn, until both are used up."""
+    for pair in zip_longest(first, second):
+        yield from (control for control in pair if control is not None)

@@ -1,10 +1,8 @@
 """A whole search run: set up or resume, search, confirm, select, report, write."""
 
-import random
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import islice, zip_longest
 
 import torch
 from optuna.samplers import BaseSampler
@@ -24,7 +22,12 @@ from tokensearch.records.run_result import RunData, RunDocument, SplitInfo
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
 from tokensearch.runtime import describe, reads_prefix_only, weights_digest
 from tokensearch.runtime.host import has_class_token
-from tokensearch.search.controls import fixed_controls, nearest_presets
+from tokensearch.search.controls import (
+    alternate,
+    draw_controls,
+    fixed_controls,
+    nearest_presets,
+)
 from tokensearch.search.early_stopping import smallest_loss
 from tokensearch.search.finalists.alternatives import AlternativeModel
 from tokensearch.search.finalists.finish import finish_run
@@ -45,20 +48,16 @@ from tokensearch.search.time_plan import (
     take_first,
 )
 from tokensearch.search.warm_start import (
+    choose_first,
     describe_reach,
-    early_prunes,
     fastest_policies,
     launch_floor_hint,
-    starting_points,
 )
 
 # A model that is right on so few labelled images is likely to have been given other classes.
 POOR_BASELINE = 0.2
 
 PRESET_SHARE = 0.5  # of the trials: a published schedule is a start, and no search
-RANDOM_CONTROLS = 8  # enough for the best of them to mean something
-CONTROL_DRAWS = 400  # from the space, among which are the few that stand for random search
-LEAST_USED = 0.7  # of the target's latency
 
 
 @dataclass(frozen=True)
@@ -293,19 +292,27 @@ class SearchRun:
             presets = {name: one for name, one in meeting.items() if is_published(name)}
             search.try_fixed(presets.items(), share=PRESET_SHARE)
             if not search.study.seeded:
-                self._seed(search, fixed.values())
+                search.study.enqueue(
+                    choose_first(
+                        search.study.space,
+                        self._spec,
+                        self.neighbours,
+                        fixed.values(),
+                        ratio=search.forecast.ratio,
+                        target_ratio=search.target_ratio,
+                    )
+                )
             search.explore()
-            search.try_controls(self._controls(search, fixed))
+            drawn = draw_controls(
+                search.study.space,
+                self._spec,
+                ratio=search.forecast.ratio,
+                target_ratio=search.target_ratio,
+                seed=self.settings.seed,
+            )
+            search.try_controls(alternate(((RANDOM_ORIGIN, each) for each in drawn), fixed.items()))
         search.end()
         return search
-
-    def _controls(
-        self, search: SearchLoop, fixed: Mapping[str, Policy]
-    ) -> Iterator[tuple[str, Policy]]:
-        """Yield schedules drawn at random and the fixed ones in turn, until both are used up."""
-        drawn = ((RANDOM_ORIGIN, policy) for policy in islice(self._drawn(search), RANDOM_CONTROLS))
-        for pair in zip_longest(drawn, fixed.items()):
-            yield from (control for control in pair if control is not None)
 
     def _begun(
         self,
@@ -372,35 +379,6 @@ class SearchRun:
         )
         search.try_fixed((("fastest", one.policy) for one in fastest[:1]), always=True)
         return False
-
-    def _drawn(self, search: SearchLoop) -> Iterator[Policy]:
-        """Yield schedules drawn from the space that meet the target, by not too much."""
-        dice = random.Random(self.settings.seed)
-        dimensions = search.study.space.dimensions(self._spec)
-        for _ in range(CONTROL_DRAWS):
-            drawn = {name: dice.choice(values) for name, values in dimensions.items()}
-            policy = search.study.space.build(drawn, self._spec)
-            if (
-                LEAST_USED * search.target_ratio
-                <= search.forecast.ratio(policy)
-                <= search.target_ratio
-            ):
-                yield policy
-
-    def _seed(self, search: SearchLoop, fixed: Iterable[Policy]) -> None:
-        """Have what won elsewhere, and known shapes bent to the target, proposed first."""
-        space = search.study.space
-        blocks = space.blocks(self._spec)
-        known = [replace(one, model=self._spec, evidence=()) for one in self.neighbours]
-        near = [space.nearest(policy, self._spec) for policy in known]
-        shapes = [*known, *early_prunes(Policy(self._spec), blocks), *fixed]
-        bent = starting_points(
-            space,
-            [shape for shape in shapes if shape.steps],
-            ratio=search.forecast.ratio,
-            target_ratio=search.target_ratio,
-        )
-        search.study.enqueue([*near, *bent])
 
     def _baseline(self, evaluator: PolicyEvaluator) -> None:
         """Ask the baseline about the search split, and doubt it if it knows nothing."""

@@ -135,3 +135,26 @@ def _variants(
 ) -> Iterator[dict[str, Any]]:
     for value in space.dimensions(model)[name]:
         yield {**chosen, name: value}
+
+
+def choose_first(
+    space: SearchSpace,
+    model: ModelSpec,
+    neighbours: Iterable[Policy],
+    fixed: Iterable[Policy],
+    *,
+    ratio: Callable[[Policy], float],
+    target_ratio: float,
+) -> list[Policy]:
+    """Return what is proposed first: what won elsewhere, and known shapes bent to the target.
+
+    neighbours    schedules of other runs
+    fixed         published ones
+    ratio         predicted latency as a share of the baseline's
+    target_ratio  likewise
+    """
+    known = [replace(policy, model=model, evidence=()) for policy in neighbours]
+    near = [space.nearest(policy, model) for policy in known]
+    shapes = [*known, *early_prunes(Policy(model), space.blocks(model)), *fixed]
+    reducing = [shape for shape in shapes if shape.steps]
+    return [*near, *starting_points(space, reducing, ratio=ratio, target_ratio=target_ratio)]
