@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import torch
 from optuna.samplers import BaseSampler
@@ -278,38 +279,23 @@ class SearchRun:
         )
         search.study.set_sampler(self._sampler(search.study, forecast, search.target_ratio))
         able = _abilities(self.model)
+        predicted: dict[str, Any] = {
+            "ratio": search.forecast.ratio,
+            "target_ratio": search.target_ratio,
+        }
         fixed = dict(fixed_controls(self._spec, **able))
-        fixed |= dict(
-            nearest_presets(
-                self._spec,
-                **able,
-                ratio=search.forecast.ratio,
-                target_ratio=search.target_ratio,
-            )
-        )
+        fixed |= dict(nearest_presets(self._spec, **(able | predicted)))
         if self._reaches(search, fixed.values()):
             meeting = {name: one for name, one in fixed.items() if search.is_predicted_to_meet(one)}
             presets = {name: one for name, one in meeting.items() if is_published(name)}
             search.try_fixed(presets.items(), share=PRESET_SHARE)
+            space, shapes = search.study.space, fixed.values()
             if not search.study.seeded:
                 search.study.enqueue(
-                    choose_first(
-                        search.study.space,
-                        self._spec,
-                        self.neighbours,
-                        fixed.values(),
-                        ratio=search.forecast.ratio,
-                        target_ratio=search.target_ratio,
-                    )
+                    choose_first(space, self._spec, self.neighbours, shapes, **predicted)
                 )
             search.explore()
-            drawn = draw_controls(
-                search.study.space,
-                self._spec,
-                ratio=search.forecast.ratio,
-                target_ratio=search.target_ratio,
-                seed=self.settings.seed,
-            )
+            drawn = draw_controls(space, self._spec, seed=self.settings.seed, **predicted)
             search.try_controls(alternate(((RANDOM_ORIGIN, each) for each in drawn), fixed.items()))
         search.end()
         return search

@@ -145,7 +145,7 @@ def choose_first(
     *,
     ratio: Callable[[Policy], float],
     target_ratio: float,
-) -> list[Policy]:
+) -> list[Mapping[str, Any]]:
     """Return what is proposed first: what won elsewhere, and known shapes bent to the target.
 
     neighbours    schedules of other runs
