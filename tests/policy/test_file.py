@@ -137,7 +137,8 @@ def test_the_file_format_is_pinned() -> None:
         (written(steps={}), "steps is {}; it must be a list"),
         (
             written(steps=[{"block": 1, "op": "melt"}]),
-            "steps[0].op is 'melt'; it must be one of keep, prune, pool, prune_or_pool, merger",
+            "steps[0].op is 'melt'; it must be one of keep, prune, pool, prune_or_pool, "
+            "threshold, merger",
         ),
         (written(steps=[{"block": 1, "op": "prune"}]), "steps[0].keep is missing"),
         (

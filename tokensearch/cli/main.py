@@ -25,6 +25,7 @@ from tokensearch.cli.commands.report import report
 from tokensearch.cli.commands.retarget import retarget
 from tokensearch.cli.commands.run import run
 from tokensearch.cli.commands.show import show
+from tokensearch.cli.commands.tune import tune
 from tokensearch.cli.console import caution, err, error, out
 from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
 from tokensearch.files import FULL, describe_refusal
@@ -101,6 +102,7 @@ app = typer.Typer(
 )
 for _verb in VERBS:
     app.command()(_verb)
+app.add_typer(tune)
 
 
 def _refused_by_system(failure: OSError) -> int:

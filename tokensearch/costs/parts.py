@@ -7,7 +7,16 @@ for a factor per block that the sweep looks for.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tokensearch.policy import Merger, Policy, Pool, Prune, PruneOrPool, Step, changes_sizes
+from tokensearch.policy import (
+    Merger,
+    Policy,
+    Pool,
+    Prune,
+    PruneOrPool,
+    Step,
+    Threshold,
+    changes_sizes,
+)
 
 ATTENTION, SIZED_ATTENTION, MLP = "attention", "sized attention", "mlp"
 CURVES = (ATTENTION, SIZED_ATTENTION, MLP)  # measured count by count; all else by few terms
@@ -43,6 +52,8 @@ def operator(step: Step) -> str:
             return "prune_or_pool"
         case Merger():
             return "merger"
+        case Threshold():
+            return "threshold"
 
 
 def scoring(score: str) -> str:

@@ -23,6 +23,8 @@ from tokensearch.export.check import (
     tolerance,
 )
 from tokensearch.files import describe_refusal
+from tokensearch.policy import check_static
+from tokensearch.runtime import policy_of
 
 SEED = 0
 
@@ -68,8 +70,10 @@ def export(
     dynamic_batch  the file takes any number of images, not B alone
     notes          texts that travel in the file, by name
 
-    ExportError if it cannot be written, cannot be run, or computes something else.
+    ExportError if it cannot be written, cannot be run, or computes something else. PolicyError if
+    counts differ from image to image.
     """
+    check_static(policy_of(model), "an export")
     module = Traced(model, dense=dense).eval()
     dtype = next(model.parameters()).dtype
     batches = _batches(images, dtype, dynamic=dynamic_batch)

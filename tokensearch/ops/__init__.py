@@ -8,6 +8,7 @@ from tokensearch.ops.pool import (
     Matching,
     attend_with_bias,
     is_attention_fused,
+    mask_bias,
     match_bipartite,
     merge,
     merge_ranked,
@@ -25,6 +26,7 @@ from tokensearch.ops.scores import (
     random_order,
     representation_shift,
 )
+from tokensearch.ops.threshold import keep_above
 from tokensearch.ops.tokens import Moves, Tokens, cut, restore_grid, start_tokens, take, unmerge
 
 __all__ = [
@@ -46,10 +48,12 @@ __all__ = [
     "head_weighted_class_attention",
     "is_attention_fused",
     "is_fused",
+    "keep_above",
     "kernels_of",
     "kmeans",
     "kmedoids",
     "margin_of",
+    "mask_bias",
     "match_bipartite",
     "match_by_energy",
     "mean_query",

@@ -194,6 +194,17 @@ def size_bias(size: Tensor, log_size: Tensor | None = None) -> Tensor:
     return (size.log() if log_size is None else log_size).transpose(1, 2)[:, None]
 
 
+@in_own_type
+def mask_bias(size: Tensor) -> Tensor:
+    """What keeps tokens of size 0, with which images are filled up, from being attended to.
+
+    size  (B, T, 1)
+    ->    (B, 1, 1, T)  0, or minus infinity for size 0
+    """
+    bias = torch.zeros_like(size).masked_fill(size == 0, -torch.inf)
+    return bias.transpose(1, 2)[:, None]
+
+
 def is_attention_fused(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> bool:
     """Whether `attend_with_bias` takes these tensors."""
     return (

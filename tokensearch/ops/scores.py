@@ -85,30 +85,36 @@ def head_weighted_class_attention(row: Tensor, outputs: Tensor, *, prefix: int) 
     outputs  (B, H, P + N, D)  attention outputs before the projection
     ->       (B, N)
 
-    Source: AS-ViT (arXiv:2209.13802).
+    Source: AS-ViT (arXiv:2209.13802), whose denominator is 1e-8 larger.
     """
     length: Tensor = torch.linalg.vector_norm(outputs[:, :, prefix:], dim=-1)
-    return (row[:, :, prefix:] * length).sum(dim=1) / length.sum(dim=1)
+    return (row[:, :, prefix:] * length).sum(dim=1) / (length.sum(dim=1) + 1e-8)
 
 
-def representation_shift(before: Tensor, after: Tensor, *, prefix: int) -> Tensor:
+def representation_shift(
+    before: Tensor, after: Tensor, *, prefix: int, present: Tensor | None = None
+) -> Tensor:
     """How far a half of the block has moved each patch token, as shares of the image's total.
 
-    before  (B, P + N, C)  features before attention or MLP, the residual stream
-    after   (B, P + N, C)  and after it
-    ->      (B, N)         lengths of the differences; sums to 1
+    before   (B, P + N, C)  features before attention or MLP, the residual stream
+    after    (B, P + N, C)  and after it
+    present  (B, P + N, 1)  false for tokens that fill an image up
+    ->       (B, N)         lengths of the differences; sums to 1
 
     Needs no attention, so that it serves models without a class token and kernels that hand out no
     row. Source: Representation Shift (arXiv:2508.00367), whose authors score by the MLP.
     """
     length: Tensor = torch.linalg.vector_norm((after - before)[:, prefix:], dim=-1)
+    if present is not None:
+        length = length * present[:, prefix:, 0]
     return length / length.sum(dim=1, keepdim=True)
 
 
-def mean_query(queries: Tensor, *, prefix: int) -> Tensor:
+def mean_query(queries: Tensor, *, prefix: int, present: Tensor | None = None) -> Tensor:
     """Mean of the patch tokens' queries, for models without a class token.
 
     queries  (B, H, P + N, D)
+    present  (B, P + N, 1)  false for tokens that fill an image up
     ->       (B, H, 1, D)
 
     Average-pooled heads read the mean of all tokens, so what the mean query attends to is what the
@@ -116,7 +122,11 @@ def mean_query(queries: Tensor, *, prefix: int) -> Tensor:
     after the last block, so the mean query stands in for them too. LTMP (arXiv:2306.07050) averages
     the attention columns instead, for which it needs the full matrix.
     """
-    return queries[:, :, prefix:].mean(dim=2, keepdim=True)
+    queries = queries[:, :, prefix:]
+    if present is None:
+        return queries.mean(dim=2, keepdim=True)
+    share = present[:, None, prefix:] / present[:, None, prefix:].sum(dim=2, keepdim=True)
+    return (queries * share).sum(dim=2, keepdim=True)
 
 
 def random_order(images: int, patch_tokens: int, *, seed: int, device: torch.device) -> Tensor:

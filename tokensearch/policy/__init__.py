@@ -13,7 +13,7 @@ from tokensearch.policy.objective import (
     best_value,
     objective_value,
 )
-from tokensearch.policy.policy import Evidence, Policy, changes_sizes
+from tokensearch.policy.policy import Evidence, Policy, changes_sizes, check_static
 from tokensearch.policy.policy_set import PolicySet
 from tokensearch.policy.presets import (
     RANDOM,
@@ -36,6 +36,7 @@ from tokensearch.policy.steps import (
     PruneOrPool,
     Score,
     Step,
+    Threshold,
 )
 from tokensearch.policy.target import Target, parse_target
 from tokensearch.policy.tensors import RawTensor, Tensors
@@ -74,10 +75,12 @@ __all__ = [
     "Step",
     "Target",
     "Tensors",
+    "Threshold",
     "at_random",
     "best_value",
     "block_macs",
     "changes_sizes",
+    "check_static",
     "choose",
     "find",
     "is_control",

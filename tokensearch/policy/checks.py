@@ -19,6 +19,7 @@ from tokensearch.policy.steps import (
     PruneOrPool,
     Shape,
     Step,
+    Threshold,
     tensors_of,
 )
 from tokensearch.policy.tensors import Tensors
@@ -47,9 +48,10 @@ def check_steps(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
 def _acts_on_all(step: Step) -> bool:
     """Whether a step changes tokens even where it leaves as many as before.
 
-    EViT's fused token then takes the place of the worst, and a merger's means that of all.
+    EViT's fused token then takes the place of the worst, and a merger's means that of all. A
+    threshold may remove tokens of single images.
     """
-    return isinstance(step, Merger) or (isinstance(step, Prune) and step.rest == "fuse")
+    return isinstance(step, Merger | Threshold) or (isinstance(step, Prune) and step.rest == "fuse")
 
 
 def kept_range(step: Step, patch_tokens: int) -> tuple[int, int]:
@@ -58,7 +60,7 @@ def kept_range(step: Step, patch_tokens: int) -> tuple[int, int]:
     The most is all of them, which means that nothing is done.
     """
     match step:
-        case Merger() | Prune(rest="drop"):
+        case Merger() | Threshold() | Prune(rest="drop"):
             return 1, patch_tokens
         case Pool(match="ranked" | "kmeans" | "kmedoids" | "agglomerative"):
             return 1, patch_tokens
@@ -140,7 +142,7 @@ def _numbers(step: Step) -> Iterator[tuple[str, float, float]]:
     match step:
         case Pool(margin=margin) if margin is not None:
             yield "margin", margin, -inf
-        case PruneOrPool(threshold=threshold):
+        case PruneOrPool(threshold=threshold) | Threshold(threshold=threshold):
             yield "threshold", threshold, -inf
         case Merger(scale=scale):
             yield "scale", scale, 0.0
@@ -165,9 +167,25 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
                 yield "scores by", score, SCORES
         case PruneOrPool(score=score):  # the threshold is one for shares that sum to 1
             yield "scores by", score, ("class_attention_value",)
+        case Threshold(score=score, at=at):
+            yield "scores by", score, SCORES
+            yield "acts at", at, PLACES
         case Merger(values=values, at=at):
             yield "averages values that are", values, VALUES
             yield "acts at", at, PLACES
+
+
+def check_counts(steps: tuple[Step, ...], counts: str) -> None:
+    """Hold the steps against what the policy says of its counts."""
+    if counts not in {"static", "per_image"}:
+        raise PolicyError(f"counts is {counts!r:.60}; it may be static or per_image")
+    for step in steps:
+        if isinstance(step, Threshold) != (counts == "per_image"):
+            other = "only of thresholds" if counts == "per_image" else "of no thresholds"
+            raise PolicyError(
+                f"{step.op} at block {step.block} stands in a policy whose counts are {counts}; "
+                f"such a policy is made {other}"
+            )
 
 
 def check_tensors(model: ModelSpec, steps: tuple[Step, ...], tensors: Tensors | None) -> None:

@@ -130,6 +130,7 @@ _POLICY_FIELDS = {
 _POLICY_MORE = {
     "proportional_attention": FLAG,
     "last_block": choice("full", "prefix_only"),
+    "counts": choice("static", "per_image"),
     "evidence": items(fields(_EVIDENCE, _MEASURED), most=MAX_EVIDENCE),
     "provenance": fields({}),
     "tensors": fields(
@@ -216,6 +217,8 @@ def policy_to_json(policy: Policy, *, tensors_file: str = "policy.safetensors") 
         ],
         "provenance": dict(policy.provenance),
     }
+    if policy.counts != "static":
+        document["counts"] = policy.counts
     if policy.tensors is not None:
         known = {"sha256": policy.tensors.sha256, "bytes": policy.tensors.size}
         document["tensors"] = {"file": tensors_file, **known}
@@ -236,6 +239,7 @@ def policy_from_json(document: Mapping[str, Any], folder: Path | None = None) ->
         steps=tuple(step for step in steps if not isinstance(step, Keep)),
         proportional_attention=document.get("proportional_attention", False),
         last_block=document.get("last_block", "full"),
+        counts=document.get("counts", "static"),
         evidence=tuple(_evidence(item) for item in document.get("evidence", [])),
         provenance=document.get("provenance", {}),
         extra=_unknown(document, {*_POLICY_FIELDS, *_POLICY_MORE}, "the policy"),

@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError
-from tokensearch.policy.checks import check_steps, check_tensors
+from tokensearch.policy.checks import check_counts, check_steps, check_tensors
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.step_fields import step_fields
 from tokensearch.policy.steps import Merger, Prune, Step
 from tokensearch.policy.tensors import Tensors
 
 LastBlock = Literal["full", "prefix_only"]
+Counts = Literal["static", "per_image"]
 Json = Mapping[str, Any]
 
 
@@ -51,12 +52,14 @@ class Policy:
     provenance: Json = field(default_factory=dict, hash=False)
     extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept when written again
     tensors: Tensors | None = None  # what its steps have learned, in a file of its own
+    counts: Counts = "static"  # "per_image": thresholds decide, image by image
 
     def __post_init__(self) -> None:
         steps = check_steps(self.model, self.steps)
         if self.last_block == "prefix_only":  # the last block then drops every patch token anyway
             steps = tuple(step for step in steps if step.block != self.model.blocks - 1)
         object.__setattr__(self, "steps", steps)
+        check_counts(steps, self.counts)
         check_tensors(self.model, steps, self.tensors)
         if self.last_block not in {"full", "prefix_only"}:
             raise PolicyError(f"last_block is {self.last_block!r}; it may be full or prefix_only")
@@ -67,7 +70,10 @@ class Policy:
 
     @property
     def patch_tokens_per_block(self) -> tuple[int, ...]:
-        """Patch tokens that each block's MLP sees. Derived, so it cannot disagree."""
+        """Patch tokens that each block's MLP sees. Derived, so it cannot disagree.
+
+        Where thresholds decide, as many as in the mean over the images that they were found on.
+        """
         return tuple(count for count, _ in self._counts())
 
     @property
@@ -104,6 +110,8 @@ class Policy:
             "proportional_attention": self.proportional_attention and self._sized,
             "last_block": self.last_block,
         }
+        if self.counts != "static":
+            computed["counts"] = self.counts
         if self.tensors is not None:
             computed["tensors"] = self.tensors.sha256
         text = json.dumps(computed, sort_keys=True)
@@ -132,7 +140,8 @@ def changes_sizes(step: Step) -> bool:
     """Whether tokens come out of `step` that stand for more than one patch.
 
     EViT's fused token does not: it is no mean of what was discarded, but what little they weighed.
-    Nor do the means of a merger: each is one of all tokens.
+    Nor do the means of a merger: each is one of all tokens. What fills images up after a threshold
+    stands for none.
     """
     match step:
         case Prune(rest=rest):
@@ -141,3 +150,12 @@ def changes_sizes(step: Step) -> bool:
             return False
         case _:
             return True
+
+
+def check_static(policy: Policy | None, what: str) -> None:
+    """Refuse `what` for a policy whose counts differ from image to image."""
+    if policy is not None and policy.counts == "per_image":
+        raise PolicyError(
+            f"{what} needs fixed counts, but the policy keeps other counts for other images; "
+            f"`tokensearch tune freeze POLICY` makes it static"
+        )

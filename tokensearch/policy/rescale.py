@@ -6,7 +6,14 @@ from tokensearch.policy.checks import kept_range
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.steps import Step
 
-_ORDER = ("prune", "pool", "prune_or_pool", "merger")  # in which steps of one block act
+# In which steps of one block act.
+_ORDER = (
+    "prune",
+    "pool",
+    "prune_or_pool",
+    "merger",
+    "threshold",
+)
 
 
 def rescaled(

@@ -17,6 +17,7 @@ from tokensearch.policy.steps import (
     Prune,
     PruneOrPool,
     Step,
+    Threshold,
 )
 
 _PLACE = {"op": NAME, "block": integer(0, BOUNDS["blocks"][1] - 1)}
@@ -36,6 +37,10 @@ _STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
     "prune_or_pool": (
         PruneOrPool,
         fields({**_KEPT, "threshold": NUMBER}, _SCORED, closed=True),
+    ),
+    "threshold": (
+        Threshold,
+        fields({**_KEPT, "threshold": NUMBER}, {**_SCORED, "at": choice(*PLACES)}, closed=True),
     ),
     "merger": (
         Merger,
@@ -82,6 +87,15 @@ def step_fields(step: Step) -> dict[str, object]:
             return {
                 "block": block,
                 "op": "prune_or_pool",
+                "keep": keep,
+                "threshold": threshold,
+                "score": score,
+            }
+        case Threshold(block, keep, threshold, score, at):
+            return {
+                "block": block,
+                "op": "threshold",
+                "at": at,
                 "keep": keep,
                 "threshold": threshold,
                 "score": score,

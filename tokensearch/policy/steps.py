@@ -150,7 +150,27 @@ class Merger:
         object.__setattr__(self, "scale", _as_float(self.scale))
 
 
-Step = Prune | Pool | PruneOrPool | Merger
+@dataclass(frozen=True, slots=True)
+class Threshold:
+    """Keep the patch tokens of `block` that score above `threshold`: AS-ViT (arXiv:2209.13802).
+
+    Images keep as many as they have of them, `keep` of them in the mean over those that the
+    threshold was found on. Only policies whose `counts` are per image hold such steps.
+    """
+
+    op: ClassVar[str] = "threshold"
+    tensors: ClassVar[str | None] = None
+    block: int
+    keep: int
+    threshold: float
+    score: Score = "head_weighted_class_attention"
+    at: At = "block_end"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "threshold", _as_float(self.threshold))
+
+
+Step = Prune | Pool | PruneOrPool | Merger | Threshold
 Shape = tuple[int | None, ...]  # None: any number
 
 

@@ -28,7 +28,7 @@ from tokensearch.measure import (
     warm_device,
 )
 from tokensearch.measure.tracer import trace_passes
-from tokensearch.policy import Policy, changes_sizes
+from tokensearch.policy import Policy, changes_sizes, check_static
 from tokensearch.policy.file import policy_to_json
 from tokensearch.profiling.passes import SPLIT, ProfilePasses, passes
 from tokensearch.records.measurements import REPLAYED, Cell, Latency
@@ -74,6 +74,8 @@ def profile(
             f"a profile is of passes with warm caches; the cell has cache {cell.cache!r}, which "
             "only a comparison of whole passes can time"
         )
+    for policy in policies.values():
+        check_static(policy, "a profile")
     blank = _make_blanks(model, policies, cell)
     with torch.inference_mode(), ExitStack() as stack:
         ready = [

@@ -1,6 +1,14 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
-from tokensearch.runtime.attach import applied, apply, phase_ranges, policy_of, remove, trace
+from tokensearch.runtime.attach import (
+    applied,
+    apply,
+    count_tokens,
+    phase_ranges,
+    policy_of,
+    remove,
+    trace,
+)
 from tokensearch.runtime.backends import Forward, check_backend, choose_backend, with_backend
 from tokensearch.runtime.compatibility import check_policy, resolve_policy
 from tokensearch.runtime.host import describe, reads_prefix_only, weights_digest
@@ -24,6 +32,7 @@ __all__ = [
     "check_policy",
     "check_resumes",
     "choose_backend",
+    "count_tokens",
     "describe",
     "entering_key",
     "logits_from",

@@ -6,9 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError, PolicyError
+from tokensearch.ops import Tokens
 from tokensearch.policy import Policy
 from tokensearch.runtime import pooled_head
 from tokensearch.runtime.compatibility import check_policy, resolve_policy
@@ -119,15 +121,35 @@ def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 
     The model follows a policy; ModelError if it does not. Other threads must not use it meanwhile.
     """
+    return tuple(_of_sources(tokens) for tokens in _follow(model, images))
+
+
+def count_tokens(model: nn.Module, images: Tensor) -> Tensor:
+    """Run `images` through, and count the patch tokens that each block hands on for each of them.
+
+    images  (B, 3, rows, columns)
+    ->      (B, blocks)
+
+    As `trace`: the model follows a policy, and no other thread uses it meanwhile.
+    """
+    host, counts = as_host(model), list[Tensor]()
+    for tokens in _follow(model, images):
+        size = torch.ones_like(tokens.x[..., :1]) if tokens.size is None else tokens.size
+        counts.append((size[:, host.num_prefix_tokens :, 0] > 0).sum(dim=1))
+    return torch.stack(counts, dim=1)
+
+
+def _follow(model: nn.Module, images: Tensor) -> list[Tokens]:
+    """Run `images` through, and return the tokens that each block hands on."""
     policy = policy_of(model)
     if policy is None:
         raise ModelError(f"a {type(model).__name__} follows no policy that could be traced")
-    sources: list[Tensor] = []
+    followed: list[Tokens] = []
     with _as_before(model):
         remove(model)
         _attach(model, policy, Extras(sources=True))
         hooks = [
-            block.register_forward_hook(lambda _, __, out: sources.append(_source(out)))
+            block.register_forward_hook(lambda _, __, out: followed.append(_tokens(out)))
             for block in as_host(model).blocks
         ]
         try:
@@ -135,7 +157,7 @@ def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
         finally:
             for hook in hooks:
                 hook.remove()
-    return tuple(sources)
+    return followed
 
 
 def policy_of(model: nn.Module) -> Policy | None:
@@ -150,10 +172,15 @@ def get_reduced_blocks(model: nn.Module) -> tuple[ReducedBlock, ...]:
     return attachment.opened if attachment else ()
 
 
-def _source(out: Tensor) -> Tensor:
+def _tokens(out: Tensor) -> Tokens:
     tokens = read_state(out)
-    if tokens is None or tokens.source is None:
+    if tokens is None:
         raise ModelError("tokens cannot be traced: a hook on a block makes new features")
+    return tokens
+
+
+def _of_sources(tokens: Tokens) -> Tensor:
+    assert tokens.source is not None  # which a trace asks for
     return tokens.source
 
 

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError, first_line
+from tokensearch.policy import check_static
 from tokensearch.records.measurements import Backend
+from tokensearch.runtime.attach import policy_of
 
 Forward = Callable[[Tensor], Tensor]
 _Compiler = str | Callable[..., Any]  # what torch.compile calls a backend
@@ -49,6 +51,8 @@ def with_backend(
 
     ModelError where the backend cannot work.
     """
+    if backend != "eager":
+        check_static(policy_of(model), f"backend {backend}")
     match backend:
         case "eager":
             return model

@@ -14,6 +14,7 @@ from tokensearch.runtime.host import (
     unwrap,
     weights_digest,
 )
+from tokensearch.runtime.pooled_head import averages
 
 
 def check_policy(model: nn.Module, policy: Policy) -> None:
@@ -29,6 +30,11 @@ def check_policy(model: nn.Module, policy: Policy) -> None:
     if policy.last_block == "prefix_only" and not reads_prefix_only(model):
         raise ModelError(
             f"last_block is prefix_only, but the head of {own.name} reads patch tokens"
+        )
+    if policy.counts == "per_image" and not (reads_prefix_only(model) or averages(unwrap(model))):
+        raise ModelError(
+            f"the policy keeps other counts for other images, which the head of {own.name} "
+            f"cannot tell apart; it must read the class token or the average of all tokens"
         )
     by_class = sorted(policy.scores & CLASS_SCORES)
     if by_class and not has_class_token(model):

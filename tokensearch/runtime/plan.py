@@ -50,7 +50,8 @@ def make_plan(
         if plan.changes(index):
             yield plan.make_block(index, block, patch_tokens)
         steps = policy.steps_of(index)
-        patch_tokens = steps[-1].keep if steps else patch_tokens
+        if steps and not plan.varies:
+            patch_tokens = steps[-1].keep
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,16 @@ class _Plan:
             return range(0)
         if self.weighs:
             last = len(self.host.blocks)
-        elif self.policy.proportional_attention:
+        elif self.policy.proportional_attention or self.varies:
             last = len(self.host.blocks) - 1
         else:
             last = changing[-1]  # which weighs by size
         return range(changing[0] + 1, last + 1)
+
+    @property
+    def varies(self) -> bool:
+        """Whether counts differ from image to image: sizes of 0 then mask what images lack."""
+        return self.policy.counts == "per_image"
 
     @cached_property
     def first_tracked(self) -> int:
@@ -110,6 +116,7 @@ class _Plan:
             output=self._output(index),
             # Elsewhere sizes are 1; a flag without effect would tell equal blocks apart.
             proportional=self.policy.proportional_attention and index in self.sizes,
+            varies=self.varies and index in self.sizes,
             prefix_only=self._prefix_only(index),
             around=self.extras.around,
             hooks_of_ours=self.extras.sources or self.extras.around is not None,
@@ -134,7 +141,8 @@ class _Plan:
         learns = any(step.tensors is not None for step in steps)
         tensors = self.policy.tensors.sha256 if learns and self.policy.tensors else None
         sizes = index + 1 in self.sizes
-        return StepReduction(steps, prefix, index, len(self.host.blocks), sizes, tensors)
+        least = int(self.weighs or prefix == 0)  # else nothing would be averaged, or attended to
+        return StepReduction(steps, prefix, index, len(self.host.blocks), sizes, least, tensors)
 
     def _output(self, index: int) -> Output:
         state = self._reads_state(index + 1)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
@@ -56,13 +57,17 @@ class _Weighing:
         if kind not in _AVERAGES:
             return self.host(x, pool_type, **named)
         tokens = read_state(x)
-        if tokens is None or tokens.size is None:
+        if tokens is None:
             raise ModelError(
                 "the head averages tokens by size, but something before it made new features "
                 "(a hook, a copy), which know no sizes"
             )
+        if tokens.size is None:  # every token is one patch
+            return self.host(x, pool_type, **named)
         whole = getattr(self.model, "pool_include_prefix", False)
         first = 0 if whole else self.model.num_prefix_tokens
         part, size = x[:, first:], tokens.size[:, first:]
         mean = (part * size).sum(dim=1) / size.sum(dim=1)
-        return mean if kind == "avg" else 0.5 * (part.amax(dim=1) + mean)
+        if kind == "avg":
+            return mean
+        return 0.5 * (part.masked_fill(size == 0, -torch.inf).amax(dim=1) + mean)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from tokensearch import ops
 from tokensearch.ops import Ranking, Tokens, take
-from tokensearch.policy import Merger, Pool, Prune, PruneOrPool, Score, Step
+from tokensearch.policy import Merger, Pool, Prune, PruneOrPool, Score, Step, Threshold
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import Attended
 from tokensearch.runtime.learned import learned
@@ -25,6 +25,7 @@ class Site(NamedTuple):
     bias: Tensor | None  # that was added to the logits of the attention, (B, 1, 1, T)
     before: Tensor  # (B, T, C) features before the half of the block that has just run
     after: Tensor  # (B, T, C) and after it
+    present: Tensor | None = None  # (B, T, 1) false for tokens that fill an image up; None: all are
 
 
 @dataclass
@@ -37,6 +38,7 @@ class StepReducer:
     site: Site
     range: Callable[[Phase], AbstractContextManager[object]]
     sizes: bool
+    least: int  # patch tokens that thresholds leave at least
     pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
     scores: dict[Score, Tensor] = field(default_factory=dict)
 
@@ -49,6 +51,8 @@ class StepReducer:
             return self._pool(step, tokens)
         if isinstance(step, PruneOrPool):
             return self._prune_or_pool(step, tokens)
+        if isinstance(step, Threshold):
+            return self._keep_above(step, tokens)
         return self._merge_by_queries(step, tokens)
 
     def _prune(self, step: Prune, tokens: Tokens) -> Tokens:
@@ -118,6 +122,13 @@ class StepReducer:
                 threshold=step.threshold,
             )
 
+    def _keep_above(self, step: Threshold, tokens: Tokens) -> Tokens:
+        score = self._score(step.score)
+        with self.range("gathering"):
+            return ops.keep_above(
+                tokens, score, threshold=step.threshold, prefix=self.prefix, least=self.least
+            )
+
     def _merge_by_queries(self, step: Merger, tokens: Tokens) -> Tokens:
         block = self.site.block
         with self.range("merging"):
@@ -158,14 +169,21 @@ class StepReducer:
         return self.scores[name]
 
     def _scored(self, name: Score) -> Tensor:
+        present = self.site.present
         at, bias, prefix = self.site.attended, self.site.bias, self.prefix
         if name == "random":
             images, left = at.keys.shape[0], at.keys.shape[2] - prefix
             return ops.random_order(images, left, seed=self.block, device=at.keys.device)
         if name == "shift":
-            return ops.representation_shift(self.site.before, self.site.after, prefix=prefix)
+            return ops.representation_shift(
+                self.site.before, self.site.after, prefix=prefix, present=present
+            )
         by_class = name != "mean_attention"
-        query = at.queries[:, :, :1] if by_class else ops.mean_query(at.queries, prefix=prefix)
+        query = (
+            at.queries[:, :, :1]
+            if by_class
+            else ops.mean_query(at.queries, prefix=prefix, present=present)
+        )
         if name in ("class_attention", "mean_attention"):
             return ops.attention_score(
                 query, at.keys, prefix=prefix, bias=bias, contrast=at.contrast

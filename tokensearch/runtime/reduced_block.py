@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
-from tokensearch.ops import Tokens, size_bias
+from tokensearch.ops import Tokens, mask_bias, size_bias
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import BlockFamily
 from tokensearch.runtime.head_reading import HeadFacts
@@ -37,6 +37,7 @@ class ReducedBlock:
     ending: Reduction  # what happens at the end of the block
     output: Output
     proportional: bool  # add log(size) to the attention logits
+    varies: bool  # images have other counts, at most as many; sizes of 0 fill them up
     prefix_only: bool  # compute prefix tokens alone: the last block
     around: Around | None = None  # what to put around every phase
     hooks_of_ours: bool = False  # ranges and traces hang on modules: hooks are not looked at
@@ -88,10 +89,7 @@ class ReducedBlock:
         tokens = self.entry.read(x)
         self._check_count(tokens)
         with self._range("bias"):
-            sized = self.proportional and tokens.size is not None
-            bias = None
-            if sized and tokens.size is not None:
-                bias = size_bias(tokens.size, tokens.log_size)
+            bias = self._bias(tokens)
         rotations = self._rotations(rope, tokens.position)
         with self._range("attention"):
             attended = self.family.attend(
@@ -101,7 +99,8 @@ class ReducedBlock:
                 queries=self.prefix if self.prefix_only else None,
                 rope=rotations,
             )
-        site = Site(self.block, attended, bias, tokens.x, attended.x)
+        present = tokens.size > 0 if self.varies and tokens.size is not None else None
+        site = Site(self.block, attended, bias, tokens.x, attended.x, present)
         tokens = self.reduction.reduce(tokens._replace(x=attended.x), site, self._range)
         if self.family.second is not None:  # else attention and MLP ran side by side
             with self._range("mlp"):
@@ -119,11 +118,19 @@ class ReducedBlock:
     def _check_count(self, tokens: Tokens) -> None:
         """Hold what enters against what the policy promises."""
         count = tokens.x.shape[1] - self.prefix
-        if count != self.patch_tokens:
+        if count > self.patch_tokens if self.varies else count != self.patch_tokens:
             raise ModelError(
                 f"block {self.index} was given {count} patch tokens; the policy in use promises it "
                 f"{self.patch_tokens} (images of another size, or tokens dropped elsewhere)"
             )
+
+    def _bias(self, tokens: Tokens) -> Tensor | None:
+        """What is added to the logits of the attention, key by key."""
+        if tokens.size is None:
+            return None
+        if self.proportional:
+            return size_bias(tokens.size, tokens.log_size)
+        return mask_bias(tokens.size) if self.varies else None
 
     def _rotations(self, rope: Tensor | None, positions: Tensor | None) -> Tensor | None:
         """Rotations of the tokens that are left: all of them, or picked by their positions."""

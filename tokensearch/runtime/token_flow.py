@@ -86,11 +86,14 @@ class StepReduction:
     index: int  # of the block
     blocks: int  # of the model
     sizes: bool  # who comes next wants sizes
+    least: int  # patch tokens that thresholds leave at least
     tensors: str | None = None  # hash of what the steps have learned
 
     def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the tokens that the last step leaves."""
-        reducer = StepReducer(self.prefix, self.index, self.blocks, site, open_range, self.sizes)
+        reducer = StepReducer(
+            self.prefix, self.index, self.blocks, site, open_range, self.sizes, self.least
+        )
         for step in self.steps:
             tokens = reducer.carry_out(step, tokens)
         return tokens

@@ -17,6 +17,7 @@ from tokensearch.policy import (
     Prune,
     PruneOrPool,
     Step,
+    Threshold,
     block_macs,
     is_control,
     mac_share,
@@ -216,8 +217,9 @@ def schedule_table(policy: Policy) -> ReportTable:
 
 def step_name(step: Step) -> str:
     """A step as people say it."""
+    count = f"{'about ' if step.op == 'threshold' else ''}{text.count(step.keep)}"
     when = " at the end" if step.at == "block_end" else ""
-    return f"{step.op.replace('_', ' ')} to {text.count(step.keep)}{when}"
+    return f"{step.op.replace('_', ' ')} to {count}{when}"
 
 
 def _choice(step: Step) -> str:
@@ -228,6 +230,8 @@ def _choice(step: Step) -> str:
             return match_ if score is None else f"{match_}, {score.replace('_', ' ')}"
         case PruneOrPool(score=score, threshold=threshold):
             return f"variance of {score.replace('_', ' ')}, {threshold:g}"
+        case Threshold(score=score, threshold=threshold):
+            return f"{score.replace('_', ' ')} above {threshold:.3g}"
         case Merger(values=values, scale=scale):
             return f"learned queries, {values} tokens, scale {scale:g}"
 
