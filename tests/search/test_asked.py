@@ -1,22 +1,26 @@
 """What a search asks of images, and what it spares."""
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+import optuna
 import pytest
 
+from tests.search import tiny
 from tests.search.clockless import listening, no_clock
 from tests.search.tiny import session
 from tokensearch.accuracy.store import PredictionStore
 from tokensearch.costs.forecast import MARGIN
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.policy import Objective, Policy, load_set
+from tokensearch.policy import Objective, Policy, load_set, mac_share, preset
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunResult
 from tokensearch.records.run_settings import SamplerName
+from tokensearch.runtime import describe
 from tokensearch.search.run import SearchRun
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
@@ -176,6 +180,23 @@ def test_all_finalists_rest_on_all_images(raced: RunFolder) -> None:
         assert {name: getattr(one, name).images for name in sizes} == sizes
 
 
+def test_what_was_stopped_near_the_front_is_run_to_the_end_and_told_beside(
+    raced: RunFolder,
+) -> None:
+    trials = raced.read_trials()
+    stopped = {trial.schedule_hash for trial in trials if trial.state == "raced"}
+    ended = [t for t in trials if t.state == "complete" and t.schedule_hash in stopped]
+
+    assert ended
+    assert {trial.accuracy.images for trial in ended} == {40}
+    counts = result_of(raced).trials
+    assert counts.raced == len(stopped) - len(ended)
+    assert counts.complete + counts.raced == len(trials) - len(ended)
+    study = optuna.load_study(study_name="search", storage=f"sqlite:///{raced.study}")
+    told = Counter(trial.user_attrs.get("outcome") for trial in study.trials)
+    assert told["likely worse"] == len(stopped)
+
+
 def test_what_was_stopped_early_rests_on_the_images_that_it_took(raced: RunFolder) -> None:
     stopped = [trial for trial in raced.read_trials() if trial.state == "raced"]
 
@@ -202,3 +223,13 @@ def test_schedules_that_won_elsewhere_are_tried_early(tmp_path: Path) -> None:
 
 def _nearest(space: object, policy: Policy) -> Policy:
     return space.build(space.nearest(policy, policy.model), policy.model)  # type: ignore[attr-defined]
+
+
+def test_a_preset_predicted_just_over_the_target_is_tried(tmp_path: Path) -> None:
+    model = tiny.model(depth=12)
+    published = preset("topk-0.7", describe(model), rescale=True)
+    target = f"{mac_share(published) / (1 + MARGIN * ERROR / 2):.4f}x"
+
+    replace(session(tmp_path, trials=10, target=target), model=model).run()
+
+    assert published.schedule_hash in {t.schedule_hash for t in RunFolder(tmp_path).read_trials()}

@@ -245,7 +245,7 @@ class PairedAccuracy:
         return self.interval.significant and self.p_value < SIGNIFICANT
 
 
-# "raced": stopped once its first images proved that another is both faster and better
+# "raced": stopped, since by the ranks of its first images it is likely worse than a faster one
 TrialState = Literal["complete", "raced"]
 
 

@@ -132,7 +132,7 @@ class TrialCounts:
     """What became of the proposals."""
 
     complete: int = 0  # ran on every image
-    raced: int = 0  # stopped for something faster and better
+    raced: int = 0  # stopped: likely worse than something faster
     out_of_reach: int = 0  # predicted too slow, and not run
     duplicate: int = 0  # proposed again, and not repeated
 

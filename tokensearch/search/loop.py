@@ -26,6 +26,7 @@ from tokensearch.search.sampler.study import EstimatedTrial, StudyAdapter
 RANDOM_ORIGIN = "random"
 LEAST_TRIALS = 3  # however short the time: a run is to hand back a policy
 CONTROL_SHARE = 0.2  # of the trials at most: a control is found by nobody
+COMPLETED_SHARE = 0.5  # of what proposals leave: a race is wrong about few
 
 # A sampler that proposes nothing new this many times in a row has exhausted what it can reach.
 MAX_REPEATS = 200
@@ -127,14 +128,46 @@ class SearchLoop:
                 f"are predicted too slow; use another --sampler or a larger --space"
             )
 
+    def complete_raced(self) -> None:
+        """Run on all images what a race stopped near the front, within half of what is left.
+
+        A race tests ranks, and the front is one of means: what was stopped is likely worse, and no
+        more. Near is what may lose less than all that is as fast, within the error of its loss.
+        """
+        most = self._share_of_rest(COMPLETED_SHARE)
+        for evaluated in self._raced_near_front():
+            if not self.within_budget(most, least=0):
+                return
+            self._try(evaluated.policy, evaluated.trial.origin, race=False)
+
+    def _raced_near_front(self) -> list[EvaluatedTrial]:
+        """Return what races stopped and may still be on the front, most promising first."""
+        complete, latest = self._complete(), self._latest.values()
+        promising: list[tuple[float, EvaluatedTrial]] = []
+        for evaluated in self._evaluated:
+            if evaluated.trial.state == "complete" or evaluated.trial not in latest:
+                continue
+            loss, ratio = self._losses[evaluated.trial.number], self.ratio(evaluated)
+            best = min(
+                (self._losses[c.trial.number].log_loss for c in complete if self.ratio(c) <= ratio),
+                default=loss.log_loss,
+            )
+            if (lead := loss.log_loss - loss.noise - best) <= 0:
+                promising.append((lead, evaluated))
+        return [evaluated for _, evaluated in sorted(promising, key=lambda pair: pair[0])]
+
     def end(self) -> None:
         """Note how long the search took."""
         self.searched_seconds = self.earlier_seconds + time.monotonic() - self._entered
 
     def find_trial(self, policy: Policy) -> Trial | None:
         """Return the trial of an equal schedule, None if there is none."""
-        wanted = policy.schedule_hash
-        return next((trial for trial in self.trials if trial.schedule_hash == wanted), None)
+        return self._latest.get(policy.schedule_hash)
+
+    @property
+    def _latest(self) -> dict[str, Trial]:
+        """The last trial of every schedule: one that a race had stopped may have been run anew."""
+        return {trial.schedule_hash: trial for trial in self.trials}
 
     def within_budget(self, most: float = 1.0, *, least: int = LEAST_TRIALS) -> bool:
         """Whether `most` of the budget allow another trial; the first few are always made."""
@@ -183,10 +216,6 @@ class SearchLoop:
     def may_meet_target(self, policy: Policy) -> bool:
         """Whether a policy may meet the target, within the margin of predictions."""
         return self.forecast.ratio(policy) <= self.target_ratio * (1 + self.margin)
-
-    def is_predicted_to_meet(self, policy: Policy) -> bool:
-        """Whether a policy meets the target if its prediction is right."""
-        return self.forecast.ratio(policy) <= self.target_ratio
 
     def _try_proposal(self) -> bool:
         """Ask for one policy and evaluate it; False if it is a duplicate or out of reach."""

@@ -262,8 +262,9 @@ class SearchRun:
     def searched(self, evaluator: PolicyEvaluator, plan: TimePlan) -> SearchLoop:
         """Search until the limits, from where the folder stands.
 
-        First what is predicted to meet the target: published schedules, then known shapes, then
-        what the sampler proposes. What searching has to beat comes last, and is a fifth at most.
+        First what may meet the target, within the error of predictions: published schedules, then
+        known shapes, then what the sampler proposes. What searching has to beat comes last, and is
+        a fifth at most.
         """
         trials = read_trials(self.folder)
         self._baseline(evaluator)
@@ -284,9 +285,11 @@ class SearchRun:
             "target_ratio": search.target_ratio,
         }
         fixed = dict(fixed_controls(self._spec, **able))
-        fixed |= dict(nearest_presets(self._spec, **(able | predicted)))
+        for most in (search.target_ratio, search.target_ratio * (1 + search.margin)):
+            near = {**predicted, "target_ratio": most}
+            fixed |= dict(nearest_presets(self._spec, **(able | near)))
         if self._reaches(search, fixed.values()):
-            meeting = {name: one for name, one in fixed.items() if search.is_predicted_to_meet(one)}
+            meeting = {name: one for name, one in fixed.items() if search.may_meet_target(one)}
             presets = {name: one for name, one in meeting.items() if is_published(name)}
             search.try_fixed(presets.items(), share=PRESET_SHARE)
             space, shapes = search.study.space, fixed.values()
@@ -295,6 +298,7 @@ class SearchRun:
                     choose_first(space, self._spec, self.neighbours, shapes, **predicted)
                 )
             search.explore()
+            search.complete_raced()
             drawn = draw_controls(space, self._spec, seed=self.settings.seed, **predicted)
             search.try_controls(alternate(((RANDOM_ORIGIN, each) for each in drawn), fixed.items()))
         search.end()

@@ -232,8 +232,8 @@ def _searched(run: RunDocument) -> tuple[str, ...]:
         *([] if budget.seconds is None else [text.duration(budget.seconds)]),
     ]
     return (
-        f"{text.count(trials.complete, 'trial')} ran on every image. Stopped for something faster "
-        f"and better: {text.count(trials.raced)}; predicted too slow and not run: "
+        f"{text.count(trials.complete, 'trial')} ran on every image. Stopped, likely worse than "
+        f"something faster: {text.count(trials.raced)}; predicted too slow and not run: "
         f"{text.count(trials.out_of_reach)}; proposed again and not repeated: "
         f"{text.count(trials.duplicate)}.",
         f"Predicted latencies are off by {text.percent(forecast.error)} on average, by "

@@ -284,7 +284,7 @@ def _short(search: SearchLoop) -> tuple[str, ...]:
 
 
 def _count_trials(search: SearchLoop) -> TrialCounts:
-    states = [trial.state for trial in search.trials]
+    states = list({trial.schedule_hash: trial.state for trial in search.trials}.values())
     return TrialCounts(
         complete=states.count("complete"),
         raced=states.count("raced"),
