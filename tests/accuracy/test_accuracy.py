@@ -1,5 +1,6 @@
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 import torch
@@ -189,3 +190,20 @@ def test_a_single_logit_is_that_of_the_second_of_two_classes() -> None:
 
     torch.testing.assert_close(made.log_probs[:, 1:], logits.sigmoid().log())
     assert made.predicted.tolist() == [0, 1, 1]
+
+
+def test_images_that_show_the_same_thing_widen_intervals_and_change_no_figure() -> None:
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    baseline = predicting([0, 0, 0, 0, 1, 1, 1, 1], labels)
+    candidate = predicting([0, 0, 0, 0, 1, 1, 2, 2], labels)  # the same digit is wrong twice
+    alone = split_of(8)
+    grouped = replace(alone, groups=(0, 0, 1, 1, 2, 2, 3, 3))
+    results = compare_predictions(candidate, baseline)
+
+    single, several = accuracy(results, alone), accuracy(results, grouped)
+    assert (several.right, several.images) == (single.right, single.images) == (6, 8)
+    assert (several.low, several.high) == wilson(3, 4)
+    change = paired_accuracy(results, grouped)
+    assert (change.difference, change.only_baseline) == (-0.25, 2)
+    assert (change.low, change.high) == paired_difference(1, 0, 4)
+    assert change.p_value == mcnemar(1, 0)

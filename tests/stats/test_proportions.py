@@ -3,12 +3,13 @@ from fractions import Fraction
 from itertools import product
 from statistics import NormalDist
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokensearch.stats.interval import paired_difference
-from tokensearch.stats.proportions import mcnemar, wilson
+from tokensearch.stats.proportions import design_effect, mcnemar, wilson
 
 TOSSES = list(product((0, 1), repeat=10))
 
@@ -127,3 +128,29 @@ def test_paired_difference_covers_the_truth_as_often_as_it_says(lost: float, won
                 covered += ways * lost**x * won**y * (1 - lost - won) ** (images - x - y)
 
     assert covered > 0.94
+
+
+def test_equal_groups_count_as_one_and_strangers_as_themselves() -> None:
+    assert design_effect([1, 1, 1, 0, 0, 0], [4, 4, 4, 5, 5, 5]) == pytest.approx(3)
+    assert design_effect([1, 0, 1, 0], [1, 2, 3, 4]) == 1
+    assert design_effect([1, 1, 1, 1], [1, 1, 2, 2]) == 2  # nothing tells them apart
+
+
+def test_with_the_design_effect_an_interval_of_grouped_images_covers_the_truth() -> None:
+    random, groups, each, share = np.random.default_rng(0), 100, 5, 0.9
+    owner = np.repeat(np.arange(groups), each)
+    plain = honest = 0
+
+    for _ in range(400):
+        # Half of the groups' images are right or wrong together.
+        together = random.random(groups)[owner] < share
+        right = np.where(random.random(groups * each) < 0.5, together, random.random(500) < share)
+        effect = design_effect(right.astype(float).tolist(), owner.tolist())
+        hits = int(right.sum())
+        low, high = wilson(hits, 500)
+        plain += low <= share <= high
+        low, high = wilson(hits / effect, 500 / effect)
+        honest += low <= share <= high
+
+    assert plain / 400 < 0.92
+    assert honest / 400 >= 0.93

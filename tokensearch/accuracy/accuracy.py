@@ -21,7 +21,7 @@ from tokensearch.records.measurements import (
 )
 from tokensearch.stats.bootstrap import bootstrap_mean
 from tokensearch.stats.interval import LEVEL, paired_difference
-from tokensearch.stats.proportions import mcnemar, wilson
+from tokensearch.stats.proportions import design_effect, mcnemar, wilson
 
 Results = ImageResults | EmbeddingResults
 _Some = TypeVar("_Some", bound=Results)
@@ -49,8 +49,9 @@ def _tensors(results: Any) -> dict[str, Any]:
 
 def accuracy(results: Results, split: Split, *, level: float = LEVEL) -> Score:
     """Count right images: predictions by label, or by the baseline's class; or embeddings."""
-    right, images = int(results.right(split).sum()), len(results)
-    low, high = wilson(right, images, level=level)
+    hits, images = results.right(split), len(results)
+    right, effect = int(hits.sum()), _design_effect(hits, split)
+    low, high = wilson(right / effect, images / effect, level=level)
     if isinstance(results, EmbeddingResults):
         return EmbeddingAccuracy(
             kind="dense" if results.dense else "embedding",
@@ -83,6 +84,13 @@ def accuracy(results: Results, split: Split, *, level: float = LEVEL) -> Score:
     )
 
 
+def _design_effect(values: Tensor, split: Split) -> float:
+    """Return how much more a mean of the first images varies since some show the same."""
+    if split.groups is None:
+        return 1.0
+    return design_effect(values.tolist(), split.groups[: len(values)])
+
+
 def _share_right(classes: Tensor, labels: Tensor) -> float | None:
     """Return the share of right classes; None where none were read."""
     if (classes == UNKNOWN_CLASS).all():
@@ -107,26 +115,29 @@ def paired_accuracy(results: Results, split: Split, *, level: float = LEVEL) -> 
     On an unlabelled split the baseline is right by definition. The difference is then the share of
     predictions, or of nearest neighbours, that changed, and cannot be above zero.
     """
-    return _compare_right(results.right(split), results.baseline_right(split), level)
+    return _compare_right(results.right(split), results.baseline_right(split), split, level)
 
 
 def compare_results(
     results: Results, reference: Results, split: Split, *, level: float = LEVEL
 ) -> PairedAccuracy:
     """Compare two candidates image by image: `reference` takes the baseline's part."""
-    return _compare_right(results.right(split), reference.right(split), level)
+    return _compare_right(results.right(split), reference.right(split), split, level)
 
 
-def _compare_right(candidate: Tensor, reference: Tensor, level: float) -> PairedAccuracy:
-    """Compare which images are right, both (M,) bool."""
+def _compare_right(
+    candidate: Tensor, reference: Tensor, split: Split, level: float
+) -> PairedAccuracy:
+    """Compare which images are right, both (M,) bool: the first of the split."""
     lost, won = int((reference & ~candidate).sum()), int((candidate & ~reference).sum())
     images = len(candidate)
-    low, high = paired_difference(lost, won, images, level=level)
+    effect = _design_effect(candidate.int() - reference.int(), split)
+    low, high = paired_difference(lost / effect, won / effect, images / effect, level=level)
     return PairedAccuracy(
         images=images,
         only_baseline=lost,
         only_candidate=won,
-        p_value=mcnemar(lost, won),
+        p_value=mcnemar(round(lost / effect), round(won / effect)),
         difference=(won - lost) / images,
         low=low,
         high=high,

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tokensearch.data.digits import CLASSES
 from tokensearch.data.pixels import Pixels, Preprocessing
-from tokensearch.data.scenes import scenes_digest, split_scenes
+from tokensearch.data.scenes import scenes_digest, split_digits, split_scenes
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
 from tokensearch.errors import DataError
 
@@ -46,5 +46,10 @@ def _split(purpose: Purpose, count: int, preprocessing: Preprocessing) -> Split:
 
     dataset = Pixels(read, count, preprocessing)
     return Split(
-        purpose, dataset, scenes_digest(purpose, count, size), labelled=True, classes=CLASSES
+        purpose,
+        dataset,
+        scenes_digest(purpose, count, size),
+        labelled=True,
+        classes=CLASSES,
+        groups=tuple(split_digits(purpose, count)),
     )

@@ -138,7 +138,7 @@ def split_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Ten
     """
     scale = size / SCENE_PX
     recipe = Recipe().scaled(scale)
-    digits = _split_digits(purpose, count)
+    digits = split_digits(purpose, count)
     images = torch.empty(count, 3, size, size, dtype=torch.uint8)
     for i, digit in enumerate(digits):
         draws = _split_draws(purpose, i, recipe)
@@ -189,14 +189,15 @@ def scenes_digest(purpose: str, count: int, size: int) -> str:
         "seed": SEED,
         "purpose": purpose,
         "size": size,
-        "digits": _split_digits(purpose, count),
+        "digits": split_digits(purpose, count),
         "geometry": {name: asdict(Recipe())[name] for name in _GEOMETRY},
         "photo_scales": _PHOTO_SCALES,
     }
     return "sha256:" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
 
 
-def _split_digits(purpose: str, count: int) -> list[int]:
+def split_digits(purpose: str, count: int) -> list[int]:
+    """Return which of scikit-learn's digits the first scenes of a split show."""
     if purpose not in PURPOSES[1:]:
         splits = ", ".join(PURPOSES[1:])
         raise ValueError(f"no such split: {purpose!r}; there are {splits}")

@@ -69,6 +69,7 @@ class Split:
     digest: str  # "sha256:...", of what the images are
     labelled: bool  # False: every label is -1, and only agreement can be measured
     classes: int | None = None  # of the labels, where that is known
+    groups: tuple[int, ...] | None = None  # of images that share what they show; None: none do
     all_classes: bool = True  # labels are numbered without a class map: the model's must be as many
 
     def __len__(self) -> int:

@@ -46,7 +46,7 @@ class Interval:
 
 
 def paired_difference(
-    only_baseline: int, only_candidate: int, images: int, *, level: float = LEVEL
+    only_baseline: float, only_candidate: float, images: float, *, level: float = LEVEL
 ) -> tuple[float, float]:
     """Return the interval of the candidate's share of right answers minus the baseline's.
 
