@@ -13,6 +13,7 @@ LONGEST = 400  # lines
 
 # Public names that two modules define, and why.
 TWICE = {
+    "freeze": "the command, and what it calls",
     "export": "the command, and what it calls",
     "load": "one per file format",
     "main": "two programs",

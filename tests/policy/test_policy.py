@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokensearch.errors import PolicyError
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step
 from tokensearch.policy.checks import kept_range
-from tokensearch.policy.steps import Match, PruneOrPool, Rest, Score
+from tokensearch.policy.steps import SCORES, Match, PruneOrPool, Rest
 
 SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
 
@@ -17,7 +17,7 @@ SPEC = ModelSpec("toy", blocks=4, patch_tokens=16, prefix_tokens=1, width=8)
 # Every kind of step that a block may hold, and each of their choices; a grid fits few counts.
 KINDS: list[tuple[Step, ...]] = [
     (),
-    *((Prune(0, 1, score),) for score in get_args(Score)),
+    *((Prune(0, 1, score),) for score in SCORES),
     *((Prune(0, 1, rest=rest),) for rest in get_args(Rest)),
     *((Pool(0, 1, match),) for match in get_args(Match) if match != "grid"),
     (Pool(0, 1, "ranked", "random"),),
@@ -124,7 +124,8 @@ def test_token_counts_never_grow(policy: Policy) -> None:
         (
             (Prune(1, 9, "beauty"),),
             "prune at block 1 scores by 'beauty'; known are class_attention, "
-            "class_attention_value, head_weighted_class_attention, mean_attention, shift, random",
+            "class_attention_value, head_weighted_class_attention, mean_attention, shift, "
+            "random, learned",
         ),
     ],
 )

@@ -198,7 +198,8 @@ def test_the_package_takes_the_same_options() -> None:
             "topk-0.7",
             {"score": "beauty"},
             "prune at block 3 scores by 'beauty'; known are class_attention, "
-            "class_attention_value, head_weighted_class_attention, mean_attention, shift, random",
+            "class_attention_value, head_weighted_class_attention, mean_attention, shift, "
+            "random, learned",
         ),
         (
             "ppt-r50",

@@ -35,6 +35,8 @@ def policies() -> dict[str, Policy]:
         steps = (Pool(0, 10, match), Pool(1, 6, match))
         found[f"pool {match}"] = proportional(*((Pool(0, 4, match),) if match == "grid" else steps))
     pool, merger = Pool(0, 10), Merger(1, 4, "merger.1", values="raw")
+    scored = Prune(0, 9, "learned", at="block_end", tensors="score.0")
+    compared = Pool(1, 6, metric="learned", tensors="metric.1")
     merging = Merger(0, 6, "merger.0", scale=24**-0.5, at="between")
     tensors = random_tensors(SPEC.width, merging, merger)
     return {
@@ -48,6 +50,12 @@ def policies() -> dict[str, Policy]:
             (pool, merger),
             proportional_attention=True,
             tensors=random_tensors(SPEC.width, merger),
+        ),
+        "learned": Policy(
+            SPEC,
+            (scored, compared),
+            proportional_attention=True,
+            tensors=random_tensors(SPEC.width, scored, compared),
         ),
         "prefix only": Policy(SPEC, (pool,), proportional_attention=True, last_block="prefix_only"),
     }

@@ -19,7 +19,7 @@ from tokensearch.policy import (
 )
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
-from tokensearch.policy.steps import MATCHES, RESTS, Match, Rest
+from tokensearch.policy.steps import LEARNED, MATCHES, RESTS, Match, Rest
 
 # Operators that a search draws on; the others are met as often as it takes to price them.
 USUAL = ("prune drop", "pool bipartite", "pool ranked")
@@ -41,7 +41,9 @@ ON_REQUEST = frozenset(
         "score shift",
     }
 )
-SWEPT_SCORES = tuple(score for score in get_args(Score) if f"score {score}" not in ON_REQUEST)
+SWEPT_SCORES: tuple[Score, ...] = tuple(
+    score for score in get_args(Score) if f"score {score}" not in ON_REQUEST and score != LEARNED
+)
 OPERATORS = (
     *(f"prune {rest}" for rest in RESTS),
     *(f"pool {match}" for match in MATCHES),

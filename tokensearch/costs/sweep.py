@@ -27,6 +27,7 @@ from tokensearch.costs.passes import ModelPasses, Queue, SweepPasses
 from tokensearch.costs.table import UNCALIBRATED, CostTable
 from tokensearch.errors import MeasurementError
 from tokensearch.policy import CLASS_SCORES, Policy, Score
+from tokensearch.policy.steps import LEARNED
 from tokensearch.profiling import SPLIT
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Cell
@@ -95,7 +96,9 @@ def make_design(
     """Return a design of what `model` can follow."""
     by_class = has_class_token(model)
     left_out = ON_REQUEST - set(asked)
-    usable = [score for score in get_args(Score) if by_class or score not in CLASS_SCORES]
+    usable = [score for score in get_args(Score) if score != LEARNED]
+    if not by_class:
+        usable = [score for score in usable if score not in CLASS_SCORES]
     scores = [score for score in usable if f"score {score}" not in left_out]
     wanted = set(OPERATORS) - left_out if operators is None else set(operators)
     if unknown := wanted - set(OPERATORS):

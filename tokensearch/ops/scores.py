@@ -110,6 +110,18 @@ def representation_shift(
     return length / length.sum(dim=1, keepdim=True)
 
 
+def learned_score(x: Tensor, query: Tensor, *, prefix: int) -> Tensor:
+    """Product of each patch token's features with a learned vector.
+
+    x      (B, P + N, C)  the residual stream, not normalised
+    query  (C,)
+    ->     (B, N)
+
+    Source: Cropr (arXiv:2412.00965) with one query and one head, as its authors train it.
+    """
+    return x[:, prefix:] @ query.to(x.dtype)
+
+
 def mean_query(queries: Tensor, *, prefix: int, present: Tensor | None = None) -> Tensor:
     """Mean of the patch tokens' queries, for models without a class token.
 

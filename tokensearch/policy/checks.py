@@ -8,7 +8,10 @@ from tokensearch.errors import PolicyError
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.steps import (
     ENERGY_MATCHES,
+    KEY_MATCHES,
+    LEARNED,
     MATCHES,
+    METRICS,
     PLACES,
     RESTS,
     SCORES,
@@ -20,6 +23,7 @@ from tokensearch.policy.steps import (
     Shape,
     Step,
     Threshold,
+    roles_of,
     tensors_of,
 )
 from tokensearch.policy.tensors import Tensors
@@ -111,10 +115,16 @@ def _check_choice(step: Step) -> None:
             )
     if isinstance(step, Pool):
         _check_pool(step)
-    if isinstance(step, Prune) and (step.score, step.rest) == ("random", "fuse"):
+    if isinstance(step, Prune) and step.score in {"random", LEARNED} and step.rest == "fuse":
         raise PolicyError(
-            f"prune at block {step.block} fuses the discarded by random scores, which are no "
+            f"prune at block {step.block} fuses the discarded by {step.score} scores, which are no "
             f"weights; with them the discarded can be dropped or averaged"
+        )
+    learns = bool(roles_of(step))
+    if learns != (step.tensors is not None):
+        has = "has learned something but names no tensors" if learns else "names tensors in vain"
+        raise PolicyError(
+            f"{step.op} at block {step.block} {has}; a step names what it has learned"
         )
     for what, value, least in _numbers(step):
         if not _is_number(value) or value <= least:
@@ -129,6 +139,11 @@ def _check_pool(step: Pool) -> None:
     if step.match != "ranked" and step.score is not None:
         raise PolicyError(
             f"pool at block {step.block} has a score; only the match 'ranked' goes by one"
+        )
+    if step.match not in KEY_MATCHES and step.metric != "keys":
+        raise PolicyError(
+            f"pool at block {step.block} compares by {step.metric}; only the matches "
+            f"{', '.join(KEY_MATCHES)} compare"
         )
     if step.match not in ENERGY_MATCHES and step.margin is not None:
         raise PolicyError(
@@ -158,11 +173,12 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """What a step names, with the names that may stand there."""
     match step:
         case Prune(score=score, rest=rest, at=at):
-            yield "scores by", score, SCORES
+            yield "scores by", score, (*SCORES, LEARNED)
             yield "treats the discarded as", rest, RESTS
             yield "acts at", at, PLACES
-        case Pool(match=match_, score=score):
+        case Pool(match=match_, score=score, metric=metric):
             yield "matches by", match_, MATCHES
+            yield "compares by", metric, METRICS
             if score is not None:
                 yield "scores by", score, SCORES
         case PruneOrPool(score=score):  # the threshold is one for shares that sum to 1

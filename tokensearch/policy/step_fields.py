@@ -1,12 +1,15 @@
 """Steps as the fields of a policy file: what each may say, and how it is written and read."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 from tokensearch.documents import NAME, NUMBER, Check, choice, fields, integer
 from tokensearch.policy.model_spec import BOUNDS
 from tokensearch.policy.steps import (
+    LEARNED,
     MATCHES,
+    METRICS,
     PLACES,
     RESTS,
     SCORES,
@@ -28,11 +31,30 @@ _STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
     "keep": (Keep, fields(_PLACE, closed=True)),
     "prune": (
         Prune,
-        fields(_KEPT, {**_SCORED, "rest": choice(*RESTS), "at": choice(*PLACES)}, closed=True),
+        fields(
+            _KEPT,
+            {
+                "score": choice(*SCORES, LEARNED),
+                "rest": choice(*RESTS),
+                "at": choice(*PLACES),
+                "tensors": NAME,
+            },
+            closed=True,
+        ),
     ),
     "pool": (
         Pool,
-        fields(_KEPT, {**_SCORED, "match": choice(*MATCHES), "margin": NUMBER}, closed=True),
+        fields(
+            _KEPT,
+            {
+                **_SCORED,
+                "match": choice(*MATCHES),
+                "margin": NUMBER,
+                "metric": choice(*METRICS),
+                "tensors": NAME,
+            },
+            closed=True,
+        ),
     ),
     "prune_or_pool": (
         PruneOrPool,
@@ -66,47 +88,23 @@ def step_from_fields(written: Mapping[str, Any]) -> Step | Keep:
     return kind(**{name: value for name, value in written.items() if name != "op"})
 
 
+# Fields that are said even where they are the default.
+_SAID = {
+    "prune": {"score"},
+    "pool": {"match"},
+    "prune_or_pool": {"score"},
+    "threshold": {"score", "at"},
+    "merger": {"scale", "values", "at"},
+}
+
+
 def step_fields(step: Step) -> dict[str, object]:
     """Fields of a step as a policy file spells them; what is not said is the default."""
-    match step:
-        case Prune(block, keep, score, rest, at):
-            said: dict[str, object] = {
-                "block": block,
-                "op": "prune",
-                "keep": keep,
-                "score": score,
-            }
-            if rest != "drop":
-                said["rest"] = rest
-            return said if at == "between" else {**said, "at": at}
-        case Pool(block, keep, match_, score, margin):
-            said = {"block": block, "op": "pool", "keep": keep, "match": match_}
-            more = {"score": score, "margin": margin}
-            return said | {name: value for name, value in more.items() if value is not None}
-        case PruneOrPool(block, keep, threshold, score):
-            return {
-                "block": block,
-                "op": "prune_or_pool",
-                "keep": keep,
-                "threshold": threshold,
-                "score": score,
-            }
-        case Threshold(block, keep, threshold, score, at):
-            return {
-                "block": block,
-                "op": "threshold",
-                "at": at,
-                "keep": keep,
-                "threshold": threshold,
-                "score": score,
-            }
-        case Merger(block, keep, tensors, scale, values, at):
-            return {
-                "block": block,
-                "op": "merger",
-                "at": at,
-                "keep": keep,
-                "tensors": tensors,
-                "scale": scale,
-                "values": values,
-            }
+    values = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
+    defaults = {field.name: field.default for field in dataclasses.fields(step)}
+    said = {
+        name: value
+        for name, value in values.items()
+        if name in _SAID[step.op] or value != defaults[name]
+    }
+    return {"block": said.pop("block"), "op": step.op, **said}

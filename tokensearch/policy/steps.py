@@ -15,6 +15,7 @@ Score = Literal[
     "mean_attention",
     "shift",
     "random",
+    "learned",
 ]
 Match = Literal[
     "bipartite",
@@ -30,14 +31,19 @@ Match = Literal[
 Rest = Literal["drop", "fuse", "mean"]
 At = Literal["between", "block_end"]
 Values = Literal["normed", "raw"]
+Metric = Literal["keys", "learned"]
 
-SCORES: tuple[str, ...] = get_args(Score)
+LEARNED = "learned"
+SCORES: tuple[str, ...] = tuple(score for score in get_args(Score) if score != LEARNED)
+METRICS: tuple[str, ...] = ("keys", LEARNED)
 MATCHES: tuple[str, ...] = get_args(Match)
 RESTS: tuple[str, ...] = get_args(Rest)
 PLACES: tuple[str, ...] = get_args(At)
 VALUES: tuple[str, ...] = get_args(Values)
 # Scores that read the class token's row of attention: for models that have a class token.
 CLASS_SCORES = frozenset(score for score in SCORES if "class_attention" in score)
+# Matches that compare keys, or a learned metric.
+KEY_MATCHES = ("bipartite", "sized_bipartite", "energy", "energy_bipartite", "agglomerative")
 # Matches that go by a margin.
 ENERGY_MATCHES = frozenset(match for match in MATCHES if match.startswith("energy"))
 
@@ -57,15 +63,18 @@ class Prune:
     `rest` says what becomes of the discarded: nothing (`drop`), or one token more, which `keep`
     counts: their sum weighted by score (`fuse`, EViT, arXiv:2202.07800) or their mean (`mean`,
     POMT, arXiv:2407.05941).
+
+    The score `learned` is the product of the features and a learned vector (Cropr,
+    arXiv:2412.00965), `NAME.query` (width) of the tensors file, where NAME is `tensors`.
     """
 
     op: ClassVar[str] = "prune"
-    tensors: ClassVar[str | None] = None
     block: int
     keep: int
     score: Score = "class_attention"
     rest: Rest = "drop"
     at: At = "between"
+    tensors: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +96,21 @@ class Pool:
     `score` ranks the tokens of `ranked`, and stays None for the others. `margin` is the similarity
     from which on a neighbour is near by `energy`; None is the authors' own, which falls from 0.75
     in the first block towards 0 in the last.
+
+    What is compared is the keys, or a `learned` metric: a linear map of what attention reads (DTEM,
+    arXiv:2412.10569), `NAME.weight` (any, width) and `NAME.bias` of the tensors file, where NAME is
+    `tensors`.
     """
 
     op: ClassVar[str] = "pool"
-    tensors: ClassVar[str | None] = None
     at: ClassVar[At] = "between"
     block: int
     keep: int
     match: Match = "bipartite"
     score: Score | None = None
     margin: float | None = None
+    metric: Metric = "keys"
+    tensors: str | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "margin", _as_float(self.margin))
@@ -192,6 +206,10 @@ def roles_of(step: Step) -> dict[str, str]:
 
 def _shapes(step: Step, width: int) -> dict[str, Shape]:
     match step:
+        case Prune(score="learned"):
+            return {"query": (width,)}
+        case Pool(metric="learned"):
+            return {"weight": (None, width), "bias": (None,)}
         case Merger():
             return {
                 "queries": (step.keep, width),

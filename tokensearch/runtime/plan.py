@@ -6,9 +6,10 @@ from functools import cached_property
 
 from torch import nn
 
-from tokensearch.policy import Policy, changes_sizes
-from tokensearch.policy.steps import At
-from tokensearch.runtime.adapters import family_of
+from tokensearch.errors import ModelError
+from tokensearch.policy import Policy, Pool, changes_sizes
+from tokensearch.policy.steps import LEARNED, At
+from tokensearch.runtime.adapters import BlockFamily, family_of
 from tokensearch.runtime.host import Host
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_flow import (
@@ -24,6 +25,8 @@ from tokensearch.runtime.token_flow import (
     StateOutput,
     StepReduction,
 )
+
+PRENORM = frozenset({"Block", "EvaBlock"})  # families whose `norm1` is what attention reads
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ class _Plan:
         """Return the block that takes the place of `block`, which `patch_tokens` enter."""
         family = family_of(block)
         assert family is not None  # `as_host` refuses others
+        self._check_metric(index, family)
         return ReducedBlock(
             block,
             family,
@@ -121,6 +125,16 @@ class _Plan:
             around=self.extras.around,
             hooks_of_ours=self.extras.sources or self.extras.around is not None,
         )
+
+    def _check_metric(self, index: int, family: BlockFamily) -> None:
+        """Refuse a learned metric where it has nothing to read: no norm before attention."""
+        steps = self.policy.steps_of(index)
+        learns = any(isinstance(step, Pool) and step.metric == LEARNED for step in steps)
+        if learns and family.name not in PRENORM:
+            raise ModelError(
+                f"block {index}, a {family.name}, has no norm before its attention, which the "
+                f"learned metric of the policy reads; compare keys"
+            )
 
     def _entry(self, index: int) -> Entry:
         if self._reads_state(index):

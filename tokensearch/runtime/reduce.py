@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokensearch import ops
@@ -56,7 +57,12 @@ class StepReducer:
         return self._merge_by_queries(step, tokens)
 
     def _prune(self, step: Prune, tokens: Tokens) -> Tokens:
-        score = self._score(step.score)
+        if step.score == "learned":
+            query = learned(self.site.block, step, "query")
+            with self.range("scoring"):
+                score = ops.learned_score(self.site.after, query, prefix=self.prefix)
+        else:
+            score = self._score(step.score)
         with self.range("selecting"):
             extra = step.rest != "drop"
             ranking = ops.rank(score, keep=step.keep - extra, prefix=self.prefix)
@@ -77,7 +83,7 @@ class StepReducer:
                 with self.range("selecting"):
                     size = tokens.size if step.match == "sized_bipartite" else None
                     matching = ops.match_bipartite(
-                        self._keys(), removed=left - step.keep, prefix=prefix, size=size
+                        self._keys(step), removed=left - step.keep, prefix=prefix, size=size
                     )
                 with self.range("merging"):
                     return ops.merge(tokens, matching, prefix=prefix)
@@ -95,7 +101,7 @@ class StepReducer:
             case "kmeans" | "kmedoids" | "agglomerative":
                 with self.range("selecting"):
                     # Token Pooling clusters features, ATC keys.
-                    seen = self._metric() if step.match == "agglomerative" else tokens.x
+                    seen = self._metric(step) if step.match == "agglomerative" else tokens.x
                     label = _CLUSTERS[step.match](seen[:, prefix:], clusters=step.keep)
         with self.range("merging"):
             return ops.merge_clusters(tokens, label, clusters=step.keep, prefix=prefix)
@@ -103,7 +109,7 @@ class StepReducer:
     def _match_by_energy(self, step: Pool, removed: int) -> ops.Folding:
         margin = ops.margin_of(self.block, self.blocks) if step.margin is None else step.margin
         return ops.match_by_energy(
-            self._metric(),
+            self._metric(step),
             removed=removed,
             prefix=self.prefix,
             margin=margin,
@@ -116,7 +122,7 @@ class StepReducer:
             return ops.prune_or_pool(
                 tokens,
                 score,
-                self._keys(),
+                self._keys(step),
                 keep=step.keep,
                 prefix=self.prefix,
                 threshold=step.threshold,
@@ -149,17 +155,27 @@ class StepReducer:
                 score = score.gather(1, self.pruned[:, self.prefix :] - self.prefix)
             return ops.rank(score, keep=step.keep, prefix=self.prefix)
 
-    def _keys(self) -> Tensor:
+    def _keys(self, step: Pool | PruneOrPool) -> Tensor:
         """What bipartite matching compares: keys, (B, H, T, D), or of what is left their sum."""
-        return self.site.attended.keys if self.pruned is None else self._metric()
+        plain = self.pruned is None and not (isinstance(step, Pool) and step.metric == "learned")
+        return self.site.attended.keys if plain else self._metric(step)
 
-    def _metric(self) -> Tensor:
-        """Keys summed over heads, (B, T, D).
+    def _metric(self, step: Pool | PruneOrPool) -> Tensor:
+        """Keys summed over heads, or a learned metric, (B, T, D).
 
         The authors take the mean, which points the same way.
         """
-        metric = self.site.attended.keys.sum(dim=1)
+        if isinstance(step, Pool) and step.metric == "learned":
+            metric = self._learned_metric(step)
+        else:
+            metric = self.site.attended.keys.sum(dim=1)
         return metric if self.pruned is None else take(metric, self.pruned)
+
+    def _learned_metric(self, step: Pool) -> Tensor:
+        """A linear map of what attention reads, the output of the norm before it: (B, T, D)."""
+        block: Any = self.site.block
+        weight, bias = learned(block, step, "weight"), learned(block, step, "bias")
+        return F.linear(block.norm1(self.site.before), weight, bias)
 
     def _score(self, name: Score) -> Tensor:
         """Score the patch tokens that entered the block: (B, N)."""

@@ -19,7 +19,7 @@ tune = typer.Typer(
 
 
 @tune.callback()
-def options() -> None:
+def describe_tune() -> None:
     """Work on steps that learn: make thresholds static."""
 
 

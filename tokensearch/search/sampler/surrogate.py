@@ -64,7 +64,7 @@ def features(policy: Policy) -> Features:
         for step in policy.steps_of(block):
             share = (left - step.keep) / model.patch_tokens
             taken[block, _KINDS.index(_kind(step))] += share
-            if step.score is not None:
+            if step.score in SCORES:  # what was learned for one step says nothing of others
                 by_score[SCORES.index(step.score)] += share
             left = step.keep
         counts.append(log2((left + 1) / (model.patch_tokens + 1)))

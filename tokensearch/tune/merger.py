@@ -1,0 +1,97 @@
+"""What a merger begins with: queries at the centres of the tokens that it will see."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokensearch.errors import ModelError
+from tokensearch.ops.merger import NORM_EPS
+from tokensearch.policy import Merger, Policy, RawTensor, Tensors
+from tokensearch.runtime import applied, capture_activations, describe
+from tokensearch.runtime.host import as_host
+
+ROUNDS = 20  # of Lloyd's algorithm; centres move by little after ten
+MOST_TOKENS = 50_000  # that are clustered: a few hundred images
+
+
+@torch.inference_mode()
+def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 0) -> Policy:
+    """Return a policy with one merger whose queries are k-means centres of its normed tokens.
+
+    images  (B, 3, rows, columns)  that the model is run on without a policy, some hundred
+
+    The norm begins as that of the next block where it has one, else as no change of scale. A query
+    is a centre of normed tokens, scaled so that its logits have the deviation 1 / `scale` between
+    tokens of different clusters: neither one-hot nor flat.
+
+    ModelError where no block follows to which the tokens go.
+    """
+    host = as_host(model)
+    if not 0 <= step.block < len(host.blocks) - 1 or step.at != "block_end":
+        raise ModelError(
+            f"a merger at block {step.block} ({step.at}) cannot be begun; it needs a block that "
+            f"follows, and to act at block_end"
+        )
+    tokens = _entering(model, images, step.block + 1)[:, host.num_prefix_tokens :].flatten(0, 1)
+    weight, bias = _norm_of(host.blocks[step.block + 1], tokens)
+    normed = F.layer_norm(tokens, tokens.shape[-1:], weight, bias, NORM_EPS)
+    queries = k_means(_sample(normed, seed), step.keep, seed=seed)
+    spread = (normed @ queries.T).std(dim=0).mean()
+    queries = queries / (spread.clamp(min=torch.finfo(spread.dtype).tiny) * step.scale)
+    held = {"queries": queries, "norm.weight": weight, "norm.bias": bias}
+    raw = {f"{step.tensors}.{role}": to_raw(tensor) for role, tensor in held.items()}
+    return Policy(describe(model), (step,), tensors=Tensors.pack(raw))
+
+
+def k_means(points: Tensor, clusters: int, *, seed: int = 0) -> Tensor:
+    """Return the centres of clusters by Lloyd's algorithm, begun at points far apart (k-means++).
+
+    points  (T, C)
+    ->      (clusters, C)
+    """
+    generator = torch.Generator("cpu").manual_seed(seed)
+    first = int(torch.randint(len(points), (1,), generator=generator))
+    centres = points[first : first + 1]
+    while len(centres) < clusters:
+        distance = torch.cdist(points, centres).amin(dim=1).square().cpu() + 1e-12
+        chosen = int(torch.multinomial(distance, 1, generator=generator))
+        centres = torch.cat([centres, points[chosen : chosen + 1]])
+    for _ in range(ROUNDS):
+        label = torch.cdist(points, centres).argmin(dim=1)
+        joins = F.one_hot(label, clusters).to(points.dtype)
+        counts = joins.sum(dim=0)[:, None]
+        centres = torch.where(counts > 0, joins.T @ points / counts.clamp(min=1), centres)
+    return centres
+
+
+def to_raw(tensor: Tensor) -> RawTensor:
+    """Return a tensor as the tensors file holds it, in single precision."""
+    numbers = tensor.detach().to("cpu", torch.float32).contiguous()
+    return RawTensor("F32", tuple(numbers.shape), numbers.numpy().tobytes())
+
+
+def _entering(model: nn.Module, images: Tensor, block: int) -> Tensor:
+    """Features that enter a block without a policy: (B, P + N, C)."""
+    held: list[Tensor] = []
+    with (
+        applied(model, Policy(describe(model))),
+        capture_activations(model, [block], lambda _, x: held.append(x.clone())),
+    ):
+        model(images)
+    return held[0]
+
+
+def _norm_of(block: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
+    norm = getattr(block, "norm1", None)
+    if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine and norm.bias is not None:
+        return norm.weight, norm.bias
+    width = like.shape[-1]
+    return like.new_ones(width), like.new_zeros(width)
+
+
+def _sample(points: Tensor, seed: int) -> Tensor:
+    """At most MOST_TOKENS of the points, drawn at random."""
+    if len(points) <= MOST_TOKENS:
+        return points
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return points[torch.randperm(len(points), generator=generator)[:MOST_TOKENS].to(points.device)]
