@@ -19,6 +19,7 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluation.latency import OtherModel, PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
+from tokensearch.evaluation.token_counts import CountSpread, spread_of_counts
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Objective, Policy
 from tokensearch.profiling import SPLIT, ProfilePlan, profile
@@ -101,6 +102,17 @@ class PolicyEvaluator:
         """Return the accuracy of results for the first images of a split."""
         split = self.splits.of(purpose)
         return ScoredPolicy(accuracy(results, split), paired_accuracy(results, split))
+
+    @torch.inference_mode()
+    def count_tokens(self, policy: Policy, purpose: Purpose) -> tuple[CountSpread, ...]:
+        """Return how many patch tokens blocks hand on, over the images of a split."""
+        batches = self.splits.of(purpose).batches(self.cell.batch)
+        with runtime.applied(self.timing.candidate, policy) as model:
+            counts = [
+                runtime.count_tokens(model, images.to(self.cell.device, self._dtype)).cpu()
+                for images, _ in batches
+            ]
+        return spread_of_counts(torch.cat(counts))
 
     def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
         """Time a policy in the cell, in turn with the baseline."""

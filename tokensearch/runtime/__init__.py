@@ -3,6 +3,7 @@
 from tokensearch.runtime.attach import (
     applied,
     apply,
+    choosing_thresholds,
     count_tokens,
     phase_ranges,
     policy_of,
@@ -32,6 +33,7 @@ __all__ = [
     "check_policy",
     "check_resumes",
     "choose_backend",
+    "choosing_thresholds",
     "count_tokens",
     "describe",
     "entering_key",

@@ -20,6 +20,7 @@ from tokensearch.runtime.host import as_host, describe, unwrap
 from tokensearch.runtime.learned import read_tensors, register_learned
 from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
+from tokensearch.runtime.reduce import ChooseThreshold
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_state import read_state
 
@@ -112,6 +113,22 @@ def phase_ranges(
             yield model
 
 
+@contextmanager
+def choosing_thresholds(model: Model, choose: ChooseThreshold) -> Iterator[Model]:
+    """Inside the `with`, `choose` says the thresholds of the policy that `model` follows.
+
+    It is called at every threshold of every pass, with the step and the scores of all tokens that
+    are there, of all images.
+    """
+    policy, before = policy_of(model), _attachment(model)
+    if policy is None or before is None:
+        raise ModelError(f"a {type(model).__name__} follows no policy that could have thresholds")
+    with _as_before(model):
+        remove(model)
+        _attach(model, policy, replace(before.extras, choose=choose))
+        yield model
+
+
 def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
     """Run `images` through, and say after each block which token holds each patch.
 
@@ -144,10 +161,11 @@ def _follow(model: nn.Module, images: Tensor) -> list[Tokens]:
     policy = policy_of(model)
     if policy is None:
         raise ModelError(f"a {type(model).__name__} follows no policy that could be traced")
-    followed: list[Tokens] = []
+    followed, before = list[Tokens](), _attachment(model)
     with _as_before(model):
         remove(model)
-        _attach(model, policy, Extras(sources=True))
+        choose = before.extras.choose if before else None
+        _attach(model, policy, Extras(sources=True, choose=choose))
         hooks = [
             block.register_forward_hook(lambda _, __, out: followed.append(_tokens(out)))
             for block in as_host(model).blocks

@@ -11,6 +11,7 @@ from tokensearch.policy import Policy, Pool, changes_sizes
 from tokensearch.policy.steps import LEARNED, At
 from tokensearch.runtime.adapters import BlockFamily, family_of
 from tokensearch.runtime.host import Host
+from tokensearch.runtime.reduce import ChooseThreshold
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_flow import (
     CutReduction,
@@ -38,6 +39,7 @@ class Extras:
     floor: bool = False  # steps cut tokens off instead, the last ones first
     grid: bool = False  # the last block hands out the full grid, to a head of the host's own code
     around: Around | None = None  # put around every phase of what is changed
+    choose: ChooseThreshold | None = None  # thresholds are looked for instead of taken
 
 
 def make_plan(
@@ -156,7 +158,16 @@ class _Plan:
         tensors = self.policy.tensors.sha256 if learns and self.policy.tensors else None
         sizes = index + 1 in self.sizes
         least = int(self.weighs or prefix == 0)  # else nothing would be averaged, or attended to
-        return StepReduction(steps, prefix, index, len(self.host.blocks), sizes, least, tensors)
+        return StepReduction(
+            steps,
+            prefix,
+            index,
+            len(self.host.blocks),
+            sizes,
+            least,
+            tensors,
+            self.extras.choose,
+        )
 
     def _output(self, index: int) -> Output:
         state = self._reads_state(index + 1)

@@ -17,6 +17,9 @@ from tokensearch.runtime.learned import learned
 
 _CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": ops.agglomerative}
 
+# Called with a threshold's step and the scores of all tokens that are there; says the threshold.
+ChooseThreshold = Callable[[Threshold, Tensor], float]
+
 
 class Site(NamedTuple):
     """What the block knows where steps act."""
@@ -40,6 +43,7 @@ class StepReducer:
     range: Callable[[Phase], AbstractContextManager[object]]
     sizes: bool
     least: int  # patch tokens that thresholds leave at least
+    choose: ChooseThreshold | None = None  # thresholds while they are looked for
     pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
     scores: dict[Score, Tensor] = field(default_factory=dict)
 
@@ -129,10 +133,13 @@ class StepReducer:
             )
 
     def _keep_above(self, step: Threshold, tokens: Tokens) -> Tokens:
-        score = self._score(step.score)
+        score, threshold = self._score(step.score), step.threshold
+        if self.choose is not None:
+            held = None if tokens.size is None else tokens.size[:, self.prefix :, 0] > 0
+            threshold = self.choose(step, score.flatten() if held is None else score[held])
         with self.range("gathering"):
             return ops.keep_above(
-                tokens, score, threshold=step.threshold, prefix=self.prefix, least=self.least
+                tokens, score, threshold=threshold, prefix=self.prefix, least=self.least
             )
 
     def _merge_by_queries(self, step: Merger, tokens: Tokens) -> Tokens:

@@ -15,7 +15,7 @@ from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens, cut, restore_grid, start_tokens
 from tokensearch.policy import Step
 from tokensearch.records.profile import Phase
-from tokensearch.runtime.reduce import Site, StepReducer
+from tokensearch.runtime.reduce import ChooseThreshold, Site, StepReducer
 from tokensearch.runtime.token_state import attach_state, attach_state_to, read_state
 
 OpenRange = Callable[[Phase], AbstractContextManager[object]]
@@ -88,11 +88,19 @@ class StepReduction:
     sizes: bool  # who comes next wants sizes
     least: int  # patch tokens that thresholds leave at least
     tensors: str | None = None  # hash of what the steps have learned
+    choose: ChooseThreshold | None = None
 
     def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the tokens that the last step leaves."""
         reducer = StepReducer(
-            self.prefix, self.index, self.blocks, site, open_range, self.sizes, self.least
+            self.prefix,
+            self.index,
+            self.blocks,
+            site,
+            open_range,
+            self.sizes,
+            self.least,
+            self.choose,
         )
         for step in self.steps:
             tokens = reducer.carry_out(step, tokens)

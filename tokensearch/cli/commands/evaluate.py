@@ -49,6 +49,10 @@ def evaluate(
     with progress_listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the baseline")
         scored = evaluator.score(chosen, "report", on_batch=tell_stage(watcher))
+        spreads = None
+        if chosen.counts == "per_image":
+            watcher.stage("patch tokens that the images of the report split keep")
+            spreads = evaluator.count_tokens(chosen, "report")
         watcher.stage("latency, in turn with the baseline")
         comparison = evaluator.time(chosen, make_confirm_budget(1, SECONDS))
     document: dict[str, Any] = {
@@ -62,6 +66,8 @@ def evaluate(
         "paired": asdict(scored.paired),
         "comparison": to_json(comparison),
     }
+    if spreads is not None:
+        document["patch_tokens_by_image"] = [asdict(spread) for spread in spreads]
     if as_json:
         print_json(document)
     else:

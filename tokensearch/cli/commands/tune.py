@@ -1,18 +1,28 @@
 """`tokensearch tune`: learned steps."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from tokensearch.cli.console import out, print_json
+from tokensearch.cli.console import err, error, out, print_json
+from tokensearch.cli.inputs import ModelOptions
+from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
+from tokensearch.errors import PolicyError
 from tokensearch.policy import load, save
 from tokensearch.policy.file import policy_to_json
+from tokensearch.policy.steps import SCORES, Score
+
+if TYPE_CHECKING:
+    from tokensearch.policy import Policy
+
+OUT_OF_REACH = 3  # the exit code of a budget that cannot be met, as of a target in `run`
 
 tune = typer.Typer(
     name="tune",
-    help="Work on steps that learn: make thresholds static.",
+    help="Work on steps that learn: find thresholds, make them static.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -20,7 +30,7 @@ tune = typer.Typer(
 
 @tune.callback()
 def describe_tune() -> None:
-    """Work on steps that learn: make thresholds static."""
+    """Work on steps that learn: find thresholds, make them static."""
 
 
 @tune.command()
@@ -46,3 +56,101 @@ def freeze(
     counts = " ".join(map(str, twin.patch_tokens_after_block))
     out.print(f"{path}: patch tokens after each block {counts}")
     out.print(f"measure both: tokensearch evaluate {policy}; tokensearch evaluate {path}")
+
+
+@tune.command()
+@grouped
+def thresholds(
+    wanted: ModelOptions,
+    sites: Annotated[str, typer.Option(help="blocks at whose end tokens go, such as 2,5,8")],
+    budget: Annotated[str, typer.Option(help="mean multiply-accumulates, such as 0.6x")],
+    score: Annotated[
+        str, typer.Option(help=f"one of {', '.join(SCORES)}")
+    ] = "head_weighted_class_attention",
+    out_file: Annotated[Path, typer.Option("--out", help="the policy")] = Path("thresholds.json"),
+    as_json: JsonOption = False,
+) -> None:
+    """Find thresholds that keep, of every image, what scores high, and meet a budget in the mean.
+
+    They are calibrated on the images of `search` by quantiles of their scores, without training.
+    The policy and its static twin are then compared on `select`.
+    """
+    from tokensearch.cli.inputs import load_inputs
+    from tokensearch.cli.progress import progress_listener, tell_stage
+    from tokensearch.evaluation.evaluator import PolicyEvaluator
+    from tokensearch.evaluation.token_counts import spread_of_counts
+    from tokensearch.records.measurements import to_json
+    from tokensearch.runtime import describe
+    from tokensearch.tune.freeze import freeze as freeze_policy
+    from tokensearch.tune.thresholds import calibrate_thresholds, check_reach
+
+    blocks, share = _read_blocks(sites), _read_share(budget)
+    subject = load_inputs(wanted)
+    try:
+        check_reach(describe(subject.model), blocks, share)
+    except PolicyError as failure:
+        error(str(failure))
+        raise typer.Exit(OUT_OF_REACH) from failure
+    evaluator = PolicyEvaluator(
+        subject.model, subject.splits, subject.cell, wanted.seed, objective=subject.objective
+    )
+    like = next(subject.model.parameters())
+    batches = [images.to(like) for images, _ in subject.splits.search.batches(wanted.batch_size)]
+    with progress_listener(err) as watcher:
+        watcher.stage(f"calibrating thresholds after blocks {sites}")
+        calibrated = calibrate_thresholds(
+            subject.model,
+            batches,
+            sites=blocks,
+            budget=share,
+            score=cast(Score, score),
+            tell=watcher.note,
+        )
+        policies = {"thresholds": calibrated.policy, "static": freeze_policy(calibrated.policy)}
+        scored = {}
+        for name, policy in policies.items():
+            watcher.stage(f"accuracy on the select split: {name}")
+            scored[name] = evaluator.score(policy, "select", on_batch=tell_stage(watcher))
+    save(calibrated.policy, out_file)
+    document: dict[str, Any] = {
+        "file": str(out_file),
+        "mac_share": calibrated.mac_share,
+        "padded_mac_share": calibrated.padded_mac_share,
+        "batch": wanted.batch_size,
+        "patch_tokens_by_image": [asdict(one) for one in spread_of_counts(calibrated.counts)],
+        "select": {name: to_json(one.accuracy) for name, one in scored.items()},
+    }
+    print_json(document) if as_json else _print_thresholds(document, calibrated.policy)
+
+
+def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
+    out.print(
+        f"{document['file']}: multiply-accumulates {document['mac_share']:.3f}x in the mean; "
+        f"{document['padded_mac_share']:.3f}x in batches of {document['batch']}, filled up"
+    )
+    for step in policy.steps:
+        spread = document["patch_tokens_by_image"][step.block]
+        out.print(
+            f"after block {step.block}: mean {spread['mean']:.0f} tokens, p50 {spread['p50']:.0f}, "
+            f"p90 {spread['p90']:.0f}, max {spread['max']}"
+        )
+    for name, figures in document["select"].items():
+        out.print(f"{name}: top-1 {100 * figures['top1']:.2f} %, KL {figures['kl']:.4f} on select")
+    out.print(f"compare their latency: tokensearch tune freeze {document['file']}")
+
+
+def _read_blocks(sites: str) -> tuple[int, ...]:
+    parts = sites.split(",")
+    if not all(part.strip().isdecimal() for part in parts):
+        raise typer.BadParameter(f"--sites is {sites!r}; it must be blocks like 2,5,8")
+    return tuple(sorted({int(part) for part in parts}))
+
+
+def _read_share(budget: str) -> float:
+    try:
+        share = float(budget.removesuffix("x"))
+    except ValueError:
+        share = 0.0
+    if not (budget.endswith("x") and 0 < share < 1):
+        raise typer.BadParameter(f"--budget is {budget!r}; it must be a share like 0.6x, below 1x")
+    return share

@@ -1,6 +1,6 @@
 """What `run`, `evaluate` and `calibrate` print."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -73,6 +73,17 @@ def evaluation(document: Mapping[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
+def _spread_rows(spreads: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+    """Counts that differ from image to image, where they change from block to block."""
+    before: Mapping[str, Any] = {}
+    for spread in spreads:
+        figures = {name: spread[name] for name in ("mean", "p50", "p90", "max")}
+        if figures != before and figures["max"]:
+            shown = ", ".join(f"{name} {value:.0f}" for name, value in figures.items())
+            yield f"after block {spread['block']}", shown
+        before = figures
+
+
 def _figures(document: Mapping[str, Any]) -> ReportTable:
     accuracy, paired = document["accuracy"], document["paired"]
     comparison, counts = document["comparison"], document["patch_tokens_per_block"]
@@ -83,6 +94,7 @@ def _figures(document: Mapping[str, Any]) -> ReportTable:
     change = text.signed_points_interval(interval(paired, "difference"))
     rows = (
         ("tokens by block", ", ".join(text.count(left) for left in counts)),
+        *_spread_rows(document.get("patch_tokens_by_image", [])),
         (named, f"{text.percent_interval(share_in(accuracy))} on {images}"),
         ("change", f"{change} ({text.probability(paired['p_value'])})"),
         *closeness_of(accuracy, named).items(),

@@ -1,0 +1,110 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from typer.testing import CliRunner
+
+import tokensearch
+from tests.runtime.test_apply import vit
+from tokensearch.cli.main import app
+from tokensearch.errors import PolicyError
+from tokensearch.evaluation.token_counts import spread_of_counts
+from tokensearch.policy import Policy, load, mac_share
+from tokensearch.runtime import count_tokens, describe
+from tokensearch.tune.thresholds import TOLERANCE, _shares, calibrate_thresholds
+
+SCORE = "class_attention_value"
+
+
+def batches() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(8, 3, 32, 32, generator=generator) for _ in range(12)]
+
+
+@pytest.mark.parametrize("budget", [0.4, 0.6, 0.8])
+def test_thresholds_meet_the_budget_in_the_mean(budget: float) -> None:
+    model, images = vit(), batches()
+
+    calibrated = calibrate_thresholds(model, images, sites=(0, 2), budget=budget, score=SCORE)
+
+    assert abs(calibrated.mac_share / budget - 1) <= TOLERANCE
+    assert calibrated.padded_mac_share > calibrated.mac_share
+    tokensearch.apply(model, calibrated.policy)
+    with torch.inference_mode():
+        counts = torch.cat([count_tokens(model, batch) for batch in images])
+    assert torch.equal(counts, calibrated.counts)
+    assert len(set(counts[:, 0].tolist())) > 1
+    means = counts.double().mean(dim=0)
+    assert [step.keep for step in calibrated.policy.steps] == [
+        round(float(means[0])),
+        round(float(means[2])),
+    ]
+
+
+def test_the_model_is_left_without_a_policy() -> None:
+    model = vit()
+
+    calibrate_thresholds(model, batches(), sites=(1,), budget=0.7, score=SCORE)
+
+    assert tokensearch.runtime.policy_of(model) is None
+
+
+def test_a_budget_out_of_reach_is_refused_before_the_first_pass() -> None:
+    with pytest.raises(PolicyError, match="with one patch token left, blocks 2 leave"):
+        calibrate_thresholds(vit(), [], sites=(2,), budget=0.2, score=SCORE)
+
+
+def test_work_is_counted_as_policies_count_it() -> None:
+    spec = describe(vit())
+    counts = torch.full((1, spec.blocks), spec.patch_tokens)
+    fewer = Policy(spec, (tokensearch.policy.Prune(1, 5, at="block_end"),))
+
+    assert _shares(spec, counts).item() == 1
+    counts[:, 1:] = 5
+    assert _shares(spec, counts).item() == pytest.approx(mac_share(fewer), rel=1e-12)
+
+
+def test_counts_are_told_as_mean_median_and_tail() -> None:
+    one = spread_of_counts(torch.tensor([[1], [2], [3], [10]]))[0]
+
+    assert (one.block, one.mean, one.p50, one.max) == (0, 4.0, 2.5, 10)
+    assert one.p90 == pytest.approx(7.9)
+
+
+def tune(*words: str) -> tuple[int, str, str]:
+    done = CliRunner().invoke(app, ["tune", "thresholds", *words])
+    return done.exit_code, done.stdout, done.stderr
+
+
+def test_the_verb_writes_thresholds_and_tells_what_they_keep(tmp_path: Path) -> None:
+    path = tmp_path / "mine.json"
+    words = ("--images", "16,16,16", "--sites", "1,3", "--budget", "0.5x", "--out", str(path))
+
+    code, out, err = tune(*words, "--json")
+
+    assert code == 0, err
+    document = json.loads(out)
+    assert abs(document["mac_share"] / 0.5 - 1) <= TOLERANCE
+    assert {"thresholds", "static"} == document["select"].keys()
+    policy = load(path)
+    assert policy.counts == "per_image"
+    assert [step.block for step in policy.steps] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "message"),
+    [
+        (("--sites", "9", "--budget", "0.2x"), 3, "is out of reach"),
+        (("--sites", "a", "--budget", "0.5x"), 2, "it must be blocks like 2,5,8"),
+        (("--sites", "2", "--budget", "5ms"), 2, "it must be a share like 0.6x, below 1x"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_in_one_sentence(
+    words: tuple[str, ...], code: int, message: str
+) -> None:
+    got, _, err = tune("--images", "16,16,16", *words)
+
+    assert got == code
+    assert message in " ".join(err.split())
