@@ -21,8 +21,10 @@ def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 
     images  (B, 3, rows, columns)  that the model is run on without a policy, some hundred
 
     The norm begins as that of the next block where it has one, else as no change of scale. A query
-    is a centre of normed tokens, scaled so that its logits have the deviation 1 / `scale` between
-    tokens of different clusters: neither one-hot nor flat.
+    is a centre less the mean of all tokens: without that all queries look at the same tokens, those
+    that lie along the mean. On the bundled model, 8 queries after block 0, untrained, 160 images:
+    76 % are right with normed values and 89 % with raw ones, by random queries 70 % and 86 %, by
+    centres as they are 37 % and 51 %.
 
     ModelError where no block follows to which the tokens go.
     """
@@ -36,8 +38,7 @@ def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 
     weight, bias = _norm_of(host.blocks[step.block + 1], tokens)
     normed = F.layer_norm(tokens, tokens.shape[-1:], weight, bias, NORM_EPS)
     queries = k_means(_sample(normed, seed), step.keep, seed=seed)
-    spread = (normed @ queries.T).std(dim=0).mean()
-    queries = queries / (spread.clamp(min=torch.finfo(spread.dtype).tiny) * step.scale)
+    queries = (queries - normed.mean(dim=0)) / step.scale
     held = {"queries": queries, "norm.weight": weight, "norm.bias": bias}
     raw = {f"{step.tensors}.{role}": to_raw(tensor) for role, tensor in held.items()}
     return Policy(describe(model), (step,), tensors=Tensors.pack(raw))
