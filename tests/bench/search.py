@@ -1,8 +1,10 @@
 """How good the search is, and how fast: against a long run, Optuna's samplers, and publications.
 
-    python -m tests.bench search [--json] [--parts samplers encodings wall presets exhaustive]
+    python -m tests.bench search [--json] [--store NAME]
+        [--parts landscapes samplers encodings wall presets exhaustive]
 
-Latencies of the first two parts are those of one cost table, which is kept with the reference
+The first part is of landscapes whose truth is known: see `search_landscapes`.
+Latencies of the next two parts are those of one cost table, which is kept with the reference
 front: so hypervolumes are of searching, and not of what a machine does meanwhile. The other parts
 take real time. Costs are counted in full evaluations: images run through a policy over the images
 of the split, remembered ones counted in.
@@ -22,6 +24,7 @@ from typing import Any
 
 import torch
 
+from tests.bench.results import store
 from tests.bench.searching import ENCODINGS, Bench, Curve
 from tokensearch.records.run_settings import SAMPLERS
 
@@ -29,7 +32,7 @@ SEEDS, BUDGET = 5, 120.0
 WANTED = 0.98  # of the reference's hypervolume
 CORES = 2
 READY: dict[str, Bench] = {}  # what a process of the pool works with
-PARTS = ("samplers", "encodings", "wall", "presets", "exhaustive")
+PARTS = ("landscapes", "samplers", "encodings", "wall", "presets", "exhaustive")
 
 
 def main(arguments: list[str]) -> None:
@@ -40,9 +43,22 @@ def main(arguments: list[str]) -> None:
 
         make_reference(options.answers)
         return
+    say = (lambda _: None) if options.json else (lambda text: print(text, flush=True))
+    found: dict[str, Any] = {}
+    if "landscapes" in options.parts:
+        found["landscapes"] = landscapes(options, say)
+    if {*options.parts} - {"landscapes"}:
+        found |= of_demo(options, say)
+    if options.store:
+        store(options.store, found)
+    if options.json:
+        print(json.dumps(found))
+
+
+def of_demo(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the parts that search the bundled model."""
     bench = Bench.load(options.answers)
     found: dict[str, Any] = {"reference": bench.reference_volume, "how": bench.how}
-    say = (lambda _: None) if options.json else (lambda text: print(text, flush=True))
     say(f"reference hypervolume {bench.reference_volume:.4f}: {bench.how}")
     parts: dict[str, Callable[[], Any]] = {
         "samplers": lambda: samplers(bench, options, say),
@@ -51,10 +67,21 @@ def main(arguments: list[str]) -> None:
         "presets": lambda: presets(bench, options, say),
         "exhaustive": lambda: exhaustive(bench, options, say),
     }
-    for part in options.parts:
-        found[part] = parts[part]()
-    if options.json:
-        print(json.dumps(found))
+    return found | {part: parts[part]() for part in options.parts if part in parts}
+
+
+def landscapes(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Run every sampler on synthetic landscapes, a process per core."""
+    from tests.bench.search_landscapes import compare, line, summarise
+
+    contests = []
+    with ProcessPoolExecutor(CORES, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
+        for contest in compare(pool, options.seeds, round(options.budget), gp=options.gp):
+            contests.append(contest)
+            say(line(contest))
+            if options.store:  # what has come is kept
+                store(options.store, {"landscapes": summarise(contests)})
+    return summarise(contests)
 
 
 def samplers(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
@@ -80,7 +107,7 @@ def compared(
             asked = [(sampler, seed, options.budget, space) for seed in range(options.seeds)]
             name = sampler if space == "default" else f"{sampler} in {space}"
             rows[name] = summed(bench, list(pool.map(searched, asked)), options.budget)
-            say(line(name, rows[name]))
+            say(describe_row(name, rows[name]))
     return rows
 
 
@@ -111,7 +138,7 @@ def summed(bench: Bench, curves: Sequence[Curve], budget: float) -> dict[str, An
     }
 
 
-def line(name: str, row: dict[str, Any]) -> str:
+def describe_row(name: str, row: dict[str, Any]) -> str:
     """One sampler or encoding in one line."""
     cost = "not within the budget" if row["cost"] is None else f"{row['cost']:.0f} full evaluations"
     spread = ", ".join(f"{100 * share:.1f}" for share in row["shares"])
@@ -185,5 +212,7 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         "--samplers", nargs="+", choices=SAMPLERS, default=["local", "tpe", "nsga2", "random"]
     )
     parser.add_argument("--answers", type=Path, help="file of answers kept between runs")
+    parser.add_argument("--gp", action="store_true", help="on landscapes too: minutes a run")
+    parser.add_argument("--store", metavar="NAME", help="keep the results in the repository")
     parser.add_argument("--make-reference", action="store_true")
     return parser.parse_args(arguments)

@@ -21,12 +21,13 @@ from tokensearch.search.sampler.surrogate import (
 
 
 def kernel(some: Sequence[Features], others: Sequence[Features]) -> Values:
-    """Squared exponential of mean squared differences, group by group."""
+    """Matern 3/2 of the root of mean squared differences, group by group."""
     distance = np.zeros((len(some), len(others)))
     for name, length in zip(("counts", "operators", "flags"), LENGTHS, strict=True):
         left, right = (np.array([getattr(f, name) for f in side]) for side in (some, others))
         distance += np.square(left[:, None] - right[None]).mean(axis=2) / length**2
-    return np.asarray(AMPLITUDE**2 * np.exp(-0.5 * distance))
+    scaled = np.sqrt(3 * distance)
+    return np.asarray(AMPLITUDE**2 * (1 + scaled) * np.exp(-scaled))
 
 
 def textbook_prediction(
