@@ -8,6 +8,7 @@ BENCHES = {
     "costs": "tests.bench.costs",
     "demo": "tests.bench.demo",
     "diff": "tests.bench.diff",
+    "pictures": "tests.bench.pictures.command",
     "presets": "tests.bench.presets",
     "probe": "tests.bench.probe.command",
     "fronts": "tests.bench.fronts",

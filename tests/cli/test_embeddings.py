@@ -5,7 +5,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from typer.testing import Result
 
 from tests.cli.test_run import called, pictures
@@ -194,3 +196,23 @@ def test_one_class_is_too_few_to_tell_apart(config: str, tmp_path: Path) -> None
         "error: --objective knn needs labels of two classes at least, and the folder images have "
         "one class; give --data a folder of class folders, or take --objective cosine"
     )
+
+
+def test_pictures_of_one_s_own_are_counted_in_the_output(config: str, tmp_path: Path) -> None:
+    folder = tmp_path / "own"
+    folder.mkdir()
+    for number in range(3):
+        ramp = np.linspace(0, 80 * (number + 1), 300).astype(np.uint8)
+        Image.fromarray(np.stack([np.tile(ramp, (120, 1))] * 3, axis=-1)).save(
+            folder / f"{number}.png"
+        )
+    arguments = ("evaluate", "topk-0.5", "--rescale", "--model", FACTORY, "--data-config", config)
+    more = ("--images-from", str(folder), "--images", "24,20,20", "--batch-size", "2")
+
+    result = called(*arguments, *more)
+    both = called(*arguments, *more, "--data", str(folder))
+
+    assert result.exit_code == 0, result.output
+    assert "images: crops of 3 pictures in own" in result.stderr
+    assert both.exit_code == 2
+    assert "--images-from is" in both.stderr

@@ -19,6 +19,7 @@ from tokensearch.cli.options import (
     DataOption,
     DeviceOption,
     DtypeOption,
+    ImagesFromOption,
     ImagesOption,
     ImgSizeOption,
     MaxDivergenceOption,
@@ -54,6 +55,7 @@ class ModelOptions:
     img_size: ImgSizeOption = None
     model_kwargs: ModelKwargsOption = None
     data: DataOption = None
+    images_from: ImagesFromOption = None
     class_map: ClassMapOption = None
     data_config: DataConfigOption = None
     device: DeviceOption = "auto"
@@ -84,10 +86,12 @@ class EvaluationInputs:
 
 
 def parse_sizes(text: str) -> "Sizes":
-    """Read `512,512,2000`: images to search, select and report on; BadParameter if it is not."""
+    """Read `512,512,2000`, or a number of images to report on alone; BadParameter if it is none."""
     from tokensearch.data.splits import Sizes
 
     parts = text.split(",")
+    if len(parts) == 1:
+        parts = [*SIZES_TEXT.split(",")[:2], text]
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
         raise BadParameter(f"--images is {text!r}; it must be three numbers like 512,512,2000")
     try:
@@ -160,6 +164,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     if why:
         err.print(why, soft_wrap=True)
     splits = _splits(wanted, loaded.name, config, sizes)
+    err.print(f"images: {splits.name}", soft_wrap=True)
     if objective in EMBEDDING_OBJECTIVES:
         check_labels(splits, objective)
     else:  # a single logit tells two classes apart
@@ -172,20 +177,25 @@ def _splits(
     wanted: ModelOptions, name: str, config: "dict[str, object]", sizes: "Sizes"
 ) -> "Splits":
     from tokensearch.data.bundled import bundled_splits
-    from tokensearch.data.photos import photo_splits
+    from tokensearch.data.photos import photo_splits, picture_splits
     from tokensearch.data.sources import splits_from
 
+    seed, pictures = wanted.seed, wanted.images_from
+    if pictures is not None:
+        if wanted.data is not None:
+            raise BadParameter(f"--images-from is {pictures} and --data is {wanted.data}; give one")
+        return picture_splits(pictures, data_config=config, sizes=sizes, seed=seed)
     if wanted.data is not None:
         return splits_from(
             wanted.data,
             data_config=config,
             sizes=sizes,
-            seed=wanted.seed,
+            seed=seed,
             class_map=wanted.class_map,
         )
     if name == DEMO:
         return bundled_splits(data_config=config, sizes=sizes)
-    return photo_splits(data_config=config, sizes=sizes, seed=wanted.seed)
+    return photo_splits(data_config=config, sizes=sizes, seed=seed)
 
 
 def check_forward(name: str, module: "nn.Module", images: "torch.Tensor") -> "torch.Tensor":

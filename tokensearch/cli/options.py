@@ -48,6 +48,15 @@ DataOption = Annotated[
         help="ImageNet-style folder, digits (the bundled scenes), or a dataset timm can open",
     ),
 ]
+ImagesFromOption = Annotated[
+    Path | None,
+    Option(
+        "--images-from",
+        metavar="DIR",
+        help="a flat folder of your own pictures, without labels, in the place of photographs that "
+        "packages bring; of few pictures many crops are taken",
+    ),
+]
 ClassMapOption = Annotated[
     Path | None,
     Option(
@@ -103,7 +112,9 @@ SIZES_TEXT = "256,512,2000"
 ImagesOption = Annotated[
     str,
     Option(
-        "--images", metavar="N,N,N", help="images to search, select and report on, all different"
+        "--images",
+        metavar="N,N,N",
+        help="images to search, select and report on, all different; one number is of the last",
     ),
 ]
 TargetOption = Annotated[

@@ -76,7 +76,10 @@ def _scan(directory: Path, class_map: Path | None) -> "_Scanned":
     classes = {folder: _images_of_class(folder) for folder in folders}
     images = sum(map(len, classes.values()))
     if not images and not loose:
-        raise DataError(f"folder {directory} holds no images")
+        raise DataError(
+            f"folder {directory} holds no images ({', '.join(SUFFIXES)}); give one with a folder "
+            f"of images for each class"
+        )
     if not images:
         return _Scanned(root, [(path, UNLABELLED) for path in loose], None, exact=False)
     if loose:

@@ -270,7 +270,7 @@ def _settings(
     return SearchSettings(
         model=subject.name,
         checkpoint=None if wanted.checkpoint is None else str(wanted.checkpoint),
-        data=wanted.data,
+        data=wanted.data if wanted.images_from is None else str(wanted.images_from),
         target=goal.target,
         device=subject.cell.device,
         dtype=subject.cell.dtype,
