@@ -21,11 +21,12 @@ setup: $(VENV)/.ready
 
 # uv and not pip: it takes torch and torchvision as a matching pair from the registry, whatever
 # builds pip is configured to prefer. Bytecode is compiled once: without it, where Python may write
-# none, every process compiles torch anew, which takes 10 s.
+# none, every process compiles torch anew, which takes 10 s. Not that of transformers, for tests alone.
 $(VENV)/.ready: pyproject.toml
 	python3 -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable . --group dev
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --group hosts
 	@touch $@
 
 run: setup
@@ -54,6 +55,7 @@ $(LOWEST)/.ready: pyproject.toml | setup
 	$(BIN)/uv venv --quiet --clear --python 3.11 $(LOWEST)
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(LOWEST)/bin/python \
 		--resolution lowest-direct --editable . --group dev
+	$(BIN)/uv pip install --quiet --python $(LOWEST)/bin/python --resolution lowest-direct --group hosts
 	@touch $@
 
 soak: setup

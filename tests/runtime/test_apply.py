@@ -277,7 +277,8 @@ def test_a_swin_is_refused_in_one_sentence() -> None:
 
     assert str(raised.value) == (
         "a SwinTransformer has stages, whose windows and downsampling need the whole grid, instead "
-        "of blocks; supported are timm's VisionTransformer, Eva and NaFlexVit"
+        "of blocks; supported are timm's VisionTransformer, Eva and NaFlexVit, and transformers' "
+        "ViT, DeiT, Dinov2, DINOv3ViT, CLIP and SigLIP vision models (since its 5.18)"
     )
 
 

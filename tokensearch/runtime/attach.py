@@ -16,7 +16,7 @@ from tokensearch.runtime import pooled_head
 from tokensearch.runtime.compatibility import check_policy, resolve_policy
 from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.head_reading import read_facts, reading_of
-from tokensearch.runtime.host import as_host, describe, unwrap
+from tokensearch.runtime.host import anchor_of, as_host, describe
 from tokensearch.runtime.learned import read_tensors, register_learned
 from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
@@ -72,7 +72,7 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
 
 def remove(model: Model) -> Model:
     """Undo `apply`: the model runs its own code again. Does nothing to a model without a policy."""
-    attachment: _Attachment | None = unwrap(model).__dict__.pop(_MARK, None)
+    attachment: _Attachment | None = anchor_of(model).__dict__.pop(_MARK, None)
     if attachment is not None:
         for module, name, was_there, value in attachment.before:
             if was_there:
@@ -219,7 +219,7 @@ def _attach_again(model: nn.Module, before: _Attachment | None) -> None:
 
 
 def _attachment(model: nn.Module) -> _Attachment | None:
-    attachment: _Attachment | None = unwrap(model).__dict__.get(_MARK)
+    attachment: _Attachment | None = anchor_of(model).__dict__.get(_MARK)
     return attachment
 
 
@@ -232,7 +232,7 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     for index, block in enumerate(opened):
         bypassed = check_equivalence(block, width=policy.model.width, rotates=host.rotates)
         opened[index] = block.watching(bypassed)
-    if opened:
+    if opened and host.tower is None:
         opened[-1] = replace(opened[-1], head=read_facts(model))
     settings: list[tuple[nn.Module, str, Callable[..., Any]]] = [
         (one.block, "forward", one.forward) for one in opened
@@ -250,4 +250,4 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
         for one in opened
         for name in register_learned(one.block, policy.steps_of(one.index), tensors)
     )
-    model.__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before, buffers)
+    anchor_of(model).__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before, buffers)

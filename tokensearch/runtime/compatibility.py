@@ -8,6 +8,7 @@ from torch import nn
 from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
 from tokensearch.policy import CLASS_SCORES, Policy, is_file, load, preset
 from tokensearch.runtime.host import (
+    as_host,
     describe,
     has_class_token,
     reads_prefix_only,
@@ -20,7 +21,10 @@ from tokensearch.runtime.pooled_head import averages
 def check_policy(model: nn.Module, policy: Policy) -> None:
     """Refuse a policy that does not fit; warn about one found on other weights."""
     own, wanted = describe(model), policy.model
+    any_size = as_host(model).any_size  # what enters is counted in every pass
     for field in ("blocks", "patch_tokens", "prefix_tokens", "width"):
+        if field == "patch_tokens" and any_size:
+            continue
         has, wants = getattr(own, field), getattr(wanted, field)
         if has != wants:
             raise PolicyError(

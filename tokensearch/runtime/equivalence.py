@@ -6,7 +6,7 @@ never a wrong number.
 
 import copy
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError, first_line
+from tokensearch.runtime.adapters import attention_of
 from tokensearch.runtime.reduced_block import ReducedBlock
 
 _EXTRA_TOKENS = 6  # patch tokens in the proof's input; the halves do not depend on the number
@@ -92,14 +93,14 @@ def _compare_in(
     twin = _twin(opened.block, kind)
     like = next(twin.parameters())
     x = _noise(*shape).to(like.device, kind)
-    named = {"rope": _rotations(twin).to(like.device, kind)} if rotates else {}
+    rope = _rotations(twin).to(like.device, kind) if rotates else None
     with torch.no_grad():
         with _counting(twin) as host_calls:
-            host = twin(x, **named)
+            host = opened.family.call(twin, x, rope)
         with _counting(twin) as calls:
-            _run_opened(opened, twin, x, named, queries=None)
-        whole = _run_opened(opened, twin, x, named, queries=None)
-        first = _run_opened(opened, twin, x, named, queries=opened.prefix or None)
+            _run_opened(opened, twin, x, rope, queries=None)
+        whole = _run_opened(opened, twin, x, rope, queries=None)
+        first = _run_opened(opened, twin, x, rope, queries=opened.prefix or None)
     scale = host.abs().max().item() or 1.0
     pairs = (whole, host), (first, host[:, : opened.prefix or None])
     differences = [(one - other).abs().max().item() / scale for one, other in pairs]
@@ -171,7 +172,7 @@ def _noise(*shape: int) -> Tensor:
 
 def _rotations(block: nn.Module) -> Tensor:
     """Sines and cosines of random angles, one for each feature of a head."""
-    angles = _noise(_EXTRA_TOKENS, int(block.attn.head_dim))  # type: ignore[union-attr,arg-type]
+    angles = _noise(_EXTRA_TOKENS, int(attention_of(block).head_dim))
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 
@@ -179,12 +180,12 @@ def _run_opened(
     opened: ReducedBlock,
     twin: nn.Module,
     x: Tensor,
-    named: Mapping[str, Tensor],
+    rope: Tensor | None,
     *,
     queries: int | None,
 ) -> Tensor:
     """Output of the opened block for all tokens, or for the first `queries` alone."""
-    family, rope = opened.family, named.get("rope")
+    family = opened.family
     attended = family.attend(twin, x, bias=None, queries=queries, rope=rope)
     return family.finish(twin, attended.x)
 

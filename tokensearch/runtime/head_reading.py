@@ -5,7 +5,7 @@ wherever it likes. It is given the full grid at the end, in which a token stands
 patches: its plain average is then the average by size.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,11 +15,15 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tokensearch.errors import ModelError, first_line
+from tokensearch.ops import Tokens
 from tokensearch.policy import Policy, Pool, Prune, changes_sizes
 from tokensearch.runtime.host import Host, reads_prefix_only
-from tokensearch.runtime.pooled_head import POOLS, averages
+from tokensearch.runtime.pooled_head import POOLS, averages, list_overrides
+from tokensearch.runtime.token_state import attach_state
+from tokensearch.runtime.towers import Tower, is_untouched
 
 Reading = Literal["plain", "by_size", "grid"]
+Override = tuple[nn.Module, str, Callable[..., Any]]  # what to set on which module
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +63,19 @@ def reading_of(host: Host, policy: Policy) -> Reading:
     ModelError where code that is not timm's reads patch tokens, some of which were discarded.
     """
     merges = any(changes_sizes(step) for step in policy.steps)
-    if not merges or policy.last_block == "prefix_only":
+    skips = policy.last_block == "prefix_only"
+    if not (merges or skips) or (skips and host.tower is None):
         return "plain"
     if _is_timms(host.model):
         return "by_size" if averages(host.model) else "plain"
     reads, pools = _try_head(host)
+    if reads and host.tower is not None and is_untouched(host.model, host.tower):
+        return _reading_of_tower(host, host.tower)
+    if reads and skips:
+        raise ModelError(
+            f"last_block is prefix_only, but a {type(host.model).__name__} reads patch tokens in "
+            f"code of its own"
+        )
     if not reads:
         return "plain"
     if pools and averages(host.model):
@@ -75,6 +87,22 @@ def reading_of(host: Host, policy: Policy) -> Reading:
         f"merged tokens beside discarded ones; let it average in timm's pool() with "
         f"global_pool='avg', or take a policy that only merges or only discards"
     )
+
+
+def _reading_of_tower(host: Host, tower: Tower) -> Reading:
+    """Say how a head of transformers that reads patch tokens is given them, by its own average."""
+    if tower.reads == "all":
+        return "plain"  # as timm's attention pooling
+    if tower.reads == "prefix":
+        if _is_meta(host):
+            return "plain"
+        raise ModelError(
+            f"the head of a {type(host.model).__name__} reads patch tokens, which it did not in "
+            f"the versions of transformers that are supported"
+        )
+    if not _is_meta(host):
+        _check_average(host)
+    return "by_size"
 
 
 def _is_timms(model: nn.Module) -> bool:
@@ -93,38 +121,84 @@ def _try_head(host: Host) -> tuple[bool, bool]:
     The model runs on an empty image, with its blocks set aside: they hand on two batches of tokens
     that share their prefix tokens. Outputs differ only if something reads the others.
     """
-    model, like = host.model, next(host.model.parameters())
-    if like.is_meta:
+    if _is_meta(host):
         return True, False
+    like = next(host.model.parameters())
     shape = (2, host.num_prefix_tokens + host.patch_tokens, host.embed_dim)
     generator = torch.Generator("cpu").manual_seed(0)
     first, other = (torch.randn(shape, generator=generator, device="cpu").to(like) for _ in "ab")
     other[:, : host.num_prefix_tokens] = first[:, : host.num_prefix_tokens]
     calls: list[str] = []
+    noting = [
+        (host.model, name, _noting(getattr(host.model, name), calls))
+        for name in POOLS
+        if hasattr(host.model, name)
+    ]
+    outs = [_run_head(host, x, noting) for x in (first, other)]
+    # Tokens that are handed out as they are, as transformers' towers do, are not read.
+    tokens = first.shape if host.tower is not None else None
+    pairs = zip(*outs, strict=True)
+    return not all(torch.equal(a, b) for a, b in pairs if a.shape != tokens), bool(calls)
+
+
+@torch.no_grad()
+def _check_average(host: Host) -> None:
+    """Hold the average by size against the host's own average of the full grid.
+
+    Two images of six tokens, of one to three patches each. ModelError where a head gives other
+    outputs for tokens with sizes than for each token repeated as often as it has patches.
+    """
+    prefix, like = host.num_prefix_tokens, next(host.model.parameters())
+    generator = torch.Generator("cpu").manual_seed(0)
+    shape = (2, prefix + 6, host.embed_dim)
+    x = torch.randn(shape, generator=generator, device="cpu").to(like)
+    counts = [[1] * prefix + patches for patches in ([1, 2, 3, 1, 2, 3], [3, 3, 1, 1, 2, 2])]
+    sizes = torch.tensor(counts, device=x.device)
+    grid = torch.stack([row.repeat_interleave(n, dim=0) for row, n in zip(x, sizes, strict=True)])
+    whole = _run_head(host, grid, ())
+    sized = attach_state(Tokens(x, size=sizes.unsqueeze(-1).to(x)))
+    own = _run_head(host, sized, list(list_overrides(host.model)))
+    for expected, found in zip(whole, own, strict=True):
+        if expected.shape != grid.shape and not torch.allclose(
+            expected, found, atol=_AVERAGE_TOLERANCE * float(expected.abs().max()), rtol=0.0
+        ):
+            raise ModelError(
+                f"the head of a {type(host.model).__name__} is not the average of patch tokens "
+                f"that it was in the versions of transformers that are supported"
+            )
+
+
+# Largest difference, as a share of the largest output: half precision rounds to 1 of 256.
+_AVERAGE_TOLERANCE = 2e-2
+
+
+def _is_meta(host: Host) -> bool:
+    return next(host.model.parameters()).is_meta
+
+
+def _run_head(host: Host, x: Tensor, overrides: Iterable[Override]) -> list[Tensor]:
+    """Run the model on an empty image, its first block returning `x`: all tensors that come out."""
+    model, like = host.model, next(host.model.parameters())
     try:
-        outs = []
-        for x in (first, other):
-            with _blocks_set_aside(host, x, calls):
-                outs.append(model(torch.zeros(2, 3, *_image_size(model)).to(like)))
+        with _blocks_set_aside(host, x, overrides):
+            out = model(torch.zeros(2, 3, *_image_size(host)).to(like))
     except Exception as error:  # the user's own code raises what it likes
         raise ModelError(
             f"a {type(model).__name__} cannot be tried on an image, to see what its own code reads "
             f"of merged tokens: {first_line(error)}"
         ) from error
-    return not _equal(*outs), bool(calls)
+    return [leaf for leaf in pytree.tree_leaves(out) if isinstance(leaf, Tensor)]
 
 
 @contextmanager
-def _blocks_set_aside(host: Host, x: Tensor, calls: list[str]) -> Iterator[None]:
-    """Inside the `with`, the first block returns `x`, the others what they get; pools are noted."""
+def _blocks_set_aside(host: Host, x: Tensor, more: Iterable[Override]) -> Iterator[None]:
+    """Inside the `with`, the first block returns `x`, the others what they get."""
     model = host.model
-    overrides: list[tuple[nn.Module, str, Any]] = [
+    overrides: list[Override] = [
         (block, "forward", lambda given, *_, **__: given) for block in host.blocks[1:]
     ]
     overrides.append((host.blocks[0], "forward", lambda *_, **__: x))
-    for name in POOLS:
-        if hasattr(model, name):
-            overrides.append((model, name, _noting(getattr(model, name), calls)))
+    overrides.extend(more)
     before = [(module, name, vars(module).get(name)) for module, name, _ in overrides]
     modes = [(module, module.training) for module in model.modules()]
     try:
@@ -150,14 +224,12 @@ def _noting(pool: Any, calls: list[str]) -> Any:
     return noted
 
 
-def _image_size(model: Any) -> tuple[int, int]:
+def _image_size(host: Host) -> tuple[int, int]:
+    if host.tower is not None:
+        return host.tower.image_size
+    model: Any = host.model
     size = getattr(getattr(model, "patch_embed", None), "img_size", None)
     if size is None:
         config = getattr(model, "pretrained_cfg", None) or {}
         size = config.get("input_size", (3, 224, 224))[-2:]
     return int(size[0]), int(size[1])
-
-
-def _equal(first: Any, second: Any) -> bool:
-    pairs = zip(pytree.tree_leaves(first), pytree.tree_leaves(second), strict=True)
-    return all(torch.equal(a, b) for a, b in pairs if isinstance(a, Tensor))

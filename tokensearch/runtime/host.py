@@ -11,9 +11,11 @@ from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
 from tokensearch.policy import ModelSpec
-from tokensearch.runtime.adapters import explain_refusal, family_of
+from tokensearch.runtime import towers
+from tokensearch.runtime.adapters import attention_of, explain_refusal, family_of
+from tokensearch.runtime.towers import Tower, tower_of
 
-_SUPPORTED = "supported are timm's VisionTransformer, Eva and NaFlexVit"
+_SUPPORTED = f"supported are timm's VisionTransformer, Eva and NaFlexVit, and {towers.NAMES}"
 
 # Classes that run one model, which is theirs under this name, and change nothing of what it makes
 # of its tokens. By name, since the runtime imports torch alone: torch, timm, peft, transformers.
@@ -42,6 +44,8 @@ class Host:
     embed_dim: int
     patch_tokens: int
     rotates: bool  # attention rotates queries and keys by position
+    any_size: bool = False  # images may have another size than `patch_tokens` are for
+    tower: Tower | None = None  # of a model of transformers
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -65,6 +69,9 @@ def as_host(model: nn.Module) -> Host:
     """Read off what a Host has; ModelError when the model is not one."""
     model = unwrap(model)
     _refuse_wrapper(model)
+    tower = tower_of(model)
+    if tower is not None:
+        return _of_tower(model, tower)
     kind = type(model).__name__
     timm_model: Any = model
     for index, block in enumerate(getattr(model, "blocks", ())):
@@ -87,12 +94,35 @@ def as_host(model: nn.Module) -> Host:
     )
 
 
+def _of_tower(model: nn.Module, tower: Tower) -> Host:
+    for index, block in enumerate(tower.blocks):
+        _check_block(block, index, type(model).__name__)
+    return Host(
+        model=model,
+        blocks=tower.blocks,
+        num_prefix_tokens=tower.prefix_tokens,
+        embed_dim=tower.width,
+        patch_tokens=tower.patch_tokens,
+        rotates=tower.rotates,
+        any_size=tower.takes_any_size,
+        tower=tower,
+    )
+
+
+def anchor_of(model: nn.Module) -> nn.Module:
+    """Return the module that keeps what is attached: the model, or its tower."""
+    model = unwrap(model)
+    tower = tower_of(model)
+    return model if tower is None else tower.module
+
+
 def _refuse_wrapper(model: nn.Module) -> None:
     """Refuse a module of unknown code around a model, naming the attribute that is one."""
-    if "blocks" in model._modules or hasattr(type(model), "blocks"):
+    if "blocks" in model._modules or hasattr(type(model), "blocks") or tower_of(model):
         return
     for name, part in model.named_modules():
-        if name and "blocks" in part._modules and hasattr(part, "num_prefix_tokens"):
+        timms = "blocks" in part._modules and hasattr(part, "num_prefix_tokens")
+        if name and (timms or tower_of(part)):
             kind = type(model).__name__
             raise ModelError(
                 f"a {kind} keeps its {type(part).__name__} in .{name}; pass that: model.{name}"
@@ -104,7 +134,7 @@ def _check_block(block: nn.Module, index: int, kind: str) -> None:
     if why is not None:
         raise ModelError(f"block {index} of the {kind} cannot be opened: {why}")
     if family_of(block) is None:
-        inner = type(getattr(block, "attn", None)).__name__
+        inner = type(attention_of(block)).__name__
         raise ModelError(
             f"block {index} of the {kind} is a {type(block).__name__} with {inner}; {_SUPPORTED}"
         )
@@ -166,6 +196,9 @@ def is_plain(value: object) -> bool:
 def has_class_token(model: nn.Module) -> bool:
     """Whether the first prefix token is a class token, whose attention can score patches."""
     model = unwrap(model)
+    tower = tower_of(model)
+    if tower is not None:
+        return tower.has_class_token
     said = getattr(model, "has_class_token", None)
     return getattr(model, "cls_token", None) is not None if said is None else bool(said)
 
@@ -173,6 +206,9 @@ def has_class_token(model: nn.Module) -> bool:
 def reads_prefix_only(model: nn.Module) -> bool:
     """Whether the head reads prefix tokens alone, so that the last block may skip the rest."""
     model = unwrap(model)
+    tower = tower_of(model)
+    if tower is not None:
+        return tower.reads == "prefix"
     return (
         getattr(model, "global_pool", None) == "token" and getattr(model, "attn_pool", None) is None
     )

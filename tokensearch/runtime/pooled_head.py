@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tokensearch.errors import ModelError
 from tokensearch.runtime.token_state import attach_state, read_state
+from tokensearch.runtime.towers import tower_of
 
 _AVERAGES = frozenset({"avg", "avgmax"})
 POOLS = ("pool", "_pool")  # what timm's models call the method
@@ -19,6 +20,9 @@ POOLS = ("pool", "_pool")  # what timm's models call the method
 
 def averages(model: nn.Module) -> bool:
     """Whether the head reads the mean of the tokens."""
+    tower = tower_of(model)
+    if tower is not None:
+        return tower.reads == "average"
     return getattr(model, "global_pool", None) in _AVERAGES and (
         getattr(model, "attn_pool", None) is None
     )
@@ -26,9 +30,13 @@ def averages(model: nn.Module) -> bool:
 
 def list_overrides(model: nn.Module) -> Iterator[tuple[nn.Module, str, Callable[..., Any]]]:
     """Yield what to set on which module so that its average goes by size."""
-    norm = getattr(model, "norm", None)
+    tower = tower_of(model)
+    norm = getattr(model, "norm", None) if tower is None else tower.norm
     if norm is not None and not isinstance(norm, nn.Identity):
         yield norm, "forward", _Carrying(norm.forward).forward
+    if tower is not None:
+        yield tower.module, "forward", _Scaling(tower.module.forward, tower.prefix_tokens).forward
+        return
     name = next((name for name in POOLS if hasattr(model, name)), None)
     if name is not None:
         yield model, name, _Weighing(model, getattr(model, name)).pool
@@ -56,18 +64,43 @@ class _Weighing:
         kind = self.model.global_pool if pool_type is None else pool_type
         if kind not in _AVERAGES:
             return self.host(x, pool_type, **named)
-        tokens = read_state(x)
-        if tokens is None:
-            raise ModelError(
-                "the head averages tokens by size, but something before it made new features "
-                "(a hook, a copy), which know no sizes"
-            )
-        if tokens.size is None:  # every token is one patch
+        sizes = _sizes_of(x)
+        if sizes is None:  # every token is one patch
             return self.host(x, pool_type, **named)
         whole = getattr(self.model, "pool_include_prefix", False)
         first = 0 if whole else self.model.num_prefix_tokens
-        part, size = x[:, first:], tokens.size[:, first:]
+        part, size = x[:, first:], sizes[:, first:]
         mean = (part * size).sum(dim=1) / size.sum(dim=1)
         if kind == "avg":
             return mean
         return 0.5 * (part.masked_fill(size == 0, -torch.inf).amax(dim=1) + mean)
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaling:
+    """A tower of transformers whose patch tokens are scaled, so that their mean goes by size."""
+
+    host: Callable[..., Any]
+    prefix: int
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        out = self.host(*args, **named)
+        x: Tensor = out.last_hidden_state
+        sizes = _sizes_of(x)
+        if sizes is None:  # every token is one patch
+            return out
+        size = sizes[:, self.prefix :]
+        weight = size * (size.shape[1] / size.sum(dim=1, keepdim=True))
+        patches = (x[:, self.prefix :] * weight).to(x.dtype)
+        out.last_hidden_state = torch.cat([x[:, : self.prefix], patches], dim=1)
+        return out
+
+
+def _sizes_of(x: Tensor) -> Tensor | None:
+    tokens = read_state(x)
+    if tokens is None:
+        raise ModelError(
+            "the head averages tokens by size, but something before it made new features "
+            "(a hook, a copy), which know no sizes"
+        )
+    return tokens.size

@@ -17,7 +17,7 @@ from tokensearch.records.profile import Phase, range_name
 from tokensearch.runtime.adapters import family_of
 from tokensearch.runtime.reduced_block import Around
 
-# What timm calls them, over all families that can be opened.
+# What timm and transformers call them, over all families that can be opened.
 _PHASES: dict[str, Phase] = {
     "norm": "norm",
     "norm1": "norm",
@@ -25,11 +25,17 @@ _PHASES: dict[str, Phase] = {
     "q_norm": "norm",
     "k_norm": "norm",
     "in_norm": "norm",
+    "layernorm_before": "norm",
+    "layernorm_after": "norm",
+    "layer_norm1": "norm",
+    "layer_norm2": "norm",
     "qkv": "qkv",
     "q_proj": "qkv",
     "k_proj": "qkv",
     "v_proj": "qkv",
     "proj": "projection",
+    "o_proj": "projection",
+    "out_proj": "projection",
     "attn_out_proj": "projection",
 }
 

@@ -61,7 +61,7 @@ class ReducedBlock:
         """Refuse hooks that would be passed over, or see prefix tokens alone."""
         for name, part in self.watched:
             own = "forward" in vars(part)
-            hooks = part._forward_hooks or _of_others(part)
+            hooks = _is_read(part) or _of_others(part)
             if own or hooks or part._backward_hooks or part._backward_pre_hooks:
                 what = "a forward of its own" if own else "hooks"
                 effect = "call on prefix tokens alone" if self.prefix_only else "pass over"
@@ -70,20 +70,12 @@ class ReducedBlock:
                     f"remove them, or the policy, first"
                 )
 
-    def forward(
-        self,
-        x: Tensor,
-        rope: Tensor | None = None,
-        attn_mask: Tensor | None = None,
-        **unused: Any,
-    ) -> Tensor:
+    def forward(self, x: Tensor, *args: Any, **named: Any) -> Tensor:
         """Take the place of the host block's own `forward`."""
         if not torch.compiler.is_exporting():  # a file is what the model was
             self._check_unchanged()
         with self._range("other"):  # what none of the phases below holds
-            if attn_mask is not None or any(unused.values()):
-                raise ModelError("a model that follows a policy takes no attention mask")
-            return self._forward(x, rope)
+            return self._forward(x, self.family.read_call(self.block, *args, **named))
 
     def _forward(self, x: Tensor, rope: Tensor | None) -> Tensor:
         tokens = self.entry.read(x)
@@ -142,6 +134,18 @@ class ReducedBlock:
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
         """Open a range, or nothing: ranges cost time, so they are off unless asked for."""
         return nullcontext() if self.around is None else self.around(self.index, phase)
+
+
+def _is_read(part: nn.Module) -> bool:
+    """Whether a module has hooks after it but those of transformers.
+
+    They hand out attention maps, which `adapters.transformers.read_call` refuses where wanted.
+    """
+    hooks = part._forward_hooks
+    return bool(hooks) and not all(
+        getattr(hook, "__module__", "") == "transformers.utils.output_capturing"
+        for hook in hooks.values()
+    )
 
 
 def _of_others(part: nn.Module) -> bool:

@@ -81,10 +81,17 @@ def attend_contrast(
 
 def sdpa(attn: HostAttention, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None) -> Tensor:
     """Fused attention with the host's dropout: (B, H, Q, D')."""
-    dropout = attn.attn_drop.p if attn.training else 0.0
+    dropout = _dropout_of(attn) if attn.training else 0.0
     if bias is not None and not dropout and is_attention_fused(q, k, v, bias):
         return attend_with_bias(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
+
+
+def _dropout_of(attn: HostAttention) -> float:
+    """Share of attention that is dropped: of timm's module, or a number, as in transformers."""
+    if hasattr(attn, "attn_drop"):
+        return float(attn.attn_drop.p)
+    return float(attn.attention_dropout if hasattr(attn, "attention_dropout") else attn.dropout)
 
 
 def split(x: Tensor, heads: int) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from tokensearch.errors import ModelError
+from tokensearch.runtime.adapters import transformers
 from tokensearch.runtime.adapters.attention import (
     Attended,
     attend,
@@ -23,6 +25,21 @@ from tokensearch.runtime.adapters.attention import (
 HostBlock = Any  # timm is untyped: a block is what `equivalence.py` shows it to be
 
 
+def _read_call(
+    block: HostBlock, rope: Tensor | None = None, attn_mask: Tensor | None = None, **unused: Any
+) -> Tensor | None:
+    """Return the rotations that timm's models give their blocks; ModelError for a mask."""
+    del block
+    if attn_mask is not None or any(unused.values()):
+        raise ModelError("a model that follows a policy takes no attention mask")
+    return rope
+
+
+def _call(block: HostBlock, x: Tensor, rope: Tensor | None) -> Tensor:
+    out: Tensor = block(x) if rope is None else block(x, rope=rope)
+    return out
+
+
 class BlockFamily(NamedTuple):
     """How one family of blocks is opened."""
 
@@ -30,18 +47,24 @@ class BlockFamily(NamedTuple):
     attend: Callable[..., Attended]  # (block, x, *, bias, queries, rope)
     finish: Callable[[HostBlock, Tensor], Tensor]
     second: str | None  # module that the host's own block calls first of what `finish` does
+    # Rotations among what a block is given beside features; ModelError for what is not honoured.
+    read_call: Callable[..., Tensor | None] = _read_call
+    call: Callable[[HostBlock, Tensor, Tensor | None], Tensor] = _call  # the host's own forward
 
 
 def family_of(block: nn.Module) -> BlockFamily | None:
     """Return the family that opens `block`, or None."""
     if explain_refusal(block) is not None:
         return None
-    return _FAMILIES.get((type(block).__name__, type(_attention(block)).__name__))
+    return _FAMILIES.get((type(block).__name__, type(attention_of(block)).__name__))
 
 
 def explain_refusal(block: nn.Module) -> str | None:
     """Say why a block that looks like others cannot be opened, or None."""
-    attn = _attention(block)
+    attn = attention_of(block)
+    theirs = type(block).__module__.startswith("transformers.")
+    if theirs and attn is not None and not hasattr(attn, "q_proj"):
+        return "its attention is laid out as in transformers before 5.18; take that or a later one"
     if any(getattr(attn, name, None) is not None for name in _POSITION_BIASES):
         return (
             "its attention adds a bias for each pair of positions, which merged tokens do not have"
@@ -56,9 +79,15 @@ def explain_refusal(block: nn.Module) -> str | None:
 _POSITION_BIASES = ("relative_position_bias_table", "rel_pos", "relative_position_index")
 
 
-def _attention(block: nn.Module) -> Any:
+def attention_of(block: nn.Module) -> Any:
+    """Return the attention of a block, the first of several; None where it attends by itself."""
     attns = getattr(block, "attns", None)
-    return attns[0].attn if attns else getattr(block, "attn", None)
+    if attns:
+        return attns[0].attn
+    return next((getattr(block, name) for name in _ATTENTIONS if hasattr(block, name)), None)
+
+
+_ATTENTIONS = ("attn", "attention", "self_attn")
 
 
 def _heads(block: HostBlock, x: Tensor, **rest: Any) -> Attended:
@@ -161,6 +190,20 @@ _EVA = BlockFamily("EvaBlock", _attend_eva, _finish_eva, "norm2")
 _POST = BlockFamily("ResPostBlock", _attend_postnorm, _finish_postnorm, "mlp")
 _THINGS = BlockFamily("ParallelThingsBlock", _attend_things, _finish_things, "ffns.0")
 _SCALING = BlockFamily("ParallelScalingBlock", _attend_scaling, _nothing, None)
+
+
+def _of_transformers(layer: str) -> BlockFamily:
+    return BlockFamily(
+        layer,
+        transformers.bind(transformers.attend_block, layer),
+        transformers.bind(transformers.finish_block, layer),
+        transformers.PARTS[layer].norm2,
+        transformers.bind(transformers.read_call, layer),
+        transformers.call_block,
+    )
+
+
+_VIT, _DINO, _CLIP = map(_of_transformers, ("ViTLayer", "Dinov2Layer", "CLIPEncoderLayer"))
 # Block and attention class -> family. NoneType: the block attends by itself.
 _FAMILIES: dict[tuple[str, str], BlockFamily] = {
     ("Block", "Attention"): _PLAIN,
@@ -173,4 +216,11 @@ _FAMILIES: dict[tuple[str, str], BlockFamily] = {
     ("ParallelThingsBlock", "Attention"): _THINGS,
     ("ParallelScalingBlock", "NoneType"): _SCALING,
     ("DiffParallelScalingBlock", "NoneType"): _SCALING,
+    ("ViTLayer", "ViTAttention"): _VIT,
+    ("DeiTLayer", "DeiTAttention"): _VIT,
+    ("Dinov2Layer", "Dinov2Attention"): _DINO,
+    ("Dinov2WithRegistersLayer", "Dinov2WithRegistersAttention"): _DINO,
+    ("DINOv3ViTLayer", "DINOv3ViTAttention"): _DINO,
+    ("CLIPEncoderLayer", "CLIPAttention"): _CLIP,
+    ("SiglipEncoderLayer", "SiglipAttention"): _CLIP,
 }
