@@ -89,7 +89,9 @@ def test_both_attentions_of_transformers_give_the_same(name: str) -> None:
     assert type(first) is type(second) is type(build(name)(x.float()))
     assert set(first) == set(second)
     for key, value in first.items():
-        torch.testing.assert_close(value, second[key], atol=1e-5, rtol=0)  # eager: softmax in float32
+        torch.testing.assert_close(
+            value, second[key], atol=1e-5, rtol=0
+        )  # eager: softmax in float32
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -281,14 +283,18 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("folder", OTHERS)
-def test_other_models_of_transformers_are_refused_naming_those_that_are_supported(folder: str) -> None:
+def test_other_models_of_transformers_are_refused_naming_those_that_are_supported(
+    folder: str,
+) -> None:
     config, name, changes = OTHERS[folder]
     package = f"transformers.models.{folder}"
     made = getattr(importlib.import_module(f"{package}.configuration_{folder}"), config)(**changes)
     with torch.device("meta"):
         model = getattr(importlib.import_module(f"{package}.modeling_{folder}"), name)(made)
 
-    with pytest.raises(ModelError, match=f"^a {name} has .*supported are .*transformers' ViT, DeiT"):
+    with pytest.raises(
+        ModelError, match=f"^a {name} has .*supported are .*transformers' ViT, DeiT"
+    ):
         tokensearch.apply(model, "tome-r13")
 
 

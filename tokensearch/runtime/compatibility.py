@@ -16,6 +16,7 @@ from tokensearch.runtime.host import (
     weights_digest,
 )
 from tokensearch.runtime.pooled_head import averages
+from tokensearch.runtime.towers import tower_of
 
 
 def check_policy(model: nn.Module, policy: Policy) -> None:
@@ -63,7 +64,9 @@ def _check_grid(model: nn.Module, policy: Policy) -> None:
 
 def is_square(model: nn.Module) -> bool:
     """Whether a model's patches lie in a square."""
-    grid = getattr(getattr(unwrap(model), "patch_embed", None), "grid_size", None)
+    model = unwrap(model)
+    embeds = tower_of(model) or getattr(model, "patch_embed", None)
+    grid = getattr(embeds, "grid_size", None)
     return grid is None or grid[0] == grid[1]
 
 

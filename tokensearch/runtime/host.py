@@ -102,7 +102,7 @@ def _of_tower(model: nn.Module, tower: Tower) -> Host:
         blocks=tower.blocks,
         num_prefix_tokens=tower.prefix_tokens,
         embed_dim=tower.width,
-        patch_tokens=tower.patch_tokens,
+        patch_tokens=tower.grid_size[0] * tower.grid_size[1],
         rotates=tower.rotates,
         any_size=tower.takes_any_size,
         tower=tower,

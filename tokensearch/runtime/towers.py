@@ -35,9 +35,7 @@ _HEADS: Mapping[str, tuple[str, Reads]] = {
 }
 # Towers that resample their positions to each image, so that any count of patches may enter.
 _ANY_SIZE = frozenset({"Dinov2Model", "Dinov2WithRegistersModel", "DINOv3ViTModel"})
-NAMES = (
-    "transformers' ViT, DeiT, Dinov2, DINOv3ViT, CLIP and SigLIP vision models (since its 5.18)"
-)
+NAMES = "transformers' ViT, DeiT, Dinov2, DINOv3ViT, CLIP and SigLIP vision models (since its 5.18)"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,11 +79,10 @@ class Tower:
         return _pair(self.module.config.image_size)
 
     @property
-    def patch_tokens(self) -> int:
-        """Patches of an image of that size."""
-        sides = zip(self.image_size, _pair(self.module.config.patch_size), strict=True)
-        rows, columns = (size // patch for size, patch in sides)
-        return rows * columns
+    def grid_size(self) -> tuple[int, int]:
+        """Rows and columns of the patches of an image of that size."""
+        (rows, columns), patch = self.image_size, _pair(self.module.config.patch_size)
+        return rows // patch[0], columns // patch[1]
 
     @property
     def takes_any_size(self) -> bool:
