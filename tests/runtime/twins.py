@@ -102,21 +102,11 @@ def make_twins(name: str, *, attention: str = "sdpa") -> tuple[Any, nn.Module]:
 
 def _converted(state: Mapping[str, Tensor], *, plain: bool) -> dict[str, Tensor]:
     """Rename, put projections together, and give positions as timm has them."""
-    out: dict[str, Tensor] = {}
-    parts: dict[str, dict[str, Tensor]] = {}
-    for name, value in state.items():
-        for word, other in WORDS.items():
-            name = name.replace(word, other)
-        for index in (1, 2):
-            old, scale = f"layer_scale{index}.lambda1", f"ls{index}.gamma"
-            name = name.replace(old, f"gamma_{index}" if plain else scale)
-        for part in ("q_proj", "k_proj", "v_proj"):
-            if f".{part}." in name:
-                parts.setdefault(name.replace(part, "qkv"), {})[part] = value
-        out[name] = value
-    for name, projections in parts.items():
-        if len(projections) == 3:
-            out[name] = torch.cat([projections[f"{part}_proj"] for part in "qkv"])
+    out = {_renamed(name, plain=plain): value for name, value in state.items()}
+    for name in [name for name in out if ".q_proj." in name]:
+        parts = [name.replace("q_proj", f"{part}_proj") for part in "qkv"]
+        if all(part in out for part in parts):
+            out[name.replace("q_proj", "qkv")] = torch.cat([out[part] for part in parts])
     for kind in ("weight", "bias"):
         if f"attn_pool.qkv.{kind}" in out:
             q, kv = out[f"attn_pool.qkv.{kind}"].split([48, 96])
@@ -125,3 +115,12 @@ def _converted(state: Mapping[str, Tensor], *, plain: bool) -> dict[str, Tensor]
         out["cls_token"] = out["cls_token"] + out["pos_embed"][:, :1]
         out["pos_embed"] = out["pos_embed"][:, 1:]
     return out
+
+
+def _renamed(name: str, *, plain: bool) -> str:
+    for word, other in WORDS.items():
+        name = name.replace(word, other)
+    for index in (1, 2):
+        scale = f"gamma_{index}" if plain else f"ls{index}.gamma"
+        name = name.replace(f"layer_scale{index}.lambda1", scale)
+    return name
