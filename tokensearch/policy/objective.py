@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
+from tokensearch.errors import PolicyError
+
 # By what embeddings are compared.
 # cosine  similarity to the embedding of the baseline, image by image
 # knn     right classes by the votes of the nearest images of `search`, as the baseline embeds them
@@ -30,7 +32,19 @@ def objective_value(accuracy: Mapping[str, Any], objective: Objective) -> float:
 
     >>> objective_value({"top1": 0.9, "kl": 0.01, "ce": 0.2}, "kl")
     -0.01
+
+    PolicyError where it was not judged by the objective.
     """
+    try:
+        return _value(accuracy, objective)
+    except (KeyError, TypeError) as error:
+        raise PolicyError(
+            f"an accuracy of kind {accuracy.get('kind')!r:.60} does not say {objective}; judge it "
+            f"anew in another run folder"
+        ) from error
+
+
+def _value(accuracy: Mapping[str, Any], objective: Objective) -> float:
     match objective:
         case "kl" | "ce":
             return -float(accuracy[objective])

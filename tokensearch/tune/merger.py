@@ -22,9 +22,7 @@ def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 
 
     The norm begins as that of the next block where it has one, else as no change of scale. A query
     is a centre less the mean of all tokens: without that all queries look at the same tokens, those
-    that lie along the mean. On the bundled model, 8 queries after block 0, untrained, 160 images:
-    76 % are right with normed values and 89 % with raw ones, by random queries 70 % and 86 %, by
-    centres as they are 37 % and 51 %.
+    that lie along the mean.
 
     ModelError where no block follows to which the tokens go.
     """
