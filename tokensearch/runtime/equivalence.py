@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import ModelError, first_line
-from tokensearch.runtime.adapters import attention_of
+from tokensearch.runtime.adapters import find_attention
 from tokensearch.runtime.reduced_block import ReducedBlock
 
 _EXTRA_TOKENS = 6  # patch tokens in the proof's input; the halves do not depend on the number
@@ -172,7 +172,7 @@ def _noise(*shape: int) -> Tensor:
 
 def _rotations(block: nn.Module) -> Tensor:
     """Sines and cosines of random angles, one for each feature of a head."""
-    angles = _noise(_EXTRA_TOKENS, int(attention_of(block).head_dim))
+    angles = _noise(_EXTRA_TOKENS, int(find_attention(block).head_dim))
     return torch.cat([angles.sin(), angles.cos()], dim=-1)
 
 

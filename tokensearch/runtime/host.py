@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tokensearch.errors import ModelError
 from tokensearch.policy import ModelSpec
 from tokensearch.runtime import towers
-from tokensearch.runtime.adapters import attention_of, explain_refusal, family_of
+from tokensearch.runtime.adapters import explain_refusal, family_of, find_attention
 from tokensearch.runtime.towers import Tower, tower_of
 
 _SUPPORTED = f"supported are timm's VisionTransformer, Eva and NaFlexVit, and {towers.NAMES}"
@@ -134,7 +134,7 @@ def _check_block(block: nn.Module, index: int, kind: str) -> None:
     if why is not None:
         raise ModelError(f"block {index} of the {kind} cannot be opened: {why}")
     if family_of(block) is None:
-        inner = type(attention_of(block)).__name__
+        inner = type(find_attention(block)).__name__
         raise ModelError(
             f"block {index} of the {kind} is a {type(block).__name__} with {inner}; {_SUPPORTED}"
         )

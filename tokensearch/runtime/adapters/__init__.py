@@ -3,9 +3,9 @@
 from tokensearch.runtime.adapters.attention import Attended
 from tokensearch.runtime.adapters.families import (
     BlockFamily,
-    attention_of,
     explain_refusal,
     family_of,
+    find_attention,
 )
 
-__all__ = ["Attended", "BlockFamily", "attention_of", "explain_refusal", "family_of"]
+__all__ = ["Attended", "BlockFamily", "explain_refusal", "family_of", "find_attention"]

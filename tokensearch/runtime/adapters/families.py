@@ -56,12 +56,12 @@ def family_of(block: nn.Module) -> BlockFamily | None:
     """Return the family that opens `block`, or None."""
     if explain_refusal(block) is not None:
         return None
-    return _FAMILIES.get((type(block).__name__, type(attention_of(block)).__name__))
+    return _FAMILIES.get((type(block).__name__, type(find_attention(block)).__name__))
 
 
 def explain_refusal(block: nn.Module) -> str | None:
     """Say why a block that looks like others cannot be opened, or None."""
-    attn = attention_of(block)
+    attn = find_attention(block)
     theirs = type(block).__module__.startswith("transformers.")
     if theirs and attn is not None and not hasattr(attn, "q_proj"):
         return "its attention is laid out as in transformers before 5.18; take that or a later one"
@@ -79,7 +79,7 @@ def explain_refusal(block: nn.Module) -> str | None:
 _POSITION_BIASES = ("relative_position_bias_table", "rel_pos", "relative_position_index")
 
 
-def attention_of(block: nn.Module) -> Any:
+def find_attention(block: nn.Module) -> Any:
     """Return the attention of a block, the first of several; None where it attends by itself."""
     attns = getattr(block, "attns", None)
     if attns:
