@@ -23,7 +23,10 @@ def test_json_names_the_report(tmp_path: Path) -> None:
 
     result = CliRunner().invoke(app, ["report", str(tmp_path), "--json"])
 
-    assert json.loads(result.stdout) == {"report": str(folder.report)}
+    assert json.loads(result.stdout) == {
+        "report": str(folder.report),
+        "page": str(folder.html),
+    }
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@
     policy.json    the answer
     profiles/      where the time goes, as records and as a TensorBoard folder
     report.md      all of it in words
+    report.html    the same as one page to show, print and click; report_data/ holds its tables
     earlier-N/     all of this of a run that `--fresh` set aside
 
 Files appear whole or not at all; `trials.jsonl` grows by whole lines, and a torn last line (the
@@ -54,11 +55,12 @@ FILES = (
     "front.json",
     "policy.json",
     "report.md",
+    "report.html",
     "front.png",
     "waterfall.png",
     "flame.svg",
 )
-FOLDERS = ("policies", "profiles")
+FOLDERS = ("policies", "profiles", "report_data")
 # What a process may have left that was stopped before it wrote run.json; folders while empty.
 FIRST_FILES = (".lock", ".probe", ".run.json.*.part")
 EARLIER = "earlier-"
@@ -129,6 +131,11 @@ class RunFolder:
     def report(self) -> Path:
         """The report in Markdown."""
         return self.path / "report.md"
+
+    @property
+    def html(self) -> Path:
+        """The report as one page for a browser."""
+        return self.path / "report.html"
 
     def read_run(self) -> RunDocument | None:
         """Return run.json, or None in a folder that is new; RunError when it is another's."""

@@ -44,6 +44,14 @@ class Interval:
         """
         return Interval(-self.value, -self.high, -self.low)
 
+    def scaled(self, factor: float) -> "Interval":
+        """Return the same in another unit; the factor is above 0.
+
+        >>> Interval(0.5, 0.4, 0.6).scaled(10)
+        Interval(value=5.0, low=4.0, high=6.0)
+        """
+        return Interval(factor * self.value, factor * self.low, factor * self.high)
+
 
 def paired_difference(
     only_baseline: float, only_candidate: float, images: float, *, level: float = LEVEL

@@ -88,7 +88,7 @@ def _front_row(member: EvidenceFigures, result: RunResult, notes: Footnotes) -> 
     )
 
 
-def deciding_name(objective: Objective) -> str:
+def deciding_name(objective: Objective, split: str = "select") -> str:
     """Name the column of what decides between policies that meet the target.
 
     >>> deciding_name("kl")
@@ -96,7 +96,7 @@ def deciding_name(objective: Objective) -> str:
     """
     names = {"kl": "KL", "ce": "cross-entropy", "top1": "accuracy", "agreement": "agreement"}
     names |= {"cosine": "cosine", "knn": RIGHT_BY["knn"], "probe": RIGHT_BY["probe"]}
-    return f"{names[objective]} (select)"
+    return f"{names[objective]} ({split})"
 
 
 def _deciding(policy: Policy, result: RunResult) -> str:

@@ -1,0 +1,78 @@
+"""What a picture of a front shows, before it is drawn: members, presets and controls."""
+
+from collections.abc import Iterable, Sequence
+from typing import Literal, NamedTuple
+
+from tokensearch.policy import Policy, PolicySet, is_control
+from tokensearch.records.run_result import Finalist, RunResult
+from tokensearch.report.run.result import (
+    SEARCHED,
+    is_answer,
+    name_finalist,
+    name_of,
+    origin_of,
+    read_evidence,
+)
+from tokensearch.stats.interval import Interval
+
+ROOM = 0.75  # of what front and presets span, shown below them
+
+
+class FrontDot(NamedTuple):
+    """A policy's place in the picture."""
+
+    kind: Literal["front", "preset", "control"]
+    policy: Policy
+    name: str
+    ms: Interval  # the ratio, times the run's baseline: drift between timings cancels
+    share: Interval  # of right answers on `report`, percent
+
+
+def front_members(front: PolicySet, result: RunResult) -> tuple[FrontDot, ...]:
+    """The front, fastest first."""
+    return tuple(_make_member(policy, result) for policy in front.policies)
+
+
+def compared_dots(result: RunResult) -> tuple[FrontDot, ...]:
+    """Presets and controls among the finalists, but for the answer."""
+    return tuple(_make_dot(f, result) for f in result.finalists if _is_compared(f, result))
+
+
+def lowest_share(dots: Sequence[FrontDot]) -> float:
+    """Lowest share worth showing: a hopeless trial must not squeeze the front into a line."""
+    spans = [dot.share for dot in dots if dot.kind != "control"]
+    if not spans:
+        return 0.0
+    low, high = min(span.low for span in spans), max(span.high for span in spans)
+    return low - ROOM * (high - low)
+
+
+def _make_member(policy: Policy, result: RunResult) -> FrontDot:
+    figures = read_evidence(policy, policy.evidence[0])
+    medians = figures.median_ms / figures.baseline_ms
+    ratio = figures.ratio or Interval(medians, medians, medians)
+    name = name_of(policy, origin_of(policy, result))
+    ms = ratio.scaled(result.baseline_ms)
+    return FrontDot("front", policy, name, ms, figures.accuracy.scaled(100))
+
+
+def _make_dot(finalist: Finalist, result: RunResult) -> FrontDot:
+    return FrontDot(
+        "control" if is_control(finalist.origin) else "preset",
+        finalist.policy,
+        name_finalist(finalist),
+        finalist.comparison.interval.scaled(result.baseline_ms),
+        finalist.report.interval.scaled(100),
+    )
+
+
+def _is_compared(finalist: Finalist, result: RunResult) -> bool:
+    searched = finalist.origin in SEARCHED
+    return finalist.policy.reduces and not searched and not is_answer(finalist.policy, result)
+
+
+def lengths_of(intervals: Iterable[Interval]) -> tuple[list[float], list[float]]:
+    """Lengths of intervals below and above; an edited figure may lie outside its own."""
+    spans = list(intervals)
+    below = [max(0.0, span.value - span.low) for span in spans]
+    return below, [max(0.0, span.high - span.value) for span in spans]

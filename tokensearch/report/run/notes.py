@@ -1,0 +1,112 @@
+"""What reports say beside their tables: one wording for Markdown and HTML."""
+
+from tokensearch.records.run_result import RunData, RunDocument
+from tokensearch.report import text
+from tokensearch.report.run import tables
+from tokensearch.report.run.result import judges_embeddings, measure_of
+from tokensearch.report.table import ReportTable
+
+
+def front_note(run: RunDocument) -> str:
+    """Say what the columns of the front are."""
+    patches = text.count(run.model.patch_tokens)
+    return (
+        "Fastest first; the answer is bold. Figures are of the `report` split, with 95 % "
+        "intervals; members were chosen on `select`, so that one may look out of order here. "
+        f"A bar per block shows the patch tokens left of {patches}. "
+        f"Change is of the {measure_of(run)}, "
+        "from the baseline on the same images."
+    )
+
+
+def finalists_note(run: RunDocument) -> str:
+    """Say how finalists were judged."""
+    return (
+        "Each was timed afresh, in turn with the baseline; the answer and what it is compared with "
+        "once more after the choice, in one session, which is quoted. Answer and front were chosen "
+        f"on `select`; `report` had no part in it. {_meaning(run)} The verdict "
+        "is what the ratio's whole interval proves: faster or "
+        "slower where it leaves out 1, same where it stays close to 1, else ambiguous. "
+        + tables.random_note()
+    )
+
+
+def _meaning(run: RunDocument) -> str:
+    """Say what the columns of a finalist's distance from the baseline are."""
+    if not judges_embeddings(run):
+        return "KL is the mean divergence from the baseline."
+    said = (
+        "Cosine is the mean similarity to the baseline's embedding of the same image"
+        "{patches}; recall@1 is the share of images whose nearest neighbour in the split is the "
+        "one that they have in the baseline, recall@10 how many of its ten nearest stay among "
+        "them."
+    ).format(patches=" patch by patch" if _is_dense(run) else "")
+    if run.data.labelled:
+        said += (
+            " k-NN and probe tell classes by the baseline's embeddings of `search`, of which "
+            "neither is told its own label."
+        )
+    return said
+
+
+def _is_dense(run: RunDocument) -> bool:
+    finalists = run.finished.finalists
+    return bool(finalists) and finalists[0].report.kind == "dense"
+
+
+def alternatives_note(run: RunDocument) -> str:
+    """Say what the alternatives are; there are some."""
+    note = (
+        "Models that drop no tokens, timed side by side with the answer: the same model on the "
+        "largest images that meet the target by the clock, and a smaller model if "
+        "one was given (`--smaller`). Both see the same crops, resized; nothing is trained anew. "
+        "Beside them the baseline and the answer in other settings, if any were given "
+        "(`--resolutions`, `--dtypes`, `--backends`). "
+        "The lead is that of the answer, on the same images."
+    )
+    if not run.data.labelled and not judges_embeddings(run):
+        note += " Without labels, another model's own right answers count as mistakes."
+    return note
+
+
+def origin_lines(run: RunDocument) -> tuple[str, ...]:
+    """Say how the figures came about."""
+    settings = run.settings
+    labels = "with" if run.data.labelled else "without"
+    return (
+        *(_searched(run) if run.retargeted is None else ()),
+        f"Chosen by {settings.objective}. Sampler {settings.sampler} with seed {settings.seed}; "
+        f"space {settings.space} ({text.short(settings.space_digest)}).",
+        f"Weights {text.short(run.model.weights or 'unknown')}; images: {run.data.name}, {labels} "
+        f"labels.",
+    )
+
+
+def _searched(run: RunDocument) -> tuple[str, ...]:
+    """What became of the proposals, and how long it took."""
+    result, budget = run.finished, run.budget
+    trials, forecast = result.trials, result.forecast
+    allowed = [
+        *([] if budget.trials is None else [text.count(budget.trials, "trial")]),
+        *([] if budget.seconds is None else [text.duration(budget.seconds)]),
+    ]
+    return (
+        f"{text.count(trials.complete, 'trial')} ran on every image. Stopped, likely worse than "
+        f"something faster: {text.count(trials.raced)}; predicted too slow and not run: "
+        f"{text.count(trials.out_of_reach)}; proposed again and not repeated: "
+        f"{text.count(trials.duplicate)}.",
+        f"Predicted latencies are off by {text.percent(forecast.error)} on average, by "
+        f"{text.count(forecast.timed, 'timing')} of this run.",
+        f"The search took {text.duration(result.search_seconds)}, the run "
+        f"{text.duration(result.seconds)} in all; allowed were {text.listed(allowed)}.",
+    )
+
+
+def split_table(data: RunData) -> ReportTable:
+    """Which images were used for what."""
+    purposes = {"search": "optimised on", "select": "chosen on", "report": "quoted"}
+    rows = [
+        (name, purposes.get(name, ""), text.count(split.images), text.short(split.digest))
+        for name, split in data.splits.items()
+    ]
+    return ReportTable(("split", "use", "images", "digest"), rows, numbers=frozenset({"images"}))

@@ -1,0 +1,64 @@
+"""Everything that a report of a run is made of, read from its folder."""
+
+from dataclasses import dataclass
+
+from tokensearch.costs.file import load_costs
+from tokensearch.costs.table import CostTable
+from tokensearch.diff.ledger import Ledger, make_ledger
+from tokensearch.errors import RunError
+from tokensearch.policy import PolicySet, load_set
+from tokensearch.records.measurements import Trial
+from tokensearch.records.profile import Profile
+from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_result import RunDocument
+from tokensearch.report.phases import read_profile
+from tokensearch.report.run.contradictions import contradiction
+from tokensearch.report.run.result import run_cautions
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSource:
+    """What Markdown and HTML show alike."""
+
+    run: RunDocument
+    front: PolicySet
+    trials: tuple[Trial, ...]
+    baseline: Profile | None
+    ledger: Ledger | None  # None without an answer
+    costs: CostTable | None  # None where the machine was not swept
+
+    @property
+    def changed(self) -> str | None:
+        """How the front contradicts its run; None where it does not."""
+        return contradiction(self.front, self.run)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What the run raised, and whether its front has been changed since."""
+        return (*run_cautions(self.run), *(() if self.changed is None else (self.changed,)))
+
+
+def read_source(folder: RunFolder) -> ReportSource:
+    """Read a finished run.
+
+    Raises:
+        RunError: The folder holds no run, the search has not ended, or a file is damaged.
+        PolicyError: front.json cannot be read.
+    """
+    run = folder.require_run()
+    try:
+        _ = run.finished
+    except RunError as error:
+        error.add_note(f"in {folder.path}")
+        raise
+    baseline, answer = (
+        read_profile(folder.profiles / f"{name}.json") for name in ("baseline", "answer")
+    )
+    return ReportSource(
+        run=run,
+        front=load_set(folder.front),
+        trials=folder.read_trials(),
+        baseline=baseline,
+        ledger=None if baseline is None or answer is None else make_ledger(baseline, answer),
+        costs=load_costs(folder.costs) if folder.costs.exists() else None,
+    )
