@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 WIDTH, HEIGHT = 760, 400  # of the drawing, in its own pixels
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 48  # margins, for the numbers and titles of axes
-TICKS = 6  # at most so many steps on an axis
+TICKS = 8  # at most so many steps on an axis
 
 
 class Tick(NamedTuple):
