@@ -6,7 +6,6 @@ import pytest
 from tokensearch.policy import Goal, ModelSpec, Outcome, Policy, Prune, RightImages, parse_target
 from tokensearch.policy.answer import meets_goal
 from tokensearch.policy.file import policy_to_json
-from tokensearch.records.choice import ChoiceFigures
 from tokensearch.records.measurements import (
     Accuracy,
     Caution,
@@ -14,6 +13,7 @@ from tokensearch.records.measurements import (
     Latency,
     Trial,
 )
+from tokensearch.records.run_result import ChoiceFigures
 from tokensearch.search.finalists.finalist import (
     ConfirmedPolicy,
     best_preset,

@@ -9,7 +9,7 @@ from tests.policy.test_policy import SPEC
 from tokensearch.cli.main import app
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy, Prune, load, save
-from tokensearch.tune.freeze import freeze
+from tokensearch.tune.thresholds import freeze
 
 
 def test_the_static_twin_keeps_the_mean_counts_by_the_same_scores() -> None:

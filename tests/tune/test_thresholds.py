@@ -10,7 +10,7 @@ import tokensearch
 from tests.runtime.test_apply import vit
 from tokensearch.cli.main import app
 from tokensearch.errors import PolicyError
-from tokensearch.evaluation.token_counts import spread_of_counts
+from tokensearch.evaluation.evaluator import spread_of_counts
 from tokensearch.policy import Policy, load, mac_share
 from tokensearch.runtime import count_tokens, describe
 from tokensearch.tune.thresholds import TOLERANCE, _shares, calibrate_thresholds

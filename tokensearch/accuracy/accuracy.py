@@ -12,13 +12,13 @@ from tokensearch.accuracy.readouts import UNKNOWN_CLASS
 from tokensearch.accuracy.results import ImageResults
 from tokensearch.data.splits import Split
 from tokensearch.policy import RightImages
-from tokensearch.records.choice import AnyChoice, ChoiceFigures, EmbeddingChoice
 from tokensearch.records.embedding import EmbeddingAccuracy
 from tokensearch.records.measurements import (
     Accuracy,
     PairedAccuracy,
     Score,
 )
+from tokensearch.records.run_result import AnyChoice, ChoiceFigures, EmbeddingChoice
 from tokensearch.stats.bootstrap import bootstrap_mean
 from tokensearch.stats.interval import LEVEL, paired_difference
 from tokensearch.stats.proportions import design_effect, mcnemar, wilson

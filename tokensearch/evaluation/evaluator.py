@@ -19,7 +19,6 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluation.latency import OtherModel, PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
-from tokensearch.evaluation.token_counts import CountSpread, spread_of_counts
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Objective, Policy
 from tokensearch.profiling import SPLIT, ProfilePlan, profile
@@ -33,6 +32,17 @@ PROFILING = ProfilePlan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))
 
 GIGA = 10**9
 DETERMINISM_IMAGES = 8  # that tell whether a model is deterministic
+
+
+@dataclass(frozen=True, slots=True)
+class CountSpread:
+    """Patch tokens that one block hands on, over images."""
+
+    block: int
+    mean: float
+    p50: float
+    p90: float
+    max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,3 +216,20 @@ class PolicyEvaluator:
         repeats = -(-self.cell.batch // len(images))
         batch = images.repeat(repeats, 1, 1, 1)[: self.cell.batch]
         return batch.to(self.cell.device, self._dtype)
+
+
+def spread_of_counts(counts: Tensor) -> tuple[CountSpread, ...]:
+    """Return the spread behind every block.
+
+    counts  (images, blocks) as `runtime.count_tokens` gives them
+    """
+    return tuple(
+        CountSpread(
+            block,
+            column.mean().item(),
+            column.quantile(0.5).item(),
+            column.quantile(0.9).item(),
+            int(column.max()),
+        )
+        for block, column in enumerate(counts.double().unbind(dim=1))
+    )

@@ -2,7 +2,6 @@
 
 from tokensearch.policy.answer import Choice, Goal, Outcome, PolicyFigures, RightImages, choose
 from tokensearch.policy.file import is_file, load, load_set, save, save_set
-from tokensearch.policy.macs import block_macs, mac_share
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import (
     DISTANCES,
@@ -13,7 +12,14 @@ from tokensearch.policy.objective import (
     best_value,
     objective_value,
 )
-from tokensearch.policy.policy import Evidence, Policy, changes_sizes, check_static
+from tokensearch.policy.policy import (
+    Evidence,
+    Policy,
+    block_macs,
+    changes_sizes,
+    check_static,
+    mac_share,
+)
 from tokensearch.policy.policy_set import PolicySet
 from tokensearch.policy.presets import (
     RANDOM,

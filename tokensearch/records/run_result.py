@@ -14,7 +14,6 @@ from tokensearch.documents import validate
 from tokensearch.errors import RunError
 from tokensearch.policy import ModelSpec, Outcome, Policy
 from tokensearch.records.checks import RUN, RUN_FORMAT, RUN_VERSION
-from tokensearch.records.choice import AnyChoice
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import (
     OMIT_NONE,
@@ -78,6 +77,37 @@ class SmallerModel:
 
     name: str
     key: str  # digest of the model, and how its images are prepared
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceFigures:
+    """What a policy is chosen by besides accuracy on `select` and latency, of predictions."""
+
+    right: str  # images of `select` that it got right: `policy.RightImages.hex`
+    kl_low: float  # interval of the mean divergence on `select`, nats
+    kl_high: float
+
+    @property
+    def divergence(self) -> tuple[float, float]:
+        """Interval of the mean divergence."""
+        return self.kl_low, self.kl_high
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingChoice:
+    """Likewise, of embeddings."""
+
+    right: str  # images of `select` that it got right: `policy.RightImages.hex`
+    cosine_low: float  # interval of the mean cosine on `select`
+    cosine_high: float
+
+    @property
+    def divergence(self) -> tuple[float, float]:
+        """Interval of the mean distance from the baseline's embeddings."""
+        return 1.0 - self.cosine_high, 1.0 - self.cosine_low
+
+
+AnyChoice = ChoiceFigures | EmbeddingChoice
 
 
 @dataclass(frozen=True, slots=True)

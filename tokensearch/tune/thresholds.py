@@ -1,8 +1,9 @@
-"""Thresholds that meet a budget of multiply-accumulates in the mean, without any gradient.
+"""Thresholds that meet a budget of multiply-accumulates in the mean, and their static twin.
 
-Calibration: at every site the same share of the tokens that are there is kept, over all images
-together, so that an image keeps more of them where it has more that score high. The share is found
-by bisection. Then all thresholds are moved together until the budget is met on all images.
+Calibration takes no gradient. At every site the same share of the tokens that are there is kept,
+over all images together, so that an image keeps more of them where it has more that score high. The
+share is found by bisection. Then all thresholds are moved together until the budget is met on all
+images.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import PolicyError
-from tokensearch.policy import ModelSpec, Policy, Score, Threshold, mac_share
+from tokensearch.policy import ModelSpec, Policy, Prune, Score, Step, Threshold, mac_share
 from tokensearch.runtime import applied, choosing_thresholds, count_tokens, describe
 
 # Of the budget, that the mean may miss it by. Bisection ends early within half of it.
@@ -153,3 +154,28 @@ def _shares(spec: ModelSpec, counts: Tensor) -> Tensor:
     macs = 12 * tokens * width**2 + 2 * tokens**2 * width
     whole = spec.blocks * (12 * spec.tokens * width**2 + 2 * spec.tokens**2 * width)
     return macs.sum(dim=1) / whole
+
+
+def freeze(policy: Policy) -> Policy:
+    """Return the policy that keeps, of every image, as many tokens as thresholds keep in the mean.
+
+    Its evidence is not that of the original, and is left out. PolicyError where counts are static.
+    """
+    if policy.counts != "per_image":
+        raise PolicyError(
+            "the policy keeps equal counts for all images already; only policies with thresholds "
+            "can be made static"
+        )
+    return replace(
+        policy,
+        steps=tuple(map(_freeze_step, policy.steps)),
+        counts="static",
+        evidence=(),
+        provenance={"frozen from": policy.schedule_hash, **policy.provenance},
+    )
+
+
+def _freeze_step(step: Step) -> Step:
+    if isinstance(step, Threshold):
+        return Prune(step.block, step.keep, step.score, at=step.at)
+    return step

@@ -45,7 +45,7 @@ def freeze(
 
     It can be compiled, captured and exported. Measure both with `tokensearch evaluate`.
     """
-    from tokensearch.tune.freeze import freeze as freeze_policy
+    from tokensearch.tune.thresholds import freeze as freeze_policy
 
     twin = freeze_policy(load(policy))
     path = out_file or policy.with_name(f"{policy.stem}-static.json")
@@ -77,12 +77,11 @@ def thresholds(
     """
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener, tell_stage
-    from tokensearch.evaluation.evaluator import PolicyEvaluator
-    from tokensearch.evaluation.token_counts import spread_of_counts
+    from tokensearch.evaluation.evaluator import PolicyEvaluator, spread_of_counts
     from tokensearch.records.measurements import to_json
     from tokensearch.runtime import describe
-    from tokensearch.tune.freeze import freeze as freeze_policy
     from tokensearch.tune.thresholds import calibrate_thresholds, check_reach
+    from tokensearch.tune.thresholds import freeze as freeze_policy
 
     blocks, share = _read_blocks(sites), _read_share(budget)
     subject = load_inputs(wanted)

@@ -19,7 +19,6 @@ from tokensearch.policy import (
     is_published,
 )
 from tokensearch.policy.answer import MARGIN, is_as_good
-from tokensearch.records.choice import AnyChoice
 from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import (
     Cell,
@@ -28,6 +27,7 @@ from tokensearch.records.measurements import (
     Trial,
     to_json,
 )
+from tokensearch.records.run_result import AnyChoice
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.loop import RANDOM_ORIGIN
 from tokensearch.stats.interval import Interval
