@@ -116,6 +116,6 @@ def test_pairs_may_follow_one_option_as_in_timms_scripts() -> None:
     assert spread_pairs(words) == [
         "run", "--model-kwargs", "a=1", "--model-kwargs", "b=x", "--img-size", "96", "c=3",
     ]  # fmt: skip
-    assert read_options(96, ["a=1", "b=x", "c=(2, 3)"]) == {
+    assert read_options("96", ["a=1", "b=x", "c=(2, 3)"]) == {
         "a": 1, "b": "x", "c": (2, 3), "img_size": 96,
     }  # fmt: skip

@@ -40,7 +40,7 @@ class Policy:
     """One schedule for one model. Blocks without a step keep all their tokens.
 
     >>> spec = ModelSpec("toy", blocks=3, patch_tokens=16, prefix_tokens=1, width=8)
-    >>> Policy(spec, (Prune(1, keep=12), Pool(2, keep=10))).patch_tokens_per_block
+    >>> Policy(spec, (Prune(1, keep=12), Prune(2, keep=10))).patch_tokens_per_block
     (16, 12, 10)
     """
 
