@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from tokensearch import __version__
 from tokensearch.costs import fit_staircase
 from tokensearch.files import make_folder, refuse_link, write_whole
 from tokensearch.policy import Policy
@@ -145,7 +145,7 @@ def make_page(source: ReportSource, folder: RunFolder) -> Page:
     return Page(
         title=f"{text.plain(run.model.name)} on {text.plain(run.cell.machine.name)}",
         model=model_line(run.model),
-        version=__version__,
+        version=_version(),
         outcome=run.finished.outcome,
         verdict=first,
         sentences=tuple(rest),
@@ -270,3 +270,11 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
         "origin": origin_lines(run),
         "limits": limitation_lines(run),
     }
+
+
+def _version() -> str:
+    """Of this program; a tree that is not installed has none."""
+    try:
+        return version("tokensearch")
+    except PackageNotFoundError:
+        return "(not installed)"
