@@ -58,6 +58,7 @@ from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.report.diff.to_json import ledger_to_json
 from tokensearch.report.profile import facts, profile_block_table, profile_phase_table
 from tokensearch.report.run import page, tables
+from tokensearch.report.run.source import ReportSource
 from tokensearch.report.table import table_to_markdown
 from tokensearch.search.early_stopping import trial_value
 from tokensearch.search.space.space import SearchSpace
@@ -217,7 +218,7 @@ def read_run(data: bytes) -> RunDocument:
 
 def use_run(run: RunDocument) -> None:
     """As `report`, `run` and `retarget` do."""
-    page._page(page._Source(run, fixtures.front(), (), None, None))
+    page._page(ReportSource(run, fixtures.front(), (), None, None, None))
     for finalist in run.finished.finalists:
         assert 0 < finalist.comparison.ratio < math.inf
     assert RunDocument.from_json(json.loads(json.dumps(run.to_json()))) == run

@@ -244,6 +244,7 @@ class StudyAdapter:
 def describe_schedule(policy: Policy) -> str:
     """Return the steps of a policy in words.
 
+    >>> from tokensearch.policy import Pool, Prune
     >>> describe_schedule(Policy(ModelSpec("m", 12, 196, 1, 192), (Prune(3, 98), Pool(6, 49))))
     'block 3: prune 196 to 98, block 6: pool 98 to 49'
     """
