@@ -107,6 +107,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch show policy.json": ([], 0, "prune to 96"),
     "tokensearch presets --model deit_s": ([], 0, "tome-r13"),
     "tokensearch report runs/demo-cpu-0.5x": ([], 0, "report.md"),
+    "tokensearch tune thresholds --sites 2,5,8 --budget 0.6x": (
+        ["--images", "8,8,8", "--batch-size", "4"],
+        0,
+        "thresholds",
+    ),
     "tokensearch export tome-r13": (["--format", "pt2"], 0, "max abs difference"),
     "tokensearch doctor": ([], 0, "torch"),
     "tokensearch doctor --models": (["--names", "*_tiny*"], 0, "VisionTransformer"),

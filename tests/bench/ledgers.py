@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from tests.bench.results import add_output, collect
-from tests.diff.synthetic import HOST, make_profile
-from tokensearch.diff.ledger import make_ledger
+from tests.diff.synthetic import compare_with_itself
 
 COUNT, ROUNDS, MEMORY = 300, (12, 30, 60, 120), (0.0, 0.6)
 
@@ -33,14 +32,7 @@ def main(arguments: list[str]) -> None:
 def counted(count: int, rounds: list[int]) -> Iterator[dict[str, Any]]:
     """Yield how many of `count` ledgers are not empty, and how far a difference may be off."""
     for memory, each in product(MEMORY, rounds):
-        ledgers = [
-            make_ledger(
-                make_profile(HOST, seed=2 * i, rounds=each, memory=memory, drift=i),
-                make_profile(HOST, seed=2 * i + 1, rounds=each, memory=memory, drift=i),
-                seed=i,
-            )
-            for i in range(count)
-        ]
+        ledgers = [compare_with_itself(i, rounds=each, memory=memory) for i in range(count)]
         off = [ledger.difference.reach / ledger.baseline_ms for ledger in ledgers]
         yield {
             "memory": memory,

@@ -11,10 +11,9 @@ from PIL import Image
 from typer.testing import Result
 
 from tests.cli.test_run import called, pictures
-from tests.search.clockless import no_clock
+from tests.search.clockless import no_clock_in_runs
 from tests.search.tiny import CONFIG
-from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import load_set, mac_share
+from tokensearch.policy import load_set
 from tokensearch.records.run_folder import RunFolder
 
 FACTORY = "tests.search.tiny:headless"
@@ -28,11 +27,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.fixture(scope="module", autouse=True)
 def _no_clock() -> Iterator[None]:
     """What timings say is not tested here, so none is taken."""
-    with no_clock(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
-        )
-        patch.setattr("tokensearch.search.finalists.finish.find_alternatives", lambda *_, **__: ())
+    with no_clock_in_runs():
         yield
 
 

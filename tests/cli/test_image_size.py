@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.cli.test_run import called, pictures
-from tests.search.clockless import no_clock
-from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import load, mac_share
+from tests.search.clockless import no_clock_in_runs
+from tokensearch.policy import load
 from tokensearch.records.run_folder import RunFolder
 
 MODEL = ("--model", "tests.search.tiny:model")
@@ -22,10 +21,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.fixture(autouse=True)
 def _no_clock() -> Iterator[None]:
     """What timings say is not tested here, so none is taken."""
-    with no_clock(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
-        )
+    with no_clock_in_runs():
         yield
 
 

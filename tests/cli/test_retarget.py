@@ -9,11 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.search.clockless import no_clock
+from tests.search.clockless import no_clock_in_runs
 from tests.search.tiny import CONFIG
 from tokensearch.cli.main import app
-from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import load, load_set, mac_share, save_set
+from tokensearch.policy import load, load_set, save_set
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.result import SEARCHED
 from tokensearch.report.text import short
@@ -46,11 +45,7 @@ def said(result: Result) -> str:
 @pytest.fixture(scope="module", autouse=True)
 def _no_clock() -> Iterator[None]:
     """What timings say is not tested here, so none is taken."""
-    with no_clock(), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
-        )
-        patch.setattr("tokensearch.search.finalists.finish.find_alternatives", lambda *_, **__: ())
+    with no_clock_in_runs():
         yield
 
 

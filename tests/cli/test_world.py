@@ -9,11 +9,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tests.search.clockless import no_clock
+from tests.search.clockless import no_clock_in_runs
 from tests.search.tiny import CONFIG
 from tokensearch.cli.main import app
-from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import mac_share
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -36,14 +34,8 @@ def model():
 
 
 @pytest.fixture(autouse=True)
-def _no_clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(
-        "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
-    )
-    monkeypatch.setattr(
-        "tokensearch.search.finalists.finish.find_alternatives", lambda *_, **__: ()
-    )
-    with no_clock():
+def _no_clock() -> Iterator[None]:
+    with no_clock_in_runs():
         yield
 
 

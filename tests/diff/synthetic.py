@@ -5,6 +5,7 @@ from math import sqrt
 import numpy as np
 
 from tests.cells import CELL
+from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import Latency
@@ -65,3 +66,12 @@ def make_profile(
         floor=phases(floor) if floor else (),
         floor_plain=Latency(passes(sum(floor.values())), warmup=3) if floor else None,
     )
+
+
+def compare_with_itself(number: int, *, rounds: int, memory: float) -> Ledger:
+    """The ledger of a model with itself, in noise of its own."""
+    pair = (
+        make_profile(HOST, seed=2 * number + i, rounds=rounds, memory=memory, drift=number)
+        for i in range(2)
+    )
+    return make_ledger(*pair, seed=number)

@@ -33,6 +33,17 @@ def no_clock() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def no_clock_in_runs() -> Iterator[None]:
+    """Likewise for whole runs: nothing is swept, and no other model is looked for."""
+    with no_clock(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "tokensearch.search.run.make_forecast", lambda *_, **__: Forecast(mac_share, 0.01)
+        )
+        patch.setattr("tokensearch.search.finalists.finish.find_alternatives", lambda *_, **__: ())
+        yield
+
+
 def together(time: Callable[[Any, Policy, Any], Comparison]) -> Callable[..., Any]:
     """What stands in for `PolicyTimer.time_together`, by what stands in for timing one policy."""
     return lambda timing, policies, budget, **_: tuple(

@@ -49,16 +49,16 @@ def test_every_combination_is_tried_but_the_runs_own() -> None:
 def test_a_variant_follows_the_answer_by_ratio_in_its_own_number_type() -> None:
     policy, listener = answer(), tiny.Quiet()
 
-    bare, follows, *halves = make_variants(evaluator(), (SMALLER, HALF), policy, listener)
+    own, bare, follows, *halves = make_variants(evaluator(), (SMALLER, HALF), policy, listener)
 
+    assert own.name == "the answer at 32 px, float32, eager"
     assert bare.name == "the baseline at 24 px, float32, eager"
-    assert follows.name.endswith(" at 24 px, float32, eager")
-    assert policy.schedule_hash.removeprefix("sha256:").startswith(follows.name.split()[0])
+    assert follows.name == "the answer at 24 px, float32, eager"
     images = torch.randn(2, 3, 32, 32)
     assert follows.on(images).images.shape == (2, 3, 24, 24)
     assert [each.on(images).images.dtype for each in halves] == [torch.bfloat16] * 2
     assert all(each.module(each.on(images).images).dtype == torch.bfloat16 for each in halves)
-    assert len({each.key for each in (bare, follows, *halves)}) == 4
+    assert len({each.key for each in (own, bare, follows, *halves)}) == 5
     assert listener.cautions == []
 
 
@@ -98,14 +98,17 @@ def test_a_run_tells_what_the_answer_would_be_in_other_settings(
     document = run.run()
 
     tried = [each for each in document.finished.alternatives if each.kind == "settings"]
-    assert [each.pixels for each in tried] == [24, 24]
-    assert tried[0].name == "the baseline at 24 px, float32, eager"
-    assert tried[1].comparison.ratio < tried[0].comparison.ratio < 1
+    assert [each.pixels for each in tried] == [32, 24, 24]
+    assert tried[1].name == "the baseline at 24 px, float32, eager"
+    assert tried[2].comparison.ratio < tried[1].comparison.ratio < 1
+    answer = document.finished.answer
+    assert answer is not None
+    assert tried[0].report == answer.report  # what is tried is the answer itself
     assert RunDocument.from_json(document.to_json()) == document
     assert document.other_settings == ("24 px, float32, eager",)
     assert "at 24 px, float32, eager" in str(alternative_table(document).rows)
     (said,) = settings_sentences(document)
-    assert said.startswith(("In none of 2 other settings", "Better than the answer in other"))
+    assert said.startswith(("None of 2 rows in other settings", "Better than the answer in other"))
 
 
 def test_a_finished_run_goes_on_when_other_settings_are_asked_for(

@@ -1,6 +1,7 @@
 """What else would be as fast: whether it leaves a search of schedules without a point."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 from tokensearch.records.run_result import Alternative, Finalist, RunDocument
@@ -35,11 +36,13 @@ def settings_sentences(run: RunDocument) -> tuple[str, ...]:
     """Say whether other settings beat the answer; nothing where none were tried."""
     answer = run.finished.answer
     tried = [each for each in run.finished.alternatives if each.kind == "settings"]
-    if answer is None or not tried:
+    if answer is None or len(tried) < 2:
         return ()
-    better = [each for each in tried if standing(answer, each) == "dominates"]
+    again, *others = tried  # the answer comes first, timed in the same rounds as the others
+    answer = replace(answer, comparison=again.comparison)
+    better = [each for each in others if standing(answer, each) == "dominates"]
     if not better:
-        return (f"In none of {text.count(len(tried), 'other setting')} is it beaten.",)
+        return (f"None of {len(others)} rows in other settings beats it.",)
     best = min(better, key=lambda each: each.comparison.ratio)
     return (f"Better than the answer in other settings: {_clause(best, answer, measure_of(run))}.",)
 
@@ -77,6 +80,17 @@ def pace(ratio: Interval, other: Interval) -> str:
         return "as fast within the noise"
     change = ratio.value / other.value - 1
     return f"{'faster' if change < 0 else 'slower'} by {text.percent(abs(change))}"
+
+
+def more_or_less(change: float, measure: str) -> str:
+    """How much more of a measure the first of two has, as part of a sentence.
+
+    >>> more_or_less(0.012, "accuracy"), more_or_less(-0.004, "accuracy"), more_or_less(0, "recall")
+    ('1.2 points more accuracy', '0.4 points less accuracy', 'the same recall')
+    """
+    if text.points(change) == text.points(0):
+        return f"the same {measure}"
+    return f"{text.points(change)} {'more' if change > 0 else 'less'} {measure}"
 
 
 def alternative_table(run: RunDocument) -> ReportTable:
@@ -127,7 +141,7 @@ def _clause(alternative: Alternative, answer: Finalist, measure: str) -> str:
     assert lead is not None  # there is an answer
     mine = -lead.interval
     figures = f"{text.signed_points_interval(mine)}, {text.probability(lead.p_value)}"
-    more = f"{text.points(mine.value)} {'more' if mine.value >= 0 else 'less'} {measure}"
+    more = more_or_less(mine.value, measure)
     proof = "" if lead.significant else ", which is not significant,"
     return (
         f"{title_of(alternative)} ({_figures(alternative)}) has {more} on the same images "

@@ -53,7 +53,7 @@ def summary(
 
 def _paths(folder: RunFolder) -> Text:
     # One path per line, and never cut: people copy them.
-    paths = [("front", folder.front), ("report", folder.report)]
+    paths = [("front", folder.front), ("report", folder.report), ("page", folder.html)]
     if folder.policy.exists():
         paths.insert(0, ("policy", folder.policy))
     lines = [f"{name:<8}{path}" for name, path in paths]

@@ -8,6 +8,7 @@ from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.run.alternatives import (
     alternative_sentences,
+    more_or_less,
     pace,
     settings_sentences,
 )
@@ -220,7 +221,7 @@ def _against(best: str, rival: Finalist, lead: PairedAccuracy | None, run: RunDo
     assert answer is not None  # it is what is compared
     speed = pace(answer.comparison.interval, rival.comparison.interval)
     change = answer.report.share - rival.report.share
-    more = f"{text.points(change)} {'more' if change >= 0 else 'less'} {measure_of(run)}"
+    more = more_or_less(change, measure_of(run))
     if lead is None:
         return f"Beside {best}, it is {speed}, with {more}, not compared image by image."
     figures = text.signed_points_interval(lead.interval)
@@ -235,9 +236,8 @@ def _against(best: str, rival: Finalist, lead: PairedAccuracy | None, run: RunDo
         return f"It beats {best}, in latency: it is {speed}, with {more}, {surely}."
     if speed.startswith("faster"):
         return f"It is {speed} than {best}, with {more}; that it is as accurate is not shown."
-    return (
-        f"It is not shown to beat {best}: it has {more}, which is not significant, and is {speed}."
-    )
+    unsure = "" if more.startswith("the same") else ", which is not significant"
+    return f"It is not shown to beat {best}: it has {more}{unsure}, and is {speed}."
 
 
 def _times(finalist: Finalist) -> str:

@@ -29,7 +29,7 @@ from tokensearch.search.finalists.alternatives import (
     score_alternatives,
 )
 from tokensearch.search.finalists.finalist import Answer, ConfirmedPolicy, select_answer
-from tokensearch.search.finalists.other_settings import OtherSettings, make_variants
+from tokensearch.search.finalists.other_settings import OtherSettings, time_variants
 from tokensearch.search.finalists.result import (
     Selection,
     baseline_drift,
@@ -42,7 +42,12 @@ from tokensearch.search.finalists.selection import (
     rank_trials,
     select_finalists,
 )
-from tokensearch.search.finalists.side_by_side import make_confirm_budget, settle, tell_rounds
+from tokensearch.search.finalists.side_by_side import (
+    Settled,
+    make_confirm_budget,
+    settle,
+    tell_rounds,
+)
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.time_plan import TimePlan
 
@@ -66,23 +71,7 @@ def finish_run(
     finalists = _confirm_all(search, scorer, goal)
     answer = select_answer(finalists, goal, batch=batch)
     models = _find_alternatives(search, scorer, answer, goal, smaller=smaller)
-    models += make_variants(
-        evaluator,
-        other_settings,
-        None if answer.policy is None else answer.policy.policy,
-        search.listener,
-    )
-    settled = settle(
-        finalists,
-        goal,
-        batch=batch,
-        time=evaluator.time_together,
-        seconds=plan.confirm_seconds,
-        count_rounds=plan.count_rounds,
-        may_repeat=lambda: not plan.is_over("confirming"),
-        listener=search.listener,
-        others=[model.on(evaluator.images) for model in models],
-    )
+    settled = _settle(scorer, finalists, models, goal)
     selection = make_selection(settled.finalists, goal, batch=batch)
     result = write_result(
         search.folder,
@@ -92,14 +81,17 @@ def finish_run(
         document=document,
         leads=_leads(scorer, selection),
     )
-    best = selection.answer.policy
+    best = None if selection.answer.policy is None else selection.answer.policy.policy
+    variants, timed = time_variants(
+        evaluator, other_settings, best, search.listener, seconds=plan.confirm_seconds
+    )
     alternatives = score_alternatives(
-        models,
-        settled.others,
+        [*models, *variants],
+        [*settled.others, *timed],
         evaluator,
         search.listener,
         images=scorer.images["report"],
-        answer=None if best is None else best.policy,
+        answer=best,
     )
     failed = _profile_or_say_why(search, evaluator, selection.answer, plan)
     forecast = search.forecast
@@ -217,6 +209,27 @@ def _find_alternatives(
         target_ratio=target_ratio,
         smaller=smaller,
         may_go_on=lambda: not scorer.plan.is_over("confirming"),
+    )
+
+
+def _settle(
+    scorer: FinalScorer,
+    finalists: tuple[ConfirmedPolicy, ...],
+    models: Sequence[AlternativeModel],
+    goal: Goal,
+) -> Settled:
+    """Time the answer, what it is compared with, and `models` side by side."""
+    evaluator, plan = scorer.evaluator, scorer.plan
+    return settle(
+        finalists,
+        goal,
+        batch=evaluator.cell.batch,
+        time=evaluator.time_together,
+        seconds=plan.confirm_seconds,
+        count_rounds=plan.count_rounds,
+        may_repeat=lambda: not plan.is_over("confirming"),
+        listener=scorer.listener,
+        others=[model.on(evaluator.images) for model in models],
     )
 
 

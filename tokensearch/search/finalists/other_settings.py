@@ -1,12 +1,13 @@
 """The answer and the baseline at other resolutions, number types and backends.
 
-At equal latency smaller images with a mild schedule may be better than either alone. Each is timed
-in the rounds of the finalists, in turn with the baseline of the run, and judged on the images of
-`report` in its own number type.
+At equal latency smaller images with a mild schedule may be better than either alone. All are timed
+in rounds of their own, once the answer is settled: the answer as it is, and in every other setting,
+in turn with the baseline of the run. Each is judged on `report` in its own number type.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 
 import torch
@@ -17,22 +18,28 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Policy
 from tokensearch.policy.rescale import rescaled
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Backend, Cell
+from tokensearch.records.measurements import Backend, Cell, Comparison
 from tokensearch.search.finalists.alternatives import (
     NO_REASON_TO_FAIL,
     AlternativeModel,
     at_resolution,
     time_briefly,
 )
+from tokensearch.search.finalists.side_by_side import make_confirm_budget, tell_rounds
 
 
 @dataclass(frozen=True, slots=True)
 class OtherSettings:
-    """How a model could be run otherwise than in the cell of a run."""
+    """How a model could be run."""
 
     resolution: int  # side of the images in pixels
     dtype: str
     backend: Backend
+
+    @classmethod
+    def of(cls, cell: Cell) -> "OtherSettings":
+        """Return those of a cell."""
+        return cls(cell.resolution, cell.dtype, cell.backend)
 
     @property
     def name(self) -> str:
@@ -48,7 +55,7 @@ def list_settings(
     backends: Sequence[Backend] = (),
 ) -> tuple[OtherSettings, ...]:
     """Return every combination but that of the cell; what is not given is as in the cell."""
-    own = OtherSettings(cell.resolution, cell.dtype, cell.backend)
+    own = OtherSettings.of(cell)
     combined = product(
         resolutions or (own.resolution,), dtypes or (own.dtype,), backends or (own.backend,)
     )
@@ -62,15 +69,14 @@ def make_variants(
     answer: Policy | None,
     listener: ProgressListener,
 ) -> tuple[AlternativeModel, ...]:
-    """Return the baseline and the answer as they would be run in other settings.
+    """Return the answer as it is, and baseline and answer as they would be in other settings.
 
     What cannot be run here is left out with a caution. No clock ends it: these were asked for.
     """
-    if wanted:
-        listener.stage("preparing the answer in other settings")
-    policies = [None] if answer is None else [None, answer]
+    own = [] if answer is None else [(OtherSettings.of(evaluator.cell), answer)]
+    others = product(wanted, [None] if answer is None else [None, answer])
     variants = []
-    for settings, policy in product(wanted, policies):
+    for settings, policy in (*own, *others):
         try:
             variant = _make_variant(evaluator, settings, policy)
             time_briefly(variant, evaluator)  # that it can be run here
@@ -80,19 +86,40 @@ def make_variants(
     return tuple(variants)
 
 
+def time_variants(
+    evaluator: PolicyEvaluator,
+    wanted: Sequence[OtherSettings],
+    answer: Policy | None,
+    listener: ProgressListener,
+    *,
+    seconds: float,
+) -> tuple[tuple[AlternativeModel, ...], tuple[Comparison, ...]]:
+    """Make variants, and time them side by side; nothing where no other settings are wanted.
+
+    seconds  of passes, for each
+    """
+    if not wanted:
+        return (), ()
+    listener.stage("timing the answer in other settings", unit="rounds")
+    variants = make_variants(evaluator, wanted, answer, listener)
+    budget = make_confirm_budget(len(variants), seconds)
+    others = [variant.on(evaluator.images) for variant in variants]
+    tell = partial(tell_rounds, listener, budget)
+    return variants, evaluator.time_together((), budget, others=others, tell=tell)
+
+
 def _make_variant(
     evaluator: PolicyEvaluator, settings: OtherSettings, policy: Policy | None
 ) -> AlternativeModel:
     resized = at_resolution(evaluator.model, settings.resolution)
     dtype = getattr(torch, settings.dtype)
     module = resized.module.to(dtype)
-    name = f"the baseline at {settings.name}"
+    who = "the baseline" if policy is None else "the answer"
     if policy is not None:
         module = runtime.apply(module, _carry_over(policy, module), dense=evaluator.dense)
-        name = f"{policy.schedule_hash.removeprefix('sha256:')[:8]} at {settings.name}"
     schedule = "none" if policy is None else policy.schedule_hash
     return AlternativeModel(
-        name=name,
+        name=f"{who} at {settings.name}",
         kind="settings",
         module=module,
         pixels=settings.resolution,
