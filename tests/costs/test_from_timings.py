@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from tests.costs.queue_machine import SPEC, QueueMachine, front_like
-from tokensearch.costs.forecast import MACS_ERROR
-from tokensearch.costs.from_timings import forecast_from_timings
+from tokensearch.costs.forecast import MACS_ERROR, forecast_from_timings
 from tokensearch.policy import Policy, Prune, mac_share
 from tokensearch.search import load_space
 from tokensearch.search.latency_model import draw_policies, pick_mild_to_deep

@@ -12,8 +12,8 @@ from torch import nn
 from tests.cells import CELL, ON_GPU
 from tests.search.tiny import model as tiny
 from tokensearch.cli.commands.run import _folder
-from tokensearch.cli.inputs import CellOverrides
 from tokensearch.cli.profile_inputs import ProfileOptions
+from tokensearch.cli.timing_subject import CellOverrides
 from tokensearch.errors import MeasurementError, ModelError
 from tokensearch.measure import resolve_cell
 from tokensearch.measure.machine import device_name

@@ -27,7 +27,7 @@ from tokensearch.policy import Policy, preset
 from tokensearch.records.profile import Profile
 
 if TYPE_CHECKING:
-    from tokensearch.cli.inputs import TimingSubject
+    from tokensearch.cli.timing_subject import TimingSubject
     from tokensearch.measure.resolve_cell import DTypeName
 
 
@@ -89,7 +89,7 @@ class ProfileOptions:
 
     def timed(self) -> "TimingSubject":
         """Prepare the model, and say which it is."""
-        from tokensearch.cli.inputs import make_timing_subject
+        from tokensearch.cli.timing_subject import make_timing_subject
         from tokensearch.measure.resolve_cell import name_cell
         from tokensearch.models import resolve_model
 
@@ -123,8 +123,8 @@ class ProfileOptions:
 
 
 if TYPE_CHECKING:
-    from tokensearch.cli.inputs import TimingSubject
     from tokensearch.cli.progress import Lines, Live
+    from tokensearch.cli.timing_subject import TimingSubject
 
 # Rounds: below the least an interval says little; the most is never reached before the seconds.
 WARMUP_ROUNDS, LEAST_ROUNDS, MOST_ROUNDS = 3, 12, 5000  # the help of --seconds names the least

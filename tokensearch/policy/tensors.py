@@ -134,7 +134,7 @@ def _cut(header: Mapping[str, Any], numbers: memoryview) -> dict[str, RawTensor]
     for name, entry in header.items():
         validate(name, _NAME, "the name of a tensor", PolicyError)
         validate(entry, _TENSOR, f"tensor {name!r:.60}", PolicyError)
-    found: dict[str, RawTensor] = {}
+    tensors: dict[str, RawTensor] = {}
     end = 0
     for name, entry in sorted(header.items(), key=lambda pair: pair[1]["data_offsets"]):
         first, last = entry["data_offsets"]
@@ -144,8 +144,8 @@ def _cut(header: Mapping[str, Any], numbers: memoryview) -> dict[str, RawTensor]
                 f"tensor {name!r:.60} lies at bytes {first} to {last} and takes {size}; tensors "
                 f"must follow one another from byte {end} on, within {len(numbers)} bytes"
             )
-        found[name] = RawTensor(entry["dtype"], tuple(entry["shape"]), bytes(numbers[first:last]))
+        tensors[name] = RawTensor(entry["dtype"], tuple(entry["shape"]), bytes(numbers[first:last]))
         end = last
     if end != len(numbers):
         raise PolicyError(f"the last {len(numbers) - end} bytes of the tensors file are no tensor")
-    return found
+    return tensors

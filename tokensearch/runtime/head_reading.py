@@ -158,9 +158,9 @@ def _check_average(host: Host) -> None:
     whole = _run_head(host, grid, ())
     sized = attach_state(Tokens(x, size=sizes.unsqueeze(-1).to(x)))
     own = _run_head(host, sized, list(list_overrides(host.model)))
-    for expected, found in zip(whole, own, strict=True):
+    for expected, output in zip(whole, own, strict=True):
         if expected.shape != grid.shape and not torch.allclose(
-            expected, found, atol=_AVERAGE_TOLERANCE * float(expected.abs().max()), rtol=0.0
+            expected, output, atol=_AVERAGE_TOLERANCE * float(expected.abs().max()), rtol=0.0
         ):
             raise ModelError(
                 f"the head of a {type(host.model).__name__} is not the average of patch tokens "

@@ -7,8 +7,7 @@ from functools import lru_cache
 
 from tokensearch.costs import CostTable, load_costs, save_costs
 from tokensearch.costs.design import DEEP, MILD
-from tokensearch.costs.forecast import LEAST_TIMED, MACS_ERROR, Forecast
-from tokensearch.costs.from_timings import forecast_from_timings
+from tokensearch.costs.forecast import LEAST_TIMED, MACS_ERROR, Forecast, forecast_from_timings
 from tokensearch.costs.match_latency import match_latency
 from tokensearch.costs.sweep import PASSES_PER_ROUND, sweep
 from tokensearch.errors import MeasurementError

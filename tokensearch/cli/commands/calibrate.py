@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tokensearch.cli.console import caution, err, out, print_json
-from tokensearch.cli.inputs import CellOverrides
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
+from tokensearch.cli.timing_subject import CellOverrides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from tokensearch.cli.inputs import TimingSubject
+    from tokensearch.cli.timing_subject import TimingSubject
     from tokensearch.policy import Policy, PolicySet
 
 

@@ -9,13 +9,14 @@ import typer
 
 from tokensearch.cli.commands.run import hand_out
 from tokensearch.cli.console import err
-from tokensearch.cli.inputs import CellOverrides, GoalOptions
+from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
+from tokensearch.cli.timing_subject import CellOverrides
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
-    from tokensearch.cli.inputs import TimingSubject
+    from tokensearch.cli.timing_subject import TimingSubject
     from tokensearch.policy import Goal
     from tokensearch.records.measurements import Cell
     from tokensearch.retime.retarget import FinishedRun

@@ -10,7 +10,8 @@ import typer
 from typer import BadParameter, Option
 
 from tokensearch.cli.console import err, out, print_json
-from tokensearch.cli.inputs import GoalOptions, ModelOptions
+from tokensearch.cli.goal import GoalOptions
+from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
 from tokensearch.redaction import redact_command

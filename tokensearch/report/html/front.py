@@ -62,8 +62,8 @@ def _trial_mark(trial: Trial, run: RunDocument, axes: tuple[Axis, Axis]) -> Mark
     x, y = axes
     share = 100 * trial.accuracy.share
     tip = f"trial {trial.number}: {text.ratio(trial.ratio)}, {text.percent(share / 100)} on search"
-    place = x.at(trial.ratio * run.finished.baseline_ms), y.at(share)
-    return Mark("trial", *place, tip, sunk=share < y.low)
+    position = x.at(trial.ratio * run.finished.baseline_ms), y.at(share)
+    return Mark("trial", *position, tip, sunk=share < y.low)
 
 
 def _mark(dot: FrontDot, run: RunDocument, axes: tuple[Axis, Axis], order: Sequence[str]) -> Mark:
