@@ -1,5 +1,6 @@
 """What long work tells whoever watches it."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 
@@ -21,3 +22,8 @@ class ProgressListener(Protocol):
     def caution(self, text: str) -> None:
         """Report something that the user should know."""
         ...
+
+
+def tell_images(watcher: ProgressListener) -> Callable[[int, int], None]:
+    """Return a callback for images done and images in all."""
+    return lambda done, total: watcher.progress(done=done, total=total, seconds_left=None, text="")

@@ -1,5 +1,7 @@
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,9 +13,17 @@ from tests.runtime.test_apply import vit
 from tokensearch.cli.main import app
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import spread_of_counts
-from tokensearch.policy import Policy, load, mac_share
+from tokensearch.policy import Policy, Threshold, load, mac_share
 from tokensearch.runtime import count_tokens, describe
-from tokensearch.tune.thresholds import TOLERANCE, _shares, calibrate_thresholds
+from tokensearch.tune import thresholds as tuning
+from tokensearch.tune.thresholds import (
+    TOLERANCE,
+    CalibratedThresholds,
+    _first_images,
+    _shares,
+    calibrate_thresholds,
+    move_to_budget,
+)
 
 SCORE = "class_attention_value"
 
@@ -41,6 +51,44 @@ def test_thresholds_meet_the_budget_in_the_mean(budget: float) -> None:
         round(float(means[0])),
         round(float(means[2])),
     ]
+
+
+@pytest.mark.parametrize("off", [0.001, 1000.0])
+def test_a_budget_is_met_however_far_off_the_first_thresholds_are(off: float) -> None:
+    model, images = vit(), batches()
+    policy = calibrate_thresholds(model, images, sites=(0, 2), budget=0.6, score=SCORE).policy
+    steps = tuple(replace(step, threshold=step.threshold * off) for step in policy.steps)
+
+    moved = move_to_budget(model, images, replace(policy, steps=steps), 0.6)
+
+    assert abs(moved.mac_share / 0.6 - 1) <= TOLERANCE
+
+
+def test_the_nearest_of_all_that_was_measured_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, said = vit(), iter([0.7, 0.607, 0.7, *[0.5] * 30])
+
+    def measure(_: object, __: object, policy: Policy) -> CalibratedThresholds:
+        return CalibratedThresholds(policy, torch.zeros(1), next(said), 1.0)
+
+    monkeypatch.setattr(tuning, "_measure", measure)
+    policy = Policy(describe(model), (Threshold(0, 9, 0.1),), counts="per_image")
+
+    assert move_to_budget(model, [], policy, 0.6).mac_share == 0.607
+
+
+def test_no_more_batches_are_joined_than_the_first_images_fill() -> None:
+    class Counting(list[Tensor]):
+        taken = 0
+
+        def __getitem__(self, part: Any) -> Any:
+            taken = super().__getitem__(part)
+            self.taken = max(self.taken, len(taken))
+            return taken
+
+    many = Counting(batches() * 10)
+
+    assert torch.equal(_first_images(many), torch.cat(batches())[:64])
+    assert many.taken == 8
 
 
 def test_the_model_is_left_without_a_policy() -> None:

@@ -1,7 +1,6 @@
 """Progress on stderr: live with the time left on a terminal, plain lines in a pipe."""
 
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -112,11 +111,6 @@ class Live:
     def caution(self, text: str) -> None:
         """Say what the user should know, above the bars."""
         say_caution(text)
-
-
-def tell_stage(watcher: "Live | Lines") -> Callable[[int, int], None]:
-    """Return a callback for images done and images in all."""
-    return lambda done, total: watcher.progress(done=done, total=total, seconds_left=None, text="")
 
 
 def _left(seconds: float) -> str:

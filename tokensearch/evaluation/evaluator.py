@@ -1,6 +1,6 @@
 """Evaluate a policy: accuracy on a split, latency compared with the baseline's, profile."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import inf
@@ -116,13 +116,18 @@ class PolicyEvaluator:
     @torch.inference_mode()
     def count_tokens(self, policy: Policy, purpose: Purpose) -> tuple[CountSpread, ...]:
         """Return how many patch tokens blocks hand on, over the images of a split."""
-        batches = self.splits.of(purpose).batches(self.cell.batch)
         with runtime.applied(self.timing.candidate, policy) as model:
-            counts = [
-                runtime.count_tokens(model, images.to(self.cell.device, self._dtype)).cpu()
-                for images, _ in batches
-            ]
+            batches = self._read_batches(purpose)
+            counts = [runtime.count_tokens(model, images).cpu() for images in batches]
         return spread_of_counts(torch.cat(counts))
+
+    def load_batches(self, purpose: Purpose) -> tuple[Tensor, ...]:
+        """Return all images of a split as the model takes them, in batches of the cell's."""
+        return tuple(self._read_batches(purpose))
+
+    def _read_batches(self, purpose: Purpose) -> Iterator[Tensor]:
+        for images, _ in self.splits.of(purpose).batches(self.cell.batch):
+            yield images.to(self.cell.device, self._dtype)
 
     def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
         """Time a policy in the cell, in turn with the baseline."""

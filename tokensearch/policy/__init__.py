@@ -18,6 +18,7 @@ from tokensearch.policy.policy import (
     block_macs,
     changes_sizes,
     check_static,
+    count_macs,
     mac_share,
 )
 from tokensearch.policy.policy_set import PolicySet
@@ -88,6 +89,7 @@ __all__ = [
     "changes_sizes",
     "check_static",
     "choose",
+    "count_macs",
     "find",
     "is_control",
     "is_file",

@@ -169,7 +169,7 @@ def block_macs(policy: Policy) -> tuple[int, ...]:
     block of prefix tokens alone projects keys and values of all tokens, and the rest of the prefix
     only.
     """
-    model, macs = policy.model, []
+    model, macs = policy.model, list[int]()
     width, prefix, before = model.width, model.prefix_tokens, model.tokens
     counts = zip(policy.patch_tokens_per_block, policy.patch_tokens_after_block, strict=True)
     for block, (patches, handed_on) in enumerate(counts):
@@ -177,10 +177,20 @@ def block_macs(policy: Policy) -> tuple[int, ...]:
         asking = before
         if block == model.blocks - 1 and policy.last_block == "prefix_only":
             asking = prefix
-        projections = 2 * (before + asking) * width**2
-        macs.append(projections + 2 * asking * before * width + 8 * after * width**2)
+        macs.append(count_macs(before, asking, after, width))
         before = prefix + handed_on
     return tuple(macs)
+
+
+def count_macs(entering: Any, asking: Any, left: Any, width: int) -> Any:
+    """Multiply-accumulates of one block.
+
+    entering  tokens that attention reads, prefix included; a number, or a tensor of them
+    asking    those whose outputs it computes
+    left      those that the MLP sees
+    """
+    projections = 2 * (entering + asking) * width**2
+    return projections + 2 * asking * entering * width + 8 * left * width**2
 
 
 def mac_share(policy: Policy) -> float:

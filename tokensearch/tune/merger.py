@@ -8,6 +8,7 @@ from tokensearch.errors import ModelError
 from tokensearch.ops.merger import NORM_EPS
 from tokensearch.policy import Merger, Policy, RawTensor, Tensors
 from tokensearch.runtime import applied, capture_activations, describe
+from tokensearch.runtime.adapters import find_norm
 from tokensearch.runtime.host import as_host
 
 ROUNDS = 20  # of Lloyd's algorithm; centres move by little after ten
@@ -32,7 +33,8 @@ def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 
             f"a merger at block {step.block} ({step.at}) cannot be begun; it needs a block that "
             f"follows, and to act at block_end"
         )
-    tokens = _entering(model, images, step.block + 1)[:, host.num_prefix_tokens :].flatten(0, 1)
+    entering = _entering(model, images, step.block + 1)[:, host.num_prefix_tokens :]
+    tokens = _in_single_precision(entering.flatten(0, 1))
     weight, bias = _norm_of(host.blocks[step.block + 1], tokens)
     normed = F.layer_norm(tokens, tokens.shape[-1:], weight, bias, NORM_EPS)
     queries = k_means(_sample(normed, seed), step.keep, seed=seed)
@@ -46,8 +48,9 @@ def k_means(points: Tensor, clusters: int, *, seed: int = 0) -> Tensor:
     """Return the centres of clusters by Lloyd's algorithm, begun at points far apart (k-means++).
 
     points  (T, C)
-    ->      (clusters, C)
+    ->      (clusters, C)  in single precision at least
     """
+    points = _in_single_precision(points)
     generator = torch.Generator("cpu").manual_seed(seed)
     first = int(torch.randint(len(points), (1,), generator=generator))
     centres = points[first : first + 1]
@@ -61,6 +64,11 @@ def k_means(points: Tensor, clusters: int, *, seed: int = 0) -> Tensor:
         counts = joins.sum(dim=0)[:, None]
         centres = torch.where(counts > 0, joins.T @ points / counts.clamp(min=1), centres)
     return centres
+
+
+def _in_single_precision(values: Tensor) -> Tensor:
+    """Return values at least in float32: sums over thousands of tokens overflow in halves."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def to_raw(tensor: Tensor) -> RawTensor:
@@ -81,11 +89,14 @@ def _entering(model: nn.Module, images: Tensor, block: int) -> Tensor:
 
 
 def _norm_of(block: nn.Module, like: Tensor) -> tuple[Tensor, Tensor]:
-    norm = getattr(block, "norm1", None)
-    if isinstance(norm, nn.LayerNorm) and norm.elementwise_affine and norm.bias is not None:
-        return norm.weight, norm.bias
+    """Weight and bias of the norm that a block's attention reads, where it has them."""
+    norm = find_norm(block)
+    weight, bias = getattr(norm, "weight", None), getattr(norm, "bias", None)
     width = like.shape[-1]
-    return like.new_ones(width), like.new_zeros(width)
+    return (
+        like.new_ones(width) if weight is None else weight.to(like.dtype),
+        like.new_zeros(width) if bias is None else bias.to(like.dtype),
+    )
 
 
 def _sample(points: Tensor, seed: int) -> Tensor:

@@ -27,8 +27,9 @@ def evaluate(
 ) -> None:
     """Measure one policy or preset: accuracy and latency beside the baseline."""
     from tokensearch.cli.inputs import load_inputs, resolve_name
-    from tokensearch.cli.progress import progress_listener, tell_stage
+    from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.evaluator import PolicyEvaluator
+    from tokensearch.progress import tell_images
     from tokensearch.records.measurements import to_json
     from tokensearch.report.run.console import evaluation
     from tokensearch.search.finalists.side_by_side import make_confirm_budget
@@ -48,7 +49,7 @@ def evaluate(
     evaluator.check_deterministic(subject.name)
     with progress_listener(err) as watcher:
         watcher.stage(f"accuracy of {name} on the report split, then of the baseline")
-        scored = evaluator.score(chosen, "report", on_batch=tell_stage(watcher))
+        scored = evaluator.score(chosen, "report", on_batch=tell_images(watcher))
         spreads = None
         if chosen.counts == "per_image":
             watcher.stage("patch tokens that the images of the report split keep")

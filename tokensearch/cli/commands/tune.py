@@ -16,7 +16,12 @@ from tokensearch.policy.file import policy_to_json
 from tokensearch.policy.steps import SCORES, Score
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tokensearch.cli.inputs import EvaluationInputs
+    from tokensearch.evaluation.evaluator import PolicyEvaluator
     from tokensearch.policy import Policy
+    from tokensearch.tune.thresholds import ThresholdsResult
 
 OUT_OF_REACH = 3  # the exit code of a budget that cannot be met, as of a target in `run`
 
@@ -76,50 +81,57 @@ def thresholds(
     The policy and its static twin are then compared on `select`.
     """
     from tokensearch.cli.inputs import load_inputs
-    from tokensearch.cli.progress import progress_listener, tell_stage
-    from tokensearch.evaluation.evaluator import PolicyEvaluator, spread_of_counts
-    from tokensearch.records.measurements import to_json
-    from tokensearch.runtime import describe
-    from tokensearch.tune.thresholds import calibrate_thresholds, check_reach
-    from tokensearch.tune.thresholds import freeze as freeze_policy
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.tune.thresholds import find_thresholds
 
     blocks, share = _read_blocks(sites), _read_share(budget)
     subject = load_inputs(wanted)
-    try:
-        check_reach(describe(subject.model), blocks, share)
-    except PolicyError as failure:
-        error(str(failure))
-        raise typer.Exit(OUT_OF_REACH) from failure
-    evaluator = PolicyEvaluator(
-        subject.model, subject.splits, subject.cell, wanted.seed, objective=subject.objective
-    )
-    like = next(subject.model.parameters())
-    batches = [images.to(like) for images, _ in subject.splits.search.batches(wanted.batch_size)]
+    _refuse_out_of_reach(subject, blocks, share)
     with progress_listener(err) as watcher:
-        watcher.stage(f"calibrating thresholds after blocks {sites}")
-        calibrated = calibrate_thresholds(
-            subject.model,
-            batches,
+        result = find_thresholds(
+            _evaluator(subject, wanted.seed),
             sites=blocks,
             budget=share,
             score=cast(Score, score),
-            tell=watcher.note,
+            watcher=watcher,
         )
-        policies = {"thresholds": calibrated.policy, "static": freeze_policy(calibrated.policy)}
-        scored = {}
-        for name, policy in policies.items():
-            watcher.stage(f"accuracy on the select split: {name}")
-            scored[name] = evaluator.score(policy, "select", on_batch=tell_stage(watcher))
-    save(calibrated.policy, out_file)
-    document: dict[str, Any] = {
-        "file": str(out_file),
+    policy = result.calibrated.policy
+    save(policy, out_file)
+    document = {"file": str(out_file), "batch": wanted.batch_size, **_thresholds_to_json(result)}
+    print_json(document) if as_json else _print_thresholds(document, policy)
+
+
+def _evaluator(subject: "EvaluationInputs", seed: int) -> "PolicyEvaluator":
+    from tokensearch.evaluation.evaluator import PolicyEvaluator
+
+    return PolicyEvaluator(
+        subject.model, subject.splits, subject.cell, seed, objective=subject.objective
+    )
+
+
+def _refuse_out_of_reach(subject: "EvaluationInputs", sites: "Sequence[int]", share: float) -> None:
+    """End with the exit code of a budget that cannot be met, before anything is run."""
+    from tokensearch.runtime import describe
+    from tokensearch.tune.thresholds import check_reach
+
+    try:
+        check_reach(describe(subject.model), sites, share)
+    except PolicyError as failure:
+        error(str(failure))
+        raise typer.Exit(OUT_OF_REACH) from failure
+
+
+def _thresholds_to_json(result: "ThresholdsResult") -> dict[str, Any]:
+    from tokensearch.evaluation.evaluator import spread_of_counts
+    from tokensearch.records.measurements import to_json
+
+    calibrated = result.calibrated
+    return {
         "mac_share": calibrated.mac_share,
         "padded_mac_share": calibrated.padded_mac_share,
-        "batch": wanted.batch_size,
         "patch_tokens_by_image": [asdict(one) for one in spread_of_counts(calibrated.counts)],
-        "select": {name: to_json(one.accuracy) for name, one in scored.items()},
+        "select": {name: to_json(scored.accuracy) for name, scored in result.select.items()},
     }
-    print_json(document) if as_json else _print_thresholds(document, calibrated.policy)
 
 
 def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:

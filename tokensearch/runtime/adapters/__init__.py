@@ -6,6 +6,7 @@ from tokensearch.runtime.adapters.families import (
     explain_refusal,
     family_of,
     find_attention,
+    find_norm,
 )
 
-__all__ = ["Attended", "BlockFamily", "explain_refusal", "family_of", "find_attention"]
+__all__ = ["Attended", "BlockFamily", "explain_refusal", "family_of", "find_attention", "find_norm"]

@@ -47,6 +47,7 @@ class BlockFamily(NamedTuple):
     attend: Callable[..., Attended]  # (block, x, *, bias, queries, rope)
     finish: Callable[[HostBlock, Tensor], Tensor]
     second: str | None  # module that the host's own block calls first of what `finish` does
+    norm: str | None = None  # module whose output attention reads; None: it reads the features
     # Rotations among what a block is given beside features; ModelError for what is not honoured.
     read_call: Callable[..., Tensor | None] = _read_call
     call: Callable[[HostBlock, Tensor, Tensor | None], Tensor] = _call  # the host's own forward
@@ -57,6 +58,12 @@ def family_of(block: nn.Module) -> BlockFamily | None:
     if explain_refusal(block) is not None:
         return None
     return _FAMILIES.get((type(block).__name__, type(find_attention(block)).__name__))
+
+
+def find_norm(block: nn.Module) -> nn.Module | None:
+    """Return the norm whose output the attention of a block reads, the first of several, if any."""
+    family = family_of(block)
+    return None if family is None or family.norm is None else block.get_submodule(family.norm)
 
 
 def explain_refusal(block: nn.Module) -> str | None:
@@ -185,11 +192,13 @@ def _add(x: Tensor, inner: Attended, out: Tensor) -> Attended:
     return inner._replace(x=x[:, : out.shape[1]] + out)
 
 
-_PLAIN = BlockFamily("Block", _attend_prenorm, _finish_prenorm, "norm2")
-_EVA = BlockFamily("EvaBlock", _attend_eva, _finish_eva, "norm2")
+_PLAIN = BlockFamily("Block", _attend_prenorm, _finish_prenorm, "norm2", "norm1")
+_EVA = BlockFamily("EvaBlock", _attend_eva, _finish_eva, "norm2", "norm1")
 _POST = BlockFamily("ResPostBlock", _attend_postnorm, _finish_postnorm, "mlp")
-_THINGS = BlockFamily("ParallelThingsBlock", _attend_things, _finish_things, "ffns.0")
-_SCALING = BlockFamily("ParallelScalingBlock", _attend_scaling, _nothing, None)
+_THINGS = BlockFamily(
+    "ParallelThingsBlock", _attend_things, _finish_things, "ffns.0", "attns.0.norm"
+)
+_SCALING = BlockFamily("ParallelScalingBlock", _attend_scaling, _nothing, None, "in_norm")
 
 
 def _of_transformers(layer: str) -> BlockFamily:
@@ -198,6 +207,7 @@ def _of_transformers(layer: str) -> BlockFamily:
         transformers.bind(transformers.attend_block, layer),
         transformers.bind(transformers.finish_block, layer),
         transformers.PARTS[layer].norm2,
+        transformers.PARTS[layer].norm1,
         transformers.bind(transformers.read_call, layer),
         transformers.call_block,
     )
