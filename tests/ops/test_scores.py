@@ -7,6 +7,7 @@ from tokensearch.ops import (
     class_attention,
     class_attention_value,
     head_weighted_class_attention,
+    mean_query,
     random_order,
     representation_shift,
     size_bias,
@@ -80,6 +81,16 @@ def test_head_weights_are_shares_of_the_tokens_own_output() -> None:
     length = outputs.norm(dim=-1)
     weight = length / length.sum(1, keepdim=True)
     torch.testing.assert_close(score, (weight * row).sum(1)[:, 1:])
+
+
+def test_what_fills_an_image_up_has_no_part_in_the_mean_query() -> None:
+    queries = noise(2, 3, 7, 4)
+    present = (torch.arange(7) < torch.tensor([[7], [5]]))[..., None]
+
+    query = mean_query(queries, prefix=1, present=present)
+
+    alone = mean_query(queries[:1], prefix=1), mean_query(queries[1:, :, :5], prefix=1)
+    torch.testing.assert_close(query, torch.cat(alone), rtol=0, atol=1e-15)
 
 
 def test_shift_is_how_far_each_patch_token_moved() -> None:

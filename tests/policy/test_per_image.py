@@ -28,6 +28,13 @@ def test_counts_and_thresholds_are_part_of_the_schedule() -> None:
     assert POLICY.patch_tokens_per_block == (16, 16, 9, 4)
 
 
+def test_without_a_threshold_that_acts_counts_are_static() -> None:
+    policy = Policy(SPEC, (Threshold(3, 4, 0.1),), last_block="prefix_only", counts="per_image")
+
+    assert policy == Policy(SPEC, last_block="prefix_only")
+    assert Policy(SPEC, counts="per_image").schedule_hash == Policy(SPEC).schedule_hash
+
+
 @pytest.mark.parametrize(
     ("steps", "counts", "message"),
     [

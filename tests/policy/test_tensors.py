@@ -17,6 +17,7 @@ from tokensearch.policy import (
     Merger,
     Policy,
     PolicySet,
+    Pool,
     Prune,
     RawTensor,
     Tensors,
@@ -106,10 +107,10 @@ def test_safetensors_reads_what_is_written_and_is_read() -> None:
     [
         (lambda path: path.unlink(), "the file cannot be read: No such file"),
         (lambda path: path.write_bytes(path.read_bytes()[:-1]), "is not the one that the policy"),
-        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "the file is larger than"),
+        (lambda path: path.write_bytes(path.read_bytes() + b"x"), "is not the one that the policy"),
         (
             lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x01"),
-            "is not the one that the policy was saved with; copy both files together",
+            "is not the one that the policy was saved with",
         ),
     ],
     ids=["missing", "cut", "grown", "changed"],
@@ -120,8 +121,13 @@ def test_another_file_beside_the_policy_is_refused(
     save(POLICY, tmp_path / "policy.json")
     damage(tmp_path / "policy.safetensors")
 
-    with pytest.raises(PolicyError, match=message):
+    with pytest.raises(PolicyError, match=message) as raised:
         load(tmp_path / "policy.json")
+
+    assert raised.value.__notes__ == [
+        "in policy.safetensors, which the policy needs; copy both files together",
+        f"in {tmp_path / 'policy.json'}",
+    ]
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", ".safetensors", "x.bin"])
@@ -170,6 +176,47 @@ def test_bytes_that_are_no_tensors_are_refused(data: bytes, message: str) -> Non
 def test_a_policy_has_exactly_the_tensors_that_its_steps_name(change: Any, message: str) -> None:
     with pytest.raises(PolicyError, match=message):
         replace(POLICY, tensors=Tensors.pack(change(dict(POLICY.tensors.by_name))))
+
+
+@pytest.mark.parametrize(
+    ("steps", "last_block"),
+    [
+        ((Prune(0, 16, "learned", tensors="a"), STEP), "full"),
+        ((STEP, Merger(3, 2, "a")), "prefix_only"),
+    ],
+    ids=["keeps all", "in a last block without patches"],
+)
+def test_tensors_of_a_step_that_changes_nothing_are_refused_as_such(
+    steps: Any, last_block: Any
+) -> None:
+    with pytest.raises(PolicyError, match="is named by no step that changes anything"):
+        Policy(SPEC, steps, last_block=last_block, tensors=random_tensors(SPEC.width, *steps))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Merger(1, 5, "a"), Merger(2, 4, "a")),
+        (Merger(1, 8, "a"), Pool(2, 6, metric="learned", tensors="a.norm")),
+    ],
+)
+def test_steps_that_share_a_tensor_want_it_in_one_shape(steps: Any) -> None:
+    with pytest.raises(PolicyError, match=r"an earlier step in .*; give each its own tensors"):
+        Policy(SPEC, steps, tensors=random_tensors(SPEC.width, *steps))
+
+
+def test_steps_may_share_their_tensors() -> None:
+    steps = Merger(1, 5, "a"), Merger(2, 5, "a")
+
+    assert Policy(SPEC, steps, tensors=random_tensors(SPEC.width, *steps)).steps == steps
+
+
+def test_a_learned_metric_has_a_bias_for_each_feature() -> None:
+    step = Pool(1, 9, metric="learned", tensors="a")
+    held = {**random_tensors(SPEC.width, step).by_name, "a.bias": RawTensor("F32", (1,), bytes(4))}
+
+    with pytest.raises(PolicyError, match="a metric of 4 features with a bias of 1; there must be"):
+        Policy(SPEC, (step,), tensors=Tensors.pack(held))
 
 
 def test_a_step_that_learned_needs_tensors() -> None:

@@ -10,8 +10,11 @@ from torch.utils._pytree import tree_map_only
 
 import tokensearch
 from tests.runtime.operators import POLICIES, host
+from tests.runtime.test_apply import vit
 from tokensearch import ops
 from tokensearch.ops import Tokens
+from tokensearch.policy import Policy, Pool
+from tokensearch.runtime import describe
 from tokensearch.runtime.token_state import read_state
 
 HALVES = [torch.float16, torch.bfloat16]
@@ -106,6 +109,28 @@ def test_long_values_do_not_overflow_a_score() -> None:
     score = ops.class_attention_value(row, values, prefix=1)
 
     torch.testing.assert_close(score, torch.full((1, 8), 1 / 8, dtype=torch.float16))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_long_shifts_do_not_overflow_a_score(dtype: torch.dtype) -> None:
+    before, after = torch.zeros(1, 577, 4, dtype=dtype), torch.full((1, 577, 4), 100.0, dtype=dtype)
+
+    score = ops.representation_shift(before, after, prefix=1)
+
+    torch.testing.assert_close(score, torch.full((1, 576), 1 / 576, dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("pool", ["avg", "avgmax"])
+@torch.inference_mode()
+def test_large_features_do_not_overflow_an_average_by_size(pool: str, dtype: torch.dtype) -> None:
+    model = vit(global_pool=pool, patch_size=2)
+    model.blocks[-1].mlp.fc2.bias[0] = 300.0  # of 256 patches the sum is beyond float16
+    plain = model.to(dtype)(IMAGES.to(dtype))
+
+    logits = tokensearch.apply(model, Policy(describe(model), (Pool(0, 250),)))(IMAGES.to(dtype))
+
+    torch.testing.assert_close(logits, plain, rtol=0.1, atol=0.01)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])

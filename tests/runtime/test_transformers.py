@@ -3,6 +3,7 @@
 import copy
 import importlib
 import pickle
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,9 +16,12 @@ pytest.importorskip("transformers", reason="needs transformers: install tokensea
 import tokensearch
 from tests.runtime.towers import MODELS, build, pictures
 from tests.runtime.twins import TWINS, make_twins
-from tokensearch.errors import ModelError, PolicyError
+from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
 from tokensearch.policy import Policy, Pool, Prune, Step
 from tokensearch.runtime import describe, phase_ranges, policy_of, with_backend
+
+# Said of every tower that merges without its head; one test below asks for it.
+pytestmark = pytest.mark.filterwarnings("ignore:a .* alone hands out a merged token once")
 
 PRUNING = (Prune(0, 12, "mean_attention"), Prune(2, 7, "mean_attention"))
 MERGING = (Pool(0, 12), Pool(2, 7))
@@ -120,6 +124,24 @@ def test_a_head_s_average_counts_a_token_as_often_as_it_has_patches(name: str) -
         by_patch = model(x).logits
 
     torch.testing.assert_close(by_size, by_patch)
+
+
+@pytest.mark.parametrize("name", AVERAGES)
+def test_a_tower_that_merges_without_its_averaging_head_says_what_to_do(name: str) -> None:
+    model = build(name).double()
+    tower = next(part for part in model.children() if hasattr(part, "embeddings"))
+    x = pictures(model).double()
+    expected = follow(model, *MERGING)(x).logits
+    tokensearch.remove(model)
+
+    with pytest.warns(TokensearchWarning, match="to the model that does so, or with dense=True"):
+        follow(tower, *MERGING)
+    assert not torch.allclose(model(x).logits, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        follow(tower, *MERGING, dense=True)
+        torch.testing.assert_close(model(x).logits, expected)
+        follow(tower, *PRUNING)  # of what is discarded, no head counts anything
 
 
 @pytest.mark.parametrize("name", AVERAGES)

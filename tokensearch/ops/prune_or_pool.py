@@ -33,8 +33,8 @@ def prune_or_pool(
     return Tokens(torch.where(flat[:, None, None], pooled.x, pruned.x), *rest)
 
 
-def _choose(flat: Tensor, pruned: Tensor | None, pooled: Tensor | None) -> Tensor | None:
-    """Per image, `one` where `flat`, `other` elsewhere; what only one of them has, for all."""
-    if pruned is None or pooled is None:
-        return pooled
-    return torch.where(flat.view(-1, *(1,) * (pruned.dim() - 1)), pruned, pooled)
+def _choose(flat: Tensor, pooled: Tensor | None, pruned: Tensor | None) -> Tensor | None:
+    """Per image, `pooled` where `flat`, `pruned` elsewhere; what only a prune has, for all."""
+    if pooled is None or pruned is None:
+        return pruned
+    return torch.where(flat.view(-1, *(1,) * (pooled.dim() - 1)), pooled, pruned)

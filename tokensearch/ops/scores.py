@@ -107,6 +107,8 @@ def representation_shift(
     length: Tensor = torch.linalg.vector_norm((after - before)[:, prefix:], dim=-1)
     if present is not None:
         length = length * present[:, prefix:, 0]
+    # By the longest first: in half precision the sum of hundreds would overflow.
+    length = length / length.amax(dim=1, keepdim=True)
     return length / length.sum(dim=1, keepdim=True)
 
 
@@ -137,8 +139,8 @@ def mean_query(queries: Tensor, *, prefix: int, present: Tensor | None = None) -
     queries = queries[:, :, prefix:]
     if present is None:
         return queries.mean(dim=2, keepdim=True)
-    share = present[:, None, prefix:] / present[:, None, prefix:].sum(dim=2, keepdim=True)
-    return (queries * share).sum(dim=2, keepdim=True)
+    counted = present[:, None, prefix:].to(queries.dtype)
+    return (queries * (counted / counted.sum(dim=2, keepdim=True))).sum(dim=2, keepdim=True)
 
 
 def random_order(images: int, patch_tokens: int, *, seed: int, device: torch.device) -> Tensor:

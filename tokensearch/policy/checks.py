@@ -1,6 +1,6 @@
 """What makes a list of steps a schedule for a model."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from math import inf, isfinite, isqrt
 
@@ -26,7 +26,7 @@ from tokensearch.policy.steps import (
     roles_of,
     tensors_of,
 )
-from tokensearch.policy.tensors import Tensors
+from tokensearch.policy.tensors import RawTensor, Tensors
 
 
 def check_steps(model: ModelSpec, steps: tuple[Step, ...]) -> tuple[Step, ...]:
@@ -193,7 +193,7 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
 
 def check_counts(steps: tuple[Step, ...], counts: str) -> None:
     """Hold the steps against what the policy says of its counts."""
-    if counts not in {"static", "per_image"}:
+    if counts not in ("static", "per_image"):
         raise PolicyError(f"counts is {counts!r:.60}; it may be static or per_image")
     for step in steps:
         if isinstance(step, Threshold) != (counts == "per_image"):
@@ -206,9 +206,7 @@ def check_counts(steps: tuple[Step, ...], counts: str) -> None:
 
 def check_tensors(model: ModelSpec, steps: tuple[Step, ...], tensors: Tensors | None) -> None:
     """Refuse tensors that are not exactly those that the steps name, in their shapes."""
-    wanted: dict[str, Shape] = {}
-    for step in steps:
-        wanted |= tensors_of(step, model.width)
+    wanted = _wanted_tensors(model, steps)
     if tensors is None:
         if wanted:
             raise PolicyError(
@@ -223,13 +221,40 @@ def check_tensors(model: ModelSpec, steps: tuple[Step, ...], tensors: Tensors | 
         surplus = sorted(held.keys() - wanted.keys())
         name = surplus[0] if surplus else min(wanted.keys() - held.keys())
         raise PolicyError(
-            f"the tensor {name!r:.60} is {'named by no step' if surplus else 'missing'}; the "
-            f"tensors of a policy are exactly those that its steps name"
+            f"the tensor {name!r:.60} is "
+            f"{'named by no step that changes anything' if surplus else 'missing'}; the tensors of "
+            f"a policy are exactly those that such steps name"
         )
     for name, shape in wanted.items():
         if not _fits(held[name].shape, shape):
             raise PolicyError(
                 f"the tensor {name!r:.60} has the shape {held[name].shape}; it must have {shape}"
+            )
+    for step in steps:
+        _check_map(step, held)
+
+
+def _wanted_tensors(model: ModelSpec, steps: tuple[Step, ...]) -> dict[str, Shape]:
+    """Names and shapes of all tensors; steps that share one must want it alike."""
+    wanted: dict[str, Shape] = {}
+    for step in steps:
+        for name, shape in tensors_of(step, model.width).items():
+            if wanted.setdefault(name, shape) != shape:
+                raise PolicyError(
+                    f"{step.op} at block {step.block} names the tensor {name!r:.60} in the shape "
+                    f"{shape}, an earlier step in {wanted[name]}; give each its own tensors"
+                )
+    return wanted
+
+
+def _check_map(step: Step, held: Mapping[str, RawTensor]) -> None:
+    """A learned metric has a bias for each of its features."""
+    if isinstance(step, Pool) and step.metric == LEARNED:
+        weight, bias = (held[roles_of(step)[role]].shape for role in ("weight", "bias"))
+        if weight[0] != bias[0]:
+            raise PolicyError(
+                f"pool at block {step.block} has learned a metric of {weight[0]} features with a "
+                f"bias of {bias[0]}; there must be as many of both"
             )
 
 

@@ -253,14 +253,15 @@ def _tensors(written: Mapping[str, Any] | None, folder: Path | None) -> Tensors 
         return None
     if folder is None:
         return Tensors(written["sha256"], written["bytes"])
-    name, size = written["file"], written["bytes"]
-    data = bytes_of(folder / name, what="a tensors file", error=PolicyError, most=size)
-    if len(data) != size or sha256(data).hexdigest() != written["sha256"]:
-        raise PolicyError(
-            f"the tensors file {name} is not the one that the policy was saved with; copy both "
-            f"files together"
-        )
-    return Tensors.from_bytes(data)
+    name, path = written["file"], folder / written["file"]
+    try:
+        data = bytes_of(path, what="a tensors file", error=PolicyError, most=MAX_TENSORS_BYTES)
+        if len(data) != written["bytes"] or sha256(data).hexdigest() != written["sha256"]:
+            raise PolicyError("the file is not the one that the policy was saved with")
+        return Tensors.from_bytes(data)
+    except PolicyError as error:
+        error.add_note(f"in {name}, which the policy needs; copy both files together")
+        raise
 
 
 def set_to_json(

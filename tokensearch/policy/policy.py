@@ -60,8 +60,10 @@ class Policy:
             steps = tuple(step for step in steps if step.block != self.model.blocks - 1)
         object.__setattr__(self, "steps", steps)
         check_counts(steps, self.counts)
+        if not steps:  # then no image's counts differ, and compilers and exports may follow
+            object.__setattr__(self, "counts", "static")
         check_tensors(self.model, steps, self.tensors)
-        if self.last_block not in {"full", "prefix_only"}:
+        if self.last_block not in ("full", "prefix_only"):
             raise PolicyError(f"last_block is {self.last_block!r}; it may be full or prefix_only")
         if self.last_block == "prefix_only" and self.model.prefix_tokens == 0:
             raise PolicyError(

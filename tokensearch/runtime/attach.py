@@ -13,7 +13,7 @@ from tokensearch.errors import ModelError, PolicyError
 from tokensearch.ops import Tokens
 from tokensearch.policy import Policy
 from tokensearch.runtime import pooled_head
-from tokensearch.runtime.compatibility import check_policy, resolve_policy
+from tokensearch.runtime.compatibility import check_policy, resolve_policy, warn_of_average
 from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.head_reading import read_facts, reading_of
 from tokensearch.runtime.host import anchor_of, as_host, describe
@@ -60,6 +60,8 @@ def apply(model: Model, policy: Policy | str | Path, *, dense: bool = False) -> 
     check_policy(model, chosen)
     if dense and chosen.last_block == "prefix_only":
         raise ModelError("last_block is prefix_only, which leaves no patches for dense features")
+    if not dense:
+        warn_of_average(model, chosen)
     before = _attachment(model)
     remove(model)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
-from tokensearch.policy import CLASS_SCORES, Policy, is_file, load, preset
+from tokensearch.policy import CLASS_SCORES, Policy, changes_sizes, is_file, load, preset
 from tokensearch.runtime.host import (
     as_host,
     describe,
@@ -49,6 +49,21 @@ def check_policy(model: nn.Module, policy: Policy) -> None:
         )
     _check_grid(model, policy)
     _compare_weights(model, policy)
+
+
+def warn_of_average(model: nn.Module, policy: Policy) -> None:
+    """Warn where a tower alone is to merge tokens: a head around it would count each once."""
+    tower = tower_of(unwrap(model))
+    if tower is None or tower.module is not unwrap(model) or not tower.may_be_averaged:
+        return
+    if any(changes_sizes(step) for step in policy.steps):
+        warnings.warn(
+            f"a {tower.kind} alone hands out a merged token once, however many patches it stands "
+            f"for; where its patch tokens are averaged, apply the policy to the model that does "
+            f"so, or with dense=True",
+            TokensearchWarning,
+            stacklevel=3,
+        )
 
 
 def _check_grid(model: nn.Module, policy: Policy) -> None:

@@ -125,7 +125,8 @@ def _refuse_wrapper(model: nn.Module) -> None:
         if name and (timms or tower_of(part)):
             kind = type(model).__name__
             raise ModelError(
-                f"a {kind} keeps its {type(part).__name__} in .{name}; pass that: model.{name}"
+                f"a {kind} keeps its {type(part).__name__} in .{name}; pass that: model.{name} "
+                f"(with dense=True where the {kind} averages patch tokens)"
             )
 
 

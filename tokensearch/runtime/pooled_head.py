@@ -70,7 +70,8 @@ class _Weighing:
         whole = getattr(self.model, "pool_include_prefix", False)
         first = 0 if whole else self.model.num_prefix_tokens
         part, size = x[:, first:], sizes[:, first:]
-        mean = (part * size).sum(dim=1) / size.sum(dim=1)
+        # Shares before sums: in half precision a sum of many would overflow.
+        mean = (part * (size / size.sum(dim=1, keepdim=True))).sum(dim=1)
         if kind == "avg":
             return mean
         return 0.5 * (part.masked_fill(size == 0, -torch.inf).amax(dim=1) + mean)

@@ -33,6 +33,10 @@ _HEADS: Mapping[str, tuple[str, Reads]] = {
     "CLIPForImageClassification": ("vision_model", "average"),
     "SiglipForImageClassification": ("vision_model", "average"),
 }
+# Towers whose patch tokens one of those heads averages.
+_AVERAGED = frozenset(
+    {"CLIPVisionModel", "Dinov2Model", "Dinov2WithRegistersModel", "SiglipVisionModel"}
+)
 # Towers that resample their positions to each image, so that any count of patches may enter.
 _ANY_SIZE = frozenset({"Dinov2Model", "Dinov2WithRegistersModel", "DINOv3ViTModel"})
 NAMES = "transformers' ViT, DeiT, Dinov2, DINOv3ViT, CLIP and SigLIP vision models (since its 5.18)"
@@ -90,13 +94,23 @@ class Tower:
         return self.kind in _ANY_SIZE
 
     @property
+    def may_be_averaged(self) -> bool:
+        """Whether a head of transformers that stands around such a tower averages its patches."""
+        return self.kind in _AVERAGED
+
+    @property
     def rotates(self) -> bool:
         """Whether attention rotates queries and keys by position."""
         return hasattr(self.module, "rope_embeddings")
 
     @property
     def norm(self) -> nn.Module | None:
-        """The norm that all tokens pass between the last block and what is handed out."""
+        """The norm that all tokens pass between the last block and what is handed out.
+
+        None where there is none: CLIP's last norm is for the class token alone.
+        """
+        if self.kind == "CLIPVisionModel":
+            return None
         norm = getattr(self.module, "layernorm", None) or getattr(self.module, "norm", None)
         return norm or getattr(self.module, "post_layernorm", None)
 
