@@ -87,15 +87,7 @@ class TabledSession(SearchRun):
 
     def evaluator(self) -> PolicyEvaluator:
         """Return what looks latencies up."""
-        return Tabled(
-            self.model,
-            self.splits,
-            self._cell,
-            self.settings.seed,
-            self.store,
-            self.cache_gb,
-            self.forecast_of_table.ratio,
-        )
+        return Tabled(**vars(super().evaluator()), ratio=self.forecast_of_table.ratio)
 
     def forecast(self, evaluator: PolicyEvaluator, plan: TimePlan) -> Forecast:
         """Return the table's own predictions, which are exact here."""
