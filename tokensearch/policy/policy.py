@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import groupby
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError
@@ -76,27 +78,27 @@ class Policy:
 
         Where thresholds decide, as many as in the mean over the images that they were found on.
         """
-        return tuple(count for count, _ in self._counts())
+        return tuple(at_mlp for at_mlp, _ in self.patch_tokens_by_block)
 
     @property
     def patch_tokens_after_block(self) -> tuple[int, ...]:
         """Patch tokens that each block hands on; fewer than its MLP saw after a step at its end."""
-        return tuple(count for _, count in self._counts())
+        return tuple(at_end for _, at_end in self.patch_tokens_by_block)
 
-    def _counts(self) -> Iterator[tuple[int, int]]:
+    @property
+    def patch_tokens_by_block(self) -> tuple[tuple[int, int], ...]:
         """Patch tokens of each block: at its MLP, and at its end."""
-        left = self.model.patch_tokens
+        left, counts = self.model.patch_tokens, []
+        steps = {block: [*each] for block, each in groupby(self.steps, lambda step: step.block)}
         for block in range(self.model.blocks):
-            if self.last_block == "prefix_only" and block == self.model.blocks - 1:
-                yield 0, 0
-                return
-            for step in self.steps_of(block):
-                if step.at == "between":
-                    left = step.keep
             at_mlp = left
-            for step in self.steps_of(block):
+            for step in steps.get(block, ()):
                 left = step.keep
-            yield at_mlp, left
+                at_mlp = left if step.at == "between" else at_mlp
+            counts.append((at_mlp, left))
+        if self.last_block == "prefix_only":
+            counts[-1] = 0, 0
+        return tuple(counts)
 
     @property
     def reduces(self) -> bool:
@@ -173,8 +175,7 @@ def block_macs(policy: Policy) -> tuple[int, ...]:
     """
     model, macs = policy.model, list[int]()
     width, prefix, before = model.width, model.prefix_tokens, model.tokens
-    counts = zip(policy.patch_tokens_per_block, policy.patch_tokens_after_block, strict=True)
-    for block, (patches, handed_on) in enumerate(counts):
+    for block, (patches, handed_on) in enumerate(policy.patch_tokens_by_block):
         after = prefix + patches
         asking = before
         if block == model.blocks - 1 and policy.last_block == "prefix_only":
@@ -197,4 +198,9 @@ def count_macs(entering: Any, asking: Any, left: Any, width: int) -> Any:
 
 def mac_share(policy: Policy) -> float:
     """Multiply-accumulates of the blocks, as a share of the baseline's."""
-    return sum(block_macs(policy)) / sum(block_macs(Policy(policy.model)))
+    return sum(block_macs(policy)) / _baseline_macs(policy.model)
+
+
+@lru_cache(maxsize=64)  # samplers predict thousands of schedules of a model
+def _baseline_macs(model: ModelSpec) -> int:
+    return sum(block_macs(Policy(model)))

@@ -100,11 +100,10 @@ _SAID = {
 
 def step_fields(step: Step) -> dict[str, object]:
     """Fields of a step as a policy file spells them; what is not said is the default."""
-    values = {field.name: getattr(step, field.name) for field in dataclasses.fields(step)}
-    defaults = {field.name: field.default for field in dataclasses.fields(step)}
+    values = ((field, getattr(step, field.name)) for field in dataclasses.fields(step))
     said = {
-        name: value
-        for name, value in values.items()
-        if name in _SAID[step.op] or value != defaults[name]
+        field.name: value
+        for field, value in values
+        if field.name in _SAID[step.op] or value != field.default
     }
     return {"block": said.pop("block"), "op": step.op, **said}

@@ -20,7 +20,8 @@ class ParameterMutator:
 
     def __init__(self, choices: Mapping[str, Sequence[Any]], random: np.random.Generator) -> None:
         self._choices, self._random = choices, random
-        self._names = [name for name, values in choices.items() if len(values) > 1]
+        # As an array: NumPy would make one of a list at every draw.
+        self._names = np.array([name for name, values in choices.items() if len(values) > 1])
 
     def draw(self) -> Parameters:
         """Draw every parameter."""

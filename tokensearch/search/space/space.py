@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations, product
 from typing import Any, TypeVar
 
@@ -83,17 +84,17 @@ class SearchSpace:
         Of fixed length, whatever is chosen. Numbers ascend, so that a neighbour is the next one.
         What leaves no choice is no dimension.
         """
-        return {name: values for name, values in self._axes(model).items() if len(values) > 1}
+        return {name: values for name, values in _axes_of(self, model).items() if len(values) > 1}
 
     def build(self, parameters: Mapping[str, Any], model: ModelSpec) -> Policy:
         """Return the schedule of a value for every dimension; any values are valid."""
         chosen: dict[str, Any] = {
             name: parameters[name] if len(values) > 1 else values[0]
-            for name, values in self._axes(model).items()
+            for name, values in _axes_of(self, model).items()
         }
         return Policy(
             model,
-            self.encoding.steps(chosen, self._context(model), self._step_builder(chosen)),
+            self.encoding.steps(chosen, self.context(model), self._step_builder(chosen)),
             proportional_attention=chosen["proportional_attention"],
             last_block=chosen["last_block"],
         )
@@ -112,7 +113,7 @@ class SearchSpace:
         Its steps move to the nearest allowed blocks, by ratio if it was made for another geometry,
         their counts to the nearest allowed. A schedule of this space is returned exactly.
         """
-        context = self._context(model)
+        context = self.context(model)
         chosen = self._options(policy)
         wanted = block_reductions(policy, model, context.blocks)
         chosen |= self.encoding.nearest(wanted, context, self._step_builder(chosen))
@@ -144,19 +145,9 @@ class SearchSpace:
                 seen.add(policy.schedule_hash)
                 yield policy
 
-    def _context(self, model: ModelSpec) -> EncodingContext:
+    def context(self, model: ModelSpec) -> EncodingContext:
+        """Return what an encoding must know of the model."""
         return EncodingContext(self.blocks(model), model.blocks, model.patch_tokens)
-
-    def _axes(self, model: ModelSpec) -> dict[str, tuple[Choice, ...]]:
-        """All choices, those with a single value among them."""
-        return {
-            **self.encoding.dimensions(self._context(model)),
-            "score": self.score,
-            "match": self.match if {"pool", "prune_pool"} & {*self.ops} else self.match[:1],
-            "rest": self.rest if "prune" in self.ops else self.rest[:1],
-            "proportional_attention": self.proportional_attention,
-            "last_block": self.last_block,
-        }
 
     def _step_builder(self, chosen: Choices) -> StepBuilder:
         rest = _allowed_rest(chosen["score"], chosen["rest"])
@@ -183,6 +174,19 @@ class SearchSpace:
         """How many choices for a whole schedule differ where its steps are of kinds `ops`."""
         options = product(self.score, self.match, self.rest, self.proportional_attention)
         return len(self.last_block) * len({_relevant_options(ops, values) for values in options})
+
+
+@lru_cache(maxsize=64)  # samplers build thousands of schedules of a space
+def _axes_of(space: SearchSpace, model: ModelSpec) -> Mapping[str, tuple[Choice, ...]]:
+    """All choices, those with a single value among them."""
+    return {
+        **space.encoding.dimensions(space.context(model)),
+        "score": space.score,
+        "match": space.match if {"pool", "prune_pool"} & {*space.ops} else space.match[:1],
+        "rest": space.rest if "prune" in space.ops else space.rest[:1],
+        "proportional_attention": space.proportional_attention,
+        "last_block": space.last_block,
+    }
 
 
 def _first(values: Iterable[object], allowed: Sequence[_T]) -> _T:
