@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tokensearch.accuracy.accuracy import accuracy, paired_accuracy
+from tokensearch.accuracy.accuracy import accuracy, choice_figures, paired_accuracy
 from tokensearch.accuracy.results import Predictions, compare_predictions, predict_images
 from tokensearch.data.splits import Split
 from tokensearch.errors import MeasurementError
@@ -207,3 +207,6 @@ def test_images_that_show_the_same_thing_widen_intervals_and_change_no_figure() 
     assert (change.difference, change.only_baseline) == (-0.25, 2)
     assert (change.low, change.high) == paired_difference(1, 0, 4)
     assert change.p_value == mcnemar(1, 0)
+    narrow, wide = choice_figures(results, alone), choice_figures(results, grouped)
+    assert wide.divergence[1] > narrow.divergence[1]
+    assert wide.right == narrow.right

@@ -9,6 +9,7 @@ from tests.measure.fakes import noisy
 from tokensearch.records.comparability import verdict
 from tokensearch.stats.bootstrap import (
     RESAMPLES,
+    bootstrap_mean,
     bootstrap_ratio,
     expand_reach,
     simultaneous_intervals,
@@ -27,6 +28,21 @@ def test_equal_models_are_told_apart_no_more_often_than_the_level_allows(pairs: 
         excluded += not low <= 1 <= high
 
     assert excluded / trials <= 0.05
+
+
+@pytest.mark.parametrize("each", [1, 4])
+def test_a_mean_of_groups_is_missed_no_more_often_than_the_level_allows(each: int) -> None:
+    random, groups, trials = np.random.default_rng(each), 40, 300
+    owner = np.repeat(np.arange(groups), each)
+
+    missed = 0
+    for _ in range(trials):
+        losses = 0.8 * random.standard_normal(groups)[owner]
+        losses += 0.6 * random.standard_normal(groups * each)
+        low, high = bootstrap_mean(losses, seed=0, groups=owner if each > 1 else None)
+        missed += not low <= 0 <= high
+
+    assert missed / trials <= 0.07
 
 
 def test_noise_that_both_share_hardly_widens_the_interval() -> None:

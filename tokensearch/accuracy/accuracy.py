@@ -102,7 +102,8 @@ def choice_figures(results: Results, split: Split) -> AnyChoice:
     """Return what a policy is chosen by: its right images, and how sure its divergence is."""
     right = results.right(split).tolist()
     bits = sum(1 << index for index, hit in enumerate(right) if hit)
-    low, high = bootstrap_mean(results.divergence.numpy(), seed=0)
+    groups = None if split.groups is None else split.groups[: len(results)]
+    low, high = bootstrap_mean(results.divergence.numpy(), seed=0, groups=groups)
     images = RightImages(len(right), bits).hex
     if isinstance(results, EmbeddingResults):
         return EmbeddingChoice(images, 1.0 - high, 1.0 - low)

@@ -166,14 +166,20 @@ def bootstrap_ratio(
     return float(low), float(high)
 
 
-def bootstrap_mean(values: Values, *, seed: int, level: float = LEVEL) -> tuple[float, float]:
-    """Return the interval of the mean of independent values, such as losses of images.
+def bootstrap_mean(
+    values: Values, *, seed: int, groups: Sequence[int] | None = None, level: float = LEVEL
+) -> tuple[float, float]:
+    """Return the interval of the mean of values, such as losses of images.
 
     values  (N,)
+    groups  of values that resemble each other, which are drawn together; None: all are strangers
     """
-    drawn = np.random.default_rng(seed).integers(0, len(values), size=(RESAMPLES, len(values)))
-    tail = _expanded_tail((1 - level) / 2, runs=len(values))
-    low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
+    _, member = np.unique(range(len(values)) if groups is None else groups, return_inverse=True)
+    sums, counts = np.bincount(member, weights=values), np.bincount(member)
+    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(RESAMPLES, len(sums)))
+    tail = _expanded_tail((1 - level) / 2, runs=len(sums))
+    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
+    low, high = np.quantile(means, [tail, 1 - tail])
     return float(low), float(high)
 
 
