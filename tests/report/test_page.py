@@ -56,7 +56,9 @@ def test_a_page_of_compiled_passes_says_that_the_profiles_are_eager(tmp_path: Pa
     folder, document = run_folder(tmp_path), run_document()
     folder.write_run(replace(document, settings=replace(document.settings, backend="compile")))
 
-    assert "Profiled passes are eager; every latency is of compile passes." in page(folder)
+    said = "Profiled passes are eager; every latency is of compile passes."
+    assert said in page(folder)
+    assert said in folder.html.read_text(encoding="utf-8")
 
 
 def test_without_labels_nothing_is_called_accuracy(tmp_path: Path) -> None:

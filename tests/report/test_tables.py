@@ -6,6 +6,7 @@ import pytest
 from rich.console import Console, RenderableType
 
 from tests.cells import CELL
+from tests.policy.learned import random_tensors
 from tests.report.fixtures import (
     BASELINE,
     FOUND,
@@ -16,9 +17,10 @@ from tests.report.fixtures import (
     paired,
     run_document,
 )
-from tokensearch.policy import preset
+from tokensearch.policy import Policy, Pool, Prune, Step, preset
 from tokensearch.records.measurements import Caution, to_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.report.html.strips import make_strip
 from tokensearch.report.phases import groups
 from tokensearch.report.presets import preset_table
 from tokensearch.report.run import tables
@@ -81,6 +83,34 @@ def test_a_schedule_says_what_each_block_does() -> None:
     assert rows[11][:4] == ("11", "prefix tokens alone", "", "0")
 
 
+def test_a_step_at_the_end_of_a_block_is_counted_in_what_it_hands_on() -> None:
+    policy = Policy(SPEC, (Prune(4, 49, at="block_end"),))
+
+    shown = [row[3] for row in tables.schedule_table(policy).rows]
+    strip = make_strip(policy, "ending", answer=False)
+
+    assert shown[3:6] == ["196", "49", "49"]
+    assert [bar.tokens for bar in strip.blocks][3:6] == [196, 49, 49]
+    assert tables.token_strip(policy)[3:6] == "█▂▂"
+
+
+@pytest.mark.parametrize(
+    ("step", "said"),
+    [
+        (Pool(3, 98), "bipartite"),
+        (Pool(3, 98, "ranked"), "ranked, class attention"),
+        (Pool(3, 98, "energy", margin=0.5), "energy, margin 0.5"),
+        (Pool(3, 98, metric="learned", tensors="a"), "bipartite, learned metric"),
+        (Prune(3, 98, "learned", rest="mean", tensors="a"), "learned, rest averaged"),
+    ],
+)
+def test_a_schedule_says_what_each_step_goes_by(step: Step, said: str) -> None:
+    learns = step.tensors is not None
+    tensors = random_tensors(SPEC.width, step) if learns else None
+
+    assert tables.schedule_table(Policy(SPEC, (step,), tensors=tensors)).rows[3][2] == said
+
+
 def test_presets_show_what_is_left_and_what_it_costs() -> None:
     grid = preset_table({name: preset(name, SPEC) for name in ("tome-r8", "evit-0.7", "none")})
 
@@ -123,7 +153,7 @@ def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
 def test_an_evaluation_names_what_was_measured() -> None:
     document = {
         "policy": "tome-r13",
-        "patch_tokens_per_block": list(BASELINE.patch_tokens_per_block),
+        "patch_tokens_after_block": list(BASELINE.patch_tokens_after_block),
         "cell": to_json(CELL),
         "data": "photographs",
         "accuracy": to_json(accuracy(973, kind="agreement")),

@@ -29,7 +29,7 @@ def preset_table(policies: Mapping[str, Policy]) -> ReportTable:
 
 def _left(policy: Policy) -> str:
     """Patch tokens after each step; of many steps, after the first and the last."""
-    counts = dict.fromkeys(policy.patch_tokens_per_block)
+    counts = dict.fromkeys(policy.patch_tokens_after_block)
     shown = [text.count(count) for count in counts if count < policy.model.patch_tokens]
     return " ".join(shown if len(shown) <= _FEW_COUNTS else [shown[0], "..", shown[-1]])
 

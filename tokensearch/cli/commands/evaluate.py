@@ -61,6 +61,7 @@ def evaluate(
         "provenance": dict(chosen.provenance),
         "schedule_hash": chosen.schedule_hash,
         "patch_tokens_per_block": list(chosen.patch_tokens_per_block),
+        "patch_tokens_after_block": list(chosen.patch_tokens_after_block),
         "cell": to_json(subject.cell),
         "data": subject.splits.name,
         "accuracy": to_json(scored.accuracy),

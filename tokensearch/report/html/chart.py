@@ -61,12 +61,22 @@ def round_step(least: float) -> float:
 
 def horizontal(title: str, low: float, high: float) -> Axis:
     """An axis at the bottom; an empty range is widened."""
-    return Axis(title, low, max(high, low + 1e-9), LEFT, WIDTH - RIGHT)
+    return Axis(title, *_widened(low, high), LEFT, WIDTH - RIGHT)
 
 
 def vertical(title: str, low: float, high: float) -> Axis:
     """An axis at the left; an empty range is widened."""
-    return Axis(title, low, max(high, low + 1e-9), HEIGHT - BOTTOM, TOP)
+    return Axis(title, *_widened(low, high), HEIGHT - BOTTOM, TOP)
+
+
+def _widened(low: float, high: float) -> tuple[float, float]:
+    """Return the range, or one around its only figure.
+
+    >>> _widened(0.8, 0.8)
+    (0.4, 1.2)
+    """
+    room = 0.0 if high > low else abs(low) / 2 or 1.0
+    return low - room, high + room
 
 
 class Mark(NamedTuple):

@@ -48,6 +48,7 @@ from tokensearch.report.run.notes import (
     finalists_note,
     front_note,
     origin_lines,
+    profile_note,
     split_table,
 )
 from tokensearch.report.run.result import is_answer, measure_of, name_finalist, name_of, origin_of
@@ -256,6 +257,7 @@ def _time_tables(source: ReportSource) -> Iterator[PageTable]:
 
 def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
     run, ledger = source.run, source.ledger
+    profiled = profile_note(run, source.baseline)
     timed = [finalist.comparison for finalist in run.finished.finalists]
     others = [alternative.comparison for alternative in run.finished.alternatives]
     notes = Footnotes.of_run(run)
@@ -263,6 +265,7 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
         "front": (front_note(run), *front_notes(source.front, run)),
         "finalists": (finalists_note(run), *notes.lines(timed)),
         "alternatives": (alternatives_note(run), *notes.lines(others)) if others else (),
+        "profiled": () if profiled is None else (profiled,),
         "times": () if ledger is None else tuple(ledger_sentences(ledger)),
         "legend": () if ledger is None or ledger.empty else (legend(ledger),),
         "staircase": () if source.costs is None else fit_staircase(source.costs).sentences[:5],

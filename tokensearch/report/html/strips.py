@@ -29,19 +29,18 @@ class Strip(NamedTuple):
     answer: bool
     line: str  # what holds for the whole of it
     blocks: tuple[BlockBar, ...]
-    table: ReportTable
 
 
 def make_strip(policy: Policy, name: str, *, answer: bool) -> Strip:
     """Lay out what every block does with its tokens."""
-    table = schedule_table(policy)
-    blocks = tuple(_block_bar(block, row, policy) for block, row in enumerate(table.rows))
-    return Strip(name, answer, schedule_line(policy), blocks, table)
+    rows = schedule_table(policy).rows
+    blocks = tuple(_block_bar(block, row, policy) for block, row in enumerate(rows))
+    return Strip(name, answer, schedule_line(policy), blocks)
 
 
 def _block_bar(block: int, row: Iterable[str], policy: Policy) -> BlockBar:
     _, step, by, *_ = row
-    steps, tokens = policy.steps_of(block), policy.patch_tokens_per_block[block]
+    steps, tokens = policy.steps_of(block), policy.patch_tokens_after_block[block]
     height = 100 * tokens / policy.model.patch_tokens
     kind = steps[-1].op if steps else "keep"
     return BlockBar(block, tokens, round(height, 1), "" if step == "keep" else step, by, kind)

@@ -86,14 +86,14 @@ def _spread_rows(spreads: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, st
 
 def _figures(document: Mapping[str, Any]) -> ReportTable:
     accuracy, paired = document["accuracy"], document["paired"]
-    comparison, counts = document["comparison"], document["patch_tokens_per_block"]
+    comparison, counts = document["comparison"], document["patch_tokens_after_block"]
     batch = document["cell"]["batch"]
     candidate_ms = comparison["candidate"]["median_ms"]
     named = measure_in(accuracy)
     images = f"{text.count(accuracy['images'], 'image')} of {document['data']}"
     change = text.signed_points_interval(interval(paired, "difference"))
     rows = (
-        ("tokens by block", ", ".join(text.count(left) for left in counts)),
+        ("tokens after block", ", ".join(text.count(left) for left in counts)),
         *_spread_rows(document.get("patch_tokens_by_image", [])),
         (named, f"{text.percent_interval(share_in(accuracy))} on {images}"),
         ("change", f"{change} ({text.probability(paired['p_value'])})"),

@@ -1,5 +1,6 @@
 """What reports say beside their tables: one wording for Markdown and HTML."""
 
+from tokensearch.records.profile import Profile
 from tokensearch.records.run_result import RunData, RunDocument
 from tokensearch.report import text
 from tokensearch.report.run import tables
@@ -67,6 +68,14 @@ def alternatives_note(run: RunDocument) -> str:
     if not run.data.labelled and not judges_embeddings(run):
         note += " Without labels, another model's own right answers count as mistakes."
     return note
+
+
+def profile_note(run: RunDocument, baseline: Profile | None) -> str | None:
+    """Say that profiled passes are others than timed ones; None where they are not."""
+    backend = run.settings.backend
+    if baseline is None or baseline.cell.backend == backend:
+        return None
+    return f"Profiled passes are eager; every latency is of {backend} passes."
 
 
 def origin_lines(run: RunDocument) -> tuple[str, ...]:

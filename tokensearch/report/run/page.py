@@ -24,6 +24,7 @@ from tokensearch.report.run.notes import (
     finalists_note,
     front_note,
     origin_lines,
+    profile_note,
     split_table,
 )
 from tokensearch.report.run.result import measure_of, reading
@@ -119,10 +120,9 @@ def _alternatives(run: RunDocument) -> str:
 def _times(source: ReportSource) -> str:
     if source.baseline is None:
         return "No profiles were taken in this run."
-    backend = source.run.settings.backend
-    eager = f"Profiled passes are eager; every latency is of {backend} passes.\n\n"
+    note = profile_note(source.run, source.baseline)
     shown = _table_of_one(source.baseline) if source.ledger is None else _ledger(source.ledger)
-    return shown if source.baseline.cell.backend == backend else f"{eager}{shown}"
+    return shown if note is None else f"{note}\n\n{shown}"
 
 
 def _table_of_one(baseline: Profile) -> str:

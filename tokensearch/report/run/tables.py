@@ -198,7 +198,7 @@ def kind_of(finalist: Finalist) -> str:
 def schedule_table(policy: Policy) -> ReportTable:
     """What every block does with its tokens, and what it then costs."""
     macs, full = block_macs(policy), block_macs(Policy(policy.model))
-    counts = policy.patch_tokens_per_block
+    counts = policy.patch_tokens_after_block
     rows = [
         (
             str(block),
@@ -226,8 +226,14 @@ def _choice(step: Step) -> str:
     match step:
         case Prune(score=score, rest=rest):
             return score.replace("_", " ") + _REST_NOTES[rest]
-        case Pool(match=match_, score=score):
-            return match_ if score is None else f"{match_}, {score.replace('_', ' ')}"
+        case Pool(match=match_, score=score, margin=margin, metric=metric):
+            parts = (
+                match_,
+                score and score.replace("_", " "),
+                None if margin is None else f"margin {margin:g}",
+                None if metric == "keys" else f"{metric} metric",
+            )
+            return ", ".join(part for part in parts if part)
         case PruneOrPool(score=score, threshold=threshold):
             return f"variance of {score.replace('_', ' ')}, {threshold:g}"
         case Threshold(score=score, threshold=threshold):
@@ -245,8 +251,8 @@ def _last(policy: Policy, block: int) -> str:
 
 
 def token_strip(policy: Policy) -> str:
-    """One bar per block, as high as its share of patch tokens."""
-    return text.strip(policy.patch_tokens_per_block, policy.model.patch_tokens)
+    """One bar per block, as high as the share of patch tokens that it hands on."""
+    return text.strip(policy.patch_tokens_after_block, policy.model.patch_tokens)
 
 
 def evidence_table(policy: Policy, measure: str) -> ReportTable:
