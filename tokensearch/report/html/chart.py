@@ -72,8 +72,8 @@ def vertical(title: str, low: float, high: float) -> Axis:
 def _widened(low: float, high: float) -> tuple[float, float]:
     """Return the range, or one around its only figure.
 
-    >>> _widened(0.8, 0.8)
-    (0.4, 1.2)
+    >>> _widened(0.5, 0.5)
+    (0.25, 0.75)
     """
     room = 0.0 if high > low else abs(low) / 2 or 1.0
     return low - room, high + room
