@@ -112,6 +112,14 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         0,
         "thresholds",
     ),
+    "tokensearch tune weights --policy topk-0.5": (
+        [
+            *("--images", "8,8,8", "--batch-size", "4"),
+            *("--steps", "1", "--train-batch", "2", "--lr", "0"),
+        ],
+        4,
+        "no better on search",
+    ),
     "tokensearch export tome-r13": (["--format", "pt2"], 0, "max abs difference"),
     "tokensearch doctor": ([], 0, "torch"),
     "tokensearch doctor --models": (["--names", "*_tiny*"], 0, "VisionTransformer"),

@@ -9,6 +9,7 @@ TokensearchError
 ├── DataError          images cannot be read, or are too few                 (also a ValueError)
 ├── MeasurementError   a measurement failed, or two cannot be compared       (also a ValueError)
 ├── RunError           a run folder cannot be used                           (also an OSError)
+├── TrainingError      a training cannot begin or go on                      (also a RuntimeError)
 └── ExportError        a model cannot be exported, or not faithfully         (also a RuntimeError)
 
 TokensearchWarning     something that the user should know                   (a UserWarning)
@@ -52,6 +53,10 @@ class MeasurementError(TokensearchError, ValueError):
 
 class RunError(TokensearchError, OSError):
     """A run folder cannot be written, or belongs to another run."""
+
+
+class TrainingError(TokensearchError, RuntimeError):
+    """A training cannot begin, or a loss is no longer a number."""
 
 
 class ExportError(TokensearchError, RuntimeError):

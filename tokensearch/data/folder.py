@@ -48,11 +48,10 @@ def folder_splits(
     Raises:
         DataError: No such folder, no images or too few, or a class map that does not fit.
     """
-    root, samples, classes, exact = _scan(directory, class_map)
-    sizes = shrink_sizes(sizes, len(samples), where=f"folder {directory}")
+    scanned = scan_folder(directory, class_map)
+    root, samples, classes, exact = scanned
     preprocessing = Preprocessing.of(data_config)
-    names = [path.relative_to(root).as_posix() for path, _ in samples]
-    parts = choose_evenly([label for _, label in samples], sizes, seed=seed, names=names)
+    parts = divide_samples(scanned, sizes, seed=seed, directory=directory)
     splits = {
         p: replace(
             _split(p, [samples[i] for i in parts[p]], root, preprocessing),
@@ -64,7 +63,17 @@ def folder_splits(
     return Splits(f"folder {directory.name}", **splits)
 
 
-def _scan(directory: Path, class_map: Path | None) -> "_Scanned":
+def divide_samples(
+    scanned: "ScannedFolder", sizes: Sizes, *, seed: int, directory: Path
+) -> dict[Purpose, list[int]]:
+    """Return which samples of a folder each split gets, by index (see `fair.choose_evenly`)."""
+    root, samples, _, _ = scanned
+    sizes = shrink_sizes(sizes, len(samples), where=f"folder {directory}")
+    names = [path.relative_to(root).as_posix() for path, _ in samples]
+    return choose_evenly([label for _, label in samples], sizes, seed=seed, names=names)
+
+
+def scan_folder(directory: Path, class_map: Path | None) -> "ScannedFolder":
     """Return the folder that holds the classes, its images in natural order, and their labels."""
     if not directory.exists():
         raise DataError(f"folder {directory} does not exist")
@@ -72,7 +81,7 @@ def _scan(directory: Path, class_map: Path | None) -> "_Scanned":
         raise DataError(f"{directory} is not a folder of images")
     refuse_loops(directory)
     root = next((directory / name for name in _PARTS if (directory / name).is_dir()), directory)
-    loose, folders = _images_in(root), _class_folders(root)
+    loose, folders = _images_in(root), list_class_folders(root)
     classes = {folder: _images_of_class(folder) for folder in folders}
     images = sum(map(len, classes.values()))
     if not images and not loose:
@@ -81,7 +90,7 @@ def _scan(directory: Path, class_map: Path | None) -> "_Scanned":
             f"of images for each class"
         )
     if not images:
-        return _Scanned(root, [(path, UNLABELLED) for path in loose], None, exact=False)
+        return ScannedFolder(root, [(path, UNLABELLED) for path in loose], None, exact=False)
     if loose:
         # As a class of their own they would shift the number of every other.
         raise DataError(
@@ -92,17 +101,19 @@ def _scan(directory: Path, class_map: Path | None) -> "_Scanned":
     if not samples:
         raise DataError(f"folder {directory} holds no images of the classes in {class_map}")
     _say_left_out(root, classes, numbers)
-    return _Scanned(root, samples, count, exact=class_map is None)
+    return ScannedFolder(root, samples, count, exact=class_map is None)
 
 
-class _Scanned(NamedTuple):
+class ScannedFolder(NamedTuple):
+    """The images of a folder, with the labels that their folders give them."""
+
     root: Path
     samples: list[Sample]
     classes: int | None  # of the labels
     exact: bool  # they are all classes, and not the first of a model's
 
 
-def _class_folders(root: Path) -> list[Path]:
+def list_class_folders(root: Path) -> list[Path]:
     """Sub-folders in natural order, but for hidden ones and those that systems leave behind."""
     folders = [path for path in root.iterdir() if path.is_dir()]
     return sorted(
@@ -171,21 +182,33 @@ def _say_left_out(
             )
 
 
-def _split(
-    purpose: Purpose, samples: Sequence[Sample], root: Path, preprocessing: Preprocessing
-) -> Split:
+def read_samples(samples: Sequence[Sample], preprocessing: Preprocessing) -> Pixels:
+    """Return images as the model takes them, decoded when first looked at."""
     transform = to_pixels(preprocessing)
 
     def read(index: int) -> tuple[Tensor, int]:
         path, label = samples[index]
         return transform(read_image(path)), label
 
-    # With its label: a class map changes what an answer is held against.
+    return Pixels(read, len(samples), preprocessing)
+
+
+def digest_samples(samples: Sequence[Sample], root: Path, preprocessing: Preprocessing) -> str:
+    """Return "sha256:..." of which images these are: names, bytes and labels.
+
+    With its label: a class map changes what an answer is held against.
+    """
     files = [(str(path.relative_to(root)), size_of(path), label) for path, label in samples]
+    return digest(sorted(files), preprocessing)
+
+
+def _split(
+    purpose: Purpose, samples: Sequence[Sample], root: Path, preprocessing: Preprocessing
+) -> Split:
     return Split(
         purpose,
-        Pixels(read, len(samples), preprocessing),
-        digest(sorted(files), preprocessing),
+        read_samples(samples, preprocessing),
+        digest_samples(samples, root, preprocessing),
         labelled=samples[0][1] != UNLABELLED,
     )
 

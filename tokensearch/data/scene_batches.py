@@ -80,6 +80,7 @@ def training_scenes(
     *,
     size: int,
     device: torch.device | str = "cpu",
+    photo_scale: float = 1.0,
 ) -> Scenes:
     """Return scenes of training digits, drawn by `seed`, on `device`.
 
@@ -90,13 +91,15 @@ def training_scenes(
             a smaller scene.
         size: Side in pixels, a multiple of 16.
         device: Where they are painted.
+        photo_scale: How large the photographs are, against a scene of 224 px.
     """
     rng = np.random.default_rng((SEED, PURPOSES.index("train"), *seed))
     draws = torch.from_numpy(rng.random((count, recipe.draws)))
     painting, placing = draws.tensor_split([recipe.painting_draws], 1)
     placed = place_digits(placing, "train", recipe.tallies, recipe.cells)
     there = torch.device(device)
-    return painted(_placed_on(placed, there), _sent(painting, there), recipe, size=size)
+    draws = _sent(painting, there)
+    return painted(_placed_on(placed, there), draws, recipe, size=size, photo_scale=photo_scale)
 
 
 def held_out_scenes(purpose: str, count: int, device: torch.device) -> Scenes:

@@ -1,1 +1,1 @@
-"""What learned steps begin with and end as: queries from k-means, thresholds as static counts."""
+"""Training by one loop: weights under a policy, thresholds, mergers; and what these begin with."""
