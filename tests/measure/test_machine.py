@@ -1,22 +1,26 @@
 """A machine and a cell say what a latency belongs to."""
 
 import os
+import socket
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import torch
 
+import tokensearch
 from tests.cells import GPU
 from tests.measure.fakes import noisy
 from tokensearch.measure import (
     Run,
     TimingBudget,
     describe_cell,
+    describe_environment,
     machine,
     measure_noise,
     this_machine,
 )
-from tokensearch.measure.machine import governor
+from tokensearch.measure.machine import governor, usable_memory
 from tokensearch.measure.machine_monitor import usable_cores
 from tokensearch.ops import use_kernels
 
@@ -30,6 +34,24 @@ def test_a_machine_names_its_hardware_and_software() -> None:
     assert 1 <= found.cores <= (os.cpu_count() or 1)
     assert found.accelerator is None
     assert {"python", "torch"} <= dict(found.versions).keys()
+
+
+def test_an_environment_says_when_where_and_by_what(tmp_path: Path) -> None:
+    made = describe_environment(CPU)
+
+    assert datetime.now(UTC) - datetime.fromisoformat(made.started) < timedelta(minutes=1)
+    assert made.host == socket.gethostname()
+    assert made.program == f"tokensearch {tokensearch.__version__}"
+    assert made.memory_bytes is None or made.memory_bytes > 2**20
+    assert made.gpu_memory_bytes is None
+
+
+def test_memory_is_that_of_the_container_where_it_has_less(tmp_path: Path) -> None:
+    (limit := tmp_path / "memory.max").write_text("1048576\n")
+    (unlimited := tmp_path / "max").write_text("max\n")
+
+    assert usable_memory(limit) == 2**20
+    assert usable_memory(unlimited) == usable_memory(tmp_path / "missing")
 
 
 def test_one_machine_has_one_fingerprint() -> None:

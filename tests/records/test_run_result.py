@@ -6,6 +6,7 @@ The schema is written anew by `TOKENSEARCH_REWRITE_GOLDEN=1 pytest tests/records
 import json
 import os
 from copy import deepcopy
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -66,8 +67,16 @@ def test_what_a_run_has_not_is_not_written_where_older_files_lack_it() -> None:
     document = written()
 
     assert not document.keys() & {"identity", "retargeted"}
+    assert "environment" not in replace(run_document(), environment=None).to_json()
     assert "contents" not in document["data"]["splits"]["report"]
     assert document["launching"] is None
+
+
+def test_a_run_of_before_the_environment_was_written_is_read() -> None:
+    older = written()
+    del older["environment"]
+
+    assert RunDocument.from_json(older) == replace(run_document(), environment=None)
 
 
 def test_fields_of_a_newer_release_are_passed_over() -> None:

@@ -40,6 +40,7 @@ from tokensearch.records.run_result import (
     Rival,
     RunData,
     RunDocument,
+    RunEnvironment,
     RunResult,
     SplitInfo,
     TrialCounts,
@@ -48,6 +49,12 @@ from tokensearch.records.run_settings import SearchBudget, SearchSettings
 
 SPEC = ModelSpec("demo", blocks=12, patch_tokens=196, prefix_tokens=1, width=128)
 BASELINE_MS = 40.0
+ENVIRONMENT = RunEnvironment(
+    started="2026-11-28T09:30:00+00:00",
+    program="tokensearch 0.1.0",
+    host="bench-3",
+    memory_bytes=16 * 2**30,
+)
 FOUND = Policy(
     SPEC,
     (Prune(2, 120), Prune(5, 80), Pool(5, 64), Pool(8, 32)),
@@ -245,6 +252,7 @@ def run_document(*, outcome: Outcome = "met", labelled: bool = True) -> RunDocum
         command="tokensearch run --model demo --latency-target 0.5x --seed 0",
         model=replace(SPEC, weights="sha256:0011223344556677"),
         cell=CELL,
+        environment=ENVIRONMENT,
         data=RunData("digit scenes", labelled, splits),
         result=run_result(outcome, "top1" if labelled else "agreement"),
     )

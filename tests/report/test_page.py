@@ -13,6 +13,7 @@ from tokensearch.policy import Outcome
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report
+from tokensearch.report.run.tables import facts_table
 from tokensearch.report.table import sentence
 
 GOLDEN = Path(__file__).with_name("golden") / "report.md"
@@ -147,3 +148,27 @@ def test_a_run_that_lacks_what_the_page_needs_is_an_error(tmp_path: Path) -> Non
 
 def test_marks_of_code_in_a_caution_are_text() -> None:
     assert sentence("run `one` and <two>") == r"run \`one\` and &lt;two>"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "named"), [(None, "torch 2.11"), ("H100", "torch 2.11, cuda 13.2")]
+)
+def test_cuda_is_named_where_a_gpu_is_the_device(gpu: str | None, named: str) -> None:
+    run = run_document()
+    machine = replace(
+        run.cell.machine, accelerator=gpu, versions=(("torch", "2.11"), ("cuda", "13.2"))
+    )
+
+    facts = facts_table(replace(run, cell=replace(run.cell, machine=machine)))
+
+    assert dict(facts.rows)["versions"] == named
+
+
+def test_a_run_says_its_date_program_host_and_memory() -> None:
+    facts = dict(facts_table(run_document()).rows)
+
+    assert facts["date"] == "2026-11-28 09:30:00 UTC"
+    assert (facts["program"], facts["host"]) == ("tokensearch 0.1.0", "bench-3")
+    assert facts["memory"] == "16.0 GiB"
+    older = facts_table(replace(run_document(), environment=None))
+    assert older.rows[-1] == ("date, program and host", "not recorded")

@@ -24,7 +24,12 @@ from tokensearch.measure.interleaved import (
     time_interleaved,
 )
 from tokensearch.measure.launches import measure_launching
-from tokensearch.measure.machine import describe_cell, measure_noise, this_machine
+from tokensearch.measure.machine import (
+    describe_cell,
+    describe_environment,
+    measure_noise,
+    this_machine,
+)
 from tokensearch.measure.machine_monitor import MachineMonitor
 from tokensearch.measure.paired import (
     add_cautions,
@@ -65,6 +70,7 @@ __all__ = [
     "compare_samples",
     "deciding_cautions",
     "describe_cell",
+    "describe_environment",
     "find_cautions",
     "make_pass_turn",
     "make_phase_turn",

@@ -1,11 +1,16 @@
 """Which machine this is, and how noisy: what a latency belongs to."""
 
+import os
 import platform
+import socket
+from contextlib import suppress
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
 
+import tokensearch
 from tokensearch.measure import nvml
 from tokensearch.measure.allocator import keep_freed_memory
 from tokensearch.measure.cautions import add_self_comparison_caution
@@ -15,10 +20,12 @@ from tokensearch.measure.machine_monitor import MachineMonitor, usable_cores
 from tokensearch.measure.paired import compare
 from tokensearch.ops import kernels_of
 from tokensearch.records.measurements import Backend, Cache, Cell, Comparison, Machine
+from tokensearch.records.run_result import RunEnvironment
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
 
 CPUS = Path("/sys/devices/system/cpu")
+CONTAINER_MEMORY = Path("/sys/fs/cgroup/memory.max")  # of version 2: a number, or "max"
 
 # The geometry of one DeiT-S feed-forward half (arXiv:2012.12877): what a search times, in small.
 NOISE_IMAGES = 8
@@ -41,6 +48,29 @@ def this_machine(device: torch.device) -> Machine:
         max_clock_mhz=gpu.max_clock_mhz if gpu else None,
         power_limit_w=gpu.power_limit_w if gpu else None,
     )
+
+
+def describe_environment(device: torch.device) -> RunEnvironment:
+    """Return when, by what program and on which computer this process measures."""
+    return RunEnvironment(
+        started=datetime.now(UTC).isoformat(timespec="seconds"),
+        program=f"tokensearch {tokensearch.__version__}",
+        host=socket.gethostname() or "unknown",
+        memory_bytes=usable_memory(),
+        gpu_memory_bytes=torch.cuda.get_device_properties(device).total_memory
+        if device.type == "cuda"
+        else None,
+    )
+
+
+def usable_memory(container: Path = CONTAINER_MEMORY) -> int | None:
+    """Return the memory of this computer or container, bytes; None where the system is silent."""
+    known = []
+    with suppress(AttributeError, ValueError, OSError):  # there is no `sysconf` on Windows
+        known.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    with suppress(ValueError, OSError):
+        known.append(int(container.read_text(encoding="ascii")))
+    return min(known, default=None)
 
 
 def device_name(device: torch.device) -> str:

@@ -256,6 +256,11 @@ _SETTINGS = fields(
     },
     {"max_drop": SHARE, "max_divergence": number(0), "columns": integer(1, 2**16)},
 )
+_BYTES = integer(1, 2**63)
+_ENVIRONMENT = fields(
+    {"started": NAME, "program": NAME, "host": NAME, "memory_bytes": optional(_BYTES)},
+    {"gpu_memory_bytes": optional(_BYTES)},
+)
 _FINALIST = fields(
     {
         "schedule_hash": NAME,
@@ -342,6 +347,7 @@ RUN = fields(
     {
         "smaller": optional(fields({"name": NAME, "key": NAME})),
         "identity": fields(dict.fromkeys(("weights", "architecture", "code", "versions"), NAME)),
+        "environment": _ENVIRONMENT,
         "retargeted": NAME,
         "other_settings": items(NAME, most=1000),
         "launching": optional(fields({"host_ms": number(0, LONGEST_MS), "pass_ms": TIME_MS})),

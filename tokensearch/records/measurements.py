@@ -78,6 +78,12 @@ class Machine:
         """What people call it."""
         return self.accelerator or f"{self.processor}, {self.cores} cores"
 
+    @property
+    def software(self) -> tuple[tuple[str, str], ...]:
+        """The versions of what runs here: CUDA, which torch may be built with, only on a GPU."""
+        unused = {"cuda", "cudnn"} if self.accelerator is None else set[str]()
+        return tuple((name, version) for name, version in self.versions if name not in unused)
+
 
 @dataclass(frozen=True, slots=True)
 class Cell:

@@ -48,6 +48,17 @@ class ModelIdentity:
 
 
 @dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """When, by what program and on which computer a run was made."""
+
+    started: str  # ISO 8601 in UTC; of the process that went on with it last
+    program: str  # "tokensearch 0.1.0"
+    host: str  # name of the computer
+    memory_bytes: int | None  # that the process may use; None where the system does not say
+    gpu_memory_bytes: int | None = None  # of the GPU that it is timed on
+
+
+@dataclass(frozen=True, slots=True)
 class SplitInfo:
     """Which images a split has."""
 
@@ -241,6 +252,7 @@ class RunDocument:
     data: RunData
     smaller: SmallerModel | None = None
     identity: ModelIdentity | None = field(default=None, metadata=OMIT_NONE)
+    environment: RunEnvironment | None = field(default=None, metadata=OMIT_NONE)
     result: RunResult | None = None  # None until the search has ended
     launching: LaunchCost | None = None  # what launching a pass of the baseline takes
     retargeted: str | None = field(default=None, metadata=OMIT_NONE)  # folder of the run timed anew
@@ -248,8 +260,8 @@ class RunDocument:
     other_settings: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
 
     WRITTEN: ClassVar = (
-        *("settings", "budget", "smaller", "command", "model", "identity", "cell", "data"),
-        *("result", "launching", "retargeted", "other_settings"),
+        *("settings", "budget", "smaller", "command", "model", "identity", "environment"),
+        *("cell", "data", "result", "launching", "retargeted", "other_settings"),
     )
 
     @property

@@ -209,6 +209,15 @@ def giga(number: float) -> str:
     return three_digits(number / 1e9)
 
 
+def gigabytes(amount: int) -> str:
+    """Return an amount of memory as it is sold.
+
+    >>> gigabytes(8 * 2**30), gigabytes(500 * 2**20)
+    ('8.0 GiB', '0.5 GiB')
+    """
+    return f"{amount / 2**30:.1f} GiB"
+
+
 def probability(p_value: float) -> str:
     """A p-value.
 

@@ -7,13 +7,15 @@ from dataclasses import dataclass, replace
 from functools import partial
 from math import nan
 
+import torch
+
 from tokensearch.costs import load_costs, save_costs
 from tokensearch.costs.forecast import Forecast
 from tokensearch.errors import MeasurementError, RunError
 from tokensearch.evaluation.evaluator import ScoredPolicy
 from tokensearch.evaluation.latency import MAX_TOGETHER, PolicyTimer
 from tokensearch.front import Point, spread
-from tokensearch.measure import deciding_cautions
+from tokensearch.measure import deciding_cautions, describe_environment
 from tokensearch.measure.cautions import ENOUGH_PASSES
 from tokensearch.policy import Goal, Objective, Policy, Target, choose, is_published
 from tokensearch.progress import ProgressListener
@@ -342,6 +344,7 @@ class Retarget:
             settings=settings,
             budget=SearchBudget(trials=0, seconds=None),
             cell=cell,
+            environment=describe_environment(torch.device(cell.device)),
             command=self.command,
             retargeted=str(self.source.folder.path),
             result=None,

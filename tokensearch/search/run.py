@@ -14,7 +14,7 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.data.splits import PURPOSES, Purpose, Splits
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.measure import attention_of, describe_cell
+from tokensearch.measure import attention_of, describe_cell, describe_environment
 from tokensearch.policy import EMBEDDING_OBJECTIVES, ModelSpec, Policy, is_published
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Cell, Trial
@@ -221,6 +221,7 @@ class SearchRun:
             ),
             smaller=None if self.smaller is None else self.smaller.info,
             identity=evaluator.identity,
+            environment=describe_environment(torch.device(self.settings.device)),
             other_settings=tuple(each.name for each in self.other_settings) or None,
         )
 

@@ -36,7 +36,6 @@ from tokensearch.report.html.staircase import staircase_chart, staircase_table
 from tokensearch.report.html.strips import FallBar, Strip, changes_table, make_fall, make_strip
 from tokensearch.report.html.tables import (
     PageTable,
-    facts_table,
     hash_table,
     table_to_csv,
     tail_table,
@@ -55,6 +54,7 @@ from tokensearch.report.run.result import is_answer, measure_of, name_finalist, 
 from tokensearch.report.run.sentences import answer_sentences, limitation_lines
 from tokensearch.report.run.source import ReportSource
 from tokensearch.report.run.tables import (
+    facts_table,
     finalist_table,
     front_notes,
     front_table,
@@ -235,7 +235,7 @@ def _front_tables(source: ReportSource, answers: tuple[TargetAnswer, ...]) -> It
 
 
 def _other_tables(source: ReportSource, folder: RunFolder) -> Iterator[PageTable]:
-    yield PageTable("machine", "Machine and software", facts_table(source.run, folder))
+    yield PageTable("machine", "Machine and software", facts_table(source.run))
     yield from _time_tables(source)
     if source.costs is not None:
         stairs = fit_staircase(source.costs)

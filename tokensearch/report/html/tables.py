@@ -3,7 +3,6 @@
 import csv
 import hashlib
 import io
-from datetime import UTC, datetime
 from typing import NamedTuple
 
 from tokensearch.records.measurements import Latency
@@ -11,7 +10,6 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
 from tokensearch.report import text
 from tokensearch.report.run.result import name_finalist
-from tokensearch.report.run.tables import cell_table
 from tokensearch.report.table import ReportTable
 
 # What a spreadsheet would compute instead of showing it (OWASP, "CSV Injection").
@@ -46,19 +44,6 @@ def _harmless(cell: str) -> str:
     signed = cell[:1] in {"+", "-"} and cell[1:2].isdecimal()
     formula = cell.startswith(FORMULA) and not signed and cell != text.NONE
     return f"'{cell}" if formula else cell
-
-
-def facts_table(run: RunDocument, folder: RunFolder) -> ReportTable:
-    """Return the cell with the program's version and the day of the run."""
-    cell = cell_table(run.cell)
-    ended = datetime.fromtimestamp(folder.run.stat().st_mtime, tz=UTC)
-    versions = "not recorded" if run.identity is None else run.identity.versions
-    own = [
-        ("model with", versions),
-        ("memory between passes", run.cell.memory),
-        ("run.json written", f"{ended:%Y-%m-%d %H:%M} UTC"),
-    ]
-    return ReportTable(cell.columns, [*cell.rows, *own])
 
 
 def tail_table(run: RunDocument) -> ReportTable:

@@ -62,22 +62,22 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
 
 
 def _page(source: ReportSource) -> str:
-    model, cell = source.run.model.name, source.run.cell
+    run = source.run
     sections = (
         ("The answer", _answer(source)),
-        ("Machine and cell", table_to_markdown(tables.cell_table(cell))),
+        ("Machine and cell", table_to_markdown(tables.facts_table(run))),
         ("The front", _front(source)),
         ("The schedule", _schedule(source)),
         ("Finalists and controls", _finalists(source)),
-        ("Other ways to be as fast", _alternatives(source.run)),
+        ("Other ways to be as fast", _alternatives(run)),
         ("Where the time goes", _times(source)),
         ("Cautions", _bullets(source.cautions) or "None was raised."),
         ("How the numbers came about", _origin(source)),
-        ("How far to trust them", _bullets(limitation_lines(source.run))),
-        ("To repeat it", f"```\n{text.plain(source.run.command)}\n```"),
+        ("How far to trust them", _bullets(limitation_lines(run))),
+        ("To repeat it", f"```\n{text.plain(run.command)}\n```"),
     )
     body = "\n\n".join(f"## {title}\n\n{content}" for title, content in sections)
-    title = markdown_text(f"{model} on {cell.machine.name}")
+    title = markdown_text(f"{run.model.name} on {run.cell.machine.name}")
     return f"# {title}\n\n{body}\n"
 
 

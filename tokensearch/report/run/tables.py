@@ -301,9 +301,25 @@ def cell_table(cell: Cell) -> ReportTable:
         ("batch", text.count(cell.batch, "image")),
         ("resolution", text.image_size(cell.resolution, cell.columns)),
         ("backend", cell.backend),
-        ("versions", ", ".join(f"{name} {version}" for name, version in machine.versions)),
+        ("versions", ", ".join(f"{name} {version}" for name, version in machine.software)),
     ]
     return ReportTable(("what", "value"), rows)
+
+
+def facts_table(run: RunDocument) -> ReportTable:
+    """The cell of a run, and when, by what program and on which computer it was made."""
+    cell, made = cell_table(run.cell), run.environment
+    if made is None:
+        return ReportTable(cell.columns, [*cell.rows, ("date, program and host", "not recorded")])
+    own = [
+        ("memory", text.NONE if made.memory_bytes is None else text.gigabytes(made.memory_bytes)),
+        ("host", made.host),
+        ("program", made.program),
+        ("date", text.plain(made.started).replace("T", " ").replace("+00:00", " UTC")),
+    ]
+    if made.gpu_memory_bytes is not None:
+        own.insert(1, ("memory of the GPU", text.gigabytes(made.gpu_memory_bytes)))
+    return ReportTable(cell.columns, [*cell.rows, *own])
 
 
 def phase_table(profile: Profile) -> ReportTable:
