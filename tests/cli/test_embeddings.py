@@ -162,6 +162,19 @@ def test_tokens_are_judged_patch_by_patch(config: str) -> None:
     assert 0 < accuracy["cosine"] < 1
 
 
+def test_thresholds_found_by_embeddings_are_told_by_them(config: str, tmp_path: Path) -> None:
+    path = tmp_path / "thresholds.json"
+
+    result = called(
+        "tune", "thresholds", "--sites", "1,3", "--budget", "0.6x", "--model", FACTORY,
+        "--data-config", config, "--images", "24,20,20", "--out", str(path),
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert re.search(r"\nthresholds: recall@1 [\d.]+ %, cosine [\d.]+, .* on select", result.stdout)
+    assert OF_CLASSES.findall(result.stdout) == []
+
+
 @pytest.mark.parametrize("objective", ["kl", "top1"])
 def test_embeddings_are_no_scores_of_classes(objective: str, tmp_path: Path) -> None:
     result = search(RunFolder(tmp_path / "run"), "--objective", objective)

@@ -14,8 +14,9 @@ from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.data.scenes import scenes_digest
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.policy import load, load_set
+from tokensearch.policy import Policy, Threshold, load, load_set, save
 from tokensearch.records.run_folder import FILES, FOLDERS, RunFolder
+from tokensearch.runtime import describe
 
 FACTORY = "tests.search.tiny:model"
 # Stopped as its third trial is on the disk.
@@ -430,6 +431,42 @@ def test_a_preset_of_another_model_can_be_carried_over(config: str) -> None:
     found = json.loads(result.stdout)
     assert found["patch_tokens_per_block"] == [16, 16, 8, 4, 4, 2]
     assert found["provenance"]["rescaled"] == "from 12 blocks and 196 patch tokens"
+
+
+@pytest.fixture
+def thresholds(tmp_path: Path) -> str:
+    """A policy that keeps other counts for other images."""
+    policy = Policy(describe(tiny()), (Threshold(1, 8, 0.06),), counts="per_image")
+    save(policy, tmp_path / "thresholds.json")
+    return str(tmp_path / "thresholds.json")
+
+
+def test_thresholds_are_timed_eagerly_where_nobody_asks_for_a_graph(
+    thresholds: str, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    captured = "tokensearch.measure.resolve_cell.resolve_backend"
+    monkeypatch.setattr(captured, lambda *_: ("cudagraph", "it could be captured"))
+
+    result = called(
+        "evaluate", thresholds, "--model", FACTORY, "--data-config", config, "--images", "20,20,30",
+        "--json",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["cell"]["backend"] == "eager"
+    assert "--backend auto is eager here: the policy keeps other counts" in result.stderr
+
+
+def test_thresholds_in_a_graph_are_refused_before_anything_is_run(
+    thresholds: str, config: str
+) -> None:
+    result = called(
+        "evaluate", thresholds, "--model", FACTORY, "--data-config", config, "--backend", "compile",
+        "--images", "20,20,30",
+    )  # fmt: skip
+
+    assert result.stderr.splitlines()[-1].startswith("error: --backend compile needs fixed counts")
+    assert "accuracy of" not in result.stderr
 
 
 def test_a_policy_of_another_model_is_refused_naming_both(tmp_path: Path, config: str) -> None:

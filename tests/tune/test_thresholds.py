@@ -146,6 +146,7 @@ def test_the_verb_writes_thresholds_and_tells_what_they_keep(tmp_path: Path) -> 
     [
         (("--sites", "9", "--budget", "0.2x"), 3, "is out of reach"),
         (("--sites", "a", "--budget", "0.5x"), 2, "it must be blocks like 2,5,8"),
+        (("--sites", "2", "--budget", "0.5x", "--out", "/dev/null/a"), 1, "cannot be written"),
         (("--sites", "2", "--budget", "5ms"), 2, "it must be a share like 0.6x, below 1x"),
     ],
 )

@@ -1,6 +1,6 @@
 """Measure one policy or preset: accuracy and latency beside the baseline."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from tokensearch.cli.inputs import EvaluationInputs
     from tokensearch.data.splits import Split
     from tokensearch.policy import Policy
+    from tokensearch.records.measurements import Cell
 
 SECONDS = 6.0  # of passes, at most
 
@@ -38,10 +39,11 @@ def evaluate(
     subject = load_inputs(wanted)
     chosen = _read(policy, subject, rescale=rescale)
     _caution_other_images(chosen, subject.splits.report)
+    cell = _fitting_cell(subject.cell, chosen, wanted.backend)
     evaluator = PolicyEvaluator(
         subject.model,
         subject.splits,
-        subject.cell,
+        cell,
         wanted.seed,
         objective=subject.objective,
         dense=subject.dense,
@@ -62,7 +64,7 @@ def evaluate(
         "schedule_hash": chosen.schedule_hash,
         "patch_tokens_per_block": list(chosen.patch_tokens_per_block),
         "patch_tokens_after_block": list(chosen.patch_tokens_after_block),
-        "cell": to_json(subject.cell),
+        "cell": to_json(cell),
         "data": subject.splits.name,
         "accuracy": to_json(scored.accuracy),
         "paired": asdict(scored.paired),
@@ -89,6 +91,21 @@ def _read(name: str, subject: "EvaluationInputs", *, rescale: bool) -> "Policy":
     if is_rescaled(chosen):
         caution(rescaled_line(chosen))
     return chosen
+
+
+def _fitting_cell(cell: "Cell", policy: "Policy", asked: str) -> "Cell":
+    """Return a cell that the policy can be timed in: thresholds are followed in eager mode alone.
+
+    PolicyError where another backend was asked for.
+    """
+    from tokensearch.policy import check_static
+
+    if policy.counts == "static" or cell.backend == "eager":
+        return cell
+    if asked != "auto":
+        check_static(policy, f"--backend {asked}")
+    err.print("--backend auto is eager here: the policy keeps other counts for other images")
+    return replace(cell, backend="eager")
 
 
 def _caution_other_images(policy: "Policy", split: "Split") -> None:

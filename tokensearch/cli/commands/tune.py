@@ -86,11 +86,13 @@ def thresholds(
     They are calibrated on the images of `search` by quantiles of their scores, without training.
     The policy and its static twin are then compared on `select`.
     """
+    from tokensearch.cli.files import check_file
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.thresholds import find_thresholds
 
     blocks, share = _read_blocks(sites), _read_share(budget)
+    check_file(out_file)  # before minutes are spent
     subject = load_inputs(wanted)
     _refuse_out_of_reach(subject, blocks, share)
     with progress_listener(err) as watcher:
@@ -231,6 +233,10 @@ def _figures(score: dict[str, Any]) -> str:
 
 
 def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
+    from tokensearch.report import text
+    from tokensearch.report.run.result import measure_in, share_in
+    from tokensearch.report.run.tables import closeness_of
+
     out.print(
         f"{document['file']}: multiply-accumulates {document['mac_share']:.3f}x in the mean; "
         f"{document['padded_mac_share']:.3f}x in batches of {document['batch']}, filled up"
@@ -241,8 +247,12 @@ def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
             f"after block {step.block}: mean {spread['mean']:.0f} tokens, p50 {spread['p50']:.0f}, "
             f"p90 {spread['p90']:.0f}, max {spread['max']}"
         )
-    for name, figures in document["select"].items():
-        out.print(f"{name}: top-1 {100 * figures['top1']:.2f} %, KL {figures['kl']:.4f} on select")
+    for name, accuracy in document["select"].items():
+        measure = measure_in(accuracy)
+        figures = {measure: text.percent(share_in(accuracy).value)}
+        figures |= closeness_of(accuracy, measure)
+        said = ", ".join(f"{what} {figure}" for what, figure in figures.items())
+        out.print(f"{name}: {said} on select", soft_wrap=True)
     out.print(f"compare their latency: tokensearch tune freeze {document['file']}")
 
 
