@@ -88,6 +88,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         0,
         "front  front.json",
     ),
+    "tokensearch evaluate tome-r13 --model hf:facebook/dinov2-small": (
+        ["--model", "hf:dinov2", "--rescale", "--images", "20,20,20", "--batch-size", "1"],
+        0,
+        "images: crops of ",
+    ),
     "tokensearch evaluate tome-r13": (["--images", "20,20,20", "--batch-size", "1"], 0, "ratio"),
     "tokensearch profile --model deit_s --preset tome-r13 --out profiles/tome-r13": (
         [*SMALL, "--batch-size", "1", "--seconds", "1"],
@@ -144,7 +149,14 @@ def test_every_command_of_the_pages_is_run_here() -> None:
 
 
 # Each a few seconds: they compile, sweep or measure what a machine can do.
-LONG = ("export", "diff", "retarget", "profile --model deit_s --preset", "doctor")
+LONG = (
+    "evaluate tome-r13 --model hf",
+    "export",
+    "diff",
+    "retarget",
+    "profile --model deit_s --preset",
+    "doctor",
+)
 
 
 @pytest.mark.parametrize(
@@ -164,6 +176,11 @@ def test_a_command_of_a_page_does_what_it_says(
 ) -> None:
     if "runs/demo-cpu-0.5x" in command:
         finished_run(place / "runs" / "demo-cpu-0.5x", monkeypatch)
+    if "hf:" in command:
+        pytest.importorskip("transformers")
+        from tests.hugging_face import save as save_model
+
+        save_model("Dinov2Model", place / "dinov2")
     added, code, said = QUICK[command]
 
     result = CliRunner().invoke(app, [*shlex.split(command)[1:], *added])
@@ -215,7 +232,7 @@ def test_every_room_is_on_the_map() -> None:
     said = (ROOT / "CONTRIBUTING.md").read_text()
     on_map = {
         name
-        for line in re.findall(r"^    ([a-z, ]+?)(?:\s{3,}|$)", said, re.M)
+        for line in re.findall(r"^    ([a-z_, ]+?)(?:\s{3,}|$)", said, re.M)
         for name in line.split(", ")
     }
     rooms = {p.stem for p in (ROOT / "tokensearch").iterdir() if not p.name.startswith("__")}

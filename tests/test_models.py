@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tokensearch import models
+from tokensearch import hugging_face, models
 from tokensearch.demo.model import demo_model
 from tokensearch.errors import ModelError, TokensearchWarning
 from tokensearch.models import ALIASES, load_model, resolve_model, resolve_stored, skeleton
@@ -28,7 +28,7 @@ def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a test asked the hub")
 
-    monkeypatch.setattr(models, "get_hf_file_metadata", refuse)
+    monkeypatch.setattr(hugging_face, "get_hf_file_metadata", refuse)
 
 
 def refusal(name: str, **more: Any) -> str:
@@ -341,7 +341,7 @@ def test_a_hub_out_of_reach_fails_before_timm_starts_to_retry(
         raise AssertionError("timm was asked")
 
     monkeypatch.setattr(models, "try_to_load_from_cache", lambda *_: None)
-    monkeypatch.setattr(models, "get_hf_file_metadata", away)
+    monkeypatch.setattr(hugging_face, "get_hf_file_metadata", away)
     monkeypatch.setattr(timm, "create_model", retries)
 
     assert refusal("deit_s") == (

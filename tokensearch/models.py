@@ -1,7 +1,8 @@
 """The one place that knows timm: names, weights, preprocessing.
 
 A name is `demo`, an alias, a timm name (`vit_base_patch16_224.augreg_in21k_ft_in1k`, `hf-hub:...`,
-`local-dir:...`), or `package.module:function`, the user's own factory.
+`local-dir:...`), `hf:...` for a model of transformers (see `hugging_face`), or
+`package.module:function`, the user's own factory.
 
 A factory is imported and called, and a hub or a folder is read, only where the user typed the name:
 `resolve` is for those. A name that stands in a file goes through `resolve_stored`, which lets
@@ -9,11 +10,7 @@ nothing pass but `demo` and what timm itself builds. A `ModelName` comes from on
 """
 
 import difflib
-import importlib
-import re
-import sys
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,8 +18,7 @@ from typing import Any, NewType
 
 import timm
 import torch
-from huggingface_hub import get_hf_file_metadata, hf_hub_url, try_to_load_from_cache
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub import try_to_load_from_cache
 from timm.data import resolve_data_config
 from torch import Tensor, nn
 
@@ -37,7 +33,18 @@ from tokensearch.checkpoints import (
 from tokensearch.data.config import MAX_SIDE, read_data_config
 from tokensearch.demo.model import demo_model
 from tokensearch.errors import ModelError, first_line
+from tokensearch.factories import call_factory, is_factory
+from tokensearch.hugging_face import (
+    PREFIX,
+    HuggingFaceModel,
+    ask_hub,
+    build_model,
+    class_names,
+    is_classifier,
+    load_weights,
+)
 from tokensearch.runtime.host import unwrap
+from tokensearch.runtime.towers import tower_of
 
 ModelName = NewType("ModelName", str)  # full, and found fit to be loaded
 Options = Mapping[str, object]  # of timm's constructors, `img_size` among them; or of a factory
@@ -53,12 +60,8 @@ ALIASES: Mapping[str, str] = {
 }
 
 _HUB = ("hf-hub:", "hf_hub:")
-_SOURCES = (*_HUB, "local-dir:")
-_FACTORY = re.compile(r"[\w.]+:\w+")
+_SOURCES = (*_HUB, "local-dir:", PREFIX)
 
-# huggingface_hub tries a dead connection for 47 s (two files, six tries each) before it gives up.
-# One question first, about the file we are after, answers in this time at most.
-HUB_TIMEOUT_S = 10.0
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 # What timm calls the image towers of CLIP and its kin; `_ft_` marks those trained on to classify.
 _TOWERS = ("clip", "pe_core", "_mci_")
@@ -73,6 +76,7 @@ class LoadedModel:
     name: ModelName  # what the name resolved to
     data_config: Mapping[str, object]  # timm's: input_size, mean, std, interpolation, crop_pct, ...
     pretrained: bool  # published weights; False for a checkpoint's and for a factory's
+    class_names: tuple[str, ...] | None = None  # in order, where the model says so
 
 
 def resolve_model(name: str) -> ModelName:
@@ -160,6 +164,8 @@ def input_pixels(module: nn.Module) -> tuple[int, int]:
 def returns_embeddings(module: nn.Module) -> bool:
     """Whether a model has no classifier: none at all, or CLIP's projection in the place of one."""
     inner = unwrap(module)
+    if tower_of(inner) is not None:
+        return not is_classifier(inner)
     config: Any = getattr(inner, "pretrained_cfg", None) or {}
     classes: Any = getattr(inner, "num_classes", None)
     name = f"{config.get('architecture')}.{config.get('tag')}"
@@ -170,8 +176,7 @@ def returns_embeddings(module: nn.Module) -> bool:
 def _in_its_size(module: nn.Module, wanted: Mapping[str, Any]) -> dict[str, Any]:
     """Return timm's data config of a model. Its size is what the model was built for."""
     config: dict[str, Any] = resolve_data_config(dict(wanted), model=module)
-    embed: Any = getattr(unwrap(module), "patch_embed", None)
-    own = getattr(embed, "img_size", None)
+    own = _measures(module)[0]
     if own is None or (getattr(module, "dynamic_img_size", False) and "input_size" in wanted):
         return config
     size = (config["input_size"][0], *own)
@@ -213,18 +218,31 @@ def load_model(
         module = _from_factory(name, options)
     elif name == DEMO:
         module = _created(name, options, pretrained=True)
+    elif name.startswith(PREFIX):
+        module = load_weights(name, options)
+        _check_grid(module, options)
     else:
         module = _downloaded(name, options, pretrained=True)
+    if name.startswith(PREFIX) and not module.pretrained_cfg and data_config is None:
+        raise ModelError(
+            f"{name} has no image processor (preprocessor_config.json), which says how images are "
+            f"prepared; say it with --data-config FILE"
+        )
     return LoadedModel(
         module=module.eval(),
         name=name,
         data_config=_in_its_size(module, wanted),
         pretrained=checkpoint is None and not _is_factory(name),
+        class_names=class_names(unwrap(module)),
     )
 
 
 def _bare(name: str, options: Options) -> nn.Module:
     """Return an untrained model that is no factory's."""
+    if name.startswith(PREFIX):
+        module = build_model(name, options)
+        _check_grid(module, options)
+        return module
     if name.startswith(_SOURCES):
         return _downloaded(name, options, pretrained=False)
     return _created(name, options, pretrained=False)
@@ -266,8 +284,7 @@ def _spelt(options: Options) -> str:
 
 def _check_grid(module: nn.Module, options: Options) -> None:
     """Refuse a size that patches do not fill: timm would leave the margin out."""
-    embed: Any = getattr(module, "patch_embed", None)
-    size, patch = getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
+    size, patch = _measures(module)
     if "img_size" not in options or size is None or patch is None:
         return
     for side, step in zip(size, patch, strict=True):
@@ -279,6 +296,16 @@ def _check_grid(module: nn.Module, options: Options) -> None:
             )
 
 
+def _measures(module: nn.Module) -> tuple[Any, Any]:
+    """Return rows and columns of a model's images and of their patches; None where unsaid."""
+    inner: Any = unwrap(module)
+    tower = tower_of(inner)
+    if tower is not None:
+        return tower.image_size, tower.patch_size
+    embed = getattr(inner, "patch_embed", None)
+    return getattr(embed, "img_size", None), getattr(embed, "patch_size", None)
+
+
 def _ask_hub(name: str) -> None:
     """Raise at once what the HTTP client raises, if weights that are not here cannot be fetched."""
     if (source := _on_hub(name)) is None:
@@ -286,8 +313,7 @@ def _ask_hub(name: str) -> None:
     repository, files = source
     if any(isinstance(try_to_load_from_cache(repository, file), str) for file in files):
         return
-    with suppress(EntryNotFoundError):  # the hub answers; which file it is, timm finds out
-        get_hf_file_metadata(hf_hub_url(repository, files[0]), timeout=HUB_TIMEOUT_S)
+    ask_hub(repository, files[0])
 
 
 def _on_hub(name: str) -> tuple[str, tuple[str, ...]] | None:
@@ -302,59 +328,33 @@ def _on_hub(name: str) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _is_factory(name: str) -> bool:
-    return not name.startswith(_SOURCES) and _FACTORY.fullmatch(name) is not None
+    return not name.startswith(_SOURCES) and is_factory(name)
 
 
 def _from_factory(name: str, options: Options) -> nn.Module:
-    """Import `package.module:function` and return what it returns."""
-    factory = _factory(name)
-    try:
-        module = factory(**options)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # that of a SystemExit would pass for our own exit code
-        raise ModelError(f"model factory {name} failed: {first_line(error)}") from error
-    if not isinstance(module, nn.Module):
-        raise ModelError(
-            f"model factory {name} returned a {type(module).__name__}, not a torch module"
-        )
+    module = call_factory(name, options)
     _check_grid(module, options)
     return module
-
-
-def _factory(name: str) -> Callable[..., object]:
-    package, _, function = name.partition(":")
-    # An installed command does not look where it is started, yet that is where a user's factory is.
-    if (here := str(Path.cwd())) not in sys.path:
-        sys.path.append(here)
-    try:
-        module = importlib.import_module(package)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:
-        raise ModelError(f"model factory {name} cannot be imported: {first_line(error)}") from error
-    factory: Callable[..., object] | None = getattr(module, function, None)
-    if not callable(factory):
-        raise ModelError(f"module {package} has no function {function}")
-    return factory
 
 
 def _with_checkpoint(name: str, file: Path, options: Options) -> nn.Module:
     """Build the model that a checkpoint is for, say what was done to fit it in, and load it."""
     tables = read_tables(file)
     state: Mapping[str, Tensor]
-    if _is_factory(name):
-        module = _from_factory(name, options)
-        state, notes = fit_table(tables, module)
+    if _is_factory(name) or name.startswith(PREFIX):
+        module = untrained(ModelName(name), options)
+        target = module.model if isinstance(module, HuggingFaceModel) else module
+        state, notes = fit_table(tables, target)
     else:
-        module, state, notes = _fitting(name, tables, options)
-    differing = list(list_misfits(module.state_dict(), state))
+        target, state, notes = _fitting(name, tables, options)
+        module = target
+    differing = list(list_misfits(target.state_dict(), state))
     if differing:
         raise ModelError(
             f"checkpoint {file} does not fit {name} in {len(differing)} tensors: "
             f"{'; '.join(differing[:3])}"
         )
-    module.load_state_dict(state)
+    target.load_state_dict(state)
     say(file, notes)
     return module
 

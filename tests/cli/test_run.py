@@ -171,7 +171,7 @@ def test_a_model_whose_weights_cannot_be_had_names_checkpoint(
     def unreachable(*_: object, **__: object) -> None:
         raise ConnectionError("no route to the hub")
 
-    monkeypatch.setattr("tokensearch.models.get_hf_file_metadata", unreachable)
+    monkeypatch.setattr("tokensearch.hugging_face.get_hf_file_metadata", unreachable)
     monkeypatch.setattr("tokensearch.models.try_to_load_from_cache", lambda *_: None)
 
     result = called(

@@ -22,7 +22,9 @@ from torch.nn import functional
 from tokensearch.records.run_result import ModelIdentity
 
 # What a version number stands for; the code of anything else is read.
-_RELEASED = {"torch", "timm", "tokensearch", "numpy", "torchvision", "huggingface_hub"}
+_RELEASED = {
+    *("torch", "timm", "tokensearch", "numpy", "torchvision", "huggingface_hub", "transformers"),
+}
 _PACKAGES = ("torch", "timm", "tokensearch")
 _PLAIN = (bool, int, float, complex, str, bytes, type(None), np.generic)
 _SHOWN = (torch.dtype, torch.device, torch.Size, Enum, PurePath, slice, range)
@@ -47,7 +49,7 @@ def model_identity(model: nn.Module) -> ModelIdentity:
                   source files, byte code, defaults, closures, and the plain values and functions of
                   their module that they use; functions of others put on classes of timm; functions
                   of torch and torch.nn.functional that stand under the name of another
-    versions      torch, timm, tokensearch
+    versions      torch, timm, tokensearch, and transformers where the model is of theirs
 
     Preprocessing, images, number type and device decide predictions as well. They are stored beside
     the identity. It is taken of a model that follows no policy.
@@ -62,7 +64,9 @@ def model_identity(model: nn.Module) -> ModelIdentity:
     architecture = _sha(reader.module(model))
     for module in (torch, functional):
         reader.code += [f"{name}: {reader.value(value)}" for name, value in _replaced(module)]
-    return ModelIdentity(_weights(model), architecture, _sha("\n".join(reader.code)), _versions())
+    return ModelIdentity(
+        _weights(model), architecture, _sha("\n".join(reader.code)), _versions(model)
+    )
 
 
 def _weights(model: nn.Module) -> str:
@@ -88,9 +92,10 @@ def _packed(value: Any) -> str:
     return _flat(value) or f"{type(value).__qualname__} {uuid4()}"  # unread: equal to nothing
 
 
-def _versions() -> str:
+def _versions(model: nn.Module) -> str:
     versions = []
-    for package in _PACKAGES:
+    theirs = any(type(part).__module__.startswith("transformers.") for part in model.modules())
+    for package in (*_PACKAGES, *(("transformers",) if theirs else ())):
         with suppress(PackageNotFoundError):
             versions.append(f"{package} {version(package)}")
     return ", ".join(versions)

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from tokensearch.data.splits import Sizes, Splits
-    from tokensearch.models import ModelName, Options
+    from tokensearch.models import LoadedModel, ModelName, Options
     from tokensearch.records.measurements import Cell
 
 
@@ -167,7 +167,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     err.print(f"model {wanted.model}{full} on {name_cell(cell)}")
     if why:
         err.print(why, soft_wrap=True)
-    splits = _splits(wanted, loaded.name, config, sizes)
+    splits = _splits(wanted, loaded, sizes)
     err.print(f"images: {splits.name}", soft_wrap=True)
     if objective in EMBEDDING_OBJECTIVES:
         check_labels(splits, objective)
@@ -177,14 +177,12 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     return EvaluationInputs(module, loaded.name, splits, cell, config, objective, dense)
 
 
-def _splits(
-    wanted: ModelOptions, name: str, config: "dict[str, object]", sizes: "Sizes"
-) -> "Splits":
+def _splits(wanted: ModelOptions, loaded: "LoadedModel", sizes: "Sizes") -> "Splits":
     from tokensearch.data.bundled import bundled_splits
     from tokensearch.data.photos import photo_splits, picture_splits
     from tokensearch.data.sources import splits_from
 
-    seed, pictures = wanted.seed, wanted.images_from
+    config, seed, pictures = loaded.data_config, wanted.seed, wanted.images_from
     if pictures is not None:
         if wanted.data is not None:
             raise BadParameter(f"--images-from is {pictures} and --data is {wanted.data}; give one")
@@ -196,8 +194,9 @@ def _splits(
             sizes=sizes,
             seed=seed,
             class_map=wanted.class_map,
+            class_names=loaded.class_names,
         )
-    if name == DEMO:
+    if loaded.name == DEMO:
         return bundled_splits(data_config=config, sizes=sizes)
     return photo_splits(data_config=config, sizes=sizes, seed=seed)
 

@@ -16,7 +16,7 @@ ModelOption = Annotated[
         "--model",
         metavar="NAME",
         help="demo, deit_t, deit_s, deit_b, vit_t, vit_s, vit_b, vit_l, any timm name, "
-        "or package.module:function",
+        "hf:NAME_OR_FOLDER of transformers, or package.module:function",
     ),
 ]
 CheckpointOption = Annotated[
@@ -37,7 +37,8 @@ ModelKwargsOption = Annotated[
     Option(
         "--model-kwargs",
         metavar="KEY=VALUE ...",
-        help="arguments of timm's model, or of your function, as in timm's scripts",
+        help="arguments of timm's model, or of your function, as in timm's scripts; attributes of "
+        "the configuration of a model of transformers",
     ),
 ]
 DataOption = Annotated[

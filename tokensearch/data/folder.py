@@ -29,6 +29,7 @@ def folder_splits(
     sizes: Sizes,
     seed: int,
     class_map: Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Return three disjoint, stratified samples of a folder's images.
 
@@ -44,11 +45,13 @@ def folder_splits(
         seed: With the names of the images it decides who goes where (see `fair.chosen`).
         class_map: timm's class map, a text file with one folder name per line, for a folder that
             holds a part of the model's classes.
+        class_names: What the model calls its classes, in order. Where all folders are called so,
+            they have these numbers.
 
     Raises:
         DataError: No such folder, no images or too few, or a class map that does not fit.
     """
-    scanned = scan_folder(directory, class_map)
+    scanned = scan_folder(directory, class_map, class_names)
     root, samples, classes, exact = scanned
     preprocessing = Preprocessing.of(data_config)
     parts = divide_samples(scanned, sizes, seed=seed, directory=directory)
@@ -73,7 +76,9 @@ def divide_samples(
     return choose_evenly([label for _, label in samples], sizes, seed=seed, names=names)
 
 
-def scan_folder(directory: Path, class_map: Path | None) -> "ScannedFolder":
+def scan_folder(
+    directory: Path, class_map: Path | None, class_names: Sequence[str] | None = None
+) -> "ScannedFolder":
     """Return the folder that holds the classes, its images in natural order, and their labels."""
     if not directory.exists():
         raise DataError(f"folder {directory} does not exist")
@@ -96,12 +101,13 @@ def scan_folder(directory: Path, class_map: Path | None) -> "ScannedFolder":
         raise DataError(
             f"folder {root} holds {len(loose)} images outside its class folders; move them into one"
         )
-    numbers, count = _numbered(folders, class_map)
+    lines = _named(folders, class_names) if class_map is None else _read_class_map(class_map)
+    numbers, count = _numbered(folders, lines)
     samples = [(path, numbers[f]) for f in folders if f in numbers for path in classes[f]]
     if not samples:
         raise DataError(f"folder {directory} holds no images of the classes in {class_map}")
     _say_left_out(root, classes, numbers)
-    return ScannedFolder(root, samples, count, exact=class_map is None)
+    return ScannedFolder(root, samples, count, exact=lines is None)
 
 
 class ScannedFolder(NamedTuple):
@@ -150,17 +156,34 @@ def _images_of_class(folder: Path) -> list[Path]:
     return _images_in(folder)
 
 
-def _numbered(folders: Sequence[Path], class_map: Path | None) -> tuple[dict[Path, int], int]:
-    """Number classes by their order, empty ones too, or by the lines of a class map."""
-    if class_map is None:
+def _numbered(folders: Sequence[Path], lines: Sequence[str] | None) -> tuple[dict[Path, int], int]:
+    """Number classes by their order, empty ones too, or by the names of all classes."""
+    if lines is None:
         return {folder: number for number, folder in enumerate(folders)}, len(folders)
+    known = {name: number for number, name in enumerate(lines) if name}
+    return {f: known[f.name] for f in folders if f.name in known}, len(lines)
+
+
+def _read_class_map(class_map: Path) -> list[str]:
     if not class_map.is_file():
         raise DataError(f"class map {class_map} does not exist")
     if class_map.suffix != ".txt":
         raise DataError(f"class map {class_map} is no .txt file, with one folder name per line")
-    lines = [line.strip() for line in class_map.read_text(errors="replace").splitlines()]
-    known = {name: number for number, name in enumerate(lines) if name}
-    return {f: known[f.name] for f in folders if f.name in known}, len(lines)
+    return [line.strip() for line in class_map.read_text(errors="replace").splitlines()]
+
+
+def _named(folders: Sequence[Path], class_names: Sequence[str] | None) -> Sequence[str] | None:
+    """Return the model's own names where the folders have them; say it where only some have."""
+    strange = [folder.name for folder in folders if folder.name not in (class_names or ())]
+    if class_names is not None and strange and len(strange) < len(folders):
+        warnings.warn(
+            f"class folders are numbered by their order, since the model has no class "
+            f"{strange[0]!r}, though it has others of them; give --class-map FILE if they are not "
+            f"in its order",
+            TokensearchWarning,
+            stacklevel=5,
+        )
+    return None if strange else class_names
 
 
 def _say_left_out(

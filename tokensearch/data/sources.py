@@ -27,6 +27,7 @@ def splits_from(
     sizes: Sizes,
     seed: int,
     class_map: Path | None = None,
+    class_names: Sequence[str] | None = None,
 ) -> Splits:
     """Return three disjoint splits of a folder, of `digits`, of `hfds/NAME` or of `torch/NAME`.
 
@@ -43,7 +44,12 @@ def splits_from(
     scheme = source.partition("/")[0].lower()
     if Path(source).exists() or "/" not in source or scheme not in SCHEMES:
         return folder_splits(
-            Path(source), data_config=data_config, sizes=sizes, seed=seed, class_map=class_map
+            Path(source),
+            data_config=data_config,
+            sizes=sizes,
+            seed=seed,
+            class_map=class_map,
+            class_names=class_names,
         )
     preprocessing = Preprocessing.of(data_config)
     dataset = _opened(source, scheme)

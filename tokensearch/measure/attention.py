@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend
 
 from tokensearch.ops import is_attention_fused
+from tokensearch.runtime.adapters import find_attention
 from tokensearch.runtime.host import as_host
 
 NAMES = {
@@ -56,11 +57,15 @@ def attention_of(model: nn.Module, *, masked: bool = False) -> str:
         ModelError: The model has no blocks that could be reduced.
     """
     host, weight = as_host(model), next(model.parameters())
-    attn = getattr(host.blocks[0], "attn", None)
-    heads = getattr(attn, "num_heads", None)
+    attn = find_attention(host.blocks[0])
+    heads = getattr(attn, "num_heads", None) or getattr(attn, "num_attention_heads", None)
     if not isinstance(heads, int):
         return "unknown"
-    if not getattr(attn, "fused_attn", True):
+    if host.tower is not None:
+        chosen = str(attn.config._attn_implementation)
+        if chosen != "sdpa":
+            return {"eager": "explicit"}.get(chosen, chosen)
+    elif not getattr(attn, "fused_attn", True):
         return "explicit"
     return sdpa_backend(
         weight.device,

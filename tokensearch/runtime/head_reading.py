@@ -20,7 +20,7 @@ from tokensearch.policy import Policy, Pool, Prune, changes_sizes
 from tokensearch.runtime.host import Host, reads_prefix_only
 from tokensearch.runtime.pooled_head import POOLS, averages, list_overrides
 from tokensearch.runtime.token_state import attach_state
-from tokensearch.runtime.towers import Tower, is_untouched
+from tokensearch.runtime.towers import Tower, is_untouched, resampling
 
 Reading = Literal["plain", "by_size", "grid"]
 Override = tuple[nn.Module, str, Callable[..., Any]]  # what to set on which module
@@ -181,7 +181,8 @@ def _run_head(host: Host, x: Tensor, overrides: Iterable[Override]) -> list[Tens
     model, like = host.model, next(host.model.parameters())
     try:
         with _blocks_set_aside(host, x, overrides):
-            out = model(torch.zeros(2, 3, *_image_size(host)).to(like))
+            more = {} if host.tower is None else resampling(model)
+            out = model(torch.zeros(2, 3, *_image_size(host)).to(like), **more)
     except Exception as error:  # the user's own code raises what it likes
         raise ModelError(
             f"a {type(model).__name__} cannot be tried on an image, to see what its own code reads "

@@ -18,7 +18,8 @@ from tokensearch.runtime.towers import Tower, tower_of
 _SUPPORTED = f"supported are timm's VisionTransformer, Eva and NaFlexVit, and {towers.NAMES}"
 
 # Classes that run one model, which is theirs under this name, and change nothing of what it makes
-# of its tokens. By name, since the runtime imports torch alone: torch, timm, peft, transformers.
+# of its tokens. By name, since the runtime imports torch alone: torch, timm, peft, transformers;
+# the last is ours.
 _WRAPPERS: Mapping[str, str] = {
     "OptimizedModule": "_orig_mod",
     "DistributedDataParallel": "module",
@@ -31,6 +32,7 @@ _WRAPPERS: Mapping[str, str] = {
     "BaseTuner": "model",
     "TimmWrapperModel": "timm_model",
     "TimmWrapperForImageClassification": "timm_model",
+    "HuggingFaceModel": "model",
 }
 
 

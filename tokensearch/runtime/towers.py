@@ -6,6 +6,7 @@ module that embeds an image and runs the blocks; a head is a model around one.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, Literal
 
 from torch import nn
@@ -39,6 +40,7 @@ _AVERAGED = frozenset(
 )
 # Towers that resample their positions to each image, so that any count of patches may enter.
 _ANY_SIZE = frozenset({"Dinov2Model", "Dinov2WithRegistersModel", "DINOv3ViTModel"})
+CLASSES = frozenset({*_BLOCKS, *_HEADS})
 NAMES = "transformers' ViT, DeiT, Dinov2, DINOv3ViT, CLIP and SigLIP vision models (since its 5.18)"
 
 
@@ -83,9 +85,14 @@ class Tower:
         return _pair(self.module.config.image_size)
 
     @property
+    def patch_size(self) -> tuple[int, int]:
+        """Rows and columns of pixels of a patch."""
+        return _pair(self.module.config.patch_size)
+
+    @property
     def grid_size(self) -> tuple[int, int]:
         """Rows and columns of the patches of an image of that size."""
-        (rows, columns), patch = self.image_size, _pair(self.module.config.patch_size)
+        (rows, columns), patch = self.image_size, self.patch_size
         return rows // patch[0], columns // patch[1]
 
     @property
@@ -129,6 +136,12 @@ def tower_of(model: nn.Module) -> Tower | None:
             tower = None if inner is None else tower_of(inner)
             return None if tower is None else Tower(tower.module, tower.kind, reads)
     return None
+
+
+def resampling(model: nn.Module) -> dict[str, bool]:
+    """Return the arguments with which a model of transformers takes images of another size."""
+    takes = "interpolate_pos_encoding" in signature(model.forward).parameters
+    return {"interpolate_pos_encoding": True} if takes else {}
 
 
 def is_untouched(model: nn.Module, tower: Tower) -> bool:
