@@ -101,11 +101,18 @@ class TrainingOptions:
     def _load_images(self, wanted: ModelOptions, subject: EvaluationInputs) -> "TrainingImages":
         """Return the images to train on, none of which is measured."""
         from tokensearch.data.training import SplitSource, training_images
+        from tokensearch.hugging_face import class_names
+        from tokensearch.runtime.host import unwrap
 
         bundled = wanted.data is None and wanted.images_from is None and subject.name == DEMO
         digits = bundled or (wanted.data == DIGITS and not Path(DIGITS).exists())
         source = SplitSource(
-            wanted.data, digits, parse_sizes(wanted.images), wanted.seed, wanted.class_map
+            wanted.data,
+            digits,
+            parse_sizes(wanted.images),
+            wanted.seed,
+            wanted.class_map,
+            class_names(unwrap(subject.model)),
         )
         return training_images(
             self.train_data, source, data_config=subject.data_config, seed=wanted.seed

@@ -55,6 +55,7 @@ class SplitSource:
     sizes: Sizes
     seed: int
     class_map: Path | None = None
+    class_names: tuple[str, ...] | None = None  # what the model calls its classes
 
 
 def training_images(
@@ -113,7 +114,7 @@ def _scenes(preprocessing: Preprocessing, seed: int) -> TrainingImages:
 
 def _held_out(folder: Path, source: SplitSource) -> tuple[ScannedFolder, frozenset[Path]]:
     """Return the folder of the splits, and where their images really lie."""
-    scanned = scan_folder(folder, source.class_map)
+    scanned = scan_folder(folder, source.class_map, source.class_names)
     parts = divide_samples(scanned, source.sizes, seed=source.seed, directory=folder)
     chosen = (scanned.samples[i][0].resolve() for indices in parts.values() for i in indices)
     return scanned, frozenset(chosen)
@@ -130,7 +131,7 @@ def _folder(
     """Return a folder of its own, held against that of the splits."""
     if (folder / TRAIN).is_dir():
         folder = folder / TRAIN
-    scanned = scan_folder(folder, source.class_map)
+    scanned = scan_folder(folder, source.class_map, source.class_names)
     if held_out is not None:
         own, paths = held_out
         shared = sum(path.resolve() in paths for path, _ in scanned.samples)
