@@ -1,4 +1,4 @@
-"""Sides of a diff, as files."""
+"""What commands work on, short in what takes time for precision."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,16 @@ import pytest
 
 from tests.report.ledgers import baseline, candidate
 from tests.search import tiny
+from tests.short import few_candidates, short_profiles
 from tokensearch.policy import Policy, Pool, save
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.runtime import describe
+
+
+@pytest.fixture(scope="package", autouse=True)
+def _short() -> Iterator[None]:
+    with short_profiles(), few_candidates():
+        yield
 
 
 @pytest.fixture

@@ -55,17 +55,17 @@ MARKS = {"gp": pytest.mark.slow, "nsga2": pytest.mark.long, "tpe-multivariate": 
     [pytest.param(name, marks=MARKS.get(name, [])) for name in get_args(SamplerName)],
 )
 def test_every_sampler_searches(tmp_path: Path, sampler: str) -> None:
-    found = asking(session(tmp_path, trials=16, target="0.7x"), sampler=sampler).run()
+    found = asking(session(tmp_path, trials=12, target="0.7x"), sampler=sampler).run()
 
     assert found.settings.sampler == sampler
-    assert len(RunFolder(tmp_path).read_trials()) == 16
+    assert len(RunFolder(tmp_path).read_trials()) == 12
     origins = {trial.origin for trial in RunFolder(tmp_path).read_trials()}
     assert {"none", "seed", "random"} <= origins
 
 
 @pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o not in ("knn", "probe")])
 def test_every_objective_is_searched_by(tmp_path: Path, objective: str) -> None:
-    asking(session(tmp_path, trials=12, target="0.7x"), objective=objective).run()
+    asking(session(tmp_path, trials=5, target="0.7x"), objective=objective).run()
 
     policies = load_set(tmp_path / "front.json")
     assert {one.evidence[0].extra["objective"] for one in policies.policies} == {objective}
@@ -140,7 +140,7 @@ def test_what_is_predicted_too_slow_is_never_asked_about_an_image(
 ) -> None:
     asked = listening(monkeypatch)
 
-    asking(session(tmp_path, trials=24, target="0.6x"), sampler="random").run()
+    asking(session(tmp_path, trials=12, target="0.6x"), sampler="random").run()
 
     trials = RunFolder(tmp_path).read_trials()
     proposed = [trial for trial in trials if trial.origin in {"sampler", "seed", "random"}]
@@ -158,7 +158,7 @@ def raced(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
         patch.setattr(
             "tokensearch.search.early_stopping.significantly_worse", lambda *_, **__: True
         )
-        session(folder.path, trials=24, target="0.7x").run()
+        session(folder.path, trials=16, target="0.7x").run()
     return folder
 
 

@@ -93,7 +93,8 @@ def test_a_run_tells_what_the_answer_would_be_in_other_settings(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
-    run = replace(session(tmp_path, trials=16, target="0.6x"), other_settings=(SMALLER,))
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
+    run = replace(session(tmp_path, trials=5, target="0.6x"), other_settings=(SMALLER,))
 
     document = run.run()
 
@@ -115,9 +116,10 @@ def test_a_finished_run_goes_on_when_other_settings_are_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(PolicyEvaluator, "time", by_macs)
-    session(tmp_path, trials=16, target="0.6x").run()
+    monkeypatch.setattr(PolicyEvaluator, "profile", lambda *_, **__: ())
+    session(tmp_path, trials=5, target="0.6x").run()
 
-    again = replace(session(tmp_path, trials=16, target="0.6x"), other_settings=(HALF,)).run()
+    again = replace(session(tmp_path, trials=5, target="0.6x"), other_settings=(HALF,)).run()
 
     assert again.other_settings == ("32 px, bfloat16, eager",)
     assert {"settings"} < {each.kind for each in again.finished.alternatives}

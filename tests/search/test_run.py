@@ -37,7 +37,7 @@ def _no_clock() -> Iterator[None]:
 def reduced(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A run whose target takes reducing."""
     folder = tmp_path_factory.mktemp("runs") / "reduced"
-    session(folder, trials=16, target="0.6x").run()
+    session(folder, trials=10, target="0.6x").run()
     return RunFolder(folder)
 
 

@@ -184,11 +184,11 @@ def test_a_run_that_had_time_for_fewer_images_goes_on_with_those(
 
 @pytest.mark.usefixtures("_no_clock")
 def test_controls_come_last_and_are_a_fifth_of_the_trials_at_most(tmp_path: Path) -> None:
-    session(tmp_path, trials=20, target="0.7x").run()
+    session(tmp_path, trials=10, target="0.7x").run()
 
     origins = [trial.origin for trial in RunFolder(tmp_path).read_trials()]
     kinds = Counter(origins)
     assert origins[0] == "none"
-    assert 1 <= kinds["random"] <= 4
-    assert "random" not in origins[:16]
-    assert kinds["seed"] + kinds["sampler"] >= 10
+    assert 1 <= kinds["random"] <= 2
+    assert "random" not in origins[:8]
+    assert kinds["seed"] + kinds["sampler"] >= 5
