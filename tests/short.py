@@ -15,7 +15,7 @@ CANDIDATES = 30
 
 @contextmanager
 def short_profiles() -> Iterator[None]:
-    """Profiles that runs take are of few passes; ceilings are those of small products and copies."""
+    """Runs profile few passes, and measure ceilings by small products and copies."""
     with pytest.MonkeyPatch.context() as patch:
         plan = ProfilePlan(TimingBudget(warmup=1, max_rounds=12, seconds=6.0), traced_passes=2)
         patch.setattr(evaluator, "PROFILING", plan)

@@ -17,7 +17,7 @@ from tokensearch.policy import load_set
 from tokensearch.records.run_folder import RunFolder
 
 FACTORY = "tests.search.tiny:headless"
-SHORT = ("--trials", "6", "--images", "24,20,20", "--batch-size", "2")
+SHORT = ("--trials", "4", "--images", "24,20,20", "--batch-size", "2")
 OF_CLASSES = re.compile(r"top.?1|agree", re.IGNORECASE)
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
@@ -94,14 +94,14 @@ def test_a_finished_search_goes_on_with_the_same_command(
     source: RunFolder, config: str, tmp_path: Path
 ) -> None:
     folder = RunFolder(tmp_path / "run")
-    first = search(folder, "--data-config", config, "--trials", "4")
+    first = search(folder, "--data-config", config, "--trials", "3")
     assert first.exit_code == 0, first.output
 
     again = search(folder, "--data-config", config)
 
     assert again.exit_code == 0, again.output
-    assert len(folder.read_trials()) == 6
-    assert folder.require_run().budget.trials == 6
+    assert len(folder.read_trials()) == 4
+    assert folder.require_run().budget.trials == 4
 
 
 def test_a_run_of_embeddings_is_retargeted(source: RunFolder, tmp_path: Path) -> None:

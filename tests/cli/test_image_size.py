@@ -12,7 +12,7 @@ from tokensearch.policy import load
 from tokensearch.records.run_folder import RunFolder
 
 MODEL = ("--model", "tests.search.tiny:model")
-SHORT = ("--trials", "5", "--images", "24,20,20", "--batch-size", "2", "--latency-target", "0.9x")
+SHORT = ("--trials", "4", "--images", "24,20,20", "--batch-size", "2", "--latency-target", "0.9x")
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -25,8 +25,15 @@ def _no_clock() -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("size", ["48x32", "48,32"])
-@pytest.mark.parametrize("folder", [True, False])
+@pytest.mark.parametrize(
+    ("size", "folder"),
+    [
+        ("48x32", True),
+        ("48,32", False),
+        pytest.param("48,32", True, marks=pytest.mark.long),
+        pytest.param("48x32", False, marks=pytest.mark.long),
+    ],
+)
 def test_a_search_on_images_that_are_not_square(tmp_path: Path, size: str, folder: bool) -> None:  # noqa: FBT001
     data = ("--data", pictures(tmp_path / "images")) if folder else ()
     run = RunFolder(tmp_path / "run")
@@ -45,14 +52,14 @@ def test_such_a_run_goes_on_and_is_retargeted(tmp_path: Path) -> None:
     arguments = ("run", *MODEL, "--img-size", "48x32", *SHORT, "--out", str(run.path))
     assert called(*arguments).exit_code == 0
 
-    again = called(*arguments, "--trials", "7")
+    again = called(*arguments, "--trials", "5")
     moved = called(
         "retarget", str(run.path), *MODEL, "--latency-target", "0.95x", "--out",
         str(tmp_path / "moved"),
     )  # fmt: skip
 
     assert again.exit_code == 0, again.output
-    assert len(run.read_trials()) == 7
+    assert len(run.read_trials()) == 5
     assert moved.exit_code == 0, moved.output
     assert RunFolder(tmp_path / "moved").require_run().cell.columns == 32
 

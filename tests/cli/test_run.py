@@ -150,9 +150,10 @@ def test_a_terminated_run_exits_as_shells_say_it_and_the_same_command_goes_on(
 
 
 def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(
-    tmp_path: Path, config: str
+    tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     where = tmp_path / "run"
+    without_clock(monkeypatch)
 
     result = called(
         "run", "--model", FACTORY, "--data-config", config, "--latency-target", "1us", "--json",

@@ -1,3 +1,4 @@
+from functools import cache
 from random import Random
 from statistics import fmean
 
@@ -12,9 +13,17 @@ from tokensearch.search.latency_model import draw_policies, pick_mild_to_deep
 
 NODE_US = 1.8  # of a replayed graph, in the place of a launch
 SPACE = load_space("default").fitting(SPEC, scored=True, prefix_read=True)
+# The most and the least bound by launches; those between them are long.
 MACHINES = pytest.mark.parametrize(
     "machine",
-    [QueueMachine(batch, launch_us=us) for batch in (1, 8, 64) for us in (6.0, NODE_US)],
+    [
+        pytest.param(
+            QueueMachine(batch, launch_us=us),
+            marks=[] if (batch, us) in {(1, 6.0), (64, NODE_US)} else pytest.mark.long,
+        )
+        for batch in (1, 8, 64)
+        for us in (6.0, NODE_US)
+    ],
     ids=lambda one: f"batch {one.batch}, {one.launch_us} us",
 )
 
@@ -25,26 +34,31 @@ def learned(machine: QueueMachine, seed: int):
     )
 
 
+@cache
+def errors(batch: int, launch_us: float, seed: int) -> tuple[list[float], float]:
+    """How far ratios of front-like schedules are off after eight timings, and the margin."""
+    machine = QueueMachine(batch, launch_us=launch_us)
+    forecast = learned(machine, seed)
+    off = [abs(forecast.ratio(one) / machine.ratio(one) - 1) for one in front_like()]
+    return off, forecast.margin
+
+
 @MACHINES
 def test_eight_timings_say_more_than_multiply_accumulates(machine: QueueMachine) -> None:
     fronts = front_like()
     by_macs = fmean(abs(mac_share(one) / machine.ratio(one) - 1) for one in fronts)
 
     for seed in range(4):
-        forecast = learned(machine, seed)
-        off = fmean(abs(forecast.ratio(one) / machine.ratio(one) - 1) for one in fronts)
-        assert off < by_macs / 2
+        off, _ = errors(machine.batch, machine.launch_us, seed)
+        assert fmean(off) < by_macs / 2
 
 
 @MACHINES
 def test_the_margin_after_eight_timings_covers_most_errors(machine: QueueMachine) -> None:
     covered = []
     for seed in range(6):
-        forecast = learned(machine, seed)
-        covered += [
-            abs(forecast.ratio(one) / machine.ratio(one) - 1) <= forecast.margin
-            for one in front_like()
-        ]
+        off, margin = errors(machine.batch, machine.launch_us, seed)
+        covered += [one <= margin for one in off]
 
     assert np.mean(covered) >= 0.8
 

@@ -36,9 +36,19 @@ def errors(batch: int, flops: float, seed: int) -> list[float]:
     return [table.ratio(policy) / machine.ratio(policy) - 1 for policy in front_like()]
 
 
+# A sweep of a second each: those between the most and the least bound by launches are long.
 CELLS = pytest.mark.parametrize(
     ("batch", "flops", "seed"),
-    [(batch, FLOAT32_FLOPS, batch % 7) for batch in BATCHES] + [(64, 600e12, 3), (32, 600e12, 4)],
+    [
+        *(
+            pytest.param(
+                batch, FLOAT32_FLOPS, batch % 7, marks=[pytest.mark.long] if batch == 8 else []
+            )
+            for batch in BATCHES
+        ),
+        (64, 600e12, 3),
+        pytest.param(32, 600e12, 4, marks=pytest.mark.long),
+    ],
 )
 
 

@@ -58,7 +58,7 @@ def test_what_was_planted_is_found_where_it_was_planted() -> None:
 def test_of_comparisons_of_a_model_with_itself_nineteen_in_twenty_are_empty(
     rounds: int, memory: float
 ) -> None:
-    count = 60
+    count = 40
 
     ledgers = [
         make_ledger(

@@ -9,6 +9,7 @@ import torch
 import tokensearch
 from tests.runtime.compilers import Counting
 from tests.search.tiny import model, splits
+from tests.short import short_profiles
 from tokensearch.evaluation import latency
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.latency import CompiledModels
@@ -93,7 +94,8 @@ def test_a_profile_says_that_its_passes_are_eager(tmp_path: Path) -> None:
     folder.create()
 
     evaluator = PolicyEvaluator(model(), splits(), CELL, seed=0)
-    (found,) = evaluator.profile({"baseline": Policy(SPEC)}, folder)
+    with short_profiles():
+        (found,) = evaluator.profile({"baseline": Policy(SPEC)}, folder)
 
     assert found.cell == replace(CELL, backend="eager")
 

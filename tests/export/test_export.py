@@ -271,7 +271,7 @@ def test_only_a_small_difference_passes(difference: float, *, passed: bool) -> N
     "step",
     [
         Pool(0, 8),
-        Pool(0, 8, "kmeans"),
+        pytest.param(Pool(0, 8, "kmeans"), marks=pytest.mark.long),
         pytest.param(Pool(0, 8, "kmedoids"), marks=pytest.mark.long),
         pytest.param(PruneOrPool(0, 8, threshold=0.5), marks=pytest.mark.long),
     ],

@@ -8,7 +8,7 @@ import pytest
 from tests.fuzz.harness import outcomes, summary
 from tests.fuzz.kinds import KINDS
 
-FILES = 800  # of each kind
+FILES = 400  # of each kind
 MANY = 50_000  # of each kind, in `make soak`
 SEED = 20_261_127
 

@@ -29,7 +29,7 @@ def _no_clock() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def front(tmp_path_factory: pytest.TempPathFactory) -> PolicySet:
     folder = tmp_path_factory.mktemp("runs") / "source"
-    session(folder, trials=12, target="0.6x").run()
+    session(folder, trials=8, target="0.6x").run()
     return load_set(folder / "front.json")
 
 

@@ -36,7 +36,7 @@ def _no_clock() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = tmp_path_factory.mktemp("runs") / "source"
-    session(folder, trials=16, target="0.6x").run()
+    session(folder, trials=10, target="0.6x").run()
     return RunFolder(folder)
 
 

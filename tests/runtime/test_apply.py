@@ -389,6 +389,7 @@ def fresh(code: str) -> str:
     return done.stdout.strip()
 
 
+@pytest.mark.long  # import-linter says it of every line; torch without NumPy takes seconds
 def test_the_runtime_needs_torch_alone() -> None:
     blocked = [
         "timm",

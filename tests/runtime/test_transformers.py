@@ -266,11 +266,12 @@ def test_copies_and_pickles_follow_the_policy(name: str) -> None:
     assert torch.equal(answer(model(x)), expected)
 
 
-QUICK = {"Dinov2ForImageClassification", "DINOv3ViTModel"}  # to trace one takes seconds
+# To trace one takes seconds.
+COMPILED = {"Dinov2ForImageClassification": [], "DINOv3ViTModel": [pytest.mark.long]}
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[] if n in QUICK else [pytest.mark.slow]) for n in MODELS]
+    "name", [pytest.param(n, marks=COMPILED.get(n, [pytest.mark.slow])) for n in MODELS]
 )
 def test_a_model_compiles_into_one_graph(name: str) -> None:
     model = follow(build(name))

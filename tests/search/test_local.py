@@ -191,29 +191,29 @@ def volume(known: list[Observation]) -> float:
 
 @pytest.mark.parametrize("seeds", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_it_finds_a_better_front_than_random_search_with_three_times_the_trials(seeds: int) -> None:
-    ours = [volume(search(local(seed=s), 50)) for s in range(seeds)]
-    theirs = [volume(search(optuna.samplers.RandomSampler(seed=s), 150)) for s in range(seeds)]
+    ours = [volume(search(local(seed=s), 30)) for s in range(seeds)]
+    theirs = [volume(search(optuna.samplers.RandomSampler(seed=s), 90)) for s in range(seeds)]
 
     assert np.mean(ours) > np.mean(theirs)
 
 
 def test_it_proposes_nothing_twice_and_nothing_too_slow() -> None:
     study = make_study(local(target_ratio=0.6))
-    study.optimize(objective, n_trials=40)
+    study.optimize(objective, n_trials=24)
     proposed = {one.policy.schedule_hash for one in known_of(study)}
 
-    assert len(proposed) == 40
+    assert len(proposed) == 24
     assert all(trial.values[1] <= 0.6 for trial in study.trials)
 
 
 def test_a_second_process_goes_on_as_the_first_would_have(tmp_path: Path) -> None:
     storage = f"sqlite:///{tmp_path / 'study.db'}"
     whole = make_study(local(seed=5))
-    whole.optimize(objective, n_trials=14)
+    whole.optimize(objective, n_trials=12)
 
-    make_study(local(seed=5), storage=storage, study_name="ours").optimize(objective, n_trials=10)
+    make_study(local(seed=5), storage=storage, study_name="ours").optimize(objective, n_trials=9)
     second = optuna.load_study(study_name="ours", storage=storage, sampler=local(seed=5))
-    second.optimize(objective, n_trials=4)
+    second.optimize(objective, n_trials=3)
 
     assert [one.params for one in second.trials] == [one.params for one in whole.trials]
 
