@@ -16,6 +16,8 @@ pytest.importorskip("transformers", reason="needs transformers: install tokensea
 import tokensearch
 from tests.runtime.towers import MODELS, build, pictures
 from tests.runtime.twins import TWINS, make_twins
+from tests.search import tiny
+from tokensearch.accuracy.model_identity import model_identity
 from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
 from tokensearch.policy import Policy, Pool, Prune, Step
 from tokensearch.runtime import describe, phase_ranges, policy_of, with_backend
@@ -96,6 +98,18 @@ def test_both_attentions_of_transformers_give_the_same(name: str) -> None:
         torch.testing.assert_close(
             value, second[key], atol=1e-5, rtol=0
         )  # eager: softmax in float32
+
+
+def test_a_model_of_timm_is_known_again_once_transformers_has_made_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delattr(nn.Module, "smart_apply", raising=False)  # of tests before
+    before = model_identity(tiny.model())
+
+    build("ViTModel")
+
+    assert hasattr(nn.Module, "smart_apply")
+    assert model_identity(tiny.model()) == before
 
 
 @pytest.mark.parametrize("name", MODELS)

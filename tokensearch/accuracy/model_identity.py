@@ -32,6 +32,9 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Of every module, and handled by name; or told of where weights came from, which are hashed.
 _INTERNAL = {*vars(nn.Module()), "pretrained_cfg", "default_cfg"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+# What transformers leaves on `torch.nn.Module` once it has drawn the weights of any model: torch and
+# timm call nothing of that name, and a model beside it would no longer be what it was.
+_LEFT_BEHIND = {"smart_apply"}
 # Loggers, locks and threads hold the whole process; these two are records of settings.
 _OUTER = sys.stdlib_module_names - {"types", "argparse"}
 _DEPTH = 8  # of values within values; what lies deeper does not say how a model computes
@@ -219,7 +222,8 @@ class _Reader:
     def _member(self, owner: type, name: str, value: Any) -> None:
         inner = getattr(value, "__func__", getattr(value, "fget", value))
         if _is_released(owner.__module__):  # then only what others put there
-            if isinstance(inner, FunctionType) and not _is_released(inner.__module__):
+            others = isinstance(inner, FunctionType) and not _is_released(inner.__module__)
+            if others and name not in _LEFT_BEHIND:
                 self.code.append(f"{owner.__qualname__}.{name}: {self.value(inner)}")
             return
         self._file_of(owner.__module__)
