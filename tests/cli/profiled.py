@@ -7,7 +7,7 @@ from typer.testing import CliRunner, Result
 
 from tokensearch.cli.main import app
 
-TINY = ("--model", "tests.search.tiny:model", "--batch-size", "2", "--seconds", "0.5")
+TINY = ("--model", "tests.search.tiny:model", "--batch-size", "2", "--seconds", "1")
 
 
 def run(*args: str | Path) -> Result:

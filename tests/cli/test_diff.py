@@ -215,7 +215,7 @@ def test_a_folder_of_nothing_is_refused(tmp_path: Path) -> None:
 
 
 def test_beside_a_stored_profile_the_other_is_taken_in_its_cell(out: Path, policy: Path) -> None:
-    quick = ("--model", "tests.search.tiny:model", "--seconds", "0.5")
+    quick = ("--model", "tests.search.tiny:model", "--seconds", "1")
 
     found = json.loads(run("diff", out / "baseline", policy, *quick, "--json").stdout)
 
