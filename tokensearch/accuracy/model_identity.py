@@ -32,8 +32,8 @@ _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 # Of every module, and handled by name; or told of where weights came from, which are hashed.
 _INTERNAL = {*vars(nn.Module()), "pretrained_cfg", "default_cfg"}
 _HOOKS = ("_forward_pre_hooks", "_forward_hooks")
-# What transformers leaves on `torch.nn.Module` once it has drawn the weights of any model: torch and
-# timm call nothing of that name, and a model beside it would no longer be what it was.
+# What transformers leaves on `torch.nn.Module` once it has drawn the weights of a model. Torch and
+# timm call nothing of that name, and models made beside that one would be others than before.
 _LEFT_BEHIND = {"smart_apply"}
 # Loggers, locks and threads hold the whole process; these two are records of settings.
 _OUTER = sys.stdlib_module_names - {"types", "argparse"}
