@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from tests.measure.fakes import noisy
-from tokensearch.measure import add_self_comparison_caution, find_cautions
+from tokensearch.measure import (
+    add_self_comparison_caution,
+    compare_samples,
+    deciding_cautions,
+    find_cautions,
+)
 from tokensearch.measure.cautions import has_drift, has_speed_step
 from tokensearch.records.measurements import Caution, Comparison, Conditions, Latency
 
@@ -99,6 +104,17 @@ def test_too_few_passes_neither_drift_nor_step() -> None:
 
 def test_few_passes_are_reported() -> None:
     assert find_cautions(passes([4.0] * 29), CALM) == (Caution.FEW_PASSES,)
+
+
+@pytest.mark.parametrize(("passes_each", "decides"), [(11, True), (12, False), (29, False)])
+def test_few_passes_decide_nothing_only_where_they_carry_no_verdict(
+    passes_each: int, *, decides: bool
+) -> None:
+    few = passes([4.0] * passes_each)
+    comparison = compare_samples(few, few, seed=0)
+
+    assert comparison.cautions == (Caution.FEW_PASSES,)
+    assert bool(deciding_cautions(comparison)) == decides
 
 
 @pytest.mark.parametrize(

@@ -69,3 +69,41 @@ def test_a_target_that_no_policy_meets_says_what_the_fastest_takes() -> None:
         str(raised.value)
         == "no policy of the set meets 1ms; the fastest takes 3 ms, 0.300x of the baseline"
     )
+
+
+def known(keep: int, ratio: float, low: float, high: float, *, sure: bool) -> Policy:
+    """A policy with all that the rule of the answer goes by."""
+    evidence = Evidence(
+        cell={"batch": 8}, latency={"median_ms": 10 * ratio}, accuracy={"top1": 0.9},
+        baseline={"median_ms": 10.0}, confirmed=sure,
+        extra={
+            "select": {"top1": 0.9, "kl": 0.01, "images": 8},
+            "choice": {"right": "7f", "kl_low": 0.0, "kl_high": 0.02},
+            "comparison": {
+                "ratio": ratio, "low": low, "high": high, "low_ms": 10 * low, "high_ms": 10 * high
+            },
+        },
+    )  # fmt: skip
+    return Policy(SPEC, (Prune(1, keep),)).with_evidence(evidence)
+
+
+@pytest.mark.parametrize(
+    ("sure", "doubt"),
+    [
+        (False, r"0.42x \[0.32, 0.50\]: it was timed under doubt, beside other programs"),
+        (True, r"0.42x \[0.32, 0.50\]: not all intervals lie within what is asked"),
+    ],
+)
+def test_a_policy_that_is_refused_is_named_with_its_doubt(*, sure: bool, doubt: str) -> None:
+    target = "0.45x" if sure else "0.7x"
+    front = PolicySet((known(4, 0.42, 0.32, 0.50, sure=sure),))
+
+    with pytest.raises(NoPolicyError, match=doubt):
+        front.best(target)
+
+    assert front.best(target, doubtful=True) == front.policies[0]
+
+
+def test_a_drop_below_zero_is_refused_in_points() -> None:
+    with pytest.raises(TargetError, match="max_drop is -1 points; give a number from 0 on"):
+        FRONT.best(max_drop=-1)

@@ -4,9 +4,9 @@ import pytest
 
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
-from tokensearch.policy import Outcome
+from tokensearch.policy import Outcome, parse_target
 from tokensearch.records.measurements import PairedAccuracy
-from tokensearch.records.run_result import Finalist, Rival, RunDocument
+from tokensearch.records.run_result import ChoiceFigures, Finalist, Rival, RunDocument
 from tokensearch.report.run.sentences import (
     cost_sentence,
     preset_sentence,
@@ -98,9 +98,10 @@ def test_every_outcome_is_said_in_words(outcome: Outcome, sentence: str) -> None
         ("met", f"Target met: at most 1.0 points lost; {TOOK}."),
         (
             "ambiguous",
-            f"Target too close to call: at most 1.0 points lost; {TOOK}. Its loss or its latency "
-            "is not known well enough: losses are judged on 500 images (select), where 0 points "
-            "are known to 0.6 points: give more --images to know better.",
+            f"Target too close to call: at most 1.0 points lost; {TOOK}. Its loss is not surely "
+            "within bounds, points lost unknown where 1.0 points may be; losses are judged on 500 "
+            "images (select), where 0 points are known to 0.6 points: give more --images to know "
+            "better.",
         ),
         (
             "unreduced",
@@ -116,6 +117,42 @@ def test_a_bound_on_the_loss_is_answered_in_words(outcome: Outcome, sentence: st
     bounded = changed(replace(run, settings=asked), limit_ms=None, as_good=())
 
     assert target_sentence(bounded) == sentence
+
+
+def with_losses(run: RunDocument, lost: int) -> RunDocument:
+    """The same run, whose finalists are wrong on so many more images of `select` each."""
+    finalists = [
+        replace(
+            finalist,
+            choice=ChoiceFigures(f"{(1 << finalist.select.images) - (1 << lost * index):x}", 0, 1),
+        )
+        for index, finalist in enumerate(
+            sorted(run.finished.finalists, key=lambda finalist: finalist.policy.reduces)
+        )
+    ]
+    return changed(run, finalists=tuple(finalists))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "points", "ratio", "said"),
+    [
+        ("ambiguous", 99.0, 0.49, "The timing does not settle it"),
+        ("ambiguous", 1.0, 0.47, "Its loss is not surely within bounds"),
+        ("missed", 0.1, 0.47, "loses least"),
+    ],
+)
+def test_a_bound_that_is_not_kept_is_named_and_no_other(
+    outcome: Outcome, points: float, ratio: float, said: str
+) -> None:
+    run = with_losses(run_document(outcome=outcome), 10)
+    target = parse_target(f"{ratio + 0.001}x" if "timing" in said else "0.6x")
+    asked = replace(run.settings, target=target, max_drop=points / 100)
+
+    sentence = target_sentence(replace(run, settings=asked))
+
+    assert said in sentence
+    assert ("The timing does not settle it" in sentence) == ("timing" in said)
+    assert ("where" in sentence) == ("timing" not in said)
 
 
 def test_a_run_that_tried_nothing_says_so_and_what_to_do() -> None:

@@ -135,12 +135,12 @@ def test_a_timing_without_such_doubts_confirms(front: PolicySet) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"cautions": (Caution.FEW_PASSES,)},
+        {"cautions": (Caution.BUSY,)},
         {"ratio": 0.5, "low": 0.5, "high": 0.53},
         {"ratio": 0.5, "low": 0.47, "high": 0.5},
     ],
 )
-def test_few_passes_or_a_wide_interval_confirm_nothing(
+def test_a_busy_machine_or_a_wide_interval_confirm_nothing(
     front: PolicySet, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
     noisy(monkeypatch, **changes)

@@ -1,9 +1,15 @@
 import pytest
 
+from tokensearch.costs.forecast import Forecast
 from tokensearch.costs.match_latency import match_latency, scale_counts
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share, preset
 from tokensearch.search import load_space
-from tokensearch.search.warm_start import LATENCY_SHARES, early_prunes, starting_points
+from tokensearch.search.warm_start import (
+    LATENCY_SHARES,
+    describe_margin,
+    early_prunes,
+    starting_points,
+)
 
 DEIT = ModelSpec("deit", blocks=12, patch_tokens=196, prefix_tokens=1, width=192)
 
@@ -49,3 +55,10 @@ def test_starting_points_are_of_the_space_and_near_the_target(name: str) -> None
     shares = [mac_share(policy) for policy in found]
     assert shares[0] == pytest.approx(0.5 * LATENCY_SHARES[0], rel=0.25)
     assert max(shares) == shares[0]
+
+
+def test_an_error_is_quoted_only_where_something_was_timed() -> None:
+    guessed, swept = Forecast(mac_share, 0.15), Forecast(mac_share, 0.02, known_worst=0.05)
+
+    assert describe_margin(guessed).endswith("against which nothing was timed yet")
+    assert describe_margin(swept).startswith("within ")

@@ -74,6 +74,11 @@ class Forecast:
         offset, slope = self.line
         return float(np.exp(offset + (1 + slope) * np.log(self.predict(policy))))
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether anything timed on this machine stands behind the error of predictions."""
+        return self.known_worst > 0 or len(self.timed) >= LEAST_TIMED
+
     def learned(self, policy: Policy, timing: TimedRatio) -> "Forecast":
         """Return a forecast that knows what `policy` took, beside the baseline."""
         if not policy.reduces:

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from tokensearch.records.comparability import DRIFT, baseline_disagrees, separated
 from tokensearch.records.measurements import Caution, Comparison, Conditions, Latency
+from tokensearch.stats.bootstrap import ENOUGH_PAIRS, VERDICT_PAIRS
 
-# Fewest pairs without a caution: AR(1) noise (0.6) gives 6 % false verdicts at 20, 4.8 % at 30.
-ENOUGH_PASSES = 30
+ENOUGH_PASSES = ENOUGH_PAIRS  # fewest without a caution
 SLOW_START = 1.5  # first pass against the median: lazy initialisation costs more than noise does
 WIDE_SPREAD = 0.10  # quartile distance over median: torch.utils.benchmark's _IQR_WARN_THRESHOLD
 
@@ -30,9 +30,9 @@ STEP_AGREEMENT = 0.95  # as `AGREEMENT`, but of the best of many runs
 STEP_SCATTER = 0.9
 
 # What taking turns with the baseline does not cancel: work of others costs short and long passes
-# the same milliseconds (policies of 0.27x and 0.31x were timed at 0.85x and 0.80x beside it), and
-# the interval of few passes is too narrow where noise remembers.
-DECIDING = frozenset({Caution.BUSY, Caution.FEW_PASSES})
+# the same milliseconds (policies of 0.27x and 0.31x were timed at 0.85x and 0.80x beside it).
+# Few passes decide nothing where they carry no verdict; from there on their interval is wider.
+DECIDING = frozenset({Caution.BUSY})
 
 BUSY = 0.10  # share of the usable cores' time: on two of them, a fifth of one
 COARSE_TICKS = 100  # a pass of fewer ticks of the clock cannot show one percent
@@ -70,7 +70,9 @@ def add_self_comparison_caution(comparison: Comparison) -> Comparison:
 
 def deciding_cautions(comparison: Comparison) -> tuple[Caution, ...]:
     """Return the cautions that leave no firm answer to whether a ratio is within a limit."""
-    return tuple(caution for caution in comparison.cautions if caution in DECIDING)
+    passes = min(len(comparison.baseline.passes_ms), len(comparison.candidate.passes_ms))
+    decide = DECIDING | ({Caution.FEW_PASSES} if passes < VERDICT_PAIRS else set())
+    return tuple(caution for caution in comparison.cautions if caution in decide)
 
 
 def has_drift(passes_ms: Sequence[float]) -> bool:

@@ -63,8 +63,9 @@ class PolicySet:
             raise NoPolicyError(f"no policy of the set meets {goal}; {self._nearest(target)}")
         if choice.outcome == "ambiguous" and not doubtful:
             raise NoPolicyError(
-                f"no policy of the set meets {goal} for certain, though one may; ask for it with "
-                f"doubtful=True, or measure again"
+                f"no policy of the set meets {goal} for certain, though one may, of "
+                f"{_describe_doubt(known[choice.index])}; ask for it with doubtful=True, or "
+                f"measure again"
             )
         return self.policies[choice.index]
 
@@ -92,6 +93,15 @@ class PolicySet:
         nearest = min(evidence, key=lambda item: item.median_ms / _limit_ms(item, target))
         share = nearest.median_ms / float(nearest.baseline["median_ms"])
         return f"the fastest takes {nearest.median_ms:.3g} ms, {share:.3f}x of the baseline"
+
+
+def _describe_doubt(figures: PolicyFigures) -> str:
+    """Say what a policy takes, and whether its timing or its interval is the doubt."""
+    ratio = figures.ratio
+    took = f"{ratio.value:.2f}x [{ratio.low:.2f}, {ratio.high:.2f}]"
+    if figures.sure:
+        return f"{took}: not all intervals lie within what is asked"
+    return f"{took}: it was timed under doubt, beside other programs or by too few passes"
 
 
 def worth_of(evidence: Evidence) -> float:

@@ -50,6 +50,7 @@ from tokensearch.search.time_plan import (
 )
 from tokensearch.search.warm_start import (
     choose_first,
+    describe_margin,
     describe_reach,
     fastest_policies,
     launch_floor_hint,
@@ -365,7 +366,7 @@ class SearchRun:
         self.listener.caution(
             f"target {self.settings.target} is out of reach: that is {search.target_ratio:.2f}x of "
             f"the baseline, and the fastest schedule of this space or published is predicted "
-            f"to take {least:.2f}x, within {100 * search.margin:.0f} %"
+            f"to take {least:.2f}x, {describe_margin(search.forecast)}"
             f"{launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)}"
         )
         search.try_fixed((("fastest", one.policy) for one in fastest[:1]), always=True)

@@ -6,6 +6,7 @@ from functools import partial
 from itertools import cycle
 from typing import Any
 
+from tokensearch.costs.forecast import Forecast
 from tokensearch.costs.match_latency import match_latency
 from tokensearch.policy import ModelSpec, Policy, Prune
 from tokensearch.records.launch_bound import WAY_OUT, LaunchCost
@@ -77,6 +78,13 @@ def describe_reach(fastest: Sequence[FastestPolicy]) -> Iterator[str]:
         by = "by any steps" if policy.kind == "any" else f"by {policy.kind} alone"
         counts = " ".join(map(str, policy.policy.patch_tokens_per_block))
         yield f"within reach {by}: {policy.ratio:.2f}x (predicted), tokens {counts}"
+
+
+def describe_margin(forecast: Forecast) -> str:
+    """Say how far off predictions may be; nothing is known before anything was timed here."""
+    if forecast.calibrated:
+        return f"within {100 * forecast.margin:.0f} %"
+    return "by multiply-accumulates alone, against which nothing was timed yet"
 
 
 def launch_floor_hint(launching: LaunchCost | None, target_ratio: float) -> str:

@@ -12,6 +12,11 @@ from tokensearch.report.run.alternatives import (
     pace,
     settings_sentences,
 )
+from tokensearch.report.run.bounds import (
+    describe_unkept_losses,
+    keeps_latency,
+    may_keep_latency,
+)
 from tokensearch.report.run.result import (
     alike_as,
     find_best_preset,
@@ -71,9 +76,12 @@ def target_sentence(run: RunDocument) -> str:
         case "met":
             return f"Target met: {asked}; {took}."
         case "missed":
-            return f"Target not met: {asked}; {took}. The front below is the best that was found."
+            why = _too_lossy(run)
+            return (
+                f"Target not met: {asked}; {took}{why}. The front below is the best that was found."
+            )
         case "ambiguous":
-            return f"Target too close to call: {asked}; {took}. {_way_out(run)}"
+            return f"Target too close to call: {asked}; {took}. {_way_out(run, fastest)}"
 
 
 def _asked(run: RunDocument) -> str:
@@ -115,14 +123,37 @@ def _images_hint(run: RunDocument) -> str:
     )
 
 
-def _way_out(run: RunDocument) -> str:
-    """Say what is not certain, and what helps."""
-    if run.settings.goal.bounded:
-        return f"Its loss or its latency is not known well enough: {_images_hint(run)}."
+def _too_lossy(run: RunDocument) -> str:
+    """Say of what may be fast enough which loses least, and what bound that breaks."""
+    fast = [
+        finalist
+        for finalist in run.finished.finalists
+        if finalist.policy.reduces and may_keep_latency(run, finalist)
+    ]
+    if not fast or not run.settings.goal.bounded:
+        return ""
+    least = min(fast, key=lambda finalist: finalist.select.divergence)
+    losses = describe_unkept_losses(run, least)
+    if not losses:
+        return ""
     return (
-        "The timing does not settle it. Time it again on a quieter machine, or allow more "
-        "--confirm-seconds."
+        f"; of those that may be fast enough, {name_finalist(least)} loses least: "
+        f"{' and '.join(losses)}"
     )
+
+
+def _way_out(run: RunDocument, answer: Finalist) -> str:
+    """Say which bound is not kept for certain, and what helps."""
+    losses, said = describe_unkept_losses(run, answer), list[str]()
+    if losses:
+        named = " and ".join(losses)
+        said.append(f"Its loss is not surely within bounds, {named}; {_images_hint(run)}")
+    if not losses or not keeps_latency(run, answer):
+        said.append(
+            "The timing does not settle it. Time it again on a quieter machine, or allow more "
+            "--confirm-seconds"
+        )
+    return " ".join(f"{sentence}." for sentence in said)
 
 
 def _as_good(run: RunDocument) -> str:
