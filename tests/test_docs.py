@@ -117,6 +117,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         0,
         "thresholds",
     ),
+    "tokensearch tune thresholds --sites 2,5,8 --budget 0.6x --steps 40": (
+        ["--images", "8,8,8", "--batch-size", "4", "--steps", "1", "--train-batch", "2"],
+        0,
+        "learned",
+    ),
     "tokensearch tune weights --policy topk-0.5": (
         [
             *("--images", "8,8,8", "--batch-size", "4"),

@@ -19,6 +19,7 @@ BENCHES = {
     "noise": "tests.bench.noise",
     "search": "tests.bench.search",
     "structure": "tests.bench.structure",
+    "tune": "tests.bench.tune",
 }
 
 parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)

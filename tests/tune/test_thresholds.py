@@ -16,11 +16,11 @@ from tokensearch.evaluation.evaluator import spread_of_counts
 from tokensearch.policy import Policy, Threshold, load, mac_share
 from tokensearch.runtime import count_tokens, describe
 from tokensearch.tune import thresholds as tuning
+from tokensearch.tune.budget import MacBudget, share_of_macs
 from tokensearch.tune.thresholds import (
     TOLERANCE,
     CalibratedThresholds,
     _first_images,
-    _shares,
     calibrate_thresholds,
     move_to_budget,
 )
@@ -33,11 +33,15 @@ def batches() -> list[Tensor]:
     return [torch.randn(8, 3, 32, 32, generator=generator) for _ in range(12)]
 
 
+def macs(share: float) -> MacBudget:
+    return MacBudget(describe(vit()), share)
+
+
 @pytest.mark.parametrize("budget", [0.4, 0.6, 0.8])
 def test_thresholds_meet_the_budget_in_the_mean(budget: float) -> None:
     model, images = vit(), batches()
 
-    calibrated = calibrate_thresholds(model, images, sites=(0, 2), budget=budget, score=SCORE)
+    calibrated = calibrate_thresholds(model, images, sites=(0, 2), budget=macs(budget), score=SCORE)
 
     assert abs(calibrated.mac_share / budget - 1) <= TOLERANCE
     assert calibrated.padded_mac_share > calibrated.mac_share
@@ -56,10 +60,10 @@ def test_thresholds_meet_the_budget_in_the_mean(budget: float) -> None:
 @pytest.mark.parametrize("off", [0.001, 1000.0])
 def test_a_budget_is_met_however_far_off_the_first_thresholds_are(off: float) -> None:
     model, images = vit(), batches()
-    policy = calibrate_thresholds(model, images, sites=(0, 2), budget=0.6, score=SCORE).policy
+    policy = calibrate_thresholds(model, images, sites=(0, 2), budget=macs(0.6), score=SCORE).policy
     steps = tuple(replace(step, threshold=step.threshold * off) for step in policy.steps)
 
-    moved = move_to_budget(model, images, replace(policy, steps=steps), 0.6)
+    moved = move_to_budget(model, images, replace(policy, steps=steps), macs(0.6))
 
     assert abs(moved.mac_share / 0.6 - 1) <= TOLERANCE
 
@@ -67,13 +71,14 @@ def test_a_budget_is_met_however_far_off_the_first_thresholds_are(off: float) ->
 def test_the_nearest_of_all_that_was_measured_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     model, said = vit(), iter([0.7, 0.607, 0.7, *[0.5] * 30])
 
-    def measure(_: object, __: object, policy: Policy) -> CalibratedThresholds:
-        return CalibratedThresholds(policy, torch.zeros(1), next(said), 1.0)
+    def measure(_: object, __: object, policy: Policy, ___: object) -> CalibratedThresholds:
+        cost = next(said)
+        return CalibratedThresholds(policy, torch.zeros(1), cost, cost, 1.0)
 
     monkeypatch.setattr(tuning, "_measure", measure)
     policy = Policy(describe(model), (Threshold(0, 9, 0.1),), counts="per_image")
 
-    assert move_to_budget(model, [], policy, 0.6).mac_share == 0.607
+    assert move_to_budget(model, [], policy, macs(0.6)).mac_share == 0.607
 
 
 def test_no_more_batches_are_joined_than_the_first_images_fill() -> None:
@@ -94,14 +99,14 @@ def test_no_more_batches_are_joined_than_the_first_images_fill() -> None:
 def test_the_model_is_left_without_a_policy() -> None:
     model = vit()
 
-    calibrate_thresholds(model, batches(), sites=(1,), budget=0.7, score=SCORE)
+    calibrate_thresholds(model, batches(), sites=(1,), budget=macs(0.7), score=SCORE)
 
     assert tokensearch.runtime.policy_of(model) is None
 
 
 def test_a_budget_out_of_reach_is_refused_before_the_first_pass() -> None:
     with pytest.raises(PolicyError, match="with one patch token left, blocks 2 leave"):
-        calibrate_thresholds(vit(), [], sites=(2,), budget=0.2, score=SCORE)
+        calibrate_thresholds(vit(), [], sites=(2,), budget=macs(0.2), score=SCORE)
 
 
 def test_work_is_counted_as_policies_count_it() -> None:
@@ -109,9 +114,9 @@ def test_work_is_counted_as_policies_count_it() -> None:
     counts = torch.full((1, spec.blocks), spec.patch_tokens)
     fewer = Policy(spec, (tokensearch.policy.Prune(1, 5, at="block_end"),))
 
-    assert _shares(spec, counts).item() == 1
+    assert share_of_macs(spec, counts).item() == 1
     counts[:, 1:] = 5
-    assert _shares(spec, counts).item() == pytest.approx(mac_share(fewer), rel=1e-12)
+    assert share_of_macs(spec, counts).item() == pytest.approx(mac_share(fewer), rel=1e-12)
 
 
 def test_counts_are_told_as_mean_median_and_tail() -> None:
@@ -147,7 +152,7 @@ def test_the_verb_writes_thresholds_and_tells_what_they_keep(tmp_path: Path) -> 
         (("--sites", "9", "--budget", "0.2x"), 3, "is out of reach"),
         (("--sites", "a", "--budget", "0.5x"), 2, "it must be blocks like 2,5,8"),
         (("--sites", "2", "--budget", "0.5x", "--out", "/dev/null/a"), 1, "cannot be written"),
-        (("--sites", "2", "--budget", "5ms"), 2, "it must be a share like 0.6x, below 1x"),
+        (("--sites", "2", "--budget", "5ms"), 2, "a time needs --costs FILE"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused_in_one_sentence(

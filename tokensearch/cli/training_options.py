@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 from typer import Option
 
@@ -19,6 +19,13 @@ if TYPE_CHECKING:
 DIGITS = "digits"
 
 
+class Usual(NamedTuple):
+    """What a verb does unless it is told otherwise."""
+
+    steps: int
+    lr: float
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingOptions:
     """How long and how to train: an option per field."""
@@ -32,7 +39,9 @@ class TrainingOptions:
             "the three splits leave over of it",
         ),
     ] = None
-    steps: Annotated[int, Option("--steps", min=0, max=10**7, metavar="N")] = 300
+    steps: Annotated[
+        int | None, Option("--steps", min=0, max=10**7, metavar="N", help="default: the verb's own")
+    ] = None
     train_batch: Annotated[
         int, Option("--train-batch", min=1, max=10**5, metavar="N", help="images per step")
     ] = 48
@@ -65,9 +74,9 @@ class TrainingOptions:
         evaluator: "PolicyEvaluator",
         *,
         folder: Path,
-        lr: float,
+        usual: Usual,
     ) -> "TrainingJob":
-        """Return the training that is asked for; `lr` is the rate where none is given.
+        """Return the training that is asked for; `usual` is what the verb does unless told.
 
         What cannot be trained is refused here, before anything is run.
         """
@@ -75,20 +84,20 @@ class TrainingOptions:
         from tokensearch.tune.distillation import TrainingJob, make_distillation
         from tokensearch.tune.loop import check_training
 
-        plan = self._plan(wanted.seed, lr)
+        plan = self._plan(wanted.seed, usual)
         check_training(plan, next(subject.model.parameters()).device)
         images = self._load_images(wanted, subject)
         err.print(f"images to train on: {images.name}", soft_wrap=True)
         distillation = make_distillation(evaluator, images, self.distill)
         return TrainingJob(images, distillation, plan, TrainingFolder(folder))
 
-    def _plan(self, seed: int, lr: float) -> "TrainingSettings":
+    def _plan(self, seed: int, usual: Usual) -> "TrainingSettings":
         from tokensearch.tune.loop import TrainingSettings
 
         return TrainingSettings(
-            self.steps,
+            usual.steps if self.steps is None else self.steps,
             self.train_batch,
-            lr=lr if self.lr is None else self.lr,
+            lr=usual.lr if self.lr is None else self.lr,
             weight_decay=self.weight_decay,
             warmup_steps=self.warmup,
             precision=self.precision,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.ops.fused import is_fused
+from tokensearch.ops.learning import MaskBias
 from tokensearch.ops.prune import Ranking, sort_descending
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
@@ -200,7 +201,12 @@ def mask_bias(size: Tensor) -> Tensor:
 
     size  (B, T, 1)
     ->    (B, 1, 1, T)  0, or minus infinity for size 0
+
+    Of sizes that learn, its derivative is passed on to them as it is (`learning.attend_masked`).
     """
+    if size.requires_grad:
+        learning: Tensor = MaskBias.apply(size)
+        return learning.transpose(1, 2)[:, None]
     bias = torch.zeros_like(size).masked_fill(size == 0, -torch.inf)
     return bias.transpose(1, 2)[:, None]
 

@@ -28,7 +28,7 @@ def keep_above(
         score = score.masked_fill(size[:, prefix:, 0] == 0, -torch.inf)
     alive = score > threshold
     if least:
-        alive = alive | _best(score, least)
+        alive = alive | choose_best(score, least)
     counts = alive.sum(dim=1)
     spread = counts.tolist()
     most = max([1, *spread])  # a row that is left out by its size, where none is left in any image
@@ -46,7 +46,7 @@ def keep_above(
     return follow_moves(tokens, after, Moves(index, row, discards=True), prefix=prefix)
 
 
-def _best(score: Tensor, count: int) -> Tensor:
+def choose_best(score: Tensor, count: int) -> Tensor:
     """(B, N): whether a token is one of the best `count` of its image."""
     order = sort_descending(score)[:, :count]
     return torch.zeros_like(score, dtype=torch.bool).scatter(1, order, value=True)

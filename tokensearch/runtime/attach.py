@@ -20,7 +20,7 @@ from tokensearch.runtime.host import anchor_of, as_host, describe
 from tokensearch.runtime.learned import read_tensors, register_learned
 from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
-from tokensearch.runtime.reduce import ChooseThreshold
+from tokensearch.runtime.reduce import ChooseThreshold, ThresholdLearner
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_state import read_state
 
@@ -122,13 +122,31 @@ def choosing_thresholds(model: Model, choose: ChooseThreshold) -> Iterator[Model
     It is called at every threshold of every pass, with the step and the scores of all tokens that
     are there, of all images.
     """
+    with _with_extras(model, choose=choose):
+        yield model
+
+
+@contextmanager
+def learning_thresholds(model: Model, learner: ThresholdLearner) -> Iterator[Model]:
+    """Inside the `with`, the thresholds of the policy that `model` follows are the learner's.
+
+    Tokens below them are masked and not dropped, which computes the same but for rounding, and has
+    derivatives by the thresholds.
+    """
+    with _with_extras(model, learner=learner):
+        yield model
+
+
+@contextmanager
+def _with_extras(model: nn.Module, **changes: Any) -> Iterator[None]:
+    """Inside the `with`, the policy with thresholds that `model` follows has other extras."""
     policy, before = policy_of(model), _attachment(model)
     if policy is None or before is None:
         raise ModelError(f"a {type(model).__name__} follows no policy that could have thresholds")
     with _as_before(model):
         remove(model)
-        _attach(model, policy, replace(before.extras, choose=choose))
-        yield model
+        _attach(model, policy, replace(before.extras, **changes))
+        yield
 
 
 def trace(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:

@@ -11,7 +11,7 @@ from tokensearch.policy import Policy, Pool, changes_sizes
 from tokensearch.policy.steps import LEARNED, At
 from tokensearch.runtime.adapters import BlockFamily, family_of
 from tokensearch.runtime.host import Host
-from tokensearch.runtime.reduce import ChooseThreshold
+from tokensearch.runtime.reduce import ChooseThreshold, ThresholdLearner
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_flow import (
     CutReduction,
@@ -40,6 +40,7 @@ class Extras:
     grid: bool = False  # the last block hands out the full grid, to a head of the host's own code
     around: Around | None = None  # put around every phase of what is changed
     choose: ChooseThreshold | None = None  # thresholds are looked for instead of taken
+    learner: ThresholdLearner | None = None  # thresholds learn: what is below them is masked
 
 
 def make_plan(
@@ -167,6 +168,7 @@ class _Plan:
             least,
             tensors,
             self.extras.choose,
+            self.extras.learner,
         )
 
     def _output(self, index: int) -> Output:

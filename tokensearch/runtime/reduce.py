@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,6 +19,23 @@ _CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": op
 
 # Called with a threshold's step and the scores of all tokens that are there; says the threshold.
 ChooseThreshold = Callable[[Threshold, Tensor], float]
+
+
+class ThresholdLearner(Protocol):
+    """Has thresholds that learn: tokens below them are masked and not dropped."""
+
+    @property
+    def temperature(self) -> float:
+        """Share of a threshold over which a token comes and goes."""
+        ...
+
+    def threshold(self, step: Threshold) -> Tensor:
+        """Return the threshold of a step, a positive number."""
+        ...
+
+    def see(self, step: Threshold, size: Tensor) -> None:
+        """Hear which tokens a step leaves: sizes (B, P + N, 1), 0 for those that are masked."""
+        ...
 
 
 class Site(NamedTuple):
@@ -44,6 +61,7 @@ class StepReducer:
     sizes: bool
     least: int  # patch tokens that thresholds leave at least
     choose: ChooseThreshold | None = None  # thresholds while they are looked for
+    learner: ThresholdLearner | None = None  # ... and while they learn
     pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
     scores: dict[Score, Tensor] = field(default_factory=dict)
 
@@ -134,6 +152,8 @@ class StepReducer:
 
     def _keep_above(self, step: Threshold, tokens: Tokens) -> Tokens:
         score, threshold = self._score(step.score), step.threshold
+        if self.learner is not None:
+            return self._mask_above(step, tokens, self.learner)
         if self.choose is not None:
             held = None if tokens.size is None else tokens.size[:, self.prefix :, 0] > 0
             threshold = self.choose(step, score.flatten() if held is None else score[held])
@@ -141,6 +161,19 @@ class StepReducer:
             return ops.keep_above(
                 tokens, score, threshold=threshold, prefix=self.prefix, least=self.least
             )
+
+    def _mask_above(self, step: Threshold, tokens: Tokens, learner: ThresholdLearner) -> Tokens:
+        masked = ops.mask_above(
+            tokens,
+            self._score(step.score),
+            threshold=learner.threshold(step),
+            temperature=learner.temperature,
+            prefix=self.prefix,
+            least=self.least,
+        )
+        assert masked.size is not None
+        learner.see(step, masked.size)
+        return masked
 
     def _merge_by_queries(self, step: Merger, tokens: Tokens) -> Tokens:
         block = self.site.block

@@ -1,4 +1,4 @@
-"""Thresholds that meet a budget of multiply-accumulates in the mean, and their static twin.
+"""Thresholds that meet a budget in the mean, and their static twin.
 
 Calibration takes no gradient. At every site the same share of the tokens that are there is kept,
 over all images together, so that an image keeps more of them where it has more that score high. The
@@ -14,19 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch.errors import PolicyError
-from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
-from tokensearch.policy import (
-    ModelSpec,
-    Policy,
-    Prune,
-    Score,
-    Threshold,
-    block_macs,
-    count_macs,
-    mac_share,
-)
-from tokensearch.progress import ProgressListener, tell_images
+from tokensearch.policy import ModelSpec, Policy, Prune, Score, Threshold
 from tokensearch.runtime import applied, choosing_thresholds, count_tokens, describe
+from tokensearch.tune.budget import Budget, share_of_macs
 
 # Of the budget, that the mean may miss it by. Bisection ends early within half of it.
 TOLERANCE = 0.02
@@ -44,42 +34,9 @@ class CalibratedThresholds:
 
     policy: Policy
     counts: Tensor  # (images, blocks) patch tokens that each block hands on
+    cost: float  # of the mean image, as the budget counts it
     mac_share: float  # mean over images, of the baseline's
     padded_mac_share: float  # the same, of batches that are filled up to their largest image
-
-
-@dataclass(frozen=True)
-class ThresholdsResult:
-    """Thresholds, and their accuracy on `select` beside that of their static twin."""
-
-    calibrated: CalibratedThresholds
-    select: Mapping[str, ScoredPolicy]  # "thresholds" and "static"
-
-
-def find_thresholds(
-    evaluator: PolicyEvaluator,
-    *,
-    sites: Sequence[int],
-    budget: float,
-    score: Score,
-    watcher: ProgressListener,
-) -> ThresholdsResult:
-    """Calibrate thresholds on `search`, and compare them with their static twin on `select`."""
-    watcher.stage(f"calibrating thresholds after blocks {', '.join(map(str, sites))}")
-    calibrated = calibrate_thresholds(
-        evaluator.model,
-        evaluator.load_batches("search"),
-        sites=sites,
-        budget=budget,
-        score=score,
-        tell=watcher.note,
-    )
-    policies = {"thresholds": calibrated.policy, "static": freeze(calibrated.policy)}
-    scored = {}
-    for name, policy in policies.items():
-        watcher.stage(f"accuracy on the select split: {name}", unit="images")
-        scored[name] = evaluator.score(policy, "select", on_batch=tell_images(watcher))
-    return ThresholdsResult(calibrated, scored)
 
 
 @torch.inference_mode()
@@ -88,14 +45,13 @@ def calibrate_thresholds(
     batches: Sequence[Tensor],
     *,
     sites: Sequence[int],
-    budget: float,
+    budget: Budget,
     score: Score = "head_weighted_class_attention",
     tell: Tell = lambda _: None,
 ) -> CalibratedThresholds:
-    """Return thresholds at the ends of `sites`, under which the mean image takes `budget`.
+    """Return thresholds at the ends of `sites`, under which the mean image costs the budget.
 
     batches  each (B, 3, rows, columns)
-    budget   share of the baseline's multiply-accumulates in the blocks
 
     PolicyError where the budget is out of reach, said before the first pass.
     """
@@ -112,39 +68,39 @@ def move_to_budget(
     model: nn.Module,
     batches: Sequence[Tensor],
     policy: Policy,
-    budget: float,
+    budget: Budget,
     *,
     tell: Tell = lambda _: None,
 ) -> CalibratedThresholds:
-    """Multiply all thresholds by one factor, so that the mean image takes `budget`.
+    """Multiply all thresholds by one factor, so that the mean image costs the budget.
 
     The nearest of all that was measured is taken; PolicyError where that is beyond `TOLERANCE`.
     """
     nearest: CalibratedThresholds | None = None
     low, high, moved = -inf, inf, 0.0
     for _ in range(MOVES):
-        measured = _measure(model, batches, _scaled(policy, exp(moved)))
-        tell(f"multiply-accumulates {measured.mac_share:.3f}x of the baseline")
+        measured = _measure(model, batches, _scaled(policy, exp(moved)), budget)
+        tell(f"the mean image takes {budget.say(measured.cost)}")
         if nearest is None or _miss(measured, budget) < _miss(nearest, budget):
             nearest = measured
         if _miss(measured, budget) <= TOLERANCE / 2:
             break
-        low, high = (moved, high) if measured.mac_share > budget else (low, moved)
+        low, high = (moved, high) if measured.cost > budget.limit else (low, moved)
         moved = _between(low, high)
         if abs(moved) > FURTHEST:
             break
     assert nearest is not None
     if _miss(nearest, budget) > TOLERANCE:
         raise PolicyError(
-            f"thresholds take {nearest.mac_share:.3f}x of the multiply-accumulates and not "
-            f"{budget:g}x, since scores are too much alike; take another score or more images"
+            f"thresholds take {budget.say(nearest.cost)} and not {budget.limit:g}, since scores "
+            f"are too much alike; take another score or more images"
         )
     return nearest
 
 
-def _miss(measured: CalibratedThresholds, budget: float) -> float:
+def _miss(measured: CalibratedThresholds, budget: Budget) -> float:
     """By what share of the budget the mean image misses it."""
-    return abs(measured.mac_share / budget - 1)
+    return abs(measured.cost / budget.limit - 1)
 
 
 def _between(low: float, high: float) -> float:
@@ -157,11 +113,11 @@ def _between(low: float, high: float) -> float:
 
 
 def _scaled(policy: Policy, factor: float) -> Policy:
-    steps = (replace(step, threshold=step.threshold * factor) for step in _thresholds_of(policy))
+    steps = (replace(step, threshold=step.threshold * factor) for step in thresholds_of(policy))
     return replace(policy, steps=tuple(steps))
 
 
-def _thresholds_of(policy: Policy) -> tuple[Threshold, ...]:
+def thresholds_of(policy: Policy) -> tuple[Threshold, ...]:
     """Steps of a policy per image, which are all thresholds."""
     return tuple(step for step in policy.steps if isinstance(step, Threshold))
 
@@ -176,27 +132,24 @@ def _first_images(batches: Sequence[Tensor]) -> Tensor:
     return torch.cat(list(batches))
 
 
-def check_reach(spec: ModelSpec, sites: Sequence[int], budget: float) -> None:
+def check_reach(spec: ModelSpec, sites: Sequence[int], budget: Budget) -> None:
     """Refuse sites that a model does not have, and budgets that they cannot meet."""
-    least = mac_share(_policy(spec, "random", dict.fromkeys(sites, 0.0), keep=1))
-    if not least <= budget < 1:
+    _policy(spec, "random", dict.fromkeys(sites, 0.0))
+    first = min(sites)
+    counts = [spec.patch_tokens if block < first else 1 for block in range(spec.blocks)]
+    least = budget.cost(torch.tensor([counts])).item()
+    if not least <= budget.limit < budget.whole:
         where = ", ".join(map(str, sorted(set(sites))))
         raise PolicyError(
-            f"a budget of {budget:g}x of the multiply-accumulates is out of reach: with one patch "
-            f"token left, blocks {where} leave {least:.3f}x; choose from there to 1x, or earlier "
-            f"blocks"
+            f"a budget of {budget.say(budget.limit)} is out of reach: with one patch token left, "
+            f"blocks {where} leave {budget.say(least)}, and the baseline takes {budget.whole:.3g}; "
+            f"choose between them, or earlier blocks"
         )
 
 
-def _policy(
-    spec: ModelSpec,
-    score: Score,
-    thresholds: Mapping[int, float],
-    *,
-    keep: int | None = None,
-) -> Policy:
+def _policy(spec: ModelSpec, score: Score, thresholds: Mapping[int, float]) -> Policy:
     steps = (
-        Threshold(block, keep or spec.patch_tokens, threshold, score)
+        Threshold(block, spec.patch_tokens, threshold, score)
         for block, threshold in sorted(thresholds.items())
     )
     return Policy(spec, tuple(steps), counts="per_image")
@@ -216,19 +169,21 @@ class _Quantiles:
 
 
 def _at_equal_shares(
-    model: nn.Module, images: Tensor, policy: Policy, budget: float
+    model: nn.Module, images: Tensor, policy: Policy, budget: Budget
 ) -> dict[int, float]:
     """Return the thresholds at which every site keeps the same share, and the mean the budget."""
     low, high = 0.0, 1.0
     for _ in range(SHARES):
         choose = _Quantiles((low + high) / 2)
         with applied(model, policy), choosing_thresholds(model, choose):
-            taken = _shares(policy.model, count_tokens(model, images)).mean().item()
-        low, high = (low, choose.share) if taken > budget else (choose.share, high)
+            cost = budget.cost(count_tokens(model, images)).item()
+        low, high = (low, choose.share) if cost > budget.limit else (choose.share, high)
     return choose.thresholds
 
 
-def _measure(model: nn.Module, batches: Sequence[Tensor], policy: Policy) -> CalibratedThresholds:
+def _measure(
+    model: nn.Module, batches: Sequence[Tensor], policy: Policy, budget: Budget
+) -> CalibratedThresholds:
     """Count what a policy keeps of all images, and write the means into it."""
     with applied(model, policy):
         counted = [count_tokens(model, images) for images in batches]
@@ -239,20 +194,10 @@ def _measure(model: nn.Module, batches: Sequence[Tensor], policy: Policy) -> Cal
     return CalibratedThresholds(
         replace(policy, steps=tuple(kept)),
         counts,
-        _shares(policy.model, counts).mean().item(),
-        _shares(policy.model, padded).mean().item(),
+        budget.cost(counts).item(),
+        share_of_macs(policy.model, counts).mean().item(),
+        share_of_macs(policy.model, padded).mean().item(),
     )
-
-
-def _shares(spec: ModelSpec, counts: Tensor) -> Tensor:
-    """Multiply-accumulates of each image, as a share of the baseline's: (images,).
-
-    counts  (images, blocks) patch tokens that each block hands on; none removes any within
-    """
-    entering = torch.cat([torch.full_like(counts[:, :1], spec.patch_tokens), counts[:, :-1]], dim=1)
-    tokens = (entering + spec.prefix_tokens).double()
-    macs: Tensor = count_macs(tokens, tokens, tokens, spec.width).sum(dim=1)
-    return macs / sum(block_macs(Policy(spec)))
 
 
 def freeze(policy: Policy) -> Policy:
@@ -269,7 +214,7 @@ def freeze(policy: Policy) -> Policy:
         policy,
         steps=tuple(
             Prune(step.block, step.keep, step.score, at=step.at, tensors=step.tensors)
-            for step in _thresholds_of(policy)
+            for step in thresholds_of(policy)
         ),
         counts="static",
         evidence=(),

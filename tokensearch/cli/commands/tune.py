@@ -1,7 +1,9 @@
 """`tokensearch tune`: learned steps."""
 
 from dataclasses import asdict
+from math import inf
 from pathlib import Path
+from re import fullmatch
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -10,7 +12,7 @@ from tokensearch.cli.console import err, error, out, print_json
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
-from tokensearch.cli.training_options import TrainingOptions
+from tokensearch.cli.training_options import TrainingOptions, Usual
 from tokensearch.documents import read_object
 from tokensearch.errors import PolicyError
 from tokensearch.policy import is_file, load, load_set, preset, save
@@ -23,12 +25,14 @@ if TYPE_CHECKING:
     from tokensearch.cli.inputs import EvaluationInputs
     from tokensearch.evaluation.evaluator import PolicyEvaluator
     from tokensearch.policy import Policy
+    from tokensearch.tune.budget import Budget
     from tokensearch.tune.changes import ChangedAccuracy
-    from tokensearch.tune.thresholds import ThresholdsResult
+    from tokensearch.tune.learned_thresholds import ThresholdsResult
     from tokensearch.tune.weights import WeightsResult
 
 NO_BETTER = 4  # the exit code where training has not helped
-WEIGHTS_LR = 1e-5  # 5e-5 made the bundled model worse twice
+WEIGHTS = Usual(steps=300, lr=1e-5)
+THRESHOLDS = Usual(steps=0, lr=0.02)  # of logarithms: calibration has done the most already
 OUT_OF_REACH = 3  # the exit code of a budget that cannot be met, as of a target in `run`
 
 tune = typer.Typer(
@@ -73,35 +77,52 @@ def freeze(
 @grouped
 def thresholds(
     wanted: ModelOptions,
+    training: TrainingOptions,
     sites: Annotated[str, typer.Option(help="blocks at whose end tokens go, such as 2,5,8")],
-    budget: Annotated[str, typer.Option(help="mean multiply-accumulates, such as 0.6x")],
+    budget: Annotated[
+        str,
+        typer.Option(help="of the mean image: multiply-accumulates, 0.6x, or with --costs 5ms"),
+    ],
     score: Annotated[
         str, typer.Option(help=f"one of {', '.join(SCORES)}")
     ] = "head_weighted_class_attention",
+    costs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="costs.json of `profile --sweep`, which predicts times"),
+    ] = None,
     out_file: Annotated[Path, typer.Option("--out", help="the policy")] = Path("thresholds.json"),
     as_json: JsonOption = False,
 ) -> None:
     """Find thresholds that keep, of every image, what scores high, and meet a budget in the mean.
 
-    They are calibrated on the images of `search` by quantiles of their scores, without training.
-    The policy and its static twin are then compared on `select`.
+    They are calibrated on the images of `search` by quantiles of their scores; with --steps they
+    then learn. The policy and its static twin are compared on `select`.
     """
     from tokensearch.cli.files import check_file
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
-    from tokensearch.tune.thresholds import find_thresholds
+    from tokensearch.tune.learned_thresholds import find_thresholds
 
-    blocks, share = _read_blocks(sites), _read_share(budget)
+    blocks, scored_by = _read_blocks(sites), cast(Score, score)
+    _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
     subject = load_inputs(wanted)
-    _refuse_out_of_reach(subject, blocks, share)
+    limit = _read_budget(budget, costs, subject, blocks, scored_by)
+    evaluator = _evaluator(subject, wanted.seed)
+    folder = out_file.with_name(f"{out_file.stem}-training")
+    asked = (
+        training.prepare(wanted, subject, evaluator, folder=folder, usual=THRESHOLDS)
+        if training.steps
+        else None
+    )
     with progress_listener(err) as watcher:
         result = find_thresholds(
-            _evaluator(subject, wanted.seed),
+            evaluator,
             sites=blocks,
-            budget=share,
-            score=cast(Score, score),
+            budget=limit,
+            score=scored_by,
             watcher=watcher,
+            training=asked,
         )
     policy = result.calibrated.policy
     save(policy, out_file)
@@ -109,32 +130,76 @@ def thresholds(
     print_json(document) if as_json else _print_thresholds(document, policy)
 
 
+def _read_budget(
+    budget: str,
+    costs: Path | None,
+    subject: "EvaluationInputs",
+    sites: "Sequence[int]",
+    score: "Score",
+) -> "Budget":
+    """Return the budget; end with an exit code of its own where it cannot be met."""
+    from tokensearch.costs import load_costs
+    from tokensearch.runtime import describe
+    from tokensearch.tune.budget import LatencyBudget, MacBudget, make_twin
+    from tokensearch.tune.thresholds import check_reach
+
+    spec, limit = describe(subject.model), float(budget.rstrip("xms"))
+    chosen: Budget = MacBudget(spec, limit)
+    if costs is not None:
+        chosen = LatencyBudget(load_costs(costs), make_twin(spec, sites, score), limit)
+    try:
+        check_reach(spec, sites, chosen)
+    except PolicyError as failure:
+        error(str(failure))
+        raise typer.Exit(OUT_OF_REACH) from failure
+    return chosen
+
+
+def _check_budget(budget: str, costs: Path | None) -> None:
+    """Refuse what is no budget, or one in a unit that nothing is known of."""
+    match = fullmatch(r"([0-9.]{1,12})(x|ms)", budget)
+    try:
+        limit = float(match[1]) if match else 0.0
+    except ValueError:
+        limit = 0.0
+    if match is None or not 0 < limit < (1 if match[2] == "x" else inf):
+        raise typer.BadParameter(
+            f"--budget is {budget!r}; it must be a share like 0.6x, below 1x, or a time like 5ms"
+        )
+    if (match[2] == "ms") != (costs is not None):
+        raise typer.BadParameter(
+            f"--budget is {budget!r}, and --costs is {costs}; a time needs --costs FILE, from "
+            f"`tokensearch profile --sweep`, and a share needs none"
+        )
+
+
 def _evaluator(subject: "EvaluationInputs", seed: int) -> "PolicyEvaluator":
     from tokensearch.evaluation.evaluator import PolicyEvaluator
 
     return PolicyEvaluator(
-        subject.model, subject.splits, subject.cell, seed, objective=subject.objective
+        subject.model,
+        subject.splits,
+        subject.cell,
+        seed,
+        objective=subject.objective,
+        dense=subject.dense,
     )
-
-
-def _refuse_out_of_reach(subject: "EvaluationInputs", sites: "Sequence[int]", share: float) -> None:
-    """End with the exit code of a budget that cannot be met, before anything is run."""
-    from tokensearch.runtime import describe
-    from tokensearch.tune.thresholds import check_reach
-
-    try:
-        check_reach(describe(subject.model), sites, share)
-    except PolicyError as failure:
-        error(str(failure))
-        raise typer.Exit(OUT_OF_REACH) from failure
 
 
 def _thresholds_to_json(result: "ThresholdsResult") -> dict[str, Any]:
     from tokensearch.evaluation.evaluator import spread_of_counts
     from tokensearch.records.measurements import to_json
 
-    calibrated = result.calibrated
+    calibrated, learning = result.calibrated, {}
+    if result.search is not None and result.learned is not None:
+        learning["learned"] = {
+            "kept": result.learned is calibrated,
+            "mac_share": result.learned.mac_share,
+            "calibrated": to_json(result.search.before),
+            "search": to_json(result.search.after),
+        }
     return {
+        **learning,
         "mac_share": calibrated.mac_share,
         "padded_mac_share": calibrated.padded_mac_share,
         "patch_tokens_by_image": [asdict(one) for one in spread_of_counts(calibrated.counts)],
@@ -166,7 +231,7 @@ def weights(
 
     subject = load_inputs(wanted)
     policies, evaluator = _read_policies(policy, subject), _evaluator(subject, wanted.seed)
-    asked = training.prepare(wanted, subject, evaluator, folder=out_folder, lr=WEIGHTS_LR)
+    asked = training.prepare(wanted, subject, evaluator, folder=out_folder, usual=WEIGHTS)
     with progress_listener(err) as watcher:
         result = tune_weights(evaluator, policies, asked, watcher)
     document = _weights_to_json(result)
@@ -226,21 +291,29 @@ def _print_weights(document: dict[str, Any]) -> None:
         out.print("no better on search: the weights stay what they were, and none are written")
 
 
-def _figures(score: dict[str, Any]) -> str:
-    if "cosine" in score:
-        return f"cosine {score['cosine']:.4f}"
-    return f"{score['kind']} {100 * score['right'] / score['images']:.2f} %, KL {score['kl']:.4f}"
-
-
-def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
+def _figures(accuracy: dict[str, Any]) -> str:
+    """What is told of an accuracy, in words."""
     from tokensearch.report import text
     from tokensearch.report.run.result import measure_in, share_in
     from tokensearch.report.run.tables import closeness_of
 
+    measure = measure_in(accuracy)
+    figures = {measure: text.percent(share_in(accuracy).value)}
+    figures |= closeness_of(accuracy, measure)
+    return ", ".join(f"{what} {figure}" for what, figure in figures.items())
+
+
+def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
     out.print(
         f"{document['file']}: multiply-accumulates {document['mac_share']:.3f}x in the mean; "
         f"{document['padded_mac_share']:.3f}x in batches of {document['batch']}, filled up"
     )
+    if "learned" in document:
+        learned = document["learned"]
+        out.print(
+            f"search: calibrated {_figures(learned['calibrated'])}; learned "
+            f"{_figures(learned['search'])}, {'kept' if learned['kept'] else 'not kept'}"
+        )
     for step in policy.steps:
         spread = document["patch_tokens_by_image"][step.block]
         out.print(
@@ -248,11 +321,7 @@ def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
             f"p90 {spread['p90']:.0f}, max {spread['max']}"
         )
     for name, accuracy in document["select"].items():
-        measure = measure_in(accuracy)
-        figures = {measure: text.percent(share_in(accuracy).value)}
-        figures |= closeness_of(accuracy, measure)
-        said = ", ".join(f"{what} {figure}" for what, figure in figures.items())
-        out.print(f"{name}: {said} on select", soft_wrap=True)
+        out.print(f"{name}: {_figures(accuracy)} on select", soft_wrap=True)
     out.print(f"compare their latency: tokensearch tune freeze {document['file']}")
 
 
@@ -261,13 +330,3 @@ def _read_blocks(sites: str) -> tuple[int, ...]:
     if not all(part.strip().isdecimal() for part in parts):
         raise typer.BadParameter(f"--sites is {sites!r}; it must be blocks like 2,5,8")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def _read_share(budget: str) -> float:
-    try:
-        share = float(budget.removesuffix("x"))
-    except ValueError:
-        share = 0.0
-    if not (budget.endswith("x") and 0 < share < 1):
-        raise typer.BadParameter(f"--budget is {budget!r}; it must be a share like 0.6x, below 1x")
-    return share

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokensearch.ops import attend_with_bias, is_attention_fused
+from tokensearch.ops import attend_masked, attend_with_bias, is_attention_fused
 
 # timm is untyped: an attention is what `equivalence.py` shows it to be.
 HostAttention = Any
@@ -82,6 +82,8 @@ def attend_contrast(
 def sdpa(attn: HostAttention, q: Tensor, k: Tensor, v: Tensor, *, bias: Tensor | None) -> Tensor:
     """Fused attention with the host's dropout: (B, H, Q, D')."""
     dropout = _dropout_of(attn) if attn.training else 0.0
+    if bias is not None and bias.requires_grad:
+        return attend_masked(q, k, v, bias, dropout=dropout)
     if bias is not None and not dropout and is_attention_fused(q, k, v, bias):
         return attend_with_bias(q, k, v, bias)
     return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
