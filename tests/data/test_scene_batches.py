@@ -35,7 +35,7 @@ def drawn(count, recipe, purpose="train"):
     ids=["split", "half", "hard", "mixed", "window", "tally", "half tally"],
 )
 def test_scenes_are_those_painted_one_after_the_other_but_for_rounding(recipe, size, photo_scale):
-    placed, draws = drawn(60, recipe)
+    placed, draws = drawn(30, recipe)
     many = painted(placed, draws, recipe, size=size, photo_scale=photo_scale)
     rows = zip(placed.digits.tolist(), placed.cells.tolist(), draws.numpy(), strict=True)
     single = [one_scene(*row, recipe, size=size, photo_scale=photo_scale) for row in rows]

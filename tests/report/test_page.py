@@ -25,22 +25,30 @@ def page(folder: RunFolder) -> str:
     return folder.report.read_text(encoding="utf-8")
 
 
-def test_the_page_is_as_it_was(tmp_path: Path) -> None:
-    written = page(run_folder(tmp_path))
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """The folder of a run with its page."""
+    folder = run_folder(tmp_path_factory.mktemp("written"))
+    write_report(folder)
+    return folder
+
+
+def test_the_page_is_as_it_was(written: RunFolder) -> None:
+    text = written.report.read_text(encoding="utf-8")
 
     if os.environ.get("TOKENSEARCH_REWRITE_GOLDEN") == "1":
-        GOLDEN.write_text(written, encoding="utf-8")
-    assert written == GOLDEN.read_text(encoding="utf-8")
+        GOLDEN.write_text(text, encoding="utf-8")
+    assert text == GOLDEN.read_text(encoding="utf-8")
 
 
-def test_the_pictures_that_the_page_shows_are_there(tmp_path: Path) -> None:
-    written = page(run_folder(tmp_path))
+def test_the_pictures_that_the_page_shows_are_there(written: RunFolder) -> None:
+    text = written.report.read_text(encoding="utf-8")
 
     for name in ("front.png", "waterfall.png"):
-        assert f"]({name})" in written
-        assert (tmp_path / name).read_bytes().startswith(PNG)
-    assert "](flame.svg)" in written
-    assert (tmp_path / "flame.svg").read_bytes().startswith(b"<svg")
+        assert f"]({name})" in text
+        assert (written.path / name).read_bytes().startswith(PNG)
+    assert "](flame.svg)" in text
+    assert (written.path / "flame.svg").read_bytes().startswith(b"<svg")
 
 
 def test_drawing_again_changes_nothing_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -53,11 +53,21 @@ def adapter(folder: Path) -> StudyAdapter:
     return study
 
 
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    """A folder whose study was told every trial."""
+    folder = tmp_path_factory.mktemp("told")
+    adapter(folder).reconcile(estimated())
+    return RunFolder(folder)
+
+
 @pytest.fixture
-def study(tmp_path: Path) -> StudyAdapter:
-    told = adapter(tmp_path)
-    told.reconcile(estimated())
-    return told
+def study(told: RunFolder, tmp_path: Path) -> StudyAdapter:
+    """A copy of that study, to be changed."""
+    shutil.copy(told.study, tmp_path)
+    copied = adapter(tmp_path)
+    copied.reconcile(estimated())
+    return copied
 
 
 def test_every_trial_is_in_one_of_two_studies_whose_values_have_names(study: StudyAdapter) -> None:
