@@ -14,6 +14,7 @@ from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.data.scenes import scenes_digest
 from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.measure import resolve_cell
 from tokensearch.policy import Policy, Threshold, load, load_set, save
 from tokensearch.records.run_folder import FILES, FOLDERS, RunFolder
 from tokensearch.runtime import describe
@@ -445,8 +446,7 @@ def thresholds(tmp_path: Path) -> str:
 def test_thresholds_are_timed_eagerly_where_nobody_asks_for_a_graph(
     thresholds: str, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    captured = "tokensearch.measure.resolve_cell.resolve_backend"
-    monkeypatch.setattr(captured, lambda *_: ("cudagraph", "it could be captured"))
+    monkeypatch.setattr(resolve_cell, "resolve_backend", lambda *_: ("cudagraph", "captured"))
 
     result = called(
         "evaluate", thresholds, "--model", FACTORY, "--data-config", config, "--images", "20,20,30",
@@ -459,14 +459,16 @@ def test_thresholds_are_timed_eagerly_where_nobody_asks_for_a_graph(
 
 
 def test_thresholds_in_a_graph_are_refused_before_anything_is_run(
-    thresholds: str, config: str
+    thresholds: str, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(resolve_cell, "check_named", lambda *_: None)  # there is no GPU here
+
     result = called(
-        "evaluate", thresholds, "--model", FACTORY, "--data-config", config, "--backend", "compile",
-        "--images", "20,20,30",
+        "evaluate", thresholds, "--model", FACTORY, "--data-config", config, "--images", "20,20,30",
+        "--backend", "cudagraph",
     )  # fmt: skip
 
-    assert result.stderr.splitlines()[-1].startswith("error: --backend compile needs fixed counts")
+    assert "error: --backend cudagraph needs fixed counts" in result.stderr
     assert "accuracy of" not in result.stderr
 
 
