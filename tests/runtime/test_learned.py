@@ -3,14 +3,15 @@
 import pytest
 import torch
 from timm.models.vision_transformer import ResPostBlock
-from torch import Tensor
+from torch import Tensor, nn
 
 import tokensearch
 from tests.policy.learned import random_tensors
 from tests.runtime.test_apply import vit
 from tokensearch.errors import ModelError, PolicyError
 from tokensearch.policy import Policy, Pool, Prune, RawTensor, Step, Tensors
-from tokensearch.runtime import describe
+from tokensearch.runtime import describe, policy_of
+from tokensearch.runtime.learned import make_buffers, read_tensors
 
 
 def raw(tensor: Tensor) -> RawTensor:
@@ -76,3 +77,31 @@ def test_a_metric_needs_the_norm_that_attention_reads() -> None:
 
     with pytest.raises(ModelError, match="has no norm before its attention"):
         tokensearch.apply(model, Policy(describe(model), (step,), tensors=random_tensors(24, step)))
+
+
+def test_what_is_learned_has_the_type_of_norms_where_weights_are_integers() -> None:
+    block = nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)).half()
+    block[0].weight = nn.Parameter(torch.ones(4, 4, dtype=torch.int8), requires_grad=False)
+    step = Prune(0, 9, "learned", tensors="a")
+    tensors = read_tensors(Policy(describe(vit()), (step,), tensors=random_tensors(24, step)))
+
+    (buffer,) = make_buffers(block, (step,), tensors).values()
+
+    torch.testing.assert_close(buffer, tensors["a.query"].half())
+
+
+def test_a_device_without_room_for_what_is_learned_leaves_the_model_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, step = vit(), Prune(0, 9, "learned", tensors="a")
+    policy = Policy(describe(model), (step,), tensors=random_tensors(24, step))
+
+    def no_room(*_: object) -> None:
+        raise torch.OutOfMemoryError("no room")
+
+    monkeypatch.setattr("tokensearch.runtime.attach.make_buffers", no_room)
+    with pytest.raises(torch.OutOfMemoryError):
+        tokensearch.apply(model, policy)
+
+    assert policy_of(model) is None
+    assert [name for name, part in model.named_modules() if "forward" in vars(part)] == []

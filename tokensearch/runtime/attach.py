@@ -17,7 +17,7 @@ from tokensearch.runtime.compatibility import check_policy, resolve_policy, warn
 from tokensearch.runtime.equivalence import check_equivalence
 from tokensearch.runtime.head_reading import read_facts, reading_of
 from tokensearch.runtime.host import anchor_of, as_host, describe
-from tokensearch.runtime.learned import read_tensors, register_learned
+from tokensearch.runtime.learned import make_buffers, read_tensors
 from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
 from tokensearch.runtime.reduce import ChooseThreshold, ThresholdLearner
@@ -258,6 +258,12 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
         (one.block, "forward", one.forward) for one in opened
     ]
     settings += pooled_head.list_overrides(model) if reading == "by_size" else ()
+    # Before anything is set: a device may have no room for them.
+    learned = [
+        (one.block, name, buffer)
+        for one in opened
+        for name, buffer in make_buffers(one.block, policy.steps_of(one.index), tensors).items()
+    ]
     before = tuple(
         (module, name, name in module.__dict__, module.__dict__.get(name))
         for module, name, _ in settings
@@ -265,9 +271,7 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
         module.__dict__[name] = value
-    buffers = tuple(
-        (one.block, name)
-        for one in opened
-        for name in register_learned(one.block, policy.steps_of(one.index), tensors)
-    )
+    for block, name, buffer in learned:
+        block.register_buffer(name, buffer, persistent=False)
+    buffers = tuple((block, name) for block, name, _ in learned)
     anchor_of(model).__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before, buffers)

@@ -4,7 +4,7 @@ Buffers move with the model to other devices and number types, and graphs and ex
 They are not persistent: the weights of a model under a policy have the names that they always have.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -34,16 +34,17 @@ def learned(block: nn.Module, step: Step, role: str) -> Tensor:
     return tensor
 
 
-def register_learned(
+def make_buffers(
     block: nn.Module, steps: Iterable[Step], tensors: Mapping[str, Tensor]
-) -> Iterator[str]:
-    """Give a block what its steps have learned; yields the names of the new buffers."""
-    like = next(block.parameters())
-    for step in steps:
-        for role, name in roles_of(step).items():
-            buffer = tensors[name].to(like.device, like.dtype)
-            block.register_buffer(_buffer(step, role), buffer, persistent=False)
-            yield _buffer(step, role)
+) -> dict[str, Tensor]:
+    """Return what a block's steps have learned, on its device and in its number type, by buffer."""
+    # The weights of quantised layers may be integers; those of norms never are.
+    like = next((one for one in block.parameters() if one.is_floating_point()), None)
+    return {
+        _buffer(step, role): tensors[name] if like is None else tensors[name].to(like)
+        for step in steps
+        for role, name in roles_of(step).items()
+    }
 
 
 def _buffer(step: Step, role: str) -> str:
