@@ -43,15 +43,38 @@ def entry(**changes: Any) -> dict[str, Any]:
     return {"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8], **changes}}
 
 
-def test_a_policy_and_its_tensors_survive_their_files(tmp_path: Path) -> None:
-    save(POLICY, tmp_path / "mine.json")
+@pytest.mark.parametrize(
+    "name",
+    ["mine.json", "drop 0.5+kl (1).json", ".hidden.json", "a:b\\c.json", f"{'x' * 200}.json"],
+)
+def test_a_policy_and_its_tensors_survive_their_files(name: str, tmp_path: Path) -> None:
+    save(POLICY, tmp_path / name)
 
-    again = load(tmp_path / "mine.json")
+    again = load(tmp_path / name)
 
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.json", "mine.safetensors"]
+    assert len(list(tmp_path.iterdir())) == 2
     assert again == POLICY
     assert again.tensors is not None
     assert again.tensors.by_name == POLICY.tensors.by_name
+
+
+def test_saving_writes_over_no_weights_and_no_tensors_of_the_file_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, weights = tmp_path / "deit.json", tmp_path / "deit.safetensors"
+    weights.write_bytes(b"of a model")
+    save(POLICY, path)
+    other = replace(POLICY, tensors=random_tensors(SPEC.width, STEP, seed=1))
+
+    def no_room(*_: object) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr("tokensearch.policy.file.to_text", no_room)
+    with pytest.raises(OSError, match="no room"):
+        save(other, path)
+
+    assert load(path) == POLICY
+    assert weights.read_bytes() == b"of a model"
 
 
 def test_members_of_a_front_have_tensors_of_their_own(tmp_path: Path) -> None:
@@ -119,13 +142,14 @@ def test_another_file_beside_the_policy_is_refused(
     damage: Any, message: str, tmp_path: Path
 ) -> None:
     save(POLICY, tmp_path / "policy.json")
-    damage(tmp_path / "policy.safetensors")
+    (tensors,) = tmp_path.glob("policy-*.safetensors")
+    damage(tensors)
 
     with pytest.raises(PolicyError, match=message) as raised:
         load(tmp_path / "policy.json")
 
     assert raised.value.__notes__ == [
-        "in policy.safetensors, which the policy needs; copy both files together",
+        f"in {tensors.name}, which the policy needs; copy both files together",
         f"in {tmp_path / 'policy.json'}",
     ]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
-from re import fullmatch
+from re import fullmatch, sub
 from typing import Any, TypeVar
 
 from tokensearch.documents import (
@@ -159,10 +159,11 @@ def load_set(path: str | Path) -> PolicySet:
 def save(policy: Policy, path: str | Path) -> None:
     """Write a policy file, whole; RunError where it cannot be written, with the old file left.
 
-    Its tensors go to a file of the same name beside it, first: a policy without them says so.
+    Its tensors go to a file beside it, first, which has a part of their hash in the name: neither
+    weights of that name nor the tensors of the old file are written over.
     """
     path = Path(path)
-    name = f"{path.stem}.safetensors"
+    name = _name_tensors(policy, path.stem)
     _save_tensors(policy, path.with_name(name))
     write_whole(path, to_text(policy_to_json(policy, tensors_file=name)))
 
@@ -170,7 +171,7 @@ def save(policy: Policy, path: str | Path) -> None:
 def save_set(policies: PolicySet, path: str | Path) -> None:
     """Write a policy set, whole; RunError where it cannot be written, with the old file left.
 
-    Tensors of its members go to files beside it, which have a part of their hash in the name.
+    Tensors of its members go to files beside it, as `save` names them.
     """
     path = Path(path)
     names = [_name_tensors(policy, path.stem) for policy in policies.policies]
@@ -181,7 +182,11 @@ def save_set(policies: PolicySet, path: str | Path) -> None:
 
 def _name_tensors(policy: Policy, stem: str) -> str:
     part = "" if policy.tensors is None else f"-{policy.tensors.sha256[:16]}"
-    return f"{stem}{part}.safetensors"
+    return f"{sub(_UNREADABLE, '-', stem)[:MOST_STEM]}{part}.safetensors"
+
+
+# What `_TENSORS_NAME` has no place for, in the names that users choose.
+_UNREADABLE, MOST_STEM = r"[^\w. -]|^[. ]", 160
 
 
 def _save_tensors(policy: Policy, path: Path) -> None:
