@@ -271,7 +271,7 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
     for module, name, value in settings:
         # On the instance: the host's class, its parameters and its hooks stay what they are.
         module.__dict__[name] = value
-    for block, name, buffer in learned:
-        block.register_buffer(name, buffer, persistent=False)
-    buffers = tuple((block, name) for block, name, _ in learned)
+    for module, name, buffer in learned:
+        module.register_buffer(name, buffer, persistent=False)
+    buffers = tuple((module, name) for module, name, _ in learned)
     anchor_of(model).__dict__[_MARK] = _Attachment(policy, extras, tuple(opened), before, buffers)
