@@ -7,6 +7,12 @@ crops, and fits a linear head that tells from which photograph one is. At each t
 with the command line, then times the answer beside the rescaled presets in one session. The best of
 those as fast is chosen on `select`; both are quoted on `report`, image by image, as classes by the
 head and as embeddings without it.
+
+    python -m tests.bench pictures --work FOLDER --parts material
+    python -m tests.bench pictures --work FOLDER --parts search --targets 0.65x --minutes 4
+    python -m tests.bench pictures --work FOLDER --parts judge --targets 0.65x
+
+does the same in parts: the first needs no quiet machine, and what is finished is not done again.
 """
 
 import argparse
@@ -37,6 +43,7 @@ from tokensearch.records.measurements import Comparison, to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.stats.interval import paired_difference
 
+PARTS = ("material", "search", "judge")
 TARGETS = ("0.8x", "0.65x", "0.5x")
 EACH, FITTED_ON = 24, 12  # crops of a photograph: to search and quote on, and for the head
 AS_FAST = 1.02  # a preset is as fast as the answer up to this factor of its latency
@@ -52,12 +59,17 @@ def main(arguments: list[str]) -> None:
     except MissingMaterialError as error:
         print(f"skipped, since packages cannot be had: {error}")
         return
-    collect(results(options, material), options, lines)
+    if "search" in options.parts:
+        for target in options.targets:
+            search(run_of(options, target), target, options, material)
+    if "judge" in options.parts:
+        collect(results(options, material), options, lines)
 
 
 def parsed(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench pictures", description=__doc__)
     parser.add_argument("--work", type=Path, required=True, help="folder for packages and runs")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--minutes", type=float, default=10.0, help="of each search")
     parser.add_argument("--targets", nargs="+", default=list(TARGETS))
     parser.add_argument("--images", default="128,128,400", help="to search, select and report on")
@@ -89,20 +101,24 @@ def results(options: argparse.Namespace, material: Material) -> Iterator[dict[st
     """Yield what a target's answer is worth, target by target."""
     jury = Jury.of(options, material)
     for target in options.targets:
-        folder = RunFolder(options.work / f"run-{target}")
-        search(folder, target, options, material)
+        folder = run_of(options, target)
         if not folder.policy.exists():
-            yield {"target": target, "said": "no policy meets it"}
+            searched = folder.read_run() is not None
+            yield {"target": target, "said": "no policy meets it" if searched else "not searched"}
             continue
         answer = load(folder.policy)
         yield {
             "target": target,
-            "minutes": options.minutes,
             "photographs": material.photographs,
             "trials": len(folder.read_trials()),
             "outcome": folder.require_run().finished.outcome,
             **jury.weigh(answer, options.presets),
         }
+
+
+def run_of(options: argparse.Namespace, target: str) -> RunFolder:
+    """Return where a target's search is kept."""
+    return RunFolder(options.work / f"run-{target}")
 
 
 def search(folder: RunFolder, target: str, options: argparse.Namespace, material: Material) -> None:
