@@ -226,3 +226,12 @@ def test_named_classes_are_known_and_numbered_ones_are_not() -> None:
     )
     assert class_names(build("Dinov2Model")) is None
     assert class_names(nn.Identity()) is None
+
+
+def test_merging_in_a_tower_alone_needs_no_warning_where_its_pooled_output_is_read() -> None:
+    tower = build("Dinov2Model")
+    policy = Policy(describe(tower), (Pool(0, 12),), proportional_attention=True)
+
+    with pytest.warns(TokensearchWarning, match="alone hands out a merged token once"):
+        tokensearch.apply(tower, policy)
+    tokensearch.apply(HuggingFaceModel(build("Dinov2Model"), {}), policy)  # warnings are errors

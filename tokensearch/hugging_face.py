@@ -58,6 +58,7 @@ class HuggingFaceModel(nn.Module):
         super().__init__()
         self.model = model
         self.pretrained_cfg = dict(pretrained_cfg)
+        self.reads_pooled = True  # and averages no patch tokens of a tower, see `forward`
         self.resamples = False  # positions, to images of another size than it was trained on
         self.feature_info = [{"reduction": self._tower.patch_size[0]}]
 

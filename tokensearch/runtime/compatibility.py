@@ -53,8 +53,10 @@ def check_policy(model: nn.Module, policy: Policy) -> None:
 
 def warn_of_average(model: nn.Module, policy: Policy) -> None:
     """Warn where a tower alone is to merge tokens: a head around it would count each once."""
-    tower = tower_of(unwrap(model))
-    if tower is None or tower.module is not unwrap(model) or not tower.may_be_averaged:
+    tower, bare = tower_of(unwrap(model)), unwrap(model)
+    if tower is None or tower.module is not bare or not tower.may_be_averaged:
+        return
+    if getattr(model, "reads_pooled", False):  # of our own around it
         return
     if any(changes_sizes(step) for step in policy.steps):
         warnings.warn(

@@ -133,6 +133,11 @@ def _refuse_wrapper(model: nn.Module) -> None:
 
 
 def _check_block(block: nn.Module, index: int, kind: str) -> None:
+    if towers.moves_weights(block):  # its forward, which an opened block replaces, moves inputs too
+        raise ModelError(
+            f"block {index} of the {kind} is moved by accelerate; load the model onto one device, "
+            f"without device_map"
+        )
     why = explain_refusal(block)
     if why is not None:
         raise ModelError(f"block {index} of the {kind} cannot be opened: {why}")

@@ -147,9 +147,15 @@ def resampling(model: nn.Module) -> dict[str, bool]:
 def is_untouched(model: nn.Module, tower: Tower) -> bool:
     """Whether all code between the blocks and what comes out is that of transformers."""
     return all(
-        "forward" not in vars(part) and type(part).forward.__module__.startswith("transformers.")
+        ("forward" not in vars(part) or moves_weights(part))
+        and type(part).forward.__module__.startswith("transformers.")
         for part in (model, tower.module)
     )
+
+
+def moves_weights(part: nn.Module) -> bool:
+    """Whether accelerate has put a forward on a module that brings its weights and runs its own."""
+    return type(vars(part).get("_hf_hook")).__module__.startswith("accelerate.")
 
 
 def _pair(size: Any) -> tuple[int, int]:
