@@ -29,7 +29,7 @@ _TINY: dict[str, Any] = {"depth": 3, "embed_dim": 48, "num_heads": 3, "num_class
 # Sixteen patches or so, where the constructor lets us choose.
 _PLAIN_SIZE = {"img_size": 32, "patch_size": 8}
 _SIZES: dict[str, dict[str, int]] = {
-    "vision_transformer_hybrid": {"img_size": 128},
+    "vision_transformer_hybrid": {"img_size": 96},  # 9 tokens of 32 px, or 36 of 16
     "naflexvit": {},
 }
 _PARTICULAR: dict[str, dict[str, Any]] = {
