@@ -1,7 +1,10 @@
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 
+from tokensearch.data import bundled
 from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.scenes import scenes_digest, split_scenes
 from tokensearch.data.splits import PURPOSES, Sizes
@@ -31,3 +34,19 @@ def test_scenes_carry_their_own_digest() -> None:
     assert digests == [scenes_digest(p, n, 224) for p, n in zip(PURPOSES, (3, 4, 5), strict=True)]
     assert made.labelled
     assert made.name == "digit scenes"
+
+
+def test_only_scenes_that_are_looked_at_are_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[range] = []
+
+    def counted(purpose: str, count: int, *, size: int, first: int = 0) -> tuple[Tensor, Tensor]:
+        drawn.append(range(first, count))
+        return split_scenes(purpose, count, size=size, first=first)
+
+    monkeypatch.setattr(bundled, "split_scenes", counted)
+    made = bundled_splits(data_config=CONFIG, sizes=Sizes(3, 4, 2000))
+
+    made.report.part(5, 7)
+    made.report.part(5, 7)
+
+    assert drawn == [range(5, 6), range(6, 7)]

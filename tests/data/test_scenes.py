@@ -45,6 +45,14 @@ def test_a_scene_is_the_same_whatever_batch_it_is_made_in(scenes):
     assert torch.equal(few_labels, many_labels[:7])
 
 
+@pytest.mark.parametrize("scenes", [split_scenes, tally_scenes])
+def test_scenes_can_be_made_from_any_one_on(scenes):
+    images, labels = scenes("report", 9)
+    last, last_labels = scenes("report", 9, first=7)
+    assert torch.equal(last, images[7:])
+    assert torch.equal(last_labels, labels[7:])
+
+
 def test_making_other_scenes_in_between_changes_nothing():
     before, _ = split_scenes("search", 5)
     split_scenes("select", 5)

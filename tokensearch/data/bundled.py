@@ -1,7 +1,6 @@
 """The labelled images that come with the package: digit scenes, for any model of ten classes."""
 
 from collections.abc import Mapping
-from functools import cache
 
 from torch import Tensor
 
@@ -36,13 +35,10 @@ def bundled_splits(*, data_config: Mapping[str, object], sizes: Sizes) -> Splits
 def _split(purpose: Purpose, count: int, preprocessing: Preprocessing) -> Split:
     size = preprocessing.size_px
 
-    @cache
-    def scenes() -> tuple[Tensor, Tensor]:
-        return split_scenes(purpose, count, size=size)
-
     def read(index: int) -> tuple[Tensor, int]:
-        images, labels = scenes()
-        return images[index], int(labels[index])
+        """Draw one scene: of 2,000 a short run looks at a few, and `Pixels` keeps those."""
+        images, labels = split_scenes(purpose, index + 1, size=size, first=index)
+        return images[0], int(labels[0])
 
     dataset = Pixels(read, count, preprocessing)
     return Split(

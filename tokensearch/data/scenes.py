@@ -125,36 +125,41 @@ TALLY = Recipe(
 )
 
 
-def split_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Tensor, Tensor]:
-    """Return the first `count` scenes of a split.
+def split_scenes(
+    purpose: str, count: int, *, size: int = SCENE_PX, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return scenes `first` to `count`, left out, of a split.
 
     Args:
         purpose: "search", "select" or "report".
         count: How many; scene `i` shows a digit of class `i % 10`.
         size: Side in pixels. The geometry scales with it.
+        first: How many are left out: they are the same whatever is drawn with them.
 
     Returns:
-        Images, uint8 (count, 3, size, size), and labels, int64 (count,).
+        Images, uint8 (count - first, 3, size, size), and labels, int64 (count - first,).
     """
     scale = size / SCENE_PX
     recipe = Recipe().scaled(scale)
-    digits = split_digits(purpose, count)
-    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    digits = split_digits(purpose, count)[first:]
+    images = torch.empty(len(digits), 3, size, size, dtype=torch.uint8)
     for i, digit in enumerate(digits):
-        draws = _split_draws(purpose, i, recipe)
+        draws = _split_draws(purpose, first + i, recipe)
         images[i] = one_scene([digit], [0], draws, recipe, size=size, photo_scale=scale)
     return images, digit_labels()[torch.as_tensor(digits, dtype=torch.int64)]
 
 
-def tally_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Tensor, Tensor]:
-    """Return the first `count` scenes of a split that ask which digit occurs most often.
+def tally_scenes(
+    purpose: str, count: int, *, size: int = SCENE_PX, first: int = 0
+) -> tuple[Tensor, Tensor]:
+    """Return scenes of a split that ask which digit occurs most often.
 
     Arguments and results are those of `split_scenes`.
     """
     scale = size / SCENE_PX
     recipe = TALLY.scaled(scale)
-    draws, placed = split_placement(purpose, count, recipe)
-    images = torch.empty(count, 3, size, size, dtype=torch.uint8)
+    draws, placed = split_placement(purpose, count, recipe, first=first)
+    images = torch.empty(count - first, 3, size, size, dtype=torch.uint8)
     for i, (digits, cells) in enumerate(zip(placed.digits, placed.cells, strict=True)):
         images[i] = one_scene(
             digits.tolist(), cells.tolist(), draws[i].numpy(), recipe, size=size, photo_scale=scale
@@ -162,12 +167,14 @@ def tally_scenes(purpose: str, count: int, *, size: int = SCENE_PX) -> tuple[Ten
     return images, placed.labels
 
 
-def split_placement(purpose: str, count: int, recipe: Recipe) -> tuple[Tensor, Placement]:
-    """Return the draws of the first scenes of a split, float64, a row each, and their digits."""
-    rows = [_split_draws(purpose, i, recipe) for i in range(count)]
+def split_placement(
+    purpose: str, count: int, recipe: Recipe, *, first: int = 0
+) -> tuple[Tensor, Placement]:
+    """Return the draws of scenes `first` to `count`, float64, a row each, and their digits."""
+    rows = [_split_draws(purpose, i, recipe) for i in range(first, count)]
     draws = torch.from_numpy(np.stack(rows))
     placing = draws[:, recipe.painting_draws :]
-    labels = torch.arange(count) % CLASSES
+    labels = torch.arange(first, count) % CLASSES
     return draws, place_digits(placing, purpose, recipe.tallies, recipe.cells, labels=labels)
 
 
