@@ -1,7 +1,12 @@
+from pathlib import Path
+
 import pytest
 
 from tokensearch.policy import PRESETS, ModelSpec, is_published, mac_share
-from tokensearch.search.controls import CONTROLS, fixed_controls, nearest_presets
+from tokensearch.search import load_space
+from tokensearch.search.controls import CONTROLS, draw_controls, fixed_controls, nearest_presets
+
+SMALL = Path(__file__).parents[2] / "search_spaces" / "exhaustive_small.toml"
 
 
 def names(width: int, *, blocks: int = 12) -> list[str]:
@@ -74,3 +79,12 @@ def test_a_target_that_no_publication_meets_brings_none() -> None:
     assert not dict(
         nearest_presets(model, scored=True, prefix_read=True, ratio=mac_share, target_ratio=0.05)
     )
+
+
+def test_no_control_is_drawn_twice() -> None:
+    """Of 400 draws from a small space 14 meet the target, six of them different."""
+    model, space = ModelSpec("any", 12, 196, 1, 192), load_space(SMALL)
+
+    drawn = list(draw_controls(space, model, ratio=mac_share, target_ratio=0.5, seed=0))
+
+    assert len(drawn) == len({policy.schedule_hash for policy in drawn}) == 6

@@ -41,6 +41,22 @@ def test_better_ones_just_over_the_target_do_not_crowd_out_those_under_it() -> N
     assert 3 in {one.number for one in chosen}
 
 
+def test_the_first_finalists_hold_a_spare_well_under_the_target_and_no_control() -> None:
+    """Of three finalists two were a control and one that came out at 0.53x: nothing met 0.5x."""
+    best = [
+        place(16, 1.0, 98, "none"),
+        place(9, 0.499, 97),
+        place(8, 0.495, 97),
+        place(7, 0.48, 97, "random-topk-0.7"),
+        place(6, 0.42, 95),
+        place(2, 0.2, 80),
+    ]
+
+    chosen = select_finalists(best, HALF, target_ratio=0.5, off=0.02)
+
+    assert [one.number for one in chosen][:3] == [16, 8, 6]
+
+
 def test_what_seems_better_than_the_answer_is_confirmed_too() -> None:
     best = [place(9, 0.6, 97), place(8, 0.49, 96), place(7, 0.48, 95), place(4, 0.3, 90)]
     confirmed = [BASELINE, finalist(4, 0.3, 90)]

@@ -102,6 +102,32 @@ def test_sessions_leave_no_doubt_where_there_is_time_for_as_many_rounds() -> Non
     assert TimePlan(None).count_rounds(MOST_FINALISTS) == ENOUGH_PASSES
 
 
+def test_a_resumed_run_goes_on_with_the_time_that_was_left() -> None:
+    plan = TimePlan(60.0, earlier=45.0)
+
+    assert 45.0 <= plan.elapsed < 60.0
+    assert plan.is_over("search")
+    assert not plan.is_over("profiling")
+    assert replace(plan, earlier=60.0).is_over("profiling")
+
+
+def test_fewer_rounds_are_asked_for_once_time_is_short() -> None:
+    plan = fit_plan(TimePlan(270.0), CPU)
+    late = replace(plan, began=plan.began - plan.end_of("confirming"))
+
+    assert plan.count_rounds(plan.finalists) == ENOUGH_PASSES
+    assert late.count_rounds(1) == VERDICT_PAIRS
+
+
+def test_what_a_run_does_at_least_is_said_where_it_takes_longer_than_asked() -> None:
+    slow = replace(CPU, pass_s=6.6, predict_s=0.44)  # a busy machine
+    short, long = (fit_plan(TimePlan(seconds), slow) for seconds in (90.0, 3600.0))
+
+    assert short.least_s == long.least_s > 90.0
+    assert f"takes about {short.least_s:.0f} s on this machine now" in short.describe(WHOLE, WHOLE)
+    assert "at least" not in long.describe(WHOLE, WHOLE)
+
+
 def test_without_a_bound_on_time_everything_is_measured() -> None:
     plan = fit_plan(TimePlan(None), CPU)
 

@@ -122,7 +122,8 @@ def draw_controls(
         space.build({name: dice.choice(values) for name, values in dimensions.items()}, model)
         for _ in range(CONTROL_DRAWS)
     )
-    meeting = (p for p in draws if LEAST_USED * target_ratio <= ratio(p) <= target_ratio)
+    others = {policy.schedule_hash: policy for policy in draws}.values()  # none twice
+    meeting = (p for p in others if LEAST_USED * target_ratio <= ratio(p) <= target_ratio)
     return islice(meeting, RANDOM_CONTROLS)
 
 

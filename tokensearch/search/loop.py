@@ -22,9 +22,9 @@ from tokensearch.search.early_stopping import (
     trial_value,
 )
 from tokensearch.search.sampler.study import EstimatedTrial, StudyAdapter
+from tokensearch.search.time_plan import LEAST_TRIALS
 
 RANDOM_ORIGIN = "random"
-LEAST_TRIALS = 3  # however short the time: a run is to hand back a policy
 CONTROL_SHARE = 0.2  # of the trials at most: a control is found by nobody
 COMPLETED_SHARE = 0.5  # of what proposals leave: a race is wrong about few
 

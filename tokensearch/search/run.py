@@ -151,6 +151,8 @@ class SearchRun:
             return before
         document = replace(document, launching=warn_launch_bound(evaluator.timing, self.listener))
         self.folder.write_run(document)
+        # A resumed run goes on with the time that the trials of earlier processes have left.
+        plan = replace(plan, earlier=sum(trial.seconds for trial in read_trials(self.folder)))
         with using_study(self.folder.study):
             search = self.searched(evaluator, plan)
             if self.confirm_seconds is not None:
@@ -163,8 +165,7 @@ class SearchRun:
                 smaller=self.smaller,
                 other_settings=self.other_settings,
             )
-        seconds = search.earlier_seconds + plan.elapsed
-        document = replace(document, result=replace(result, seconds=seconds))
+        document = replace(document, result=replace(result, seconds=plan.elapsed))
         self.folder.write_run(document)
         return document
 
@@ -329,7 +330,7 @@ class SearchRun:
             forecast,
             settings.objective,
             began=plan.began,
-            earlier_seconds=sum(trial.seconds for trial in trials),
+            earlier_seconds=plan.earlier,
         )
         for trial in trials:
             search.add_trial(trial)

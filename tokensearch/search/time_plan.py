@@ -29,7 +29,11 @@ SHARES: Mapping[str, float] = {
 }
 SCORING = 0.6  # of the time for confirming; the rest is for the clock
 CONFIRM_SECONDS = 3.0  # of passes, for each policy of a session of timing
-LEAST_FINALISTS, MOST_FINALISTS = 3, 16
+LEAST_FINALISTS, MOST_FINALISTS = (
+    4,
+    16,
+)  # at least the baseline, the likely answer, a spare, a rival
+LEAST_TRIALS = 3  # however short the time: a run is to hand back a policy
 REDUCED = 0.6  # time of a finalist's pass on average, as a share of the baseline's
 # Passes that profiles of baseline and answer take at least: a dozen rounds of both, plain and
 # split, and those under the profiler, which take twice as long.
@@ -56,6 +60,8 @@ class TimePlan:
     finalists: int = MOST_FINALISTS
     confirm_seconds: float = CONFIRM_SECONDS
     pass_s: float = 0.0  # of the baseline, once it was timed
+    least_s: float = 0.0  # that the least of a run takes at the pace of its beginning
+    earlier: float = 0.0  # seconds that stopped processes spent on this run's trials
 
     def share(self, stage: str) -> float:
         """Return the seconds of a stage."""
@@ -68,8 +74,8 @@ class TimePlan:
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began, of this process."""
-        return monotonic() - self.began
+        """Seconds that the run has taken, with trials of stopped processes."""
+        return self.earlier + monotonic() - self.began
 
     def is_over(self, stage: str) -> bool:
         """Whether the time of a stage is up."""
@@ -84,12 +90,13 @@ class TimePlan:
     def count_rounds(self, models: int) -> int:
         """Return how many rounds a session of timing takes at least.
 
-        As many as leave no doubt (`ENOUGH_PASSES`), unless the time for confirming is too short.
+        As many as need no wider interval (`ENOUGH_PASSES`) where they take half of the time that is
+        left for confirming, so that a machine that others slow down keeps to it; else the fewest.
 
         models  that are timed beside the baseline
         """
-        round_s = (1 + REDUCED * models) * self.pass_s
-        fits = (ENOUGH_PASSES + WARMUP) * round_s <= self.share("confirming")
+        left = self.end_of("confirming") - self.elapsed
+        fits = 2 * session_s(models, ENOUGH_PASSES, self.pass_s) <= max(0.0, left)
         return ENOUGH_PASSES if fits else VERDICT_PAIRS
 
     def describe(self, splits: Splits, asked: Splits) -> str:
@@ -101,7 +108,17 @@ class TimePlan:
             if len(splits.of(purpose)) < len(asked.of(purpose))
         ]
         fewer = f"; enough for {', '.join(counts)}" if counts else ""
-        return f"at most {shares}, {self.finalists} finalists{fewer}"
+        return f"at most {shares}, {self.finalists} finalists{fewer}{self._describe_least()}"
+
+    def _describe_least(self) -> str:
+        """Say so where what a run does at least takes longer than was asked."""
+        if self.seconds is None or self.least_s <= self.seconds:
+            return ""
+        return (
+            f"; what a run does at least ({LEAST_TRIALS} policies, {CHUNK} images of each split, "
+            f"two sessions of {VERDICT_PAIRS} rounds) takes about {self.least_s:.0f} s on this "
+            f"machine now"
+        )
 
 
 def measure_pace(evaluator: PolicyEvaluator) -> Pace:
@@ -113,6 +130,19 @@ def measure_pace(evaluator: PolicyEvaluator) -> Pace:
     own = images.to(evaluator.images.device, evaluator.images.dtype)
     predict_s = _pass_s(evaluator, own) / len(images)
     return Pace(read_s, predict_s, _pass_s(evaluator, evaluator.images))
+
+
+def session_s(models: int, rounds: int, pass_s: float) -> float:
+    """Return the seconds of a session that times so many models beside the baseline."""
+    return (rounds + WARMUP) * (1 + REDUCED * models) * pass_s
+
+
+def estimate_least_s(pace: Pace) -> float:
+    """Return the seconds of the least that a run does, however short the time."""
+    reduced = 1 + REDUCED * (LEAST_TRIALS - 1)  # policies, in passes of the baseline
+    scoring = CHUNK * (2 * len(PURPOSES) * pace.read_s + len(PURPOSES) * reduced * pace.predict_s)
+    trials = LEAST_TRIALS * session_s(1, VERDICT_PAIRS, pace.pass_s)
+    return scoring + trials + 2 * session_s(LEAST_FINALISTS, VERDICT_PAIRS, pace.pass_s)
 
 
 @torch.inference_mode()
@@ -134,6 +164,7 @@ def fit_plan(plan: TimePlan, pace: Pace) -> TimePlan:
         finalists=finalists,
         confirm_seconds=min(CONFIRM_SECONDS, clock_s / finalists),
         pass_s=pace.pass_s,
+        least_s=estimate_least_s(pace),
     )
 
 

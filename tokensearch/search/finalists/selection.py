@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from tokensearch.front import Point, spread
-from tokensearch.policy import Goal, is_published
+from tokensearch.policy import Goal, is_control, is_published
 from tokensearch.policy.answer import TOLERANCE_NATS, meets_goal
 from tokensearch.records.measurements import Trial
 from tokensearch.search.early_stopping import trial_value
@@ -14,6 +14,7 @@ from tokensearch.search.loop import RANDOM_ORIGIN, SearchLoop
 FRONT_FINALISTS = 8  # spread over the whole front: what other targets will be answered from
 TARGET_FINALISTS = 3  # more of the most accurate ones under the target
 FASTEST_FINALISTS = 3  # more of the fastest that seem as good as the best
+LEAST_SPARE = 0.1  # share under the target of what is confirmed in case latencies are off
 MORE = 4  # beyond these, while something that seems better than the answer is not confirmed
 
 
@@ -41,9 +42,10 @@ def select_finalists(
 ) -> tuple[Trial, ...]:
     """Trials worth confirming, for a target of `target_ratio` times the baseline's latency.
 
-    The baseline, what the rule of the answer would take, the best near the target, the best
-    published presets and the best random schedule that may meet it, and the front's spread: in this
-    order, since there may be no time for all.
+    The baseline, what the rule of the answer would take, what it would take if latencies were off
+    (or a busy machine is left with nothing that meets the target), the best near the target, the
+    best published presets and the best random schedule that may meet it, and the front's spread: in
+    this order, since there may be no time for all. Controls come after what was searched for.
 
     best  best first
     off   relative error of latencies
@@ -54,7 +56,11 @@ def select_finalists(
         for most in (1 - off, 1, 1 + off)
     )
     chosen = [trial for trial in trials if trial.origin == "none"]
-    chosen += [one.trial for one in _likely_answers(best, goal, target_ratio)[:FASTEST_FINALISTS]]
+    likely, spare = (
+        sorted(_likely_answers(best, goal, reach), key=lambda one: _is_control(one.trial))
+        for reach in (target_ratio, target_ratio * (1 - max(off, LEAST_SPARE)))
+    )
+    chosen += [one.trial for one in (*likely[:1], *spare[:1], *likely[1:FASTEST_FINALISTS])]
     chosen += under[:TARGET_FINALISTS]
     for those in (sure, near):
         chosen += [trial for trial in those if is_published(trial.origin)][:1]
@@ -141,6 +147,10 @@ def _within(trial: Trial, baseline: Trial, goal: Goal) -> bool:
     return (goal.max_drop is None or drop <= goal.max_drop) and (
         goal.max_divergence is None or trial.accuracy.divergence <= goal.max_divergence
     )
+
+
+def _is_control(trial: Trial) -> bool:
+    return trial.origin == RANDOM_ORIGIN or is_control(trial.origin)
 
 
 def _meets(
