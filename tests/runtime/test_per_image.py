@@ -15,6 +15,7 @@ from tokensearch.errors import ExportError, ModelError, PolicyError
 from tokensearch.export import export
 from tokensearch.policy import Policy, Threshold
 from tokensearch.runtime import count_tokens, describe, with_backend
+from tokensearch.runtime.token_state import read_state
 
 REFERENCE = np.load(Path(__file__).parents[1] / "parity" / "reference.npz")
 
@@ -118,6 +119,25 @@ def test_patches_are_followed_and_features_restored() -> None:
     grid = tokensearch.apply(model, policy, dense=True).forward_features(batch)
     alone = torch.cat([model.forward_features(image[None]) for image in batch])
     torch.testing.assert_close(grid, alone, rtol=0, atol=1e-12)
+
+
+@torch.inference_mode()
+def test_dense_features_are_of_the_tokens_that_are_kept_otherwise() -> None:
+    model, batch = vit(global_pool="avg"), torch.randn(3, 3, 32, 32)
+    policy = per_image(model, Threshold(0, 1, 9.0, "class_attention"))
+    tokensearch.apply(model, policy, dense=True)
+    kept: list[Tensor] = []
+    model.blocks[0].register_forward_hook(lambda _, __, out: kept.append(sizes_of(out)))
+
+    model.forward_features(batch)
+
+    assert torch.equal((kept[0][:, 1:] > 0).sum(dim=(1, 2)), count_tokens(model, batch)[:, 0])
+
+
+def sizes_of(out: Tensor) -> Tensor:
+    tokens = read_state(out)
+    assert tokens is not None
+    return torch.ones_like(tokens.x[..., :1]) if tokens.size is None else tokens.size
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from tokensearch.policy import Policy, Pool, changes_sizes
 from tokensearch.policy.steps import LEARNED, At
 from tokensearch.runtime.adapters import BlockFamily, family_of
 from tokensearch.runtime.host import Host
+from tokensearch.runtime.pooled_head import averages
 from tokensearch.runtime.reduce import ChooseThreshold, ThresholdLearner
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_flow import (
@@ -158,7 +159,8 @@ class _Plan:
         learns = any(step.tensors is not None for step in steps)
         tensors = self.policy.tensors.sha256 if learns and self.policy.tensors else None
         sizes = index + 1 in self.sizes
-        least = int(self.weighs or prefix == 0)  # else nothing would be averaged, or attended to
+        # Else nothing would be averaged, or attended to. Dense features are of the same tokens.
+        least = int(averages(self.host.model) or prefix == 0)
         return StepReduction(
             steps,
             prefix,
