@@ -5,10 +5,13 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
-from tests.report.fixtures import run_document, run_folder
+import pytest
+
+from tests.report.fixtures import run_document, run_folder, trials
+from tokensearch.front import Point, hypervolume
 from tokensearch.policy import parse_target
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.report.html.history import MOST_TRIALS, thin_out
+from tokensearch.report.html.history import MOST_TRIALS, WORST, make_history, thin_out
 from tokensearch.report.run.page import write_report
 from tokensearch.report.run.sentences import target_sentence
 
@@ -109,12 +112,22 @@ def test_the_answer_at_the_runs_own_target_is_what_the_front_answers(tmp_path: P
 
 
 def test_a_long_search_is_thinned_evenly() -> None:
-    from tests.report.fixtures import trials
-
     many = trials() * 200
     kept = thin_out(many)
 
     assert MOST_TRIALS / 2 < len(kept) <= MOST_TRIALS
+
+
+def test_without_a_target_the_history_is_the_hypervolume_of_all_trials_so_far() -> None:
+    document, shown = run_document(), [one for one in trials() if one.state == "complete"]
+    settings = replace(document.settings, target=None, max_drop=0.01)
+
+    history = make_history(replace(document, settings=settings), trials())
+
+    points = [Point(one.accuracy.share, one.ratio) for one in shown]
+    assert [point.best for point in history.points] == pytest.approx(
+        [hypervolume(points[: n + 1], reference=WORST) for n in range(len(points))], rel=1e-12
+    )
 
 
 def test_a_report_goes_where_it_is_asked_to(tmp_path: Path) -> None:

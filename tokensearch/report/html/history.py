@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
-from tokensearch.front import Point, hypervolume
+from tokensearch.front import Point, front, hypervolume
 from tokensearch.policy import Objective, objective_value
 from tokensearch.records.measurements import Trial, to_json
 from tokensearch.records.run_result import RunDocument
@@ -67,10 +67,11 @@ def make_history(run: RunDocument, trials: Sequence[Trial]) -> History:
 
 
 def _hypervolumes(trials: Sequence[Trial]) -> Iterator[float]:
-    points: list[Point] = []
+    members: list[Point] = []  # of the front so far: with all points, time would be quadratic
     for trial in trials:
-        points.append(Point(trial.accuracy.share, trial.ratio))
-        yield hypervolume(points, reference=WORST)
+        points = [*members, Point(trial.accuracy.share, trial.ratio)]
+        members = [points[place] for place in front(points)]
+        yield hypervolume(members, reference=WORST)
 
 
 def _best_on_target(
