@@ -122,6 +122,14 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         0,
         "learned",
     ),
+    "tokensearch tune merger --block 0 --keep 8": (
+        [
+            *("--images", "8,8,8", "--batch-size", "4"),
+            *("--steps", "1", "--train-batch", "2", "--lr", "0"),
+        ],
+        4,
+        "kept as it began",
+    ),
     "tokensearch tune weights --policy topk-0.5": (
         [
             *("--images", "8,8,8", "--batch-size", "4"),

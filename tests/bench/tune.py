@@ -20,19 +20,24 @@ from tests.bench.results import add_output, collect
 from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.splits import Sizes
 from tokensearch.data.training import SplitSource, TrainingImages, training_images
-from tokensearch.evaluation.evaluator import PolicyEvaluator
+from tokensearch.evaluation.evaluator import PolicyEvaluator, spread_of_counts
 from tokensearch.measure import describe_cell
 from tokensearch.models import load_model, resolve_model
-from tokensearch.policy import Policy, Prune, mac_share
+from tokensearch.policy import Merger, Policy, Prune, mac_share
 from tokensearch.runtime import describe
+from tokensearch.tune.budget import MacBudget
 from tokensearch.tune.changes import ChangedAccuracy
 from tokensearch.tune.checkpoint import TrainingFolder
 from tokensearch.tune.distillation import TrainingJob, make_distillation
+from tokensearch.tune.learned_merger import tune_merger
+from tokensearch.tune.learned_thresholds import find_thresholds
 from tokensearch.tune.loop import TrainingSettings
+from tokensearch.tune.thresholds import freeze
 from tokensearch.tune.weights import tune_weights
 
 SIZES = Sizes(400, 400, 1)
 BATCH = 8
+BUDGET = 0.28  # of the multiply-accumulates
 HARD = ((0, 8), (1, 4), (2, 2))  # blocks and patch tokens left: three in four are still right
 
 
@@ -119,7 +124,8 @@ def rows(what: str, policy: Policy, changed: ChangedAccuracy) -> Iterator[dict[s
 
 def line(row: dict[str, Any]) -> str:
     """One result as text."""
-    parts = [f"{row['what']:<40} {row['macs']:.3f}x"]
+    padded = f" ({row['padded']:.3f}x filled up)" if "padded" in row else ""
+    parts = [f"{row['what']:<40} {row['macs']:.3f}x{padded}"]
     parts.append(f"{100 * row['right'] / row['images']:6.2f} %")
     if "kl" in row:
         parts.append(f"KL {row['kl']:.4f}")
@@ -133,4 +139,53 @@ def line(row: dict[str, Any]) -> str:
     return "  ".join(parts)
 
 
-PARTS = {"weights": weights}
+def merger(subject: PolicyEvaluator, steps: int | None) -> Iterator[dict[str, Any]]:
+    """Train 8 queries before block 1, with the model frozen, beside a prune to as many tokens."""
+    settings = TrainingSettings(steps or 120, batch=32, lr=5e-3)
+    result = tune_merger(subject, Merger(0, 8, "merger"), job(subject, settings), Silent())
+    yield from rows("merger of 8 after block 0", result.policy, result.select)
+    prune = Policy(result.policy.model, (Prune(0, 8, at="block_end"),))
+    yield scored(subject, "prune to 8 after block 0", prune)
+
+
+def thresholds(subject: PolicyEvaluator, steps: int | None) -> Iterator[dict[str, Any]]:
+    """Thresholds at 0.28x of the multiply-accumulates, calibrated, learned and as static counts."""
+    settings = TrainingSettings(steps or 40, batch=32, lr=0.02)
+    result = find_thresholds(
+        subject,
+        sites=(2, 4, 6),
+        budget=MacBudget(describe(subject.model), BUDGET),
+        score="head_weighted_class_attention",
+        watcher=Silent(),
+        training=job(subject, settings),
+    )
+    assert result.search is not None
+    assert result.learned is not None
+    learned, kept = result.learned, result.calibrated
+    yield from rows("thresholds, on search", learned.policy, result.search)
+    yield {
+        **scored(
+            subject,
+            f"thresholds kept ({'learned' if kept is learned else 'calibrated'})",
+            kept.policy,
+        ),
+        "macs": kept.mac_share,
+        "padded": kept.padded_mac_share,
+        "counts": [asdict(spread) for spread in spread_of_counts(kept.counts)],
+    }
+    yield scored(subject, "their static twin", freeze(kept.policy))
+
+
+def scored(subject: PolicyEvaluator, what: str, policy: Policy) -> dict[str, Any]:
+    """One policy as it is."""
+    score = subject.score(policy, "select").accuracy
+    return {
+        "what": what,
+        "macs": mac_share(policy),
+        "right": score.right,
+        "images": score.images,
+        "kl": score.kl,
+    }
+
+
+PARTS = {"weights": weights, "merger": merger, "thresholds": thresholds}

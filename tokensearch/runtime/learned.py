@@ -47,6 +47,19 @@ def make_buffers(
     }
 
 
+def make_trainable(block: nn.Module, steps: Iterable[Step]) -> Iterator[tuple[str, nn.Parameter]]:
+    """Make parameters of what a block was given; yields each by its name in the tensors file.
+
+    They go with the policy, as the buffers would have.
+    """
+    for step in steps:
+        for role, name in roles_of(step).items():
+            parameter = nn.Parameter(learned(block, step, role).detach().clone())
+            delattr(block, _buffer(step, role))
+            block.register_parameter(_buffer(step, role), parameter)
+            yield name, parameter
+
+
 def _buffer(step: Step, role: str) -> str:
     """Name of a buffer: a block has at most one step of a kind."""
     return f"_tokensearch_{step.op}_{role.replace('.', '_')}"

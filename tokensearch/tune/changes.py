@@ -9,6 +9,8 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Policy
 from tokensearch.records.measurements import PairedAccuracy, Score
 
+HELD_AGAINST: tuple[Purpose, ...] = ("search", "select")  # one decides, fresh images tell
+
 
 @dataclass(frozen=True)
 class ChangedAccuracy:

@@ -17,11 +17,9 @@ from tokensearch.files import write_whole
 from tokensearch.policy import Policy, check_static, save
 from tokensearch.progress import ProgressListener
 from tokensearch.runtime import applied, apply, describe, remove
-from tokensearch.tune.changes import ChangedAccuracy, compare_change, is_better
+from tokensearch.tune.changes import HELD_AGAINST, ChangedAccuracy, compare_change, is_better
 from tokensearch.tune.distillation import Distillation, TrainingJob
 from tokensearch.tune.loop import TrainingBatch
-
-HELD_AGAINST: tuple[Purpose, ...] = ("search", "select")  # one decides, fresh images tell
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,9 @@
 """`tokensearch tune`: learned steps."""
 
-from dataclasses import asdict
 from math import inf
 from pathlib import Path
 from re import fullmatch
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
@@ -13,9 +12,17 @@ from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
 from tokensearch.cli.training_options import TrainingOptions, Usual
+from tokensearch.cli.tune_output import (
+    change_to_json,
+    print_merger,
+    print_thresholds,
+    print_weights,
+    thresholds_to_json,
+    weights_to_json,
+)
 from tokensearch.documents import read_object
 from tokensearch.errors import PolicyError
-from tokensearch.policy import is_file, load, load_set, preset, save
+from tokensearch.policy import Merger, is_file, load, load_set, preset, save
 from tokensearch.policy.file import SET_FORMAT, policy_to_json
 from tokensearch.policy.steps import SCORES, Score
 
@@ -26,18 +33,16 @@ if TYPE_CHECKING:
     from tokensearch.evaluation.evaluator import PolicyEvaluator
     from tokensearch.policy import Policy
     from tokensearch.tune.budget import Budget
-    from tokensearch.tune.changes import ChangedAccuracy
-    from tokensearch.tune.learned_thresholds import ThresholdsResult
-    from tokensearch.tune.weights import WeightsResult
 
 NO_BETTER = 4  # the exit code where training has not helped
 WEIGHTS = Usual(steps=300, lr=1e-5)
+MERGER = Usual(steps=200, lr=5e-3)
 THRESHOLDS = Usual(steps=0, lr=0.02)  # of logarithms: calibration has done the most already
 OUT_OF_REACH = 3  # the exit code of a budget that cannot be met, as of a target in `run`
 
 tune = typer.Typer(
     name="tune",
-    help="Train: weights under a policy; find thresholds, make them static.",
+    help="Train: weights under a policy; find thresholds, make them static; mergers.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -45,7 +50,7 @@ tune = typer.Typer(
 
 @tune.callback()
 def describe_tune() -> None:
-    """Train: weights under a policy; find thresholds, make them static."""
+    """Train: weights under a policy; find thresholds, make them static; mergers."""
 
 
 @tune.command()
@@ -126,8 +131,8 @@ def thresholds(
         )
     policy = result.calibrated.policy
     save(policy, out_file)
-    document = {"file": str(out_file), "batch": wanted.batch_size, **_thresholds_to_json(result)}
-    print_json(document) if as_json else _print_thresholds(document, policy)
+    document = {"file": str(out_file), "batch": wanted.batch_size, **thresholds_to_json(result)}
+    print_json(document) if as_json else print_thresholds(document, policy)
 
 
 def _read_budget(
@@ -186,27 +191,6 @@ def _evaluator(subject: "EvaluationInputs", seed: int) -> "PolicyEvaluator":
     )
 
 
-def _thresholds_to_json(result: "ThresholdsResult") -> dict[str, Any]:
-    from tokensearch.evaluation.evaluator import spread_of_counts
-    from tokensearch.records.measurements import to_json
-
-    calibrated, learning = result.calibrated, {}
-    if result.search is not None and result.learned is not None:
-        learning["learned"] = {
-            "kept": result.learned is calibrated,
-            "mac_share": result.learned.mac_share,
-            "calibrated": to_json(result.search.before),
-            "search": to_json(result.search.after),
-        }
-    return {
-        **learning,
-        "mac_share": calibrated.mac_share,
-        "padded_mac_share": calibrated.padded_mac_share,
-        "patch_tokens_by_image": [asdict(one) for one in spread_of_counts(calibrated.counts)],
-        "select": {name: to_json(scored.accuracy) for name, scored in result.select.items()},
-    }
-
-
 @tune.command()
 @grouped
 def weights(
@@ -234,8 +218,51 @@ def weights(
     asked = training.prepare(wanted, subject, evaluator, folder=out_folder, usual=WEIGHTS)
     with progress_listener(err) as watcher:
         result = tune_weights(evaluator, policies, asked, watcher)
-    document = _weights_to_json(result)
-    print_json(document) if as_json else _print_weights(document)
+    document = weights_to_json(result)
+    print_json(document) if as_json else print_weights(document)
+    if not result.better:
+        raise typer.Exit(NO_BETTER)
+
+
+@tune.command()
+@grouped
+def merger(
+    wanted: ModelOptions,
+    training: TrainingOptions,
+    block: Annotated[int, typer.Option(min=0, help="at whose end tokens are merged")],
+    keep: Annotated[int, typer.Option(min=1, help="queries, and so tokens that are left")],
+    scale: Annotated[float, typer.Option(help="of the logits; published are 1 and width^-0.5")] = 1,
+    values: Annotated[
+        Literal["normed", "raw"], typer.Option(help="what is averaged; published is normed")
+    ] = "normed",
+    out_file: Annotated[Path, typer.Option("--out", help="the policy")] = Path("merger.json"),
+    as_json: JsonOption = False,
+) -> None:
+    """Train the queries of a merger (PatchMerger), begun by k-means, with the model frozen.
+
+    The better of before and after on `search` is kept. The same command goes on after anything.
+    """
+    from tokensearch.cli.files import check_file
+    from tokensearch.cli.inputs import load_inputs
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.tune.learned_merger import tune_merger
+
+    check_file(out_file)  # before minutes are spent
+    subject = load_inputs(wanted)
+    evaluator = _evaluator(subject, wanted.seed)
+    folder = out_file.with_name(f"{out_file.stem}-training")
+    asked = training.prepare(wanted, subject, evaluator, folder=folder, usual=MERGER)
+    step = Merger(block, keep, "merger", scale, values)
+    with progress_listener(err) as watcher:
+        result = tune_merger(evaluator, step, asked, watcher)
+    save(result.policy, out_file)
+    document = {
+        "file": str(out_file),
+        "better": result.better,
+        "search": change_to_json(result.search),
+        "select": change_to_json(result.select),
+    }
+    print_json(document) if as_json else print_merger(document)
     if not result.better:
         raise typer.Exit(NO_BETTER)
 
@@ -248,81 +275,6 @@ def _read_policies(name: str, subject: "EvaluationInputs") -> "Sequence[Policy]"
         return (preset(name, describe(subject.model, name=subject.name)),)
     document = read_object(Path(name), what="a policy or a front", error=PolicyError)
     return load_set(name).policies if document.get("format") == SET_FORMAT else (load(name),)
-
-
-def _weights_to_json(result: "WeightsResult") -> dict[str, Any]:
-    from tokensearch.records.measurements import to_json
-
-    def changes(changed: "ChangedAccuracy") -> dict[str, Any]:
-        return {
-            "schedule_hash": changed.policy.schedule_hash,
-            "before": to_json(changed.before),
-            "after": to_json(changed.after),
-            "paired": asdict(changed.paired),
-        }
-
-    return {
-        "better": result.better,
-        "weights": None if result.weights is None else str(result.weights),
-        "policies": [str(path) for path in result.policies],
-        "search": [changes(changed) for changed in result.search],
-        "select": [changes(changed) for changed in result.select],
-    }
-
-
-def _print_weights(document: dict[str, Any]) -> None:
-    for split in ("search", "select"):
-        for number, changed in enumerate(document[split], start=1):
-            own = f" of policy {number}" if len(document[split]) > 1 else ""
-            before, after = (_figures(changed[when]) for when in ("before", "after"))
-            out.print(f"{split}{own}: before {before}; after {after}")
-            paired = changed["paired"]
-            out.print(
-                f"  right now and not before {paired['only_candidate']}, the other way round "
-                f"{paired['only_baseline']} of {paired['images']} (p = {paired['p_value']:.2g})"
-            )
-    if document["better"]:
-        out.print(f"better on search: {document['weights']} and {document['policies'][0]}")
-        out.print(
-            f"measure: tokensearch evaluate {document['policies'][0]} --checkpoint "
-            f"{document['weights']}"
-        )
-    else:
-        out.print("no better on search: the weights stay what they were, and none are written")
-
-
-def _figures(accuracy: dict[str, Any]) -> str:
-    """What is told of an accuracy, in words."""
-    from tokensearch.report import text
-    from tokensearch.report.run.result import measure_in, share_in
-    from tokensearch.report.run.tables import closeness_of
-
-    measure = measure_in(accuracy)
-    figures = {measure: text.percent(share_in(accuracy).value)}
-    figures |= closeness_of(accuracy, measure)
-    return ", ".join(f"{what} {figure}" for what, figure in figures.items())
-
-
-def _print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
-    out.print(
-        f"{document['file']}: multiply-accumulates {document['mac_share']:.3f}x in the mean; "
-        f"{document['padded_mac_share']:.3f}x in batches of {document['batch']}, filled up"
-    )
-    if "learned" in document:
-        learned = document["learned"]
-        out.print(
-            f"search: calibrated {_figures(learned['calibrated'])}; learned "
-            f"{_figures(learned['search'])}, {'kept' if learned['kept'] else 'not kept'}"
-        )
-    for step in policy.steps:
-        spread = document["patch_tokens_by_image"][step.block]
-        out.print(
-            f"after block {step.block}: mean {spread['mean']:.0f} tokens, p50 {spread['p50']:.0f}, "
-            f"p90 {spread['p90']:.0f}, max {spread['max']}"
-        )
-    for name, accuracy in document["select"].items():
-        out.print(f"{name}: {_figures(accuracy)} on select", soft_wrap=True)
-    out.print(f"compare their latency: tokensearch tune freeze {document['file']}")
 
 
 def _read_blocks(sites: str) -> tuple[int, ...]:
