@@ -4,7 +4,7 @@ Buffers move with the model to other devices and number types, and graphs and ex
 They are not persistent: the weights of a model under a policy have the names that they always have.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
