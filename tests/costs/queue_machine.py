@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from tests import cells
 from tokensearch.costs.design import SWEPT_SCORES, Design
-from tokensearch.costs.match_latency import match_latency
 from tokensearch.costs.sweep import run_sweep
 from tokensearch.costs.table import CostTable
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, Step, changes_sizes, mac_share
+from tokensearch.policy.rescale import match_latency
 from tokensearch.records.profile import Phase, Scope
 
 SPEC = ModelSpec("deit_small", blocks=12, patch_tokens=196, prefix_tokens=1, width=384)

@@ -6,7 +6,7 @@ import pytest
 
 from tests.report.ledgers import baseline, operator
 from tokensearch.profiling import profile_cautions
-from tokensearch.profiling.cautions import is_contradicted
+from tokensearch.profiling.profile import is_contradicted
 from tokensearch.records.measurements import Caution, Conditions, Latency
 
 PLAIN = Latency((26.0, 26.1, 25.9) * 12, warmup=3)

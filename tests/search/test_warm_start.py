@@ -1,8 +1,8 @@
 import pytest
 
 from tokensearch.costs.forecast import Forecast
-from tokensearch.costs.match_latency import match_latency, scale_counts
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share, preset
+from tokensearch.policy.rescale import match_latency, scale_counts
 from tokensearch.search import load_space
 from tokensearch.search.warm_start import (
     LATENCY_SHARES,

@@ -6,7 +6,6 @@ from math import isqrt
 from random import Random
 from typing import cast, get_args
 
-from tokensearch.costs.match_latency import match_latency
 from tokensearch.policy import (
     ModelSpec,
     Policy,
@@ -19,6 +18,7 @@ from tokensearch.policy import (
 )
 from tokensearch.policy.checks import kept_range
 from tokensearch.policy.policy import LastBlock
+from tokensearch.policy.rescale import match_latency
 from tokensearch.policy.steps import LEARNED, MATCHES, RESTS, Match, Rest
 
 # Operators that a search draws on; the others are met as often as it takes to price them.

@@ -8,11 +8,11 @@ from functools import lru_cache
 from tokensearch.costs import CostTable, load_costs, save_costs
 from tokensearch.costs.design import DEEP, MILD
 from tokensearch.costs.forecast import LEAST_TIMED, MACS_ERROR, Forecast, forecast_from_timings
-from tokensearch.costs.match_latency import match_latency
 from tokensearch.costs.sweep import PASSES_PER_ROUND, sweep
 from tokensearch.errors import MeasurementError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import ModelSpec, Policy, mac_share
+from tokensearch.policy.rescale import match_latency
 from tokensearch.profiling import SPLIT
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import REPLAYED

@@ -7,8 +7,8 @@ from itertools import cycle
 from typing import Any
 
 from tokensearch.costs.forecast import Forecast
-from tokensearch.costs.match_latency import match_latency
 from tokensearch.policy import ModelSpec, Policy, Prune
+from tokensearch.policy.rescale import match_latency
 from tokensearch.records.launch_bound import WAY_OUT, LaunchCost
 from tokensearch.search.space.space import SearchSpace
 
