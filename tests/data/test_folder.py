@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from tokensearch.data.folder import folder_splits
+from tokensearch.data.folder import divide_samples, folder_splits, scan_folder
 from tokensearch.data.images import read_image
 from tokensearch.data.sources import splits_from
 from tokensearch.data.splits import PURPOSES, Sizes, Splits
@@ -370,3 +370,53 @@ def test_a_picture_of_floating_point_values_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="floating-point values, of no known range"):
         read_image(file)
+
+
+def who_goes_where(folder: Path, sizes: Sizes) -> dict[str, str]:
+    """The split of each image of a folder that is in one, by its name within the folder."""
+    scanned = scan_folder(folder, None)
+    parts = divide_samples(scanned, sizes, seed=0, directory=folder)
+    names = [str(path.relative_to(folder)) for path, _ in scanned.samples]
+    return {names[index]: purpose for purpose in PURPOSES for index in parts[purpose]}
+
+
+def listed(folder: Path, classes: int, each: int) -> Path:
+    """A folder of files that nobody opens: flat for one class."""
+    for number in range(classes):
+        inner = folder if classes == 1 else folder / f"{number:02d}"
+        inner.mkdir(parents=True, exist_ok=True)
+        for index in range(each):
+            (inner / f"{index}.png").touch()
+    return folder
+
+
+# With images to spare, and with all that there are; a split's end moves by one image of each of
+# two classes at most.
+@pytest.mark.parametrize(("classes", "each"), [(1, 400), (1, 150), (10, 40), (7, 30)])
+def test_a_file_more_or_less_moves_no_image_but_those_at_the_ends_of_splits(
+    tmp_path: Path, classes: int, each: int
+) -> None:
+    folder, sizes, ends = listed(tmp_path / "images", classes, each), Sizes(40, 40, 120), 2
+    before = who_goes_where(folder, sizes)
+    files = sorted(folder.rglob("*.png"))
+
+    for file in files[:: len(files) // 20]:
+        file.unlink()
+        after = who_goes_where(folder, sizes)
+        moved = [name for name in before.keys() & after.keys() if before[name] != after[name]]
+        assert len(moved) <= ends * min(classes, 2), moved
+        assert {before[name] for name in moved} <= {"search", "select", "report"}
+        assert not any({before[name], after[name]} == {"search", "report"} for name in moved)
+        file.touch()
+        assert who_goes_where(folder, sizes) == before  # and it was a file more than `after`
+
+
+@pytest.mark.parametrize("classes", [1, 5])
+def test_a_folder_that_is_renamed_or_moved_keeps_its_splits(tmp_path: Path, classes: int) -> None:
+    folder = listed(tmp_path / "images", classes, 60)
+    before = who_goes_where(folder, Sizes(20, 20, 30))
+
+    (tmp_path / "elsewhere").mkdir()
+    moved = folder.rename(tmp_path / "elsewhere" / "pictures")
+
+    assert who_goes_where(moved, Sizes(20, 20, 30)) == before
