@@ -9,6 +9,7 @@ from tokensearch.records.measurements import PairedAccuracy
 from tokensearch.records.run_result import ChoiceFigures, Finalist, Rival, RunDocument
 from tokensearch.report.run.sentences import (
     cost_sentence,
+    limitation_lines,
     preset_sentence,
     rival_sentences,
     target_sentence,
@@ -189,7 +190,7 @@ def test_a_preset_of_the_answers_accuracy_and_a_random_one_are_compared_with_it(
 def test_a_significant_loss_is_called_significant() -> None:
     assert cost_sentence(answer(), "accuracy") == (
         "Its accuracy is 97.3 % [96.5, 98.0], 0.8 points [0.2, 1.4] below that without "
-        "reduction; on the same images the loss is significant (p = 0.021)."
+        "reduction; on the same 1,000 images the loss is significant (p = 0.021)."
     )
 
 
@@ -198,7 +199,7 @@ def test_a_gain_within_its_interval_is_not_significant() -> None:
 
     assert cost_sentence(gained, "accuracy") == (
         "Its accuracy is 97.3 % [96.5, 98.0], 0.2 points [-0.1, 0.5] above that without "
-        "reduction; on the same images the gain is not significant (p = 0.200)."
+        "reduction; on the same 1,000 images the gain is not significant (p = 0.200)."
     )
 
 
@@ -338,3 +339,14 @@ def test_a_control_is_never_called_published() -> None:
     assert preset_sentence(changed(run, best_preset=best)) == (
         "No published preset among the finalists meets the target."
     )
+
+
+def test_fewer_report_images_than_were_asked_for_are_said() -> None:
+    run = run_document()
+    splits = {**run.data.splits, "report": replace(run.data.report, of=5000)}
+    fewer = replace(run, data=replace(run.data, splits=splits))
+
+    said = " ".join(limitation_lines(fewer))
+
+    assert f"has {run.data.report.images:,} images of the 5,000 that were asked for:" in said
+    assert "asked for" not in " ".join(limitation_lines(run))

@@ -176,7 +176,8 @@ def cost_sentence(finalist: Finalist, measure: str) -> str:
         moved = f"{text.points_interval(change)} above that without reduction"
     significant = "significant" if finalist.paired.significant else "not significant"
     what = "difference" if change.value == 0 else "loss" if change.value < 0 else "gain"
-    return f"Its {now}, {moved}; on the same images the {what} is {significant} ({proof})."
+    images = text.count(finalist.report.images, "image")
+    return f"Its {now}, {moved}; on the same {images} the {what} is {significant} ({proof})."
 
 
 def preset_sentence(run: RunDocument) -> str:
@@ -348,7 +349,10 @@ def _embedding_limits(run: RunDocument) -> str:
 
 def _precision(run: RunDocument) -> str:
     answer = run.finished.answer
-    known = f"The report split has {text.count(run.data.report.images, 'image')}"
+    split = run.data.report
+    known = f"The report split has {text.count(split.images, 'image')}"
+    if (split.of or 0) > split.images:
+        known += f" of the {text.count(split.of or 0)} that were asked for"
     if answer is None:
         return f"{known}."
     reach = text.points(answer.report.interval.reach)
