@@ -146,7 +146,7 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> N
         *MODEL,
         *TRAIN,
         "--steps",
-        "60",
+        "40",
         "--policy",
         str(tmp_path / "policy.json"),
     ]
