@@ -1,9 +1,13 @@
+from typing import Any
+
 import pytest
 
+from tests.search.tiny import promised
 from tokensearch.costs.forecast import Forecast
 from tokensearch.policy import ModelSpec, Policy, Pool, Prune, mac_share, preset
 from tokensearch.policy.rescale import match_latency, scale_counts
 from tokensearch.search import load_space
+from tokensearch.search.loop import SearchLoop
 from tokensearch.search.warm_start import (
     LATENCY_SHARES,
     describe_margin,
@@ -62,3 +66,33 @@ def test_an_error_is_quoted_only_where_something_was_timed() -> None:
 
     assert describe_margin(guessed).endswith("against which nothing was timed yet")
     assert describe_margin(swept).startswith("within ")
+
+
+def known(forecast: Forecast, target_ratio: float) -> SearchLoop:
+    """A search that has nothing but predictions."""
+    nothing: Any = None
+    return SearchLoop(*(nothing,) * 5, forecast=forecast, objective="kl", target_ratio=target_ratio)
+
+
+def test_what_is_predicted_to_meet_the_target_is_tried_before_what_the_margin_lets_in() -> None:
+    model = ModelSpec("any", 12, 196, 1, 192)
+    over, under, far = (Policy(model, (Prune(2, keep),)) for keep in (104, 80, 190))
+    search = known(Forecast(mac_share, 0.05), mac_share(Policy(model, (Prune(2, 100),))))
+
+    order = search.order_by_promise([("over", over), ("under", under), ("far", far)])
+
+    assert [name for name, _ in order] == ["under", "over"]
+
+
+def test_a_preset_is_not_tried_once_a_timing_has_shown_it_to_be_too_slow() -> None:
+    """Latencies were asked of the forecast as it was before presets were timed."""
+    model = ModelSpec("any", 12, 196, 1, 192)
+    first, second = (Policy(model, (Prune(2, keep),)) for keep in (90, 92))
+    search = known(Forecast(mac_share, 0.05), mac_share(first) + 0.02)
+    order = search.order_by_promise([("first", first), ("second", second)])
+
+    name, policy = next(order)
+    search.forecast = search.forecast.learned(policy, promised(0.95))
+
+    assert name == "first"
+    assert list(order) == []

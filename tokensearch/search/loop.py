@@ -1,7 +1,7 @@
 """The search itself: propose, predict, race, time what is promising, learn; within the budget."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from tokensearch.costs.forecast import Forecast
@@ -79,7 +79,11 @@ class SearchLoop:
         self.forecast = self.forecast.learned(policy, comparison)
 
     def try_fixed(
-        self, fixed: Iterable[tuple[str, Policy]], *, share: float = 1.0, always: bool = False
+        self,
+        fixed: Iterable[tuple[str, Policy]],
+        *,
+        share: float = 1.0,
+        always: bool = False,
     ) -> None:
         """Evaluate policies that no sampler proposed, on all images.
 
@@ -212,6 +216,23 @@ class SearchLoop:
         if comparison is None:
             return self.forecast.ratio(policy)
         return self.forecast.weighed(policy, comparison)
+
+    def predict(self, policy: Policy) -> float:
+        """Return the latency of a policy, by all that was timed so far."""
+        return self.forecast.ratio(policy)
+
+    def order_by_promise(self, named: Sequence[tuple[str, Policy]]) -> Iterator[tuple[str, Policy]]:
+        """Yield what may meet the target, in order, but for the first, which is predicted to.
+
+        A run that has time for one is not to spend it on what only the margin lets in. All are
+        asked anew when it is their turn.
+        """
+        first = sorted(named, key=lambda each: self.predict(each[1]) > self.target_ratio)[:1]
+        tried = set[str]()
+        for name, policy in (*first, *named):
+            if name not in tried and self.may_meet_target(policy):
+                tried.add(name)
+                yield name, policy
 
     def may_meet_target(self, policy: Policy) -> bool:
         """Whether a policy may meet the target, within the margin of predictions."""

@@ -284,7 +284,7 @@ class SearchRun:
         search.study.set_sampler(self._sampler(search.study, forecast, search.target_ratio))
         able = _abilities(self.model)
         predicted: dict[str, Any] = {
-            "ratio": search.forecast.ratio,
+            "ratio": search.predict,
             "target_ratio": search.target_ratio,
         }
         fixed = dict(fixed_controls(self._spec, **able))
@@ -292,9 +292,8 @@ class SearchRun:
             near = {**predicted, "target_ratio": most}
             fixed |= dict(nearest_presets(self._spec, **(able | near)))
         if self._reaches(search, fixed.values()):
-            meeting = {name: one for name, one in fixed.items() if search.may_meet_target(one)}
-            presets = {name: one for name, one in meeting.items() if is_published(name)}
-            search.try_fixed(presets.items(), share=PRESET_SHARE)
+            presets = [each for each in fixed.items() if is_published(each[0])]
+            search.try_fixed(search.order_by_promise(presets), share=PRESET_SHARE)
             space, shapes = search.study.space, fixed.values()
             if not search.study.seeded:
                 search.study.enqueue(
