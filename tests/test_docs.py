@@ -86,7 +86,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     "tokensearch calibrate front.json": (
         ["--device", "cpu", "--batch-size", "1", "--seconds", "1"],
         0,
-        "front  front.json",
+        "front  front-here.json",
     ),
     "tokensearch evaluate tome-r13 --model hf:facebook/dinov2-small": (
         ["--model", "hf:dinov2", "--rescale", "--images", "20,20,20", "--batch-size", "1"],

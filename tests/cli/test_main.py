@@ -1,14 +1,18 @@
 import errno
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 import tokensearch
@@ -40,7 +44,8 @@ def test_the_installed_command_keeps_results_and_errors_apart() -> None:
     assert (version.stdout, version.stderr) == (f"tokensearch {tokensearch.__version__}\n", "")
     assert (failed.returncode, failed.stdout) == (1, "")
     assert failed.stderr == (
-        "error: no.json does not exist; give a policy file, or the name of a preset\n"
+        "error: no.json does not exist; give a policy, a front, the folder of a run, or the name "
+        "of a preset\n"
     )
 
 
@@ -57,6 +62,37 @@ def test_help_names_every_verb() -> None:
 
     for verb in main.VERBS:
         assert f"\n  {verb.__name__} " in said
+
+
+def every_verb() -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each command with the words that name it, those of groups too."""
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", {})
+        yield from (((name, each), inner[each]) for each in inner)
+        if not inner:
+            yield (name,), command
+
+
+@pytest.mark.parametrize(("words", "command"), [*every_verb()], ids=lambda each: str(each)[:40])
+def test_help_is_in_words_and_ends_with_an_example_that_can_be_given(
+    words: tuple[str, ...], command: Any
+) -> None:
+    said = called(*words, "-h").stdout
+
+    options = said.partition("\nOptions:")[2]
+    assert not re.search("<(str|path|(int|float)( range)?)>", options)
+    example = re.search(r"\n  Example: tokensearch (.+(?:\n  .+)*)\s*$", said)
+    assert example is not None
+    given = shlex.split(example[1])
+    assert tuple(given[: len(words)]) == words
+    command.make_context(words[-1], given[len(words) :])  # wrong usage raises
+
+
+def test_lines_of_verbs_are_not_cut() -> None:
+    verbs = called("-h").stdout.partition("\nCommands:")[2]
+
+    assert "tune " in verbs
+    assert "..." not in verbs
 
 
 @pytest.mark.parametrize("args", [("shw",), ("show",), ("show", "none", "--jso"), ("report",)])

@@ -138,15 +138,17 @@ def test_the_folder_of_the_run_itself_is_refused(source: RunFolder) -> None:
     assert source.run.read_bytes() == before
 
 
-def test_a_front_is_timed_anew_in_its_place(front: Path) -> None:
+def test_a_front_is_timed_anew_beside_itself(front: Path) -> None:
     before = {policy.schedule_hash: policy for policy in load_set(front).policies}
+    own, here = front.read_bytes(), front.with_name("front-here.json")
 
     result = called("calibrate", front, *OWN, "--batch-size", "3", "--seconds", "0.5")
 
     assert result.exit_code == 0, result.output
     assert "of baseline" in result.stdout
-    assert result.stdout.endswith(f"front  {front}, written in place (--out names another file)\n")
-    after = load_set(front).policies
+    assert result.stdout.endswith(f"front  {here}\n")
+    assert front.read_bytes() == own
+    after = load_set(here).policies
     assert {policy.schedule_hash for policy in after} == set(before)
     for policy in after:
         origin = policy.provenance["origin"]
@@ -168,7 +170,6 @@ def test_a_front_can_go_elsewhere_and_json_says_what_was_timed(front: Path, tmp_
     assert ratios == sorted(ratios)
     assert len(ratios) > 1
     assert (document["front"], document["cell"]["batch"]) == (str(where), 2)
-    assert not document["in_place"]
     assert len(load_set(where).policies) == len(ratios)
     assert front.read_bytes() == before
 
@@ -205,7 +206,10 @@ def test_a_cell_that_cannot_be_had_here_is_one_sentence(
 def test_a_front_timed_twice_in_its_own_cell_has_its_evidence_replaced(front: Path) -> None:
     for _ in range(2):
         assert (
-            called("calibrate", front, *OWN, "--batch-size", "3", "--seconds", "0.5").exit_code == 0
+            called(
+                *("calibrate", front, *OWN, "--batch-size", "3", "--seconds", "0.5", "--out", front)
+            ).exit_code
+            == 0
         )
 
     for policy in load_set(front).policies:

@@ -1,3 +1,5 @@
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -373,6 +375,27 @@ def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
     assert (found["accuracy"]["kind"], found["accuracy"]["images"]) == ("agreement", 30)
     assert found["accuracy"]["right"] == 30
     assert found["patch_tokens_per_block"] == [16] * 5 + [0]
+
+
+def test_policies_are_compared_a_row_each_in_one_process(config: str) -> None:
+    result = called(
+        "evaluate", "none", "last-cls", "--model", FACTORY, "--data-config", config, "--images",
+        "20,20,30", "--batch-size", "2", "--csv",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.stderr
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [row["policy"] for row in rows] == ["none", "last-cls"]
+    assert all(float(row["of baseline"].split("x")[0]) > 0 for row in rows)
+
+
+def test_csv_and_json_exclude_one_another() -> None:
+    result = called("evaluate", "none", "--csv", "--json")
+
+    assert result.exit_code == 2
+    assert (
+        result.stderr == "error: Invalid value: --csv and --json are both given; give one of them\n"
+    )
 
 
 def test_the_bundled_scenes_serve_any_model_of_ten_classes(tmp_path: Path) -> None:

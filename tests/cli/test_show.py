@@ -1,13 +1,17 @@
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.report.fixtures import FOUND, front
+from tests.report.fixtures import FOUND, front, run_document, run_folder
 from tokensearch.cli.main import app
 from tokensearch.policy import save, save_set
+from tokensearch.report.run.sentences import target_sentence
+from tokensearch.report.run.tables import token_strip
 
 
 def called(*args: str) -> Result:
@@ -33,23 +37,84 @@ def test_a_file_is_shown_with_its_evidence(file: Path) -> None:
     assert "0.48x [0.47, 0.49]" in result.stdout
 
 
-def test_a_front_is_told_from_a_policy(tmp_path: Path) -> None:
+def test_a_front_is_shown_a_row_per_policy(tmp_path: Path) -> None:
     save_set(front(), tmp_path / "front.json")
 
     result = called(str(tmp_path / "front.json"))
 
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert "demo: 12 blocks, 196 patch tokens" in result.stdout
+    for policy in front().policies:
+        assert token_strip(policy) in result.stdout
+    assert json.loads(called(str(tmp_path / "front.json"), "--json").stdout)["policies"]
+
+
+def test_a_run_says_its_verdict_and_where_its_files_are(tmp_path: Path) -> None:
+    run_folder(tmp_path)
+
+    result = called(str(tmp_path))
+
+    assert result.exit_code == 0
+    assert target_sentence(run_document()) in " ".join(result.stdout.split())
+    assert f"report  {tmp_path / 'report.md'}" in result.stdout
+    assert json.loads(called(str(tmp_path), "--json").stdout)["format"] == "tokensearch.run"
+
+
+def test_a_run_without_an_answer_says_how_to_go_on(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path)
+    folder.write_run(replace(run_document(), result=None))
+
+    said = called(str(tmp_path)).stdout
+
+    assert said.startswith("the search of demo for 0.5x has not ended\n30 trials so far in")
+    assert said.rstrip().endswith(run_document().command)
+
+
+def test_a_folder_that_is_no_run_is_said_in_one_sentence(tmp_path: Path) -> None:
+    result = called(str(tmp_path))
+
     assert result.exit_code == 1
-    assert result.stderr.startswith("error: the file holds a front of several policies; name one")
+    assert result.stderr == f"error: {tmp_path} holds no run.json, so it is no run folder\n"
 
 
-@pytest.mark.parametrize(("name", "what"), [("none.json", "does not exist"), (".", "is a folder")])
-def test_what_is_no_file_is_said_in_one_sentence(tmp_path: Path, name: str, what: str) -> None:
-    result = called(f"{tmp_path}/{name}")
+def test_a_file_that_is_not_there_is_said_in_one_sentence(tmp_path: Path) -> None:
+    result = called(f"{tmp_path}/none.json")
 
     assert result.exit_code == 1
     assert result.stderr == (
-        f"error: {tmp_path}/{name} {what}; give a policy file, or the name of a preset\n"
+        f"error: {tmp_path}/none.json does not exist; give a policy, a front, the folder of a "
+        f"run, or the name of a preset\n"
     )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("show", "nonsense"),
+        ("show", "random-nonsense"),
+        ("show", "tome-r13"),
+        ("show", "tests/golden/demo_run"),
+        ("presets",),
+        ("evaluate", "nonsense"),
+        ("evaluate", "tome-r13", "--data", "nowhere"),
+        ("evaluate", "tome-r13", "--checkpoint", "nowhere.pth"),
+        ("run", "--data", "nowhere"),
+        ("run", "--images-from", "nowhere"),
+        ("export", "nonsense"),
+    ],
+)
+def test_names_and_paths_are_looked_at_before_torch_is_loaded(words: tuple[str, ...]) -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from tokensearch.cli.main import app; "
+        f"done = CliRunner().invoke(app, {list(words)!r}); "
+        "print(done.exit_code, [m for m in ('torch', 'timm', 'numpy') if m in sys.modules])"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    good = words[0] == "presets" or words[1] in {"tome-r13", "tests/golden/demo_run"}
+    code_expected = 0 if good and len(words) < 3 else 1
+    assert done.stdout == f"{code_expected} []\n"
 
 
 def test_json_is_json_alone(file: Path) -> None:

@@ -1,6 +1,7 @@
 """What a command works on: a model on a device with its images, real or random."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from typer import BadParameter
@@ -27,6 +28,7 @@ from tokensearch.cli.options import (
     SeedOption,
     read_options,
 )
+from tokensearch.data.config import check_source
 from tokensearch.errors import DataError, ModelError, first_line
 from tokensearch.policy import EMBEDDING_OBJECTIVES, ModelSpec, Objective
 
@@ -39,6 +41,8 @@ if TYPE_CHECKING:
     from tokensearch.data.splits import Sizes, Splits
     from tokensearch.models import LoadedModel, ModelName, Options
     from tokensearch.records.measurements import Cell
+
+DEMO_SPEC = ModelSpec(DEMO, blocks=12, patch_tokens=196, prefix_tokens=1, width=128)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +64,20 @@ class ModelOptions:
     images: ImagesOption = SIZES_TEXT
     objective: ObjectiveOption = None
     seed: SeedOption = 0
+
+    def __post_init__(self) -> None:
+        """Refuse files that are not there, before anything heavy is imported to read them."""
+        for name, what, kind in (
+            ("checkpoint", "checkpoint", ModelError),
+            ("class_map", "class map", DataError),
+            ("data_config", "data config", ModelError),
+            ("images_from", "folder", DataError),
+        ):
+            path: Path | None = getattr(self, name)
+            if path is not None and not path.exists():
+                raise kind(f"{what} {path} does not exist")
+        if self.data is not None:
+            check_source(self.data)
 
     @property
     def options(self) -> "Options":
@@ -109,7 +127,12 @@ def resolve_name(name: str, options: "Options | None" = None) -> "ModelName":
 
 
 def spec_of_model(name: str, options: "Options | None" = None) -> ModelSpec:
-    """Return what policies must know of a model that the user typed; nothing is downloaded."""
+    """Return what policies must know of a model that the user typed; nothing is downloaded.
+
+    The bundled model is known by heart, so that `show` need not load torch for it.
+    """
+    if name == DEMO and not options:
+        return DEMO_SPEC
     from tokensearch.models import resolve_model, skeleton
     from tokensearch.runtime import describe
 

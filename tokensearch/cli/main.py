@@ -1,5 +1,6 @@
 """The command `tokensearch`: the verbs, and what happens when one fails."""
 
+import inspect
 import os
 import signal
 import sys
@@ -54,6 +55,27 @@ VERBS = (
 )
 
 
+# In every `--help`; a test holds that each can be given.
+EXAMPLES = {
+    "run": "run --model deit_s --data imagenet/val --latency-target 0.6x",
+    "retarget": "retarget runs/demo-cpu-0.5x --latency-target 5ms --out runs/5ms",
+    "calibrate": "calibrate runs/demo-cpu-0.5x/front.json --out here.json",
+    "evaluate": "evaluate tome-r13 evit-0.7 policy.json --csv",
+    "profile": "profile --model demo --preset tome-r13 --out profile",
+    "diff": "diff none tome-r13 --out diff",
+    "show": "show runs/demo-cpu-0.5x",
+    "presets": "presets --model vit_b",
+    "report": "report runs/demo-cpu-0.5x --open",
+    "export": "export policy.json --model demo --out demo.onnx",
+    "doctor": "doctor",
+}
+
+
+def first_sentence(verb: Callable[..., Any]) -> str:
+    """Return what a verb does, for the list of all."""
+    return inspect.getdoc(verb).partition("\n")[0]  # type: ignore[union-attr]  # each has one
+
+
 class Terminated(KeyboardInterrupt):
     """SIGTERM came: a batch system or a container wants its machine back."""
 
@@ -97,12 +119,15 @@ app = typer.Typer(
     cls=Verbs,
     no_args_is_help=True,
     add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
 for _verb in VERBS:
-    app.command()(_verb)
-app.add_typer(tune)
+    app.command(
+        short_help=first_sentence(_verb), epilog=f"Example: tokensearch {EXAMPLES[_verb.__name__]}"
+    )(_verb)
+app.add_typer(tune, short_help=str(tune.info.help))
 
 
 def _refused_by_system(failure: OSError) -> int:

@@ -122,6 +122,7 @@ TargetOption = Annotated[
     str | None,
     Option(
         "--latency-target",
+        metavar="TARGET",
         help="5ms, 800us, 0.6x (of the baseline) or 2000/s (images)",
     ),
 ]
@@ -145,6 +146,7 @@ ConfirmOption = Annotated[
     float | None,
     Option(
         "--confirm-seconds",
+        metavar="SECONDS",
         min=0.05,
         max=1e4,
         help="passes to time each policy by, in a session of timing",

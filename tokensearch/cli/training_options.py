@@ -9,14 +9,13 @@ from typer import Option
 from tokensearch.cli.console import err
 from tokensearch.cli.inputs import EvaluationInputs, ModelOptions, parse_sizes
 from tokensearch.cli.options import DEMO
+from tokensearch.data.config import DIGITS
 
 if TYPE_CHECKING:
     from tokensearch.data.training import TrainingImages
     from tokensearch.evaluation.evaluator import PolicyEvaluator
     from tokensearch.tune.distillation import TrainingJob
     from tokensearch.tune.loop import TrainingSettings
-
-DIGITS = "digits"
 
 
 class Usual(NamedTuple):
@@ -45,8 +44,10 @@ class TrainingOptions:
     train_batch: Annotated[
         int, Option("--train-batch", min=1, max=10**5, metavar="N", help="images per step")
     ] = 48
-    lr: Annotated[float | None, Option("--lr", min=0.0, help="first rate of a cosine")] = None
-    weight_decay: Annotated[float, Option("--weight-decay", min=0.0)] = 0.05
+    lr: Annotated[
+        float | None, Option("--lr", min=0.0, metavar="RATE", help="first rate of a cosine")
+    ] = None
+    weight_decay: Annotated[float, Option("--weight-decay", min=0.0, metavar="DECAY")] = 0.05
     warmup: Annotated[int, Option("--warmup", min=0, metavar="STEPS")] = 0
     distill: Annotated[
         float | None,
@@ -62,10 +63,20 @@ class TrainingOptions:
     ] = "fp32"
     ema: Annotated[
         float | None,
-        Option("--ema", min=0.0, max=1.0, help="decay of an average of weights, which is kept"),
+        Option(
+            "--ema",
+            min=0.0,
+            max=1.0,
+            metavar="DECAY",
+            help="decay of an average of weights, which is kept",
+        ),
     ] = None
-    mixup: Annotated[float, Option("--mixup", min=0.0, help="alpha; 0.8 in DeiT")] = 0.0
-    cutmix: Annotated[float, Option("--cutmix", min=0.0, help="alpha; 1 in DeiT")] = 0.0
+    mixup: Annotated[
+        float, Option("--mixup", min=0.0, metavar="ALPHA", help="alpha; 0.8 in DeiT")
+    ] = 0.0
+    cutmix: Annotated[
+        float, Option("--cutmix", min=0.0, metavar="ALPHA", help="alpha; 1 in DeiT")
+    ] = 0.0
 
     def prepare(
         self,

@@ -1,15 +1,35 @@
-"""A user's data config: how images are prepared, in timm's words."""
+"""What a user says of images: their data config in timm's words, and what `--data` may name."""
 
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tokensearch.documents import read_object
-from tokensearch.errors import ModelError
+from tokensearch.errors import DataError, ModelError
 
 # An image's shorter side is resized to that of the input over `crop_pct`, here to 4,096 pixels at
 # most. timm's models take up to 1,024 pixels, by 0.875 to 1.15.
 MAX_SIDE, CROPS = 2048, (0.5, 2.0)
+
+DIGITS = "digits"  # the bundled digit scenes, for any model of ten classes
+# Schemes of timm whose data sets can be indexed; its streamed ones have no fixed order to split.
+SCHEMES = ("hfds", "torch")
+
+
+def scheme_of(source: str) -> str:
+    """Return what stands before the first slash."""
+    return source.partition("/")[0].lower()
+
+
+def is_named(source: str) -> bool:
+    """Whether a source is the name of a data set that timm opens; a folder goes before a name."""
+    return "/" in source and scheme_of(source) in SCHEMES and not Path(source).exists()
+
+
+def check_source(source: str) -> None:
+    """Refuse what can be no source of images, before anything is imported to read it: DataError."""
+    if source != DIGITS and not is_named(source) and not Path(source).exists():
+        raise DataError(f"folder {source} does not exist")
 
 
 def read_data_config(file: Path) -> dict[str, Any]:

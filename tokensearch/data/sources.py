@@ -9,15 +9,12 @@ from timm.data import create_dataset
 from torch import Tensor
 
 from tokensearch.data.bundled import bundled_splits
+from tokensearch.data.config import DIGITS, is_named, scheme_of
 from tokensearch.data.fair import choose_evenly, shrink_sizes
 from tokensearch.data.folder import folder_splits, to_pixels
 from tokensearch.data.pixels import Pixels, Preprocessing, digest
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
 from tokensearch.errors import DataError, first_line
-
-DIGITS = "digits"  # the bundled digit scenes, for any model of ten classes
-# Schemes of timm whose data sets can be indexed; its streamed ones have no fixed order to split.
-SCHEMES = ("hfds", "torch")
 
 
 def splits_from(
@@ -41,8 +38,7 @@ def splits_from(
     """
     if source == DIGITS and not Path(source).exists():
         return bundled_splits(data_config=data_config, sizes=sizes)
-    scheme = source.partition("/")[0].lower()
-    if Path(source).exists() or "/" not in source or scheme not in SCHEMES:
+    if not is_named(source):
         return folder_splits(
             Path(source),
             data_config=data_config,
@@ -52,14 +48,15 @@ def splits_from(
             class_names=class_names,
         )
     preprocessing = Preprocessing.of(data_config)
-    dataset = _opened(source, scheme)
+    dataset = _opened(source)
     sizes = shrink_sizes(sizes, len(dataset), where=f"data set {source}")
     parts = choose_evenly(_labels(dataset), sizes, seed=seed)
     splits = {p: _split(p, parts[p], dataset, (source, preprocessing)) for p in PURPOSES}
     return Splits(f"data set {source}", **splits)
 
 
-def _opened(source: str, scheme: str) -> Any:
+def _opened(source: str) -> Any:
+    scheme = scheme_of(source)
     root = str(Path(torch.hub.get_dir()).parent / "datasets") if scheme == "torch" else None
     try:
         return create_dataset(source, root=root, split="validation", download=scheme == "torch")

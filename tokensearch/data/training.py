@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.data.bundled import bundled_splits
+from tokensearch.data.config import DIGITS
 from tokensearch.data.digits import CLASSES
 from tokensearch.data.folder import (
     Sample,
@@ -25,7 +26,6 @@ from tokensearch.data.folder import (
 from tokensearch.data.pixels import Preprocessing, digest
 from tokensearch.data.scene_batches import training_scenes
 from tokensearch.data.scenes import SCENE_PX, Recipe
-from tokensearch.data.sources import DIGITS
 from tokensearch.data.splits import READERS, UNLABELLED, Sizes
 from tokensearch.errors import DataError
 

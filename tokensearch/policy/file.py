@@ -202,6 +202,16 @@ def is_file(name: str | Path) -> bool:
     return path.suffix == ".json" or len(path.parts) > 1 or path.is_file()
 
 
+def holds_set(path: str | Path) -> bool:
+    """Whether a file is, by its own word, a policy set; what cannot be read is none."""
+    try:
+        return (
+            read_object(Path(path), what="a policy", error=PolicyError).get("format") == SET_FORMAT
+        )
+    except PolicyError:
+        return False
+
+
 def to_text(document: Mapping[str, Any]) -> str:
     """Return JSON as people read it: indented, ended by a newline, no NaN."""
     return json.dumps(document, indent=2, allow_nan=False) + "\n"

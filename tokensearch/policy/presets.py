@@ -72,6 +72,11 @@ def find(name: str) -> Preset:
     return known
 
 
+def check_name(name: str) -> None:
+    """Refuse a name that no preset has, nor any control of one, as `find` does."""
+    find(name.rpartition(RANDOM)[2])
+
+
 def at_random(policy: Policy) -> Policy:
     """Return a control that drops random tokens down to the same counts."""
     last = {step.block: step.keep for step in policy.steps}  # of a prune and a pool, the pool's

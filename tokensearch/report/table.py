@@ -1,5 +1,7 @@
 """A table before it is drawn: cells are text already, so console and page show the same."""
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -7,8 +9,10 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from tokensearch.report.text import plain
+from tokensearch.report.text import NONE, plain
 
+# What a spreadsheet would compute instead of showing it (OWASP, "CSV Injection").
+FORMULA = ("=", "@", "+", "-")
 MARK = "→ "  # before a row that stands out, where a console shows nothing bold
 
 
@@ -45,6 +49,27 @@ def table_to_markdown(grid: ReportTable) -> str:
         bold = index in grid.marked
         lines.append(_line([f"**{cell}**" if bold and cell else cell for cell in cells]))
     return "\n".join(lines)
+
+
+def table_to_csv(table: ReportTable) -> str:
+    """Return the cells as the page shows them; a name that reads as a formula gets a quote.
+
+    >>> print(table_to_csv(ReportTable(("a", "b"), [("=x", "+0.2 ms"), ("1,2", "-")])), end="")
+    a,b
+    '=x,+0.2 ms
+    "1,2",-
+    """
+    written = io.StringIO()
+    writer = csv.writer(written, lineterminator="\n")
+    for row in (table.columns, *table.rows):
+        writer.writerow([_harmless(plain(cell)) for cell in row])
+    return written.getvalue()
+
+
+def _harmless(cell: str) -> str:
+    signed = cell[:1] in {"+", "-"} and cell[1:2].isdecimal()
+    formula = cell.startswith(FORMULA) and not signed and cell != NONE
+    return f"'{cell}" if formula else cell
 
 
 def markdown_text(words: str) -> str:

@@ -23,11 +23,16 @@ def calibrate(
     front: Annotated[Path, typer.Argument(metavar="FRONT", help="front.json of a run")],
     again: CellOverrides,
     seconds: Annotated[
-        float, typer.Option("--seconds", min=0.5, max=1e5, help="of timing, for all policies")
+        float,
+        typer.Option(
+            "--seconds", min=0.5, max=1e5, metavar="SECONDS", help="of timing, for all policies"
+        ),
     ] = 10.0,
     out_file: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="where the front goes; default: FRONT itself"),
+        typer.Option(
+            "--out", metavar="FILE", help="where the front goes; default: FRONT-here.json beside it"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,17 +48,16 @@ def calibrate(
 
     if not isfinite(seconds):
         raise typer.BadParameter(f"--seconds is {seconds}; it must be a number")
-    policies, where = load_set(front), out_file or front
+    policies, where = load_set(front), out_file or front.with_name(f"{front.stem}-here.json")
     if not policies.policies:
         raise PolicyError(f"{front} holds no policies that could be timed")
     check_file(where)
     calibrated = _calibrate(policies, again, seconds)
     write(where, set_to_json(calibrated))
-    in_place = where.resolve() == front.resolve()
     if as_json:
-        print_json({"front": str(where), "in_place": in_place, **_document(calibrated)})
+        print_json({"front": str(where), **_document(calibrated)})
     else:
-        _show(calibrated, policies, where, in_place=in_place)
+        _show(calibrated, policies, where)
 
 
 def _calibrate(policies: "PolicySet", again: CellOverrides, seconds: float) -> "PolicySet":
@@ -98,14 +102,13 @@ def _size(cell: "Mapping[str, Any]") -> tuple[int, int] | None:
     return None if rows is None else (rows, cell.get("columns", rows))
 
 
-def _show(calibrated: "PolicySet", before: "PolicySet", where: Path, *, in_place: bool) -> None:
+def _show(calibrated: "PolicySet", before: "PolicySet", where: Path) -> None:
     """Print what was timed, and where it is now."""
     from tokensearch.report.run.console import calibration_table
     from tokensearch.report.table import table_to_rich
 
     out.print(table_to_rich(calibration_table(calibrated, before)))
-    how = ", written in place (--out names another file)" if in_place else ""
-    out.print(f"front  {where}{how}", soft_wrap=True)
+    out.print(f"front  {where}", soft_wrap=True)
 
 
 def _document(calibrated: "PolicySet") -> dict[str, Any]:

@@ -25,6 +25,7 @@ def diff(
         float,
         Option(
             "--seconds",
+            metavar="SECONDS",
             min=1.0,
             help="of passes, for what is profiled on the spot; at least 12 rounds are timed",
         ),

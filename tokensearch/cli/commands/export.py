@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 FormatOption = Annotated[Literal["onnx", "pt2"], typer.Option("--format", help="of the file")]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", help="file; MODEL-POLICY.FORMAT if not given")
+    Path | None,
+    typer.Option("--out", metavar="FILE", help="file; MODEL-POLICY.FORMAT if not given"),
 ]
 NumbersOption = Annotated[
     Literal["float32", "float16", "bfloat16"],
@@ -67,9 +68,11 @@ def export(
     The file is run on the CPU, in ONNX Runtime or by torch, and kept if it computes what the model
     computes.
     """
+    from tokensearch.cli.commands.show import check_policy_name, read_policy
+
+    check_policy_name(policy)
     import torch
 
-    from tokensearch.cli.commands.show import read_policy
     from tokensearch.cli.inputs import resolve_name
     from tokensearch.export import check_target
     from tokensearch.export import export as exported

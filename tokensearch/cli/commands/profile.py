@@ -51,6 +51,7 @@ def profile(
         float | None,
         Option(
             "--seconds",
+            metavar="SECONDS",
             min=1.0,
             help="of passes: 20, and at least 12 rounds are timed; for a sweep 150",
         ),

@@ -33,7 +33,9 @@ MOST_SETTINGS = 6  # each is timed twice, for the baseline and the answer, besid
 class SearchOptions:
     """Where, how and for how long to search: an option per field."""
 
-    space: Annotated[str, Option("--space", help="search space: a TOML file or a name")] = "default"
+    space: Annotated[
+        str, Option("--space", metavar="NAME", help="search space: a TOML file or a name")
+    ] = "default"
     sampler: Annotated[
         Literal["local", "tpe", "tpe-multivariate", "gp", "nsga2", "random"],
         Option("--sampler", help="what proposes policies: our local search, or Optuna's"),
@@ -48,12 +50,15 @@ class SearchOptions:
     ] = None
     trials: Annotated[
         int | None,
-        Option("--trials", min=1, help="policies to try, if that is to end the search"),
+        Option(
+            "--trials", min=1, metavar="N", help="policies to try, if that is to end the search"
+        ),
     ] = None
     minutes: Annotated[
         float | None,
         Option(
             "--minutes",
+            metavar="MINUTES",
             min=0.01,
             max=1e5,
             help=f"for the whole run, {DEFAULT_MINUTES} if neither this nor --trials is given; "
@@ -63,7 +68,13 @@ class SearchOptions:
     confirm_seconds: ConfirmOption = None
     cache_gb: Annotated[
         float,
-        Option("--cache-gb", min=0.0, max=1e4, help="memory for activations that policies share"),
+        Option(
+            "--cache-gb",
+            min=0.0,
+            max=1e4,
+            metavar="GB",
+            help="memory for activations that policies share",
+        ),
     ] = 1.0
     remember: Annotated[
         bool,
@@ -184,7 +195,10 @@ def run(
         ),
     ] = None,
     out_folder: Annotated[
-        Path | None, typer.Option("--out", help="run folder; runs/MODEL-DEVICE-TARGET if not given")
+        Path | None,
+        typer.Option(
+            "--out", metavar="DIR", help="run folder; runs/MODEL-DEVICE-TARGET if not given"
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -16,16 +16,34 @@ from tokensearch.cli.options import (
     read_options,
 )
 from tokensearch.errors import PolicyError
-from tokensearch.policy import Policy, block_macs, is_file, load, mac_share, preset
+from tokensearch.policy import (
+    Policy,
+    PolicySet,
+    block_macs,
+    check_name,
+    is_file,
+    load,
+    load_set,
+    mac_share,
+    preset,
+)
+from tokensearch.policy.file import holds_set, policy_to_json, set_to_json
+from tokensearch.records.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from tokensearch.models import Options
-from tokensearch.policy.file import policy_to_json
+
+ACCEPTED = "give a policy, a front, the folder of a run, or the name of a preset"
 
 
 def show(
-    policy: Annotated[
-        str, Argument(metavar="POLICY", help="A policy file, or a preset's name (see --model).")
+    shown: Annotated[
+        str,
+        Argument(
+            metavar="WHAT",
+            help="a policy file, a front (front.json), the folder of a run, or a preset's name "
+            "(see --model)",
+        ),
     ],
     model: ModelOption = DEMO,
     img_size: ImgSizeOption = None,
@@ -33,27 +51,68 @@ def show(
     rescale: RescaleOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Show a policy block by block, and the evidence for it."""
-    options = read_options(img_size, model_kwargs)
-    chosen = read_policy(policy, model, options, rescale=rescale)
-    if as_json:
-        print_json(_document(chosen))
-        return
-    _print(chosen)
+    """Show what a policy, a front, a run or a preset is: its blocks, and the evidence for it."""
+    if Path(shown).is_dir():
+        _show_run(RunFolder(Path(shown)), as_json=as_json)
+    elif holds_set(shown):
+        _show_front(shown, as_json=as_json)
+    else:
+        options = read_options(img_size, model_kwargs)
+        chosen = read_policy(shown, model, options, rescale=rescale)
+        if as_json:
+            print_json(_document(chosen))
+        else:
+            _print(chosen)
 
 
 def read_policy(
     name: str, model: str, options: "Options | None" = None, *, rescale: bool = False
 ) -> Policy:
     """Read a policy file, or build the preset `name` for a model; PolicyError if it is neither."""
+    check_policy_name(name)
     if is_file(name):
-        if not Path(name).is_file():
-            what = "is a folder" if Path(name).is_dir() else "does not exist"
-            raise PolicyError(f"{name} {what}; give a policy file, or the name of a preset")
         return load(name)
     from tokensearch.cli.inputs import spec_of_model
 
     return preset(name, spec_of_model(model, options), rescale=rescale)
+
+
+def check_policy_name(name: str) -> None:
+    """Refuse what is neither a file nor a preset's name, before anything heavy is imported."""
+    if not is_file(name):
+        check_name(name)
+    elif not Path(name).is_file():
+        what = "is a folder" if Path(name).is_dir() else "does not exist"
+        raise PolicyError(f"{name} {what}; {ACCEPTED}")
+
+
+def _show_run(folder: RunFolder, *, as_json: bool) -> None:
+    from tokensearch.report.run.console import summary, unfinished_summary
+
+    run = folder.require_run()
+    if as_json:
+        print_json(run.to_json())
+    elif run.result is None:
+        out.print(unfinished_summary(run, folder))
+    else:
+        out.print(summary(run, load_set(folder.front), folder=folder))
+
+
+def _show_front(file: str, *, as_json: bool) -> None:
+    from tokensearch.report.run.console import member_table
+    from tokensearch.report.run.tables import model_line
+    from tokensearch.report.table import table_to_rich
+
+    front: PolicySet = load_set(file)
+    if as_json:
+        print_json(set_to_json(front))
+        return
+    if not front.policies:
+        out.print(f"{file} holds no policies")
+        return
+    out.print(model_line(front.policies[0].model))
+    out.print(table_to_rich(member_table(front)))
+    out.print('tokensearch.load_set(FILE).best("0.6x") chooses one of them by its latency.')
 
 
 def _document(policy: Policy) -> dict[str, Any]:

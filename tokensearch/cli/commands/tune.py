@@ -53,11 +53,12 @@ def describe_tune() -> None:
     """Train: weights under a policy; find thresholds, make them static; mergers."""
 
 
-@tune.command()
+@tune.command(epilog="Example: tokensearch tune freeze thresholds.json")
 def freeze(
     policy: Annotated[Path, typer.Argument(help="policy file with thresholds")],
     out_file: Annotated[
-        Path | None, typer.Option("--out", help="default: POLICY-static.json beside it")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="default: POLICY-static.json beside it"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -78,24 +79,31 @@ def freeze(
     out.print(f"measure both: tokensearch evaluate {policy}; tokensearch evaluate {path}")
 
 
-@tune.command()
+@tune.command(epilog="Example: tokensearch tune thresholds --sites 2,5,8 --budget 0.6x")
 @grouped
 def thresholds(
     wanted: ModelOptions,
     training: TrainingOptions,
-    sites: Annotated[str, typer.Option(help="blocks at whose end tokens go, such as 2,5,8")],
+    sites: Annotated[
+        str, typer.Option(metavar="BLOCKS", help="blocks at whose end tokens go, such as 2,5,8")
+    ],
     budget: Annotated[
         str,
-        typer.Option(help="of the mean image: multiply-accumulates, 0.6x, or with --costs 5ms"),
+        typer.Option(
+            metavar="BUDGET",
+            help="of the mean image: multiply-accumulates, 0.6x, or with --costs 5ms",
+        ),
     ],
     score: Annotated[
-        str, typer.Option(help=f"one of {', '.join(SCORES)}")
+        str, typer.Option(metavar="SCORE", help=f"one of {', '.join(SCORES)}")
     ] = "head_weighted_class_attention",
     costs: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="costs.json of `profile --sweep`, which predicts times"),
     ] = None,
-    out_file: Annotated[Path, typer.Option("--out", help="the policy")] = Path("thresholds.json"),
+    out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="the policy")] = Path(
+        "thresholds.json"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Find thresholds that keep, of every image, what scores high, and meet a budget in the mean.
@@ -191,7 +199,7 @@ def _evaluator(subject: "EvaluationInputs", seed: int) -> "PolicyEvaluator":
     )
 
 
-@tune.command()
+@tune.command(epilog="Example: tokensearch tune weights --policy policy.json --data imagenet")
 @grouped
 def weights(
     wanted: ModelOptions,
@@ -224,18 +232,24 @@ def weights(
         raise typer.Exit(NO_BETTER)
 
 
-@tune.command()
+@tune.command(epilog="Example: tokensearch tune merger --block 3 --keep 16 --data imagenet")
 @grouped
 def merger(
     wanted: ModelOptions,
     training: TrainingOptions,
-    block: Annotated[int, typer.Option(min=0, help="at whose end tokens are merged")],
-    keep: Annotated[int, typer.Option(min=1, help="queries, and so tokens that are left")],
-    scale: Annotated[float, typer.Option(help="of the logits; published are 1 and width^-0.5")] = 1,
+    block: Annotated[int, typer.Option(min=0, metavar="N", help="at whose end tokens are merged")],
+    keep: Annotated[
+        int, typer.Option(min=1, metavar="N", help="queries, and so tokens that are left")
+    ],
+    scale: Annotated[
+        float, typer.Option(metavar="FACTOR", help="of the logits; published are 1 and width^-0.5")
+    ] = 1,
     values: Annotated[
         Literal["normed", "raw"], typer.Option(help="what is averaged; published is normed")
     ] = "normed",
-    out_file: Annotated[Path, typer.Option("--out", help="the policy")] = Path("merger.json"),
+    out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="the policy")] = Path(
+        "merger.json"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Train the queries of a merger (PatchMerger), begun by k-means, with the model frozen.

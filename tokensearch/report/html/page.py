@@ -37,7 +37,6 @@ from tokensearch.report.html.strips import FallBar, Strip, changes_table, make_f
 from tokensearch.report.html.tables import (
     PageTable,
     hash_table,
-    table_to_csv,
     tail_table,
 )
 from tokensearch.report.run.alternatives import alternative_table
@@ -61,6 +60,7 @@ from tokensearch.report.run.tables import (
     model_line,
     phase_table,
 )
+from tokensearch.report.table import table_to_csv
 
 TABLES = "report_data"  # folder of the CSV files
 

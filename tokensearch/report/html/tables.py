@@ -1,8 +1,6 @@
 """The tables that only the page has, and how it hands out all of its tables: as CSV."""
 
-import csv
 import hashlib
-import io
 from typing import NamedTuple
 
 from tokensearch.records.measurements import Latency
@@ -12,8 +10,6 @@ from tokensearch.report import text
 from tokensearch.report.run.result import name_finalist
 from tokensearch.report.table import ReportTable
 
-# What a spreadsheet would compute instead of showing it (OWASP, "CSV Injection").
-FORMULA = ("=", "@", "+", "-")
 TAILS = (95, 99)  # percentiles of passes
 
 
@@ -23,27 +19,6 @@ class PageTable(NamedTuple):
     key: str
     title: str
     table: ReportTable
-
-
-def table_to_csv(table: ReportTable) -> str:
-    """Return the cells as the page shows them; a name that reads as a formula gets a quote.
-
-    >>> print(table_to_csv(ReportTable(("a", "b"), [("=x", "+0.2 ms"), ("1,2", "-")])), end="")
-    a,b
-    '=x,+0.2 ms
-    "1,2",-
-    """
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    for row in (table.columns, *table.rows):
-        writer.writerow([_harmless(text.plain(cell)) for cell in row])
-    return written.getvalue()
-
-
-def _harmless(cell: str) -> str:
-    signed = cell[:1] in {"+", "-"} and cell[1:2].isdecimal()
-    formula = cell.startswith(FORMULA) and not signed and cell != text.NONE
-    return f"'{cell}" if formula else cell
 
 
 def tail_table(run: RunDocument) -> ReportTable:

@@ -1,6 +1,6 @@
 """What `run`, `evaluate` and `calibrate` print."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rich.console import Group, RenderableType
@@ -23,9 +23,11 @@ from tokensearch.report.run.sentences import answer_sentences
 from tokensearch.report.run.tables import (
     caution_lines,
     cell_line,
+    change_of,
     closeness_of,
     front_notes,
     front_table,
+    ratio_of,
     token_strip,
 )
 from tokensearch.report.table import ReportTable, table_to_rich
@@ -51,6 +53,18 @@ def summary(
     return Group(*parts)
 
 
+def unfinished_summary(run: RunDocument, folder: RunFolder) -> RenderableType:
+    """Return how far a search without an answer has come, and how to go on with it."""
+    asked = run.settings.goal
+    lines = (
+        f"the search of {run.model.name} for {asked} has not ended",
+        f"{text.count(len(folder.read_trials()), 'trial')} so far in {folder.path}",
+        "the same command goes on with it:",
+        f"  {run.command}",
+    )
+    return Text("\n".join(map(text.plain, lines)), overflow="fold")
+
+
 def _paths(folder: RunFolder) -> Text:
     # One path per line, and never cut: people copy them.
     paths = [("front", folder.front), ("report", folder.report), ("page", folder.html)]
@@ -58,6 +72,26 @@ def _paths(folder: RunFolder) -> Text:
         paths.insert(0, ("policy", folder.policy))
     lines = [f"{name:<8}{path}" for name, path in paths]
     return Text("\n".join(lines), no_wrap=True, overflow="ignore")
+
+
+def member_table(front: PolicySet) -> ReportTable:
+    """The members of a front by itself, fastest first, as their first evidence has them."""
+    members = [read_evidence(policy, policy.evidence[0]) for policy in front.policies]
+    rows = [
+        (
+            name_of(member.policy, str(member.policy.provenance.get("origin", "sampler"))),
+            token_strip(member.policy),
+            text.ms(member.median_ms),
+            ratio_of(member),
+            text.percent_interval(member.accuracy),
+            change_of(member),
+            cell_line(member.policy.evidence[0].cell),
+        )
+        for member in members
+    ]
+    measure = measure_in(front.policies[0].evidence[0].accuracy)
+    columns = ("policy", "tokens left", "latency", "of baseline", measure, "change, points", "cell")
+    return ReportTable(columns, rows, numbers=frozenset({"latency"}))
 
 
 def evaluation(document: Mapping[str, Any]) -> RenderableType:
@@ -71,6 +105,32 @@ def evaluation(document: Mapping[str, Any]) -> RenderableType:
     if cautions:
         parts.append(caution_lines(cautions))
     return Group(*parts)
+
+
+def evaluation_table(documents: Sequence[Mapping[str, Any]]) -> ReportTable:
+    """Return several policies of one model on the same images in one cell, a row each."""
+    measure = measure_in(documents[0]["accuracy"])
+    rows = [
+        (
+            document["policy"],
+            text.percent_interval(share_in(document["accuracy"])),
+            text.signed_points_interval(interval(document["paired"], "difference")),
+            *closeness_of(document["accuracy"], measure).values(),
+            text.ms(document["comparison"]["candidate"]["median_ms"]),
+            text.ratio_interval(interval(document["comparison"], "ratio")),
+            document["comparison"]["verdict"],
+            _caution_names(document),
+        )
+        for document in documents
+    ]
+    closeness = tuple(closeness_of(documents[0]["accuracy"], measure))
+    columns = ("policy", measure, "change", *closeness, "latency", "of baseline", "verdict")
+    return ReportTable((*columns, "cautions"), rows, numbers=frozenset({*closeness, "latency"}))
+
+
+def _caution_names(document: Mapping[str, Any]) -> str:
+    names = (name.lower().replace("_", " ") for name in document["comparison"]["cautions"])
+    return ", ".join(names) or text.NONE
 
 
 def _spread_rows(spreads: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:

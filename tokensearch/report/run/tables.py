@@ -81,9 +81,9 @@ def _front_row(member: EvidenceFigures, result: RunResult, notes: Footnotes) -> 
         f"{name_of(member.policy, origin_of(member.policy, result))}{marks}",
         token_strip(member.policy),
         text.ms(member.median_ms),
-        _ratio(member),
+        ratio_of(member),
         text.percent_interval(member.accuracy),
-        _change(member),
+        change_of(member),
         _deciding(member.policy, result),
     )
 
@@ -268,7 +268,7 @@ def _evidence_row(figures: EvidenceFigures, cell: Mapping[str, Any]) -> tuple[st
     return (
         where,
         text.ms(figures.median_ms),
-        _ratio(figures),
+        ratio_of(figures),
         text.percent_interval(figures.accuracy),
         "yes" if figures.confirmed else "no",
     )
@@ -369,13 +369,15 @@ def random_note() -> str:
     )
 
 
-def _ratio(figures: EvidenceFigures) -> str:
+def ratio_of(figures: EvidenceFigures) -> str:
+    """Latency as a share of the baseline's, with its interval where that is known."""
     if figures.ratio is not None:
         return text.ratio_interval(figures.ratio)
     return text.ratio(figures.median_ms / figures.baseline_ms)
 
 
-def _change(figures: EvidenceFigures) -> str:
+def change_of(figures: EvidenceFigures) -> str:
+    """Change of accuracy, where there is any to speak of."""
     if figures.difference is None or not figures.policy.reduces:
         return text.NONE
     return text.signed_points(figures.difference)
