@@ -8,14 +8,21 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.report.fixtures import FOUND, front, run_document, run_folder
+from tokensearch.cli.inputs import DEMO_SPEC
 from tokensearch.cli.main import app
+from tokensearch.models import DEMO, skeleton
 from tokensearch.policy import save, save_set
 from tokensearch.report.run.sentences import target_sentence
 from tokensearch.report.run.tables import token_strip
+from tokensearch.runtime import describe
 
 
 def called(*args: str) -> Result:
     return CliRunner().invoke(app, ["show", *args])
+
+
+def test_what_is_known_of_the_bundled_model_is_what_it_is() -> None:
+    assert replace(describe(skeleton(DEMO, {})), name=DEMO) == DEMO_SPEC
 
 
 @pytest.fixture
