@@ -145,7 +145,7 @@ def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
 
     assert said.startswith("Target met: 0.5x for a pass of 8 images; the answer, the fastest of 2")
     assert "It beats the best published finalist" in said
-    assert "found 99b913f5   ██▅▅▅▃▃▃▂▂▂·" in said
+    assert "found 99b913f5  ██▅▅▅▃▃▃▂▂▂·" in said
     assert "caution: passes differ widely: stop other work on the machine" in said
     assert "report  somewhere/report.md" in said
 

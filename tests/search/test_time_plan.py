@@ -24,6 +24,7 @@ from tokensearch.search.time_plan import (
     LEAST_FINALISTS,
     MOST_FINALISTS,
     REDUCED,
+    SCORING,
     SHARES,
     Pace,
     TimePlan,
@@ -98,7 +99,9 @@ def test_sessions_leave_no_doubt_where_there_is_time_for_as_many_rounds() -> Non
     plan = fit_plan(TimePlan(270.0), CPU)
 
     assert plan.count_rounds(plan.finalists) == plan.count_rounds(1) == ENOUGH_PASSES
-    assert fit_plan(TimePlan(24.0), CPU).count_rounds(LEAST_FINALISTS) == VERDICT_PAIRS
+    short = fit_plan(TimePlan(24.0, began=monotonic() - 18), CPU)
+    assert short.count_rounds(LEAST_FINALISTS) == VERDICT_PAIRS
+    assert VERDICT_PAIRS < short.count_rounds(1, until="quoting") < ENOUGH_PASSES
     assert TimePlan(None).count_rounds(MOST_FINALISTS) == ENOUGH_PASSES
 
 
@@ -109,6 +112,17 @@ def test_a_resumed_run_goes_on_with_the_time_that_was_left() -> None:
     assert plan.is_over("search")
     assert not plan.is_over("profiling")
     assert replace(plan, earlier=60.0).is_over("profiling")
+
+
+def test_finalists_are_as_many_as_enough_rounds_of_all_of_them_fit() -> None:
+    plan = fit_plan(TimePlan(270.0), CPU)
+    scored = replace(
+        plan, began=plan.began - plan.end_of("search") - SCORING * plan.share("confirming")
+    )
+
+    assert LEAST_FINALISTS < plan.finalists < MOST_FINALISTS
+    assert scored.count_rounds(plan.finalists) == ENOUGH_PASSES
+    assert scored.count_rounds(plan.finalists + 2) < ENOUGH_PASSES
 
 
 def test_fewer_rounds_are_asked_for_once_time_is_short() -> None:

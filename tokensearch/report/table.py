@@ -30,7 +30,11 @@ class ReportTable:
 def table_to_rich(grid: ReportTable) -> Table:
     """Draw the grid for a console; marked rows are bold, with an arrow."""
     title = None if grid.title is None else Text(plain(grid.title))
-    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False)
+    # With the line of the box that is two columns, so that a front fits in a pipe.
+    gap = (0, 1, 0, 0)
+    table = Table(
+        box=box.SIMPLE_HEAD, title=title, title_justify="left", pad_edge=False, padding=gap
+    )
     for name in grid.columns:
         table.add_column(name, justify="right" if name in grid.numbers else "left")
     for index, (first, *rest) in enumerate(grid.rows):

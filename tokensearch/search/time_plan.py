@@ -27,12 +27,11 @@ SHARES: Mapping[str, float] = {
     "quoting": 0.20,  # on images of `report`
     "profiling": 0.05,
 }
-SCORING = 0.6  # of the time for confirming; the rest is for the clock
+SCORING = 0.5  # of the time for confirming; the rest is for the clock
+SURE = 0.9  # of the time by the clock is planned: a tenth more must not leave passes too few
 CONFIRM_SECONDS = 3.0  # of passes, for each policy of a session of timing
-LEAST_FINALISTS, MOST_FINALISTS = (
-    4,
-    16,
-)  # at least the baseline, the likely answer, a spare, a rival
+LEAST_FINALISTS = 4  # the baseline, the likely answer, a spare, a rival
+MOST_FINALISTS = 16
 LEAST_TRIALS = 3  # however short the time: a run is to hand back a policy
 REDUCED = 0.6  # time of a finalist's pass on average, as a share of the baseline's
 # Passes that profiles of baseline and answer take at least: a dozen rounds of both, plain and
@@ -87,17 +86,20 @@ class TimePlan:
         left = self.end_of("profiling") - self.elapsed
         return left > max(0.0, PROFILE_PASSES * self.pass_s)
 
-    def count_rounds(self, models: int) -> int:
+    def count_rounds(self, models: int, *, until: str = "confirming") -> int:
         """Return how many rounds a session of timing takes at least.
 
-        As many as need no wider interval (`ENOUGH_PASSES`) where they take half of the time that is
-        left for confirming, so that a machine that others slow down keeps to it; else the fewest.
+        As many as there is time for, up to those that need no wider interval (`ENOUGH_PASSES`): a
+        machine that others slow down keeps to its time.
 
         models  that are timed beside the baseline
+        until   the stage by whose end the session is to be over
         """
-        left = self.end_of("confirming") - self.elapsed
-        fits = 2 * session_s(models, ENOUGH_PASSES, self.pass_s) <= max(0.0, left)
-        return ENOUGH_PASSES if fits else VERDICT_PAIRS
+        if self.seconds is None or not self.pass_s:
+            return ENOUGH_PASSES
+        left = self.end_of(until) - self.elapsed
+        fitting = left / session_s(models, 1 - WARMUP, self.pass_s) - WARMUP
+        return int(max(VERDICT_PAIRS, min(ENOUGH_PASSES, fitting)))
 
     def describe(self, splits: Splits, asked: Splits) -> str:
         """Say how the seconds are shared out, and what they are enough for."""
@@ -156,9 +158,9 @@ def _pass_s(evaluator: PolicyEvaluator, images: Tensor) -> float:
 def fit_plan(plan: TimePlan, pace: Pace) -> TimePlan:
     """Return the plan with as many finalists, timed for as long, as there is time for."""
     clock_s = (1 - SCORING) * plan.share("confirming")
-    round_s = REDUCED * pace.pass_s * (ENOUGH_PASSES + WARMUP)  # for each policy
-    affordable = inf if plan.seconds is None else clock_s / round_s
-    finalists = round(max(LEAST_FINALISTS, min(MOST_FINALISTS, affordable)))
+    baseline_s = session_s(0, ENOUGH_PASSES, pace.pass_s)
+    affordable = (SURE * clock_s / baseline_s - 1) / REDUCED
+    finalists = int(max(LEAST_FINALISTS, min(MOST_FINALISTS, affordable)))
     return replace(
         plan,
         finalists=finalists,

@@ -226,7 +226,8 @@ def _settle(
         batch=evaluator.cell.batch,
         time=evaluator.time_together,
         seconds=plan.confirm_seconds,
-        count_rounds=plan.count_rounds,
+        # What it decides is quoted, so it may take from the time for quoting.
+        count_rounds=partial(plan.count_rounds, until="quoting"),
         may_repeat=lambda: not plan.is_over("confirming"),
         listener=scorer.listener,
         others=[model.on(evaluator.images) for model in models],
