@@ -27,7 +27,7 @@ GOALS = [*(Goal(parse_target(text)) for text in TARGETS), *BOUNDS]
 def source(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FinishedRun]:
     folder = tmp_path_factory.mktemp("runs") / "source"
     with no_clock():
-        session(folder, trials=10, target="0.6x").run()
+        session(folder, trials=16, target="0.6x").run()
         yield read_finished(RunFolder(folder))
 
 
