@@ -1,5 +1,6 @@
 """A training that takes seconds: a ViT of 16 patch tokens, crops of photographs, any labels."""
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -54,6 +55,18 @@ def images(*, labelled: bool = False) -> TrainingImages:
         return crops()[chosen], chosen % 5 if labelled else torch.full((count,), -1)
 
     return TrainingImages("crops", "sha256:0", labelled, draw)
+
+
+def images_until(last: int) -> TrainingImages:
+    """Images whose drawing is interrupted at a step."""
+    whole = images()
+
+    def draw(step: int, count: int) -> tuple[Tensor, Tensor]:
+        if step == last:
+            raise KeyboardInterrupt
+        return whole.draw(step, count)
+
+    return replace(whole, draw=draw)
 
 
 def policy(*keep: int) -> Policy:

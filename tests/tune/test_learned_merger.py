@@ -3,9 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
 
-from tests.tune.small import Quiet, bytes_of, evaluator, images, training
+from tests.tune.small import Quiet, bytes_of, evaluator, images_until, training
 from tokensearch.data.training import TrainingImages
 from tokensearch.errors import ModelError
 from tokensearch.policy import Merger
@@ -66,15 +65,9 @@ def test_a_training_of_queries_that_is_cut_off_ends_with_the_same_bits(
 ) -> None:
     whole = tune(tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_S", 0.0)
-    own = images()
-
-    def cut(step: int, count: int) -> tuple[Tensor, Tensor]:
-        if step == 5:
-            raise KeyboardInterrupt
-        return own.draw(step, count)
 
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "cut", own=replace(own, draw=cut))
+        tune(tmp_path / "cut", own=images_until(5))
 
     assert tune(tmp_path / "cut").policy == whole.policy
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tune.small import Quiet, bytes_of, evaluator, images, training
+from tests.tune.small import Quiet, bytes_of, evaluator, images_until, training
 from tokensearch.data.training import TrainingImages
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy, Prune, mac_share
@@ -66,15 +66,9 @@ def test_a_training_of_thresholds_that_is_cut_off_ends_with_the_same_bits(
 ) -> None:
     whole = find(tmp_path / "whole")
     monkeypatch.setattr(loop, "SAVE_S", 0.0)
-    own = images()
-
-    def cut(step: int, count: int) -> tuple[Tensor, Tensor]:
-        if step == 5:
-            raise KeyboardInterrupt
-        return own.draw(step, count)
 
     with pytest.raises(KeyboardInterrupt):
-        find(tmp_path / "cut", own=replace(own, draw=cut))
+        find(tmp_path / "cut", own=images_until(5))
     again = find(tmp_path / "cut")
 
     assert again.learned is not None

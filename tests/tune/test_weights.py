@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tune.small import Quiet, bytes_of, evaluator, images, model, policy, training
+from tests.tune.small import (
+    Quiet,
+    bytes_of,
+    evaluator,
+    images,
+    images_until,
+    model,
+    policy,
+    training,
+)
 from tokensearch.data.training import TrainingImages
 from tokensearch.errors import DataError, PolicyError, RunError, TrainingError
 from tokensearch.models import load_model, resolve_model
@@ -108,15 +117,9 @@ def test_a_training_that_is_cut_off_ends_with_the_bits_of_one_that_is_not(
     plan = replace(PLAN, **changes)
     tune(tmp_path / "whole", plan=plan)
     monkeypatch.setattr(loop, "SAVE_S", 0.0)
-    own = images()
-
-    def cut(step: int, count: int) -> tuple[Tensor, Tensor]:
-        if step == 5:
-            raise KeyboardInterrupt
-        return own.draw(step, count)
 
     with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "cut", plan=plan, own=replace(own, draw=cut))
+        tune(tmp_path / "cut", plan=plan, own=images_until(5))
     tune(tmp_path / "cut", plan=plan)
 
     assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
