@@ -60,7 +60,7 @@ def test_half_precision_becomes_a_pt2_file_named_after_model_and_policy(place: P
     ("arguments", "message"),
     [
         (["fast"], "preset 'fast' is unknown; the nearest are last-cls"),
-        (["none.json"], "none.json does not exist; give a policy, a front, the folder of a run"),
+        (["none.json"], "none.json does not exist; give a policy file, or the name of a preset"),
         (["tome-r13", "--model", "diet_s"], "model 'diet_s' is unknown; the nearest are deit_s, "),
         (["tome-r13", "--out", "a.pt2"], "--out is a.pt2; a file of format onnx must end in .onnx"),
         (["tome-r13", "--out", "b/a.onnx"], "--out is b/a.onnx; its folder b does not exist"),

@@ -430,7 +430,7 @@ def test_the_bundled_scenes_are_refused_to_a_model_of_other_classes(
     [
         ("fast", "preset 'fast' is unknown; the nearest are last-cls"),
         ("topk-5", "preset 'topk-5' is unknown; the nearest are topk-0.5, topk-0.7, "),
-        ("missing.json", "missing.json does not exist; give a policy, a front, the folder"),
+        ("missing.json", "missing.json does not exist; give a policy file, or the name of"),
         ("tome-r13", "preset 'tome-r13' was made for 12 blocks and 196 patch tokens; "),
     ],
 )

@@ -54,7 +54,7 @@ def images(*, labelled: bool = False) -> TrainingImages:
         chosen = torch.randint(CROPS, (count,), generator=torch.Generator().manual_seed(step))
         return crops()[chosen], chosen % 5 if labelled else torch.full((count,), -1)
 
-    return TrainingImages("crops", "sha256:0", labelled, draw)
+    return TrainingImages("crops", "sha256:0", 5 if labelled else None, draw)
 
 
 def images_until(last: int) -> TrainingImages:

@@ -20,7 +20,7 @@ from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.splits import Sizes
 from tokensearch.data.training import SplitSource, training_images
 from tokensearch.errors import DataError
-from tokensearch.policy import save
+from tokensearch.policy import PolicySet, save, save_set
 
 MODEL = ["--model", "tests.tune.small:model", "--images", "20,20,20", "--batch-size", "4"]
 TRAIN = ["--train-data", "digits", "--lr", "1e-3", "--distill", "1", "--train-batch", "16"]
@@ -169,3 +169,19 @@ def test_a_training_that_is_killed_goes_on_to_the_same_bits(tmp_path: Path) -> N
 def _lines(path: Path) -> int:
     steps = path / "steps.jsonl"
     return len(steps.read_text().splitlines()) if steps.exists() else 0
+
+
+def test_a_front_without_policies_is_one_sentence(tmp_path: Path) -> None:
+    save_set(PolicySet(()), tmp_path / "front.json")
+
+    code, _, err = tune("weights", *MODEL, *TRAIN, "--policy", str(tmp_path / "front.json"))
+
+    assert code == 1
+    assert "front.json holds no policies; give a front that has some" in err
+
+
+def test_a_block_that_is_not_there_is_no_budget_out_of_reach() -> None:
+    code, _, err = tune("thresholds", *MODEL, "--sites", "99", "--budget", "0.6x")
+
+    assert code == 1
+    assert "blocks 0 to 3" in err

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tune.small import Quiet, bytes_of, evaluator, images_until, training
+from tests.tune.small import Quiet, bytes_of, evaluator, images, images_until, training
 from tokensearch.data.training import TrainingImages
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, PolicyError
 from tokensearch.policy import Merger
 from tokensearch.runtime import policy_of
 from tokensearch.tune import loop
@@ -78,3 +78,22 @@ def test_a_merger_after_the_last_block_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ModelError, match="needs a block that follows"):
         tune_merger(subject, Merger(3, 2, "m"), training(tmp_path, subject, SETTINGS), Quiet())
+
+
+def test_queries_learn_from_images_that_are_mixed(tmp_path: Path) -> None:
+    result = tune(
+        tmp_path, settings=replace(SETTINGS, steps=2, mixup=0.8), own=images(labelled=True)
+    )
+
+    assert result.policy.schedule_hash
+
+
+@pytest.mark.parametrize("step", [replace(STEP, keep=100_000), replace(STEP, scale=0.0)])
+def test_a_step_that_cannot_be_is_refused_before_anything_is_clustered(
+    step: Merger, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.tune.merger.k_means", None)
+    subject = evaluator()
+
+    with pytest.raises(PolicyError):
+        tune_merger(subject, step, training(tmp_path, subject, SETTINGS), Quiet())

@@ -140,3 +140,17 @@ def test_thresholds_meet_a_budget_in_milliseconds(tmp_path: Path) -> None:
 def test_a_time_out_of_reach_is_refused_before_anything_runs() -> None:
     with pytest.raises(PolicyError, match=r"a budget of 0\.1 ms as predicted of equal counts is"):
         check_reach(SPEC, (0, 2), latency(0.1))
+
+
+def test_calibrated_thresholds_are_kept_where_learned_ones_cannot_be_moved_to_the_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PolicyError("too far off")
+
+    monkeypatch.setattr("tokensearch.tune.learned_thresholds.move_to_budget", refuse)
+
+    result = find(tmp_path, settings=replace(SETTINGS, steps=1))
+
+    assert result.learned is None
+    assert abs(result.calibrated.mac_share / 0.6 - 1) <= TOLERANCE

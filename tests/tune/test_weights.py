@@ -218,3 +218,39 @@ def test_the_extra_that_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> 
 def test_half_precision_that_a_cpu_lacks_is_refused() -> None:
     with pytest.raises(TrainingError, match="in which a CPU cannot train"):
         loop.check_training(replace(PLAN, precision="fp16"), torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "--steps is 0; it must be at least 1"),
+        ({"warmup_steps": 12}, "--warmup is 12; it must be less than the 12 --steps"),
+        ({"mixup": 0.8, "batch": 3}, "--train-batch is 3; it must be even"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(TrainingError, match=message):
+        tune(tmp_path, plan=replace(PLAN, **changes), own=images(labelled=True))
+
+
+def test_mixing_labels_that_are_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="mix labels, of which the images of crops have none"):
+        tune(tmp_path, plan=replace(PLAN, mixup=0.8))
+
+
+def test_labels_beyond_what_the_model_tells_apart_are_refused() -> None:
+    many = replace(images(labelled=True), classes=1000)
+
+    with pytest.raises(DataError, match="have 1000 classes and the model has"):
+        make_distillation(evaluator(), many, None)
+    assert make_distillation(evaluator(), many, 1.0).share == 1
+
+
+def test_the_rate_ends_where_the_cosine_does_with_a_warm_up_too(tmp_path: Path) -> None:
+    tune(tmp_path, plan=replace(PLAN, steps=10, warmup_steps=5))
+
+    lines = (tmp_path / "steps.jsonl").read_text().splitlines()
+    last = json.loads(lines[-1])["lr"]
+    assert last < 0.15 * PLAN.lr  # four fifths of a cosine to a twentieth: 0.14 of the first

@@ -40,10 +40,15 @@ class TrainingImages:
 
     name: str
     digest: str  # "sha256:...", of what they are
-    labelled: bool
+    classes: int | None  # one more than the largest label; None: there are no labels
     # Step and images of a batch -> images, float (B, 3, rows, columns), and labels, int64 (B,).
     # Equal steps give equal batches, whatever was drawn before.
     draw: Draw
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels say what is right."""
+        return self.classes is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +114,7 @@ def _scenes(preprocessing: Preprocessing, seed: int) -> TrainingImages:
         return preprocessing.normalised(scenes.images), scenes.labels
 
     name = digest({"scenes": "train", "seed": seed, "classes": CLASSES}, preprocessing)
-    return TrainingImages("digit scenes of other digits", name, labelled=True, draw=draw)
+    return TrainingImages("digit scenes of other digits", name, CLASSES, draw)
 
 
 def _held_out(folder: Path, source: SplitSource) -> tuple[ScannedFolder, frozenset[Path]]:
@@ -142,6 +147,8 @@ def _folder(
             )
         _check_classes(folder, scanned, own, source)
     name = f"folder {folder.name}"
+    if held_out is None and scanned.classes and source.class_map is None:
+        name += ", labelled in the order of its class folders"
     return _samples(name, scanned.samples, scanned.root, preprocessing=preprocessing, seed=seed)
 
 
@@ -180,5 +187,5 @@ def _samples(
             items = list(pool.map(lambda at: images[order(at[0])[at[1]]], places))
         return torch.stack([image for image, _ in items]), torch.tensor([y for _, y in items])
 
-    labelled = samples[0][1] != UNLABELLED
-    return TrainingImages(name, digest_samples(samples, root, preprocessing), labelled, draw)
+    classes = None if samples[0][1] == UNLABELLED else 1 + max(label for _, label in samples)
+    return TrainingImages(name, digest_samples(samples, root, preprocessing), classes, draw)

@@ -50,6 +50,14 @@ class TrainingJob:
     plan: TrainingSettings
     folder: TrainingFolder
 
+    def __post_init__(self) -> None:
+        """TrainingError where labels are to be mixed and there are none."""
+        if self.plan.mixes and not self.images.labelled:
+            raise TrainingError(
+                f"--mixup and --cutmix mix labels, of which the images of {self.images.name} have "
+                f"none; leave them out"
+            )
+
     def begin(self, kind: str, evaluator: PolicyEvaluator, policies: Sequence[Policy]) -> None:
         """Write down what is asked; RunError where the folder holds another training."""
         self.folder.begin(
@@ -64,8 +72,9 @@ class TrainingJob:
             }
         )
 
-    def trainer(self, method: Method, *, classes: int | None) -> Trainer:
+    def trainer(self, method: Method, evaluator: PolicyEvaluator) -> Trainer:
         """Return what carries it out."""
+        classes = count_classes(evaluator)
         return Trainer(method, self.images, self.plan, folder=self.folder, classes=classes)
 
 
@@ -100,7 +109,20 @@ def make_distillation(
             f"--distill 1, which needs none"
         )
     usual = EVEN if images.labelled and not embeds else 1.0
-    return Distillation(evaluator.model, usual if share is None else share, embeds)
+    chosen = usual if share is None else share
+    outputs = count_classes(evaluator)
+    if chosen < 1 and images.classes and outputs and images.classes > outputs:
+        raise DataError(
+            f"the images of {images.name} have {images.classes} classes and the model has "
+            f"{outputs}; name its classes with --class-map FILE, or give --distill 1, which needs "
+            f"no labels"
+        )
+    return Distillation(evaluator.model, chosen, embeds)
+
+
+def count_classes(evaluator: PolicyEvaluator) -> int | None:
+    """Return how many classes the model tells apart; None where that is not known."""
+    return getattr(evaluator.model, "num_classes", None) or evaluator.splits.classes
 
 
 def _divergence(output: Tensor, wanted: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def tune_merger(
     training.begin("tune merger", evaluator, [begun])
     model = copy.deepcopy(evaluator.model).float().requires_grad_(requires_grad=False)
     module = LearningTensors(model, begun)
-    trainer = training.trainer(MergerMethod(module, training.distillation), classes=None)
+    trainer = training.trainer(MergerMethod(module, training.distillation), evaluator)
     trainer.run(watcher)
     trained = trainer.result
     assert isinstance(trained, LearningTensors)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.policy import Policy, Score, Threshold
 from tokensearch.progress import ProgressListener, tell_images
@@ -71,7 +72,13 @@ def find_thresholds(
     learned = changed = None
     kept = calibrated
     if training is not None:
-        learned = learn_thresholds(evaluator, calibrated.policy, budget, training, watcher=watcher)
+        try:
+            learned = learn_thresholds(
+                evaluator, calibrated.policy, budget, training, watcher=watcher
+            )
+        except PolicyError as error:
+            watcher.caution(f"what was learned is left out, since it cannot be moved back: {error}")
+    if learned is not None:
         results = [
             evaluator.predictions.results(each.policy, "search") for each in (calibrated, learned)
         ]
@@ -97,7 +104,7 @@ def learn_thresholds(
     training.begin("tune thresholds", evaluator, [policy])
     model = copy.deepcopy(evaluator.model).float().requires_grad_(requires_grad=False)
     learning = LearningThresholds(apply(model, without_weights(policy)), policy, budget)
-    trainer = training.trainer(ThresholdsMethod(learning, training.distillation), classes=None)
+    trainer = training.trainer(ThresholdsMethod(learning, training.distillation), evaluator)
     with learning_thresholds(model, learning):
         trainer.run(watcher)
     trained = trainer.result
@@ -121,6 +128,7 @@ class LearningThresholds(nn.Module):
         device = next(model.parameters()).device
         self.logarithms = nn.Parameter(values.log().to(device))
         self.budget, self.spec = budget, policy.model
+        self._baseline = budget.whole  # asked once: of a cost table it is a prediction
         self._site = {step.block: site for site, step in enumerate(steps)}
         self._model = [model]  # whose weights and mode stay: no module of this one
         self._sizes: dict[int, Tensor] = {}
@@ -153,8 +161,8 @@ class LearningThresholds(nn.Module):
         stacked = torch.stack(
             [whole.expand(images) if count is None else count for count in counts], dim=1
         )
-        cost = self.budget.cost(stacked) / self.budget.whole
-        return cost, (cost - self.budget.limit / self.budget.whole).abs()
+        cost = self.budget.cost(stacked) / self._baseline
+        return cost, (cost - self.budget.limit / self._baseline).abs()
 
     def rewrite(self, policy: Policy) -> Policy:
         """Return the policy with the thresholds of now."""

@@ -53,6 +53,11 @@ class TrainingSettings:
     cutmix: float = 0.0
     seed: int = 0
 
+    @property
+    def mixes(self) -> bool:
+        """Whether images are mixed, and their labels with them."""
+        return bool(self.mixup or self.cutmix)
+
 
 class Method(Protocol):
     """What is trained, and by which loss."""
@@ -85,6 +90,16 @@ def check_training(plan: TrainingSettings, device: torch.device) -> None:
     """Refuse what cannot be trained here, before anything is loaded: TrainingError."""
     if find_spec("accelerate") is None:
         raise TrainingError("training needs accelerate; pip install 'tokensearch[tune]'")
+    if plan.steps < 1:
+        raise TrainingError(f"--steps is {plan.steps}; it must be at least 1")
+    if plan.warmup_steps >= plan.steps:
+        raise TrainingError(
+            f"--warmup is {plan.warmup_steps}; it must be less than the {plan.steps} --steps"
+        )
+    if plan.mixes and plan.batch % 2:
+        raise TrainingError(
+            f"--train-batch is {plan.batch}; it must be even where images are mixed in pairs"
+        )
     if plan.precision == "fp16" and device.type == "cpu":
         raise TrainingError(
             "--precision is fp16, in which a CPU cannot train; take bf16 or fp32, or a GPU"
@@ -120,9 +135,10 @@ class Trainer:
         )
         self.scheduler = CosineLRScheduler(
             self.optimizer,
-            t_initial=plan.steps,
+            t_initial=plan.steps - plan.warmup_steps,
             lr_min=LAST_LR * plan.lr,
             warmup_t=plan.warmup_steps,
+            warmup_lr_init=plan.lr / max(1, plan.warmup_steps),
             warmup_prefix=True,
             t_in_epochs=False,
         )
@@ -132,10 +148,14 @@ class Trainer:
         self.average = (
             ModelEmaV3(method.module, decay=plan.ema, use_warmup=True) if average else None
         )
-        mixes = bool(plan.mixup or plan.cutmix)
+        if plan.mixes and classes is None:
+            raise TrainingError(
+                "how many classes the model tells apart is not known, so labels cannot be mixed; "
+                "leave out --mixup and --cutmix"
+            )
         self.mix = (
             Mixup(plan.mixup, plan.cutmix, label_smoothing=0.0, num_classes=classes)
-            if mixes
+            if plan.mixes
             else None
         )
         self.step = 0

@@ -4,9 +4,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, PolicyError
 from tokensearch.ops.merger import NORM_EPS
-from tokensearch.policy import Merger, Policy, RawTensor, Tensors
+from tokensearch.policy import Merger, ModelSpec, Policy, RawTensor, Tensors
 from tokensearch.runtime import applied, capture_activations, describe
 from tokensearch.runtime.adapters import find_norm
 from tokensearch.runtime.host import as_host
@@ -25,7 +25,7 @@ def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 
     is a centre less the mean of all tokens: without that all queries look at the same tokens, those
     that lie along the mean.
 
-    ModelError where no block follows to which the tokens go.
+    ModelError where no block follows to which the tokens go; PolicyError where there are fewer.
     """
     host = as_host(model)
     if not 0 <= step.block < len(host.blocks) - 1 or step.at != "block_end":
@@ -33,15 +33,29 @@ def begin_merger(model: nn.Module, images: Tensor, step: Merger, *, seed: int = 
             f"a merger at block {step.block} ({step.at}) cannot be begun; it needs a block that "
             f"follows, and to act at block_end"
         )
+    spec = describe(model)
+    if step.keep > spec.patch_tokens:
+        raise PolicyError(
+            f"keep is {step.keep}; {spec.name} has {spec.patch_tokens} patch tokens to merge"
+        )
+    # What is wrong with a step is said before k-means takes its time.
+    _make_policy(spec, step, torch.zeros(step.keep, spec.width), (torch.zeros(spec.width),) * 2)
     entering = _entering(model, images, step.block + 1)[:, host.num_prefix_tokens :]
     tokens = _in_single_precision(entering.flatten(0, 1))
     weight, bias = _norm_of(host.blocks[step.block + 1], tokens)
     normed = F.layer_norm(tokens, tokens.shape[-1:], weight, bias, NORM_EPS)
     queries = k_means(_sample(normed, seed), step.keep, seed=seed)
     queries = (queries - normed.mean(dim=0)) / step.scale
+    return _make_policy(spec, step, queries, (weight, bias))
+
+
+def _make_policy(
+    spec: ModelSpec, step: Merger, queries: Tensor, norm: tuple[Tensor, Tensor]
+) -> Policy:
+    weight, bias = norm
     held = {"queries": queries, "norm.weight": weight, "norm.bias": bias}
     raw = {f"{step.tensors}.{role}": to_raw(tensor) for role, tensor in held.items()}
-    return Policy(describe(model), (step,), tensors=Tensors.pack(raw))
+    return Policy(spec, (step,), tensors=Tensors.pack(raw))
 
 
 def k_means(points: Tensor, clusters: int, *, seed: int = 0) -> Tensor:

@@ -80,7 +80,7 @@ def tune_weights(
     anyones = tuple(map(without_weights, policies))
     apply(student, anyones[0])
     method = WeightsMethod(student, anyones, training.distillation, training.plan.seed)
-    trainer = training.trainer(method, classes=count_classes(evaluator))
+    trainer = training.trainer(method, evaluator)
     trainer.run(watcher)
     watcher.stage("accuracy before and after, on search and select")
     tuned = remove(trainer.result).eval().to(next(evaluator.model.parameters()).dtype)
@@ -134,8 +134,3 @@ def _save(
 def without_weights(policy: Policy) -> Policy:
     """Return a policy that warns of no weights: those that it is applied to are being changed."""
     return replace(policy, model=replace(policy.model, weights=None))
-
-
-def count_classes(evaluator: PolicyEvaluator) -> int | None:
-    """Return how many classes labels have, for mixing images; None where that is not known."""
-    return evaluator.splits.classes or getattr(evaluator.model, "num_classes", None)

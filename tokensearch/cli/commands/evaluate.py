@@ -47,6 +47,7 @@ def evaluate(
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.evaluator import PolicyEvaluator
+    from tokensearch.records.measurements import to_json
 
     name = resolve_name(wanted.model, wanted.options)
     subject = load_inputs(wanted)
@@ -71,7 +72,7 @@ def evaluate(
             for named, policy in zip(policies, chosen, strict=True)
         ]
         for document, comparison in zip(documents, _time(chosen, evaluator, watcher), strict=True):
-            document |= _timing_fields(comparison)
+            document["comparison"] = to_json(comparison)
     _print(documents, as_csv=as_csv, as_json=as_json)
 
 
@@ -122,12 +123,6 @@ def _time(
         some = policies[start : start + MAX_TOGETHER]
         timed += evaluator.time_together(some, make_confirm_budget(len(some), SECONDS))
     return timed
-
-
-def _timing_fields(comparison: "Comparison") -> dict[str, Any]:
-    from tokensearch.records.measurements import to_json
-
-    return {"comparison": to_json(comparison)}
 
 
 def _print(documents: Sequence[dict[str, Any]], *, as_csv: bool, as_json: bool) -> None:

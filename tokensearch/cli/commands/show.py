@@ -33,7 +33,8 @@ from tokensearch.records.run_folder import RunFolder
 if TYPE_CHECKING:
     from tokensearch.models import Options
 
-ACCEPTED = "give a policy, a front, the folder of a run, or the name of a preset"
+ONE_POLICY = "a policy file, or the name of a preset"
+ANYTHING = "a policy, a front, the folder of a run, or the name of a preset"
 
 
 def show(
@@ -57,6 +58,7 @@ def show(
     elif holds_set(shown):
         _show_front(shown, as_json=as_json)
     else:
+        check_policy_name(shown, ANYTHING)
         options = read_options(img_size, model_kwargs)
         chosen = read_policy(shown, model, options, rescale=rescale)
         if as_json:
@@ -77,13 +79,13 @@ def read_policy(
     return preset(name, spec_of_model(model, options), rescale=rescale)
 
 
-def check_policy_name(name: str) -> None:
+def check_policy_name(name: str, accepted: str = ONE_POLICY) -> None:
     """Refuse what is neither a file nor a preset's name, before anything heavy is imported."""
     if not is_file(name):
         check_name(name)
     elif not Path(name).is_file():
         what = "is a folder" if Path(name).is_dir() else "does not exist"
-        raise PolicyError(f"{name} {what}; {ACCEPTED}")
+        raise PolicyError(f"{name} {what}; give {accepted}")
 
 
 def _show_run(folder: RunFolder, *, as_json: bool) -> None:

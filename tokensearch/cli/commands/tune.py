@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
+from tokensearch.cli.commands.show import check_policy_name
 from tokensearch.cli.console import err, error, out, print_json
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
@@ -20,10 +21,9 @@ from tokensearch.cli.tune_output import (
     thresholds_to_json,
     weights_to_json,
 )
-from tokensearch.documents import read_object
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Merger, is_file, load, load_set, preset, save
-from tokensearch.policy.file import SET_FORMAT, policy_to_json
+from tokensearch.policy.file import holds_set, policy_to_json
 from tokensearch.policy.steps import SCORES, Score
 
 if TYPE_CHECKING:
@@ -116,6 +116,8 @@ def thresholds(
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.learned_thresholds import find_thresholds
 
+    if score not in SCORES:
+        raise typer.BadParameter(f"--score is {score!r}; it must be one of {', '.join(SCORES)}")
     blocks, scored_by = _read_blocks(sites), cast(Score, score)
     _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
@@ -157,9 +159,10 @@ def _read_budget(
     from tokensearch.tune.thresholds import check_reach
 
     spec, limit = describe(subject.model), float(budget.rstrip("xms"))
+    twin = make_twin(spec, sites, score)  # blocks that the model does not have are wrong usage
     chosen: Budget = MacBudget(spec, limit)
     if costs is not None:
-        chosen = LatencyBudget(load_costs(costs), make_twin(spec, sites, score), limit)
+        chosen = LatencyBudget(load_costs(costs), twin, limit)
     try:
         check_reach(spec, sites, chosen)
     except PolicyError as failure:
@@ -221,6 +224,7 @@ def weights(
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.weights import tune_weights
 
+    check_policy_name(policy, "a policy, a front, or the name of a preset")
     subject = load_inputs(wanted)
     policies, evaluator = _read_policies(policy, subject), _evaluator(subject, wanted.seed)
     asked = training.prepare(wanted, subject, evaluator, folder=out_folder, usual=WEIGHTS)
@@ -287,8 +291,10 @@ def _read_policies(name: str, subject: "EvaluationInputs") -> "Sequence[Policy]"
 
     if not is_file(name):
         return (preset(name, describe(subject.model, name=subject.name)),)
-    document = read_object(Path(name), what="a policy or a front", error=PolicyError)
-    return load_set(name).policies if document.get("format") == SET_FORMAT else (load(name),)
+    policies = load_set(name).policies if holds_set(name) else (load(name),)
+    if not policies:
+        raise PolicyError(f"{name} holds no policies; give a front that has some, or a policy")
+    return policies
 
 
 def _read_blocks(sites: str) -> tuple[int, ...]:
