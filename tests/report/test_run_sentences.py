@@ -5,7 +5,7 @@ import pytest
 from tests.report.fixtures import run_document
 from tokensearch.errors import RunError
 from tokensearch.policy import Outcome, parse_target
-from tokensearch.records.measurements import PairedAccuracy
+from tokensearch.records.measurements import Caution, PairedAccuracy
 from tokensearch.records.run_result import ChoiceFigures, Finalist, Rival, RunDocument
 from tokensearch.report.run.sentences import (
     cost_sentence,
@@ -350,3 +350,14 @@ def test_fewer_report_images_than_were_asked_for_are_said() -> None:
 
     assert f"has {run.data.report.images:,} images of the 5,000 that were asked for:" in said
     assert "asked for" not in " ".join(limitation_lines(run))
+
+
+def test_a_target_that_only_a_busy_machine_leaves_open_says_so() -> None:
+    run = run_document(outcome="ambiguous")
+    first = answer()
+    busy = replace(first.comparison, ratio=0.7, low=0.65, high=0.75, cautions=(Caution.BUSY,))
+    others = (each for each in run.finished.finalists if each.policy != first.policy)
+
+    said = target_sentence(changed(run, finalists=(replace(first, comparison=busy), *others)))
+
+    assert "Other work ran on the machine, so that even this interval does not settle it." in said

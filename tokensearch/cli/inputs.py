@@ -106,7 +106,9 @@ def parse_sizes(text: str) -> "Sizes":
     if len(parts) == 1:
         parts = [*SIZES_TEXT.split(",")[:2], text]
     if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise BadParameter(f"--images is {text!r}; it must be three numbers like 512,512,2000")
+        raise BadParameter(
+            f"--images is {text!r}; it must be three numbers like 512,512,2000, or one"
+        )
     try:
         return Sizes(*map(int, parts))
     except DataError as error:

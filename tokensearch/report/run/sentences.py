@@ -3,7 +3,7 @@
 from tokensearch.policy import is_control, is_published
 from tokensearch.policy.answer import MARGIN
 from tokensearch.records.comparability import contradicts
-from tokensearch.records.measurements import PairedAccuracy, to_json
+from tokensearch.records.measurements import Caution, PairedAccuracy, to_json
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.run.alternatives import (
@@ -150,10 +150,19 @@ def _way_out(run: RunDocument, answer: Finalist) -> str:
         said.append(f"Its loss is not surely within bounds, {named}; {_images_hint(run)}")
     if not losses or not keeps_latency(run, answer):
         said.append(
-            "The timing does not settle it. Time it again on a quieter machine, or allow more "
-            "--confirm-seconds"
+            f"{_doubt_of(run, answer)}. Time it again on a quieter machine, or allow more "
+            f"--confirm-seconds"
         )
     return " ".join(f"{sentence}." for sentence in said)
+
+
+def _doubt_of(run: RunDocument, answer: Finalist) -> str:
+    """Say why its timing leaves the target open."""
+    comparison = answer.comparison
+    across = comparison.low <= target_ratio_beside(run, comparison) <= comparison.high
+    if not across and Caution.BUSY in comparison.cautions:
+        return "Other work ran on the machine, so that even this interval does not settle it"
+    return "The timing does not settle it"
 
 
 def _as_good(run: RunDocument) -> str:
