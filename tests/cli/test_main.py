@@ -111,7 +111,7 @@ def test_an_error_is_one_sentence_with_its_notes(monkeypatch: pytest.MonkeyPatch
         raise error
 
     monkeypatch.setattr(show, "read_policy", fail)
-    result = called("show", "here.json")
+    result = called("show", "tome-r13")
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: block 3 [of 2] does not exist (in here.json, of run 7)\n"
@@ -134,7 +134,7 @@ def test_too_little_memory_is_one_sentence(
         raise failure
 
     monkeypatch.setattr(show, "read_policy", fail)
-    result = called("show", "here.json")
+    result = called("show", "tome-r13")
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
@@ -147,7 +147,7 @@ def test_a_full_disk_is_one_sentence_whoever_wrote(monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device", "cache/weights.bin")
 
     monkeypatch.setattr(show, "read_policy", fail)
-    result = called("show", "here.json")
+    result = called("show", "tome-r13")
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == (
@@ -161,7 +161,7 @@ def test_a_failure_of_the_system_is_one_sentence(monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.EIO, "Input/output error", "policies/here.json")
 
     monkeypatch.setattr(show, "read_policy", fail)
-    result = called("show", "here.json")
+    result = called("show", "tome-r13")
 
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr == "error: policies/here.json: Input/output error\n"
@@ -221,7 +221,7 @@ def test_another_failure_is_not_taken_for_one_of_memory(monkeypatch: pytest.Monk
     monkeypatch.setattr(show, "read_policy", fail)
 
     with pytest.raises(RuntimeError, match="mat1"):
-        CliRunner().invoke(main.app, ["show", "here.json"], catch_exceptions=False)
+        CliRunner().invoke(main.app, ["show", "tome-r13"], catch_exceptions=False)
 
 
 def test_an_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -232,7 +232,7 @@ def test_an_error_shows_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(show, "read_policy", fail)
 
-    assert called("show", "here.json").stderr == (
+    assert called("show", "tome-r13").stderr == (
         "error: no answer from postgresql://me:***@host/studies (asked with token=***)\n"
     )
 
@@ -256,7 +256,7 @@ def test_an_interruption_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(show, "read_policy", stop)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may ignore it
     try:
-        result = called("show", "here.json")
+        result = called("show", "tome-r13")
     finally:
         signal.signal(signal.SIGINT, before)
 
