@@ -74,14 +74,15 @@ def known(forecast: Forecast, target_ratio: float) -> SearchLoop:
     return SearchLoop(*(nothing,) * 5, forecast=forecast, objective="kl", target_ratio=target_ratio)
 
 
-def test_what_is_predicted_to_meet_the_target_is_tried_before_what_the_margin_lets_in() -> None:
+def test_presets_nearest_to_the_target_come_first_and_the_very_first_is_to_meet_it() -> None:
     model = ModelSpec("any", 12, 196, 1, 192)
-    over, under, far = (Policy(model, (Prune(2, keep),)) for keep in (104, 80, 190))
+    counts = {"over": 104, "deep": 60, "under": 95, "far": 190}
+    named = [(name, Policy(model, (Prune(2, keep),))) for name, keep in counts.items()]
     search = known(Forecast(mac_share, 0.05), mac_share(Policy(model, (Prune(2, 100),))))
 
-    order = search.order_by_promise([("over", over), ("under", under), ("far", far)])
+    order = search.order_by_promise(named)
 
-    assert [name for name, _ in order] == ["under", "over"]
+    assert [name for name, _ in order] == ["under", "over", "deep"]
 
 
 def test_a_preset_is_not_tried_once_a_timing_has_shown_it_to_be_too_slow() -> None:
@@ -94,5 +95,5 @@ def test_a_preset_is_not_tried_once_a_timing_has_shown_it_to_be_too_slow() -> No
     name, policy = next(order)
     search.forecast = search.forecast.learned(policy, promised(0.95))
 
-    assert name == "first"
+    assert name == "second"
     assert list(order) == []

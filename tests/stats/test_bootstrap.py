@@ -9,6 +9,8 @@ from tests.measure.fakes import noisy
 from tokensearch.records.comparability import verdict
 from tokensearch.stats.bootstrap import (
     RESAMPLES,
+    TRIAL_PAIRS,
+    VERDICT_PAIRS,
     bootstrap_mean,
     bootstrap_ratio,
     expand_reach,
@@ -45,15 +47,16 @@ def test_a_mean_of_groups_is_missed_no_more_often_than_the_level_allows(each: in
     assert missed / trials <= 0.07
 
 
-def test_few_pairs_cover_in_noise_that_remembers() -> None:
+@pytest.mark.parametrize("pairs", [TRIAL_PAIRS, VERDICT_PAIRS])
+def test_few_pairs_cover_in_noise_that_remembers(pairs: int) -> None:
     """AR(1) noise of 0.6: without widening one in eight was taken for a difference at 12 pairs."""
     random = np.random.default_rng(7)
     trials = 300
 
     excluded = 0
     for _ in range(trials):
-        noise = random.standard_normal((2, 12))
-        for at in range(1, 12):
+        noise = random.standard_normal((2, pairs))
+        for at in range(1, pairs):
             noise[:, at] = 0.6 * noise[:, at - 1] + 0.8 * noise[:, at]
         low, high = bootstrap_ratio(*np.exp(0.03 * noise), seed=0)
         excluded += not low <= 1 <= high

@@ -16,12 +16,20 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import DISTANCES, Objective, Policy, best_value, objective_value
 from tokensearch.records.measurements import Comparison, Score, Trial, TrialState, to_json
+from tokensearch.stats.bootstrap import TRIAL_PAIRS, VERDICT_PAIRS
 
 # Pairs of passes of a trial: enough for the forecast to learn from; finalists get more. There is no
 # warm-up, which took a third of the passes: a median tolerates a slow first one. The baseline's own
-# trial is warmed up, since a target in milliseconds is compared with it.
-TRIAL_BUDGET = TimingBudget(warmup=0, max_rounds=40, seconds=1.5, precision=0.02)
-FIRST_BUDGET = replace(TRIAL_BUDGET, warmup=2)
+# trial is warmed up and longer, since a target in milliseconds is compared with it.
+TRIAL_BUDGET = TimingBudget(
+    warmup=0,
+    min_rounds=TRIAL_PAIRS,
+    max_rounds=40,
+    seconds=1.5,
+    first_look=VERDICT_PAIRS,
+    precision=0.02,
+)
+FIRST_BUDGET = replace(TRIAL_BUDGET, warmup=2, min_rounds=VERDICT_PAIRS)
 
 
 @dataclass(frozen=True, slots=True)

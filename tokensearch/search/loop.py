@@ -222,17 +222,22 @@ class SearchLoop:
         return self.forecast.ratio(policy)
 
     def order_by_promise(self, named: Sequence[tuple[str, Policy]]) -> Iterator[tuple[str, Policy]]:
-        """Yield what may meet the target, in order, but for the first, which is predicted to.
+        """Yield what may meet the target, nearest to it first: more tokens lose less.
 
-        A run that has time for one is not to spend it on what only the margin lets in. All are
-        asked anew when it is their turn.
+        A run that has time for one is not to spend it on what only the margin of predictions lets
+        in, so the first is predicted to meet it. All are asked anew after every timing.
         """
-        first = sorted(named, key=lambda each: self.predict(each[1]) > self.target_ratio)[:1]
-        tried = set[str]()
-        for name, policy in (*first, *named):
-            if name not in tried and self.may_meet_target(policy):
-                tried.add(name)
-                yield name, policy
+        left = list(named)
+        while left:
+            first = len(left) == len(named)
+            under = [each for each in left if self.predict(each[1]) <= self.target_ratio]
+            nearest = min((first and under) or left, key=lambda each: self._distance(each[1]))
+            left.remove(nearest)
+            if self.may_meet_target(nearest[1]):
+                yield nearest
+
+    def _distance(self, policy: Policy) -> float:
+        return abs(self.predict(policy) - self.target_ratio)
 
     def may_meet_target(self, policy: Policy) -> bool:
         """Whether a policy may meet the target, within the margin of predictions."""

@@ -16,7 +16,7 @@ from tokensearch.data.splits import PURPOSES, Images, Purpose, Split, Splits
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.measure.cautions import ENOUGH_PASSES
-from tokensearch.stats.bootstrap import VERDICT_PAIRS
+from tokensearch.stats.bootstrap import TRIAL_PAIRS, VERDICT_PAIRS
 
 # Shares of a run's seconds, in order. A stage that needs less leaves the rest to those after it.
 SHARES: Mapping[str, float] = {
@@ -143,7 +143,7 @@ def estimate_least_s(pace: Pace) -> float:
     """Return the seconds of the least that a run does, however short the time."""
     reduced = 1 + REDUCED * (LEAST_TRIALS - 1)  # policies, in passes of the baseline
     scoring = CHUNK * (2 * len(PURPOSES) * pace.read_s + len(PURPOSES) * reduced * pace.predict_s)
-    trials = LEAST_TRIALS * session_s(1, VERDICT_PAIRS, pace.pass_s)
+    trials = LEAST_TRIALS * session_s(1, TRIAL_PAIRS, pace.pass_s)
     return scoring + trials + 2 * session_s(LEAST_FINALISTS, VERDICT_PAIRS, pace.pass_s)
 
 

@@ -145,6 +145,11 @@ VERDICT_PAIRS = 12
 # 5 % it takes 1.44 times the reach at 12 pairs, 1.2 to 1.3 at 16 to 25, and 1.0 from 29 on.
 ENOUGH_PAIRS = 30
 MOST_WIDER = 0.5
+# Pairs of a trial, which a search learns from and no verdict rests on, and how much wider again the
+# interval is for each pair below `VERDICT_PAIRS`: 2.2 to 2.5 times the reach is needed at 8 pairs,
+# on 600 comparisons as above; with 6 it would take 5 times.
+TRIAL_PAIRS = 8
+WIDER_PER_PAIR = 0.25
 
 _NORMAL = NormalDist()
 
@@ -169,8 +174,15 @@ def bootstrap_ratio(
     tail = _expanded_tail((1 - level) / 2, runs=pairs / run)
     low, high = np.quantile(above / below, [tail, 1 - tail])
     measured = float(np.median(candidate_ms) / np.median(baseline_ms))
-    wider = 1 + MOST_WIDER * max(0.0, 1 - (pairs - VERDICT_PAIRS) / (ENOUGH_PAIRS - VERDICT_PAIRS))
+    wider = _widening(pairs)
     return measured - wider * (measured - float(low)), measured + wider * (float(high) - measured)
+
+
+def _widening(pairs: int) -> float:
+    """Return by what factor the reach of so few pairs is too short."""
+    many = max(pairs, VERDICT_PAIRS)
+    wider = MOST_WIDER * max(0.0, 1 - (many - VERDICT_PAIRS) / (ENOUGH_PAIRS - VERDICT_PAIRS))
+    return 1 + wider + WIDER_PER_PAIR * (many - pairs)
 
 
 def bootstrap_mean(
