@@ -48,6 +48,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         accuracy={"top1": 0.9, "low": 0.88, "high": 0.92},
         baseline={"median_ms": 6.0},
         confirmed=True,
+        extra={
+            "select": {"top1": 0.9, "kl": 0.01, "images": 8},
+            "choice": {"right": "7f", "kl_low": 0.0, "kl_high": 0.02},
+            "comparison": {"ratio": 0.5, "low": 0.49, "high": 0.51, "low_ms": 2.9, "high_ms": 3.1},
+        },
     )
     save(policy.with_evidence(evidence), tmp_path / "policy.json")
     save_set(PolicySet((policy.with_evidence(evidence),)), tmp_path / "front.json")

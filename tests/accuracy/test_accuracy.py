@@ -209,4 +209,4 @@ def test_images_that_show_the_same_thing_widen_intervals_and_change_no_figure() 
     assert change.p_value == mcnemar(1, 0)
     narrow, wide = choice_figures(results, alone), choice_figures(results, grouped)
     assert wide.divergence[1] > narrow.divergence[1]
-    assert wide.right == narrow.right
+    assert (wide.right, wide.groups, narrow.groups) == (narrow.right, "00112233", None)

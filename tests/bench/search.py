@@ -72,11 +72,13 @@ def of_demo(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
 
 def landscapes(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """Run every sampler on synthetic landscapes, a process per core."""
-    from tests.bench.search_landscapes import compare, line, summarise
+    from tests.bench.search_landscapes import SAMPLERS, compare, line, runnable_samplers, summarise
 
-    contests = []
+    contests, samplers = [], runnable_samplers()
+    if left := set(SAMPLERS) - set(samplers):
+        say(f"{', '.join(left)} left out: pip install cmaes")
     with ProcessPoolExecutor(CORES, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
-        for contest in compare(pool, options.seeds, round(options.budget), gp=options.gp):
+        for contest in compare(pool, options.seeds, round(options.budget), samplers):
             contests.append(contest)
             say(line(contest))
             if options.store:  # what has come is kept
@@ -212,7 +214,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
         "--samplers", nargs="+", choices=SAMPLERS, default=["local", "tpe", "nsga2", "random"]
     )
     parser.add_argument("--answers", type=Path, help="file of answers kept between runs")
-    parser.add_argument("--gp", action="store_true", help="on landscapes too: minutes a run")
     parser.add_argument("--store", metavar="NAME", help="keep the results in the repository")
     parser.add_argument("--make-reference", action="store_true")
     return parser.parse_args(arguments)

@@ -1,14 +1,16 @@
 """The rule of the answer, on figures chosen by hand."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy import Goal, PolicyFigures, RightImages, choose, parse_target
-from tokensearch.stats.interval import Interval
+from tokensearch.stats.interval import Interval, paired_difference
 
 IMAGES = 1000
+ALL_RIGHT = (1 << IMAGES) - 1
 HALF = Goal(parse_target("0.5x"))
 
 
@@ -110,11 +112,39 @@ def test_right_images_are_read_as_they_were_written() -> None:
     assert right.change_from(RightImages(12, 0b111100000000)).value == pytest.approx(0.0)
 
 
+def test_images_that_show_the_same_thing_count_once_wherever_the_figures_are_read() -> None:
+    groups = tuple(image % 100 for image in range(IMAGES))  # ten images each
+    wrong = sum(1 << image for image in range(IMAGES) if groups[image] < 2)
+    before, after = RightImages(IMAGES, ALL_RIGHT, groups), RightImages(IMAGES, ALL_RIGHT - wrong)
+
+    read = RightImages.from_hex(IMAGES, after.hex, before.groups_hex)
+
+    assert read == replace(after, groups=groups)
+    change, alone = read.change_from(before), after.change_from(RightImages(IMAGES, ALL_RIGHT))
+    assert change.value == alone.value == -0.02
+    assert (change.low, change.high) == pytest.approx(paired_difference(2, 0, 100))
+    assert (alone.low, alone.high) == pytest.approx(paired_difference(20, 0, IMAGES))
+
+
+def test_a_bound_that_holds_for_strangers_is_open_where_images_show_the_same_thing() -> None:
+    groups = tuple(image // 10 for image in range(IMAGES))
+    baseline, fast = (
+        replace(BASELINE, right=RightImages(IMAGES, ALL_RIGHT)),
+        replace(FAST, right=RightImages(IMAGES, ALL_RIGHT - (1 << 20) + 1)),
+    )
+    grouped = [replace(one, right=replace(one.right, groups=groups)) for one in (fast, baseline)]
+
+    assert choose((fast, baseline), Goal(max_drop=0.035)).outcome == "met"
+    assert choose(grouped, Goal(max_drop=0.035)).outcome == "ambiguous"
+
+
 def test_right_images_that_cannot_be_are_refused() -> None:
     with pytest.raises(PolicyError, match="right on image 12 of 11; write the front again"):
         RightImages.from_hex(11, "801")
     with pytest.raises(PolicyError, match="saw 12 and 11 images"):
         RightImages(12, 1).change_from(RightImages(11, 1))
+    with pytest.raises(PolicyError, match="has 5 digits of groups for 12 images"):
+        RightImages.from_hex(12, "1", "00112")
 
 
 def test_of_doubtful_policies_far_over_the_target_the_nearest_is_named() -> None:

@@ -7,11 +7,12 @@ from typer.main import get_command
 
 from tests.report.fixtures import front, run_document
 from tokensearch.cli.main import app
-from tokensearch.records.measurements import Caution
+from tokensearch.records.measurements import Caution, Latency
 from tokensearch.records.run_result import RunDocument
 from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes, describe_caution
+from tokensearch.report.run.notes import baseline_note, front_row_notes
 from tokensearch.report.run.sentences import contradiction_sentences
 
 
@@ -39,7 +40,7 @@ def test_a_doubt_about_a_row_is_a_mark_on_it_and_a_note_below() -> None:
         "found b19998e4",
         "baseline",
     ]
-    assert tables.front_notes(front(), run)[-2:] == (
+    assert front_row_notes(front(), run)[-2:] == (
         "¹ few passes were timed: allow more --confirm-seconds, and --minutes for them",
         "² other programs worked on the machine while timing: stop them, and repeat",
     )
@@ -48,7 +49,7 @@ def test_a_doubt_about_a_row_is_a_mark_on_it_and_a_note_below() -> None:
 def test_a_doubt_about_a_control_stands_on_its_own_row_alone() -> None:
     run = doubted("resolution", Caution.WIDE_SPREAD)
 
-    assert not any("¹" in note for note in tables.front_notes(front(), run))
+    assert not any("¹" in note for note in front_row_notes(front(), run))
     names = [row[0] for row in alternative_table(run).rows]
     assert names == ["found 99b913f5", "the baseline at 160 px ¹", "the smaller model deit_t"]
 
@@ -85,3 +86,18 @@ def test_no_more_cautions_are_known_than_there_are_marks() -> None:
     raised = doubted("sampler", *Caution).finished.finalists[0].comparison
 
     assert len(Footnotes([raised]).lines([raised])) == min(9, len(Caution))
+
+
+def test_a_baseline_with_two_latencies_says_which_is_which() -> None:
+    run = run_document()
+    answer = run.finished.answer
+    assert answer is not None
+    slower = replace(answer.comparison, baseline=Latency((41.3,), 1))
+    finalists = tuple(
+        replace(f, comparison=slower) if f is answer else f for f in run.finished.finalists
+    )
+    moved = replace(run, result=replace(run.finished, finalists=finalists))
+
+    said = "The baseline was timed as policies are: 40.0 ms. Beside the answer it took 41.3 ms."
+    assert said in front_row_notes(front(), moved)
+    assert baseline_note(run) is None

@@ -138,7 +138,7 @@ def test_what_a_run_does_at_least_is_said_where_it_takes_longer_than_asked() -> 
     short, long = (fit_plan(TimePlan(seconds), slow) for seconds in (90.0, 3600.0))
 
     assert short.least_s == long.least_s > 90.0
-    assert f"takes about {short.least_s:.0f} s on this machine now" in short.describe(WHOLE, WHOLE)
+    assert f"is estimated at {short.least_s:.0f} s by the first" in short.describe(WHOLE, WHOLE)
     assert "at least" not in long.describe(WHOLE, WHOLE)
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tokensearch.stats.interval import paired_difference
-from tokensearch.stats.proportions import design_effect, mcnemar, wilson
+from tokensearch.stats.interval import design_effect, paired_difference
+from tokensearch.stats.proportions import mcnemar, wilson
 
 TOSSES = list(product((0, 1), repeat=10))
 

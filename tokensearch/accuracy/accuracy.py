@@ -20,8 +20,8 @@ from tokensearch.records.measurements import (
 )
 from tokensearch.records.run_result import AnyChoice, ChoiceFigures, EmbeddingChoice
 from tokensearch.stats.bootstrap import bootstrap_mean
-from tokensearch.stats.interval import LEVEL, paired_difference
-from tokensearch.stats.proportions import design_effect, mcnemar, wilson
+from tokensearch.stats.interval import LEVEL, design_effect, paired_difference
+from tokensearch.stats.proportions import mcnemar, wilson
 
 Results = ImageResults | EmbeddingResults
 _Some = TypeVar("_Some", bound=Results)
@@ -104,10 +104,10 @@ def choice_figures(results: Results, split: Split) -> AnyChoice:
     bits = sum(1 << index for index, hit in enumerate(right) if hit)
     groups = None if split.groups is None else split.groups[: len(results)]
     low, high = bootstrap_mean(results.divergence.numpy(), seed=0, groups=groups)
-    images = RightImages(len(right), bits).hex
+    images = RightImages(len(right), bits, groups)
     if isinstance(results, EmbeddingResults):
-        return EmbeddingChoice(images, 1.0 - high, 1.0 - low)
-    return ChoiceFigures(images, low, high)
+        return EmbeddingChoice(images.hex, 1.0 - high, 1.0 - low, images.groups_hex)
+    return ChoiceFigures(images.hex, low, high, images.groups_hex)
 
 
 def paired_accuracy(results: Results, split: Split, *, level: float = LEVEL) -> PairedAccuracy:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy.target import Target
-from tokensearch.stats.interval import Interval, paired_difference
+from tokensearch.stats.interval import Interval, design_effect, paired_difference
 
 # What cannot be told apart: divergences that differ by less, in nats. The predictions of two such
 # policies differ by less than those of one model in float32 and in bfloat16.
@@ -89,17 +89,18 @@ class RightImages:
 
     images: int
     bits: int  # bit i is set where image i was right
+    groups: tuple[int, ...] | None = None  # of images that share what they show; None: none do
 
     @classmethod
-    def from_hex(cls, images: int, digits: str) -> "RightImages":
-        """Read what `hex` wrote; PolicyError where it names more images than there are."""
+    def from_hex(cls, images: int, digits: str, groups: str | None = None) -> "RightImages":
+        """Read what `hex` and `groups_hex` wrote; PolicyError where they are of other images."""
         bits = int(digits, 16)
         if bits.bit_length() > images:
             raise PolicyError(
                 f"a policy of this front is right on image {bits.bit_length()} of {images}; "
                 "write the front again with tokensearch run or retarget"
             )
-        return cls(images, bits)
+        return cls(images, bits, None if groups is None else _read_groups(images, groups))
 
     @property
     def hex(self) -> str:
@@ -110,10 +111,24 @@ class RightImages:
         """
         return f"{self.bits:x}"
 
+    @property
+    def groups_hex(self) -> str | None:
+        """The group of each image as files hold it: numbers of equal width, side by side.
+
+        >>> RightImages(3, 0b111, (70, 4, 70)).groups_hex
+        '010'
+        """
+        if self.groups is None:
+            return None
+        numbers = {group: number for number, group in enumerate(dict.fromkeys(self.groups))}
+        width = len(f"{len(numbers) - 1:x}")
+        return "".join(f"{numbers[group]:0{width}x}" for group in self.groups)
+
     def change_from(self, other: "RightImages") -> Interval:
         """Return the share of right answers minus that of `other` on the same images.
 
-        PolicyError where these cannot be the same.
+        Images of one group count as far as they differ. PolicyError where the images cannot be the
+        same.
         """
         if self.images != other.images:
             raise PolicyError(
@@ -122,8 +137,25 @@ class RightImages:
             )
         lost = (other.bits & ~self.bits).bit_count()
         won = (self.bits & ~other.bits).bit_count()
-        low, high = paired_difference(lost, won, self.images)
+        effect = self._design_effect(other)
+        low, high = paired_difference(lost / effect, won / effect, self.images / effect)
         return Interval((won - lost) / self.images, low, high)
+
+    def _design_effect(self, other: "RightImages") -> float:
+        if self.groups is None:
+            return 1.0
+        changes = [(self.bits >> i & 1) - (other.bits >> i & 1) for i in range(self.images)]
+        return design_effect(changes, self.groups)
+
+
+def _read_groups(images: int, digits: str) -> tuple[int, ...]:
+    width, rest = divmod(len(digits), images)
+    if rest or not width:
+        raise PolicyError(
+            f"a policy of this front has {len(digits)} digits of groups for {images} images; write "
+            "the front again with tokensearch run or retarget"
+        )
+    return tuple(int(digits[at : at + width], 16) for at in range(0, len(digits), width))
 
 
 @dataclass(frozen=True, slots=True)

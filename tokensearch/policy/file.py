@@ -88,7 +88,7 @@ _EVIDENCE = {
     "baseline": fields({"median_ms": TIME_MS}),
     "confirmed": FLAG,
 }
-RIGHT = leaf(
+HEX_DIGITS = leaf(
     "hexadecimal digits",
     lambda value: type(value) is str and fullmatch("[0-9a-f]+", value) is not None,
     {"type": "string", "pattern": "^[0-9a-f]+$", "maxLength": MAX_TEXT},
@@ -97,8 +97,11 @@ _MEASURED = {
     "select": _SCORE,
     "choice": by_field(
         "cosine_low",
-        fields({"right": RIGHT, "cosine_low": COSINE, "cosine_high": COSINE}),
-        fields({"right": RIGHT, "kl_low": NUMBER, "kl_high": NUMBER}),
+        fields(
+            {"right": HEX_DIGITS, "cosine_low": COSINE, "cosine_high": COSINE},
+            {"groups": HEX_DIGITS},
+        ),
+        fields({"right": HEX_DIGITS, "kl_low": NUMBER, "kl_high": NUMBER}, {"groups": HEX_DIGITS}),
     ),
     "objective": choice(*OBJECTIVES),
     "comparison": fields({"ratio": NUMBER, **_INTERVAL}, {"low_ms": TIME_MS, "high_ms": TIME_MS}),

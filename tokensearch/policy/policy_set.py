@@ -1,15 +1,21 @@
 """Several policies of one model, fastest first: what a search hands back."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from tokensearch.errors import NoPolicyError, PolicyError
+from tokensearch.errors import NoPolicyError, PolicyError, TokensearchWarning
 from tokensearch.policy.answer import Goal, PolicyFigures, RightImages, choose
 from tokensearch.policy.objective import objective_value
 from tokensearch.policy.policy import Evidence, Json, Policy
 from tokensearch.policy.target import Target, parse_target
 from tokensearch.stats.interval import Interval
+
+BY_MEDIANS = (
+    "write the front again with tokensearch run or retarget to have intervals decide: this one, of "
+    "an earlier release, has none, and its medians decide alone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +51,8 @@ class PolicySet:
         doubtful        also return what may meet all this, or was timed under doubt
 
         Files of earlier releases lack the intervals. Of these the most accurate policy is
-        returned whose median is under the latency, and the faster of equally accurate ones.
+        returned whose median is under the latency, and the faster of equally accurate ones; a
+        TokensearchWarning says so.
 
         Raises:
             NoPolicyError: No policy is known to meet it.
@@ -80,6 +87,7 @@ class PolicySet:
         under = [policy for policy in self.policies if _meets(policy.evidence[0], target)]
         if not under:
             raise NoPolicyError(f"no policy of the set meets {target}; {self._nearest(target)}")
+        warnings.warn(BY_MEDIANS, TokensearchWarning, stacklevel=3)
         return max(
             under,
             key=lambda policy: (worth_of(policy.evidence[0]), -policy.evidence[0].median_ms),
@@ -135,7 +143,7 @@ def _read_figures(policy: Policy) -> PolicyFigures | None:
         median_ms=Interval(evidence.median_ms, timed["low_ms"], timed["high_ms"]),
         value=worth_of(evidence),
         divergence=divergence,
-        right=RightImages.from_hex(select["images"], figures["right"]),
+        right=RightImages.from_hex(select["images"], figures["right"], figures.get("groups")),
         sure=evidence.confirmed,
     )
 

@@ -36,7 +36,7 @@ from tokensearch.documents import (
 )
 from tokensearch.errors import PolicyError, TargetError
 from tokensearch.policy import BOUNDS, OBJECTIVES, Outcome, parse_target
-from tokensearch.policy.file import COSINE, RIGHT, policy_from_json
+from tokensearch.policy.file import COSINE, HEX_DIGITS, policy_from_json
 from tokensearch.records.embedding import EmbeddingKind, RightBy
 from tokensearch.records.measurements import (
     AccuracyKind,
@@ -194,8 +194,10 @@ _EMBEDDING_ACCURACY = every(
 ACCURACY = by_field("cosine", _EMBEDDING_ACCURACY, _ACCURACY)
 _CHOICE = by_field(
     "cosine_low",
-    fields({"right": RIGHT, "cosine_low": COSINE, "cosine_high": COSINE}),
-    fields({"right": RIGHT, "kl_low": NATS, "kl_high": NATS}),
+    fields(
+        {"right": HEX_DIGITS, "cosine_low": COSINE, "cosine_high": COSINE}, {"groups": HEX_DIGITS}
+    ),
+    fields({"right": HEX_DIGITS, "kl_low": NATS, "kl_high": NATS}, {"groups": HEX_DIGITS}),
 )
 
 

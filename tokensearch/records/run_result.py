@@ -97,6 +97,7 @@ class ChoiceFigures:
     right: str  # images of `select` that it got right: `policy.RightImages.hex`
     kl_low: float  # interval of the mean divergence on `select`, nats
     kl_high: float
+    groups: str | None = field(default=None, metadata=OMIT_NONE)  # `RightImages.groups_hex`
 
     @property
     def divergence(self) -> tuple[float, float]:
@@ -111,6 +112,7 @@ class EmbeddingChoice:
     right: str  # images of `select` that it got right: `policy.RightImages.hex`
     cosine_low: float  # interval of the mean cosine on `select`
     cosine_high: float
+    groups: str | None = field(default=None, metadata=OMIT_NONE)  # `RightImages.groups_hex`
 
     @property
     def divergence(self) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from math import inf
+from statistics import median
 from time import monotonic, perf_counter
 
 import torch
@@ -39,6 +40,7 @@ REDUCED = 0.6  # time of a finalist's pass on average, as a share of the baselin
 PROFILE_PASSES = 60
 WARMUP = 3  # rounds of a session that are not counted
 PACE_IMAGES = 16  # read, and predicted for, to know how long they take
+PACE_PASSES = 3  # counted, after one that is not; the median leaves out one that was disturbed
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +120,8 @@ class TimePlan:
             return ""
         return (
             f"; what a run does at least ({LEAST_TRIALS} policies, {CHUNK} images of each split, "
-            f"two sessions of {VERDICT_PAIRS} rounds) takes about {self.least_s:.0f} s on this "
-            f"machine now"
+            f"two sessions of {VERDICT_PAIRS} rounds) is estimated at {self.least_s:.0f} s by the "
+            f"first passes, and takes longer where the machine slows down"
         )
 
 
@@ -150,9 +152,12 @@ def estimate_least_s(pace: Pace) -> float:
 @torch.inference_mode()
 def _pass_s(evaluator: PolicyEvaluator, images: Tensor) -> float:
     evaluator.model(images).cpu()  # waits for the device, here and below
-    began = perf_counter()
-    evaluator.model(images).cpu()
-    return perf_counter() - began
+    passes = []
+    for _ in range(PACE_PASSES):
+        began = perf_counter()
+        evaluator.model(images).cpu()
+        passes.append(perf_counter() - began)
+    return median(passes)
 
 
 def fit_plan(plan: TimePlan, pace: Pace) -> TimePlan:

@@ -4,6 +4,7 @@ Standard library alone: the runtime reads it.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -67,6 +68,25 @@ def paired_difference(
     difference = won - lost
     reach = normal_reach(level) * math.sqrt((won + lost - difference**2) / (images + 2))
     return max(-1.0, difference - reach), min(1.0, difference + reach)
+
+
+def design_effect(values: Sequence[float], groups: Sequence[int]) -> float:
+    """Return how many times more the mean of grouped values varies than that of as many strangers.
+
+    At least 1. Where all values are equal nothing tells: then what it could be at most, the mean
+    size of a group. Source: Kish, "Survey Sampling", 1965, chapter 5.
+
+    >>> design_effect([1, 1, 0, 0], [7, 7, 8, 8])
+    2.0
+    """
+    mean = sum(values) / len(values)
+    sums: dict[int, float] = {}
+    for value, group in zip(values, groups, strict=True):
+        sums[group] = sums.get(group, 0.0) + value - mean
+    alone = sum((value - mean) ** 2 for value in values)
+    if alone == 0:
+        return len(values) / len(sums)
+    return max(1.0, sum(total**2 for total in sums.values()) / alone)
 
 
 def normal_reach(level: float) -> float:

@@ -1,7 +1,6 @@
 """How sure a share of right answers is."""
 
 import math
-from collections.abc import Sequence
 
 from scipy.special import bdtr
 
@@ -25,25 +24,6 @@ def wilson(right: float, images: float, *, level: float = LEVEL) -> tuple[float,
     low = 0.0 if right == 0 else (centre - reach) / (images + z2)
     high = 1.0 if right == images else (centre + reach) / (images + z2)
     return low, high
-
-
-def design_effect(values: Sequence[float], groups: Sequence[int]) -> float:
-    """Return how many times more the mean of grouped values varies than that of as many strangers.
-
-    At least 1. Where all values are equal nothing tells: then what it could be at most, the mean
-    size of a group. Source: Kish, "Survey Sampling", 1965, chapter 5.
-
-    >>> design_effect([1, 1, 0, 0], [7, 7, 8, 8])
-    2.0
-    """
-    mean = sum(values) / len(values)
-    sums: dict[int, float] = {}
-    for value, group in zip(values, groups, strict=True):
-        sums[group] = sums.get(group, 0.0) + value - mean
-    alone = sum((value - mean) ** 2 for value in values)
-    if alone == 0:
-        return len(values) / len(sums)
-    return max(1.0, sum(total**2 for total in sums.values()) / alone)
 
 
 def mcnemar(only_baseline: int, only_candidate: int) -> float:

@@ -45,6 +45,7 @@ from tokensearch.report.run.notes import (
     alternatives_note,
     finalists_note,
     front_note,
+    front_row_notes,
     origin_lines,
     profile_note,
     split_table,
@@ -55,7 +56,6 @@ from tokensearch.report.run.source import ReportSource
 from tokensearch.report.run.tables import (
     facts_table,
     finalist_table,
-    front_notes,
     front_table,
     model_line,
     phase_table,
@@ -262,7 +262,7 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
     others = [alternative.comparison for alternative in run.finished.alternatives]
     notes = Footnotes.of_run(run)
     return {
-        "front": (front_note(run), *front_notes(source.front, run)),
+        "front": (front_note(run), *front_row_notes(source.front, run)),
         "finalists": (finalists_note(run), *notes.lines(timed)),
         "alternatives": (alternatives_note(run), *notes.lines(others)) if others else (),
         "profiled": () if profiled is None else (profiled,),

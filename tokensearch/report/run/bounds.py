@@ -41,7 +41,7 @@ def measure_drop(run: RunDocument, finalist: Finalist) -> Interval | None:
     if baseline is None or baseline.choice is None or finalist.choice is None:
         return None
     before, after = (
-        RightImages.from_hex(f.select.images, f.choice.right)
+        RightImages.from_hex(f.select.images, f.choice.right, f.choice.groups)
         for f in (baseline, finalist)
         if f.choice is not None
     )

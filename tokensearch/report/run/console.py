@@ -11,6 +11,7 @@ from tokensearch.records.measurements import Caution
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
 from tokensearch.report import text
+from tokensearch.report.run.notes import front_row_notes
 from tokensearch.report.run.result import (
     interval,
     measure_in,
@@ -25,7 +26,6 @@ from tokensearch.report.run.tables import (
     cell_line,
     change_of,
     closeness_of,
-    front_notes,
     front_table,
     ratio_of,
     token_strip,
@@ -44,7 +44,7 @@ def summary(
     first, *rest = answer_sentences(run)
     parts: list[RenderableType] = [Text(first, style="bold"), Text(" ".join(rest))]
     parts.append(table_to_rich(front_table(front, run)))
-    if notes := front_notes(front, run):
+    if notes := front_row_notes(front, run):
         parts.append(Text("\n".join(notes)))
     if cautions := run_cautions(run):
         parts.append(caution_lines(cautions))

@@ -1,10 +1,13 @@
 """What reports say beside their tables: one wording for Markdown and HTML."""
 
+from tokensearch.policy import PolicySet
+from tokensearch.policy.answer import MARGIN, TOLERANCE_NATS
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_result import RunData, RunDocument
 from tokensearch.report import text
 from tokensearch.report.run import tables
-from tokensearch.report.run.result import judges_embeddings, measure_of
+from tokensearch.report.run.footnotes import Footnotes
+from tokensearch.report.run.result import alike_as, judges_embeddings, measure_of
 from tokensearch.report.table import ReportTable
 
 
@@ -18,6 +21,55 @@ def front_note(run: RunDocument) -> str:
         f"Change is of the {measure_of(run)}, "
         "from the baseline on the same images."
     )
+
+
+def front_row_notes(front: PolicySet, run: RunDocument) -> tuple[str, ...]:
+    """Say what the marks of the front's rows mean."""
+    shown = (run.finished.finalist(policy.schedule_hash) for policy in front.policies)
+    rows = [finalist.comparison for finalist in shown if finalist is not None]
+    said = (as_good_note(run), baseline_note(run))
+    return (*(note for note in said if note is not None), *Footnotes.of_run(run).lines(rows))
+
+
+def as_good_note(run: RunDocument) -> str | None:
+    """Say what the mark of the deciding column means; None where there is none."""
+    if len(run.finished.as_good or ()) < 2:
+        return None
+    differs = (
+        f"it diverges by at most {TOLERANCE_NATS:g} nats more, and is not significantly less often "
+        "right"
+    )
+    if judges_embeddings(run):
+        differs = (
+            f"its cosine is lower by at most {TOLERANCE_NATS:g}, and its {measure_of(run)} is not "
+            "significantly lower"
+        )
+    return (
+        f"{tables.AS_GOOD} {alike_as(run)} as the best that meets the target: {differs} by over "
+        f"{text.points(MARGIN)}."
+    )
+
+
+def baseline_note(run: RunDocument) -> str | None:
+    """Say why the baseline has two latencies; None where it has one.
+
+    Its own row was timed like that of any policy. The answer is quoted beside the baseline of its
+    own session.
+    """
+    result = run.finished
+    baseline = next((f for f in result.finalists if not f.policy.reduces), None)
+    if result.answer is None or baseline is None:
+        return None
+    own, beside = (
+        text.ms(ms)
+        for ms in (
+            baseline.comparison.candidate.median_ms,
+            result.answer.comparison.baseline.median_ms,
+        )
+    )
+    if own == beside:
+        return None
+    return f"The baseline was timed as policies are: {own}. Beside the answer it took {beside}."
 
 
 def finalists_note(run: RunDocument) -> str:

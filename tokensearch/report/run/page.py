@@ -23,6 +23,7 @@ from tokensearch.report.run.notes import (
     alternatives_note,
     finalists_note,
     front_note,
+    front_row_notes,
     origin_lines,
     profile_note,
     split_table,
@@ -89,7 +90,7 @@ def _answer(source: ReportSource) -> str:
 def _front(source: ReportSource) -> str:
     table = table_to_markdown(tables.front_table(source.front, source.run))
     picture = f"![{measure_of(source.run)} against latency]({FRONT_PICTURE})"
-    notes = map(sentence, tables.front_notes(source.front, source.run))
+    notes = map(sentence, front_row_notes(source.front, source.run))
     return "\n\n".join([front_note(source.run), table, *notes, picture])
 
 

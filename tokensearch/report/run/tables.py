@@ -23,7 +23,6 @@ from tokensearch.policy import (
     mac_share,
     objective_value,
 )
-from tokensearch.policy.answer import MARGIN, TOLERANCE_NATS
 from tokensearch.records.measurements import Cell, to_json
 from tokensearch.records.profile import PHASES, Profile
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
@@ -35,9 +34,7 @@ from tokensearch.report.run.result import (
     RIGHT_BY,
     SEARCHED,
     EvidenceFigures,
-    alike_as,
     is_answer,
-    judges_embeddings,
     measure_of,
     name_finalist,
     name_of,
@@ -64,14 +61,6 @@ def front_table(front: PolicySet, run: RunDocument) -> ReportTable:
         numbers=frozenset({"latency", deciding}),
         marked=marked,
     )
-
-
-def front_notes(front: PolicySet, run: RunDocument) -> tuple[str, ...]:
-    """Say what the marks of the front's rows mean."""
-    shown = (run.finished.finalist(policy.schedule_hash) for policy in front.policies)
-    rows = [finalist.comparison for finalist in shown if finalist is not None]
-    alike = [] if (note := as_good_note(run)) is None else [note]
-    return (*alike, *Footnotes.of_run(run).lines(rows))
 
 
 def _front_row(member: EvidenceFigures, result: RunResult, notes: Footnotes) -> tuple[str, ...]:
@@ -113,23 +102,6 @@ def _deciding(policy: Policy, result: RunResult) -> str:
         case _:
             shown = text.percent(value)
     return f"{AS_GOOD} {shown}" if policy.schedule_hash in (result.as_good or ()) else shown
-
-
-def as_good_note(run: RunDocument) -> str | None:
-    """Say what the mark of the deciding column means; None where there is none."""
-    if len(run.finished.as_good or ()) < 2:
-        return None
-    if judges_embeddings(run):
-        return (
-            f"{AS_GOOD} {alike_as(run)} as the best that meets the target: its cosine is lower by "
-            f"at most {TOLERANCE_NATS:g}, and its {measure_of(run)} is not significantly lower by "
-            f"over {text.points(MARGIN)}."
-        )
-    return (
-        f"{AS_GOOD} {alike_as(run)} as the best that meets the target: it diverges by at most "
-        f"{TOLERANCE_NATS:g} nats more, and is not significantly less often right by over "
-        f"{text.points(MARGIN)}."
-    )
 
 
 def _marked(policies: Iterable[Policy], result: RunResult) -> frozenset[int]:

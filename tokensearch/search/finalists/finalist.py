@@ -104,7 +104,7 @@ def make_figures(
     """Return what the rule of the answer goes by; without `choice` losses have no intervals."""
     right, low, high = None, -inf, inf
     if choice is not None:
-        right = RightImages.from_hex(select.images, choice.right)
+        right = RightImages.from_hex(select.images, choice.right, choice.groups)
         low, high = choice.divergence
     return PolicyFigures(
         reduces=policy.reduces,
