@@ -69,7 +69,7 @@ class Tabled(PolicyEvaluator):
 
     ratio: Callable[[Policy], float] = lambda policy: 1.0
 
-    def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
+    def time(self, policy: Policy, budget: TimingBudget, **_: object) -> Comparison:
         """Return what the table says, as if it had been timed without noise."""
         ratio = self.ratio(policy) if policy.reduces else 1.0
         baseline, candidate = Latency((10.0,) * 12, 1), Latency((10.0 * ratio,) * 12, 1)

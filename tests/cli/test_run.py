@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -367,10 +368,11 @@ def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -
 def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
     result = called(
         "evaluate", "last-cls", "--model", FACTORY, "--data-config", config, "--images", "20,20,30",
-        "--batch-size", "2", "--json",
+        "--batch-size", "2", "--confirm-seconds", "0.05", "--json",
     )  # fmt: skip
 
     assert result.exit_code == 0, result.stderr
+    assert re.search(r"latency, in turn with the baseline\n.* rounds", result.stderr)
     found = json.loads(result.stdout)
     assert (found["accuracy"]["kind"], found["accuracy"]["images"]) == ("agreement", 30)
     assert found["accuracy"]["right"] == 30

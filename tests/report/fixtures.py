@@ -22,6 +22,7 @@ from tokensearch.records.measurements import (
     Accuracy,
     AccuracyKind,
     AlternativeKind,
+    Caution,
     Comparison,
     Latency,
     PairedAccuracy,
@@ -29,6 +30,7 @@ from tokensearch.records.measurements import (
     Verdict,
     to_json,
 )
+from tokensearch.records.policy_evaluation import CountSpread, PolicyEvaluation
 from tokensearch.records.profile import Profile, Scope
 from tokensearch.records.profile_file import profile_to_json
 from tokensearch.records.run_folder import RunFolder
@@ -110,6 +112,25 @@ def paired(right: int, baseline: int = 981) -> PairedAccuracy:
         low=difference - 0.006,
         high=difference + 0.006,
         level=0.95,
+    )
+
+
+def evaluated_policy(
+    *, cautions: tuple[Caution, ...] = (), spreads: tuple[CountSpread, ...] | None = None
+) -> PolicyEvaluation:
+    """A policy that is evaluated by itself, by its agreement with the baseline."""
+    return PolicyEvaluation(
+        policy="mild.json",
+        provenance={"origin": "sampler"},
+        schedule_hash=MILD.schedule_hash,
+        patch_tokens_per_block=MILD.patch_tokens_per_block,
+        patch_tokens_after_block=MILD.patch_tokens_after_block,
+        cell=CELL,
+        data="photographs",
+        accuracy=accuracy(973, kind="agreement"),
+        paired=paired(973),
+        comparison=replace(comparison(0.48), cautions=cautions),
+        patch_tokens_by_image=spreads,
     )
 
 

@@ -1,24 +1,21 @@
-from dataclasses import asdict, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
 import pytest
 from rich.console import Console, RenderableType
 
-from tests.cells import CELL
 from tests.policy.learned import random_tensors
 from tests.report.fixtures import (
-    BASELINE,
     FOUND,
     SPEC,
-    accuracy,
-    comparison,
+    evaluated_policy,
     front,
-    paired,
     run_document,
 )
 from tokensearch.policy import Policy, Pool, Prune, Step, preset
-from tokensearch.records.measurements import Caution, to_json
+from tokensearch.records.measurements import Caution
+from tokensearch.records.policy_evaluation import CountSpread
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.html.strips import make_strip
 from tokensearch.report.phases import groups
@@ -151,23 +148,25 @@ def test_the_summary_holds_answer_front_cautions_and_paths() -> None:
 
 
 def test_an_evaluation_names_what_was_measured() -> None:
-    document = {
-        "policy": "tome-r13",
-        "patch_tokens_after_block": list(BASELINE.patch_tokens_after_block),
-        "cell": to_json(CELL),
-        "data": "photographs",
-        "accuracy": to_json(accuracy(973, kind="agreement")),
-        "paired": asdict(paired(973)),
-        "comparison": to_json(comparison(0.48)) | {"cautions": [Caution.DRIFT.name.lower()]},
-    }
-
-    said = drawn(evaluation(document))
+    said = drawn(evaluation(evaluated_policy(cautions=(Caution.DRIFT,))))
 
     assert "agreement with the baseline" in said
     assert "accuracy" not in said
     assert "97.3 % [96.5, 98.0] on 1,000 images of photographs" in said
     assert "19.2 ms, 417 images/s" in said
     assert f"caution: {Caution.DRIFT}" in said
+
+
+def test_an_evaluation_tells_the_counts_of_images_where_they_change() -> None:
+    kept = (40.0, 38.0, 60.0, 80), (40.0, 38.0, 60.0, 80), (20.0, 19.0, 30.0, 44)
+    spreads = tuple(CountSpread(block, *spread) for block, spread in enumerate(kept))
+
+    said = drawn(evaluation(evaluated_policy(spreads=spreads)))
+
+    assert "after block 0" in said
+    assert "after block 1" not in said
+    assert "after block 2" in said
+    assert "mean 20, p50 19, p90 30, max 44" in said
 
 
 @pytest.mark.parametrize(

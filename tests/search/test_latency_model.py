@@ -25,7 +25,7 @@ def timed(monkeypatch: pytest.MonkeyPatch) -> list[Policy]:
     """Policies in the order in which they are timed."""
     found: list[Policy] = []
 
-    def time(_: PolicyTimer, policy: Policy, budget: object) -> object:
+    def time(_: PolicyTimer, policy: Policy, budget: object, **__: object) -> object:
         found.append(policy)
         return promised(launch_bound(policy))
 

@@ -27,7 +27,7 @@ Run = tuple[tuple[Trial, ...], RunResult]
 def searched(folder: Path, clock: Callable[[Policy], float]) -> Run:
     """A search that predicts multiply-accumulates, where a clock says something else."""
 
-    def time(_: Any, policy: Policy, budget: TimingBudget) -> Comparison:
+    def time(_: Any, policy: Policy, budget: TimingBudget, **__: object) -> Comparison:
         return promised(clock(policy) if policy.reduces else 1.0)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -50,7 +50,9 @@ def splits() -> Splits:
     return photo_splits(data_config=CONFIG, sizes=Sizes(40, 30, 50), seed=0)
 
 
-def by_macs(evaluator: PolicyEvaluator, policy: Policy, budget: TimingBudget) -> Comparison:
+def by_macs(
+    evaluator: PolicyEvaluator, policy: Policy, budget: TimingBudget, **_: object
+) -> Comparison:
     """Stands in for a clock: a policy is as fast as its multiply-accumulates promise."""
     return promised(mac_share(policy))
 

@@ -3,16 +3,13 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict
-from dataclasses import fields as fields_of
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from tokensearch.costs.curves import Curve
-from tokensearch.costs.launch_queue import Launches
 from tokensearch.costs.parts import CURVES
-from tokensearch.costs.prices import TERMS, Price
-from tokensearch.costs.table import Calibration, CheckedPrediction, CostTable
+from tokensearch.costs.prices import TERMS
+from tokensearch.costs.table import CostTable
 from tokensearch.documents import (
     COUNT,
     LONGEST_MS,
@@ -32,19 +29,13 @@ from tokensearch.documents import (
 )
 from tokensearch.errors import MeasurementError
 from tokensearch.files import write_whole
-from tokensearch.policy import BOUNDS, ModelSpec, Policy
+from tokensearch.policy import BOUNDS, Policy
 from tokensearch.policy.file import to_text
 from tokensearch.records.checks import CELL, MODEL
-from tokensearch.records.measurements import (
-    Cell,
-    from_json,
-    to_json,
-)
+from tokensearch.records.measurements import from_json, to_json
 from tokensearch.records.profile_file import check_format
 
 FORMAT, VERSION = "tokensearch.costs", 1
-
-_Record = TypeVar("_Record")
 
 _MS = number(0, LONGEST_MS)
 _TOKENS = integer(0, BOUNDS["patch_tokens"][1])
@@ -163,23 +154,7 @@ def costs_from_json(document: Mapping[str, Any]) -> CostTable:
     """Return the table that `costs_to_json` wrote; MeasurementError where it cannot be."""
     check_format(document, "a cost table", FORMAT, VERSION)
     validate(document, _COSTS, "the cost table", MeasurementError)
-    calibration = document["calibration"]
-    trials = tuple(
-        _record(CheckedPrediction, {"launches_ms": 0.0, **it}) for it in calibration["trials"]
-    )
-    launches = document.get("launches")
-    table = _record(
-        CostTable,
-        {
-            **document,
-            "model": _record(ModelSpec, {"weights": None, **document["model"]}),
-            "cell": from_json(Cell, document["cell"]),
-            "curves": tuple(_record(Curve, item) for item in document["curves"]),
-            "prices": tuple(_record(Price, item) for item in document["prices"]),
-            "calibration": _record(Calibration, {**calibration, "trials": trials}),
-            "launches": None if launches is None else _record(Launches, launches),
-        },
-    )
+    table = from_json(CostTable, document)
     _check_fit(table)
     return table
 
@@ -199,9 +174,3 @@ def _check_fit(table: CostTable) -> None:
         raise MeasurementError(
             f"the cost table predicts {whole_ms:g} ms for the baseline, which no pass takes"
         )
-
-
-def _record(kind: type[_Record], written: Mapping[str, Any]) -> _Record:
-    """Build a record from its fields; lists come back as the tuples that they were."""
-    known = {item.name: written[item.name] for item in fields_of(kind)}  # type: ignore[arg-type]
-    return kind(**{name: tuple(it) if isinstance(it, list) else it for name, it in known.items()})

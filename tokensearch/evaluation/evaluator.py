@@ -19,10 +19,11 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluation.latency import OtherModel, PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
-from tokensearch.measure import TimingBudget
+from tokensearch.measure import TellRounds, TimingBudget, tell_nobody
 from tokensearch.policy import Objective, Policy
 from tokensearch.profiling import SPLIT, ProfilePlan, profile
 from tokensearch.records.measurements import Cell, Comparison, PairedAccuracy, Score
+from tokensearch.records.policy_evaluation import CountSpread
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import ModelIdentity
@@ -32,17 +33,6 @@ PROFILING = ProfilePlan(TimingBudget(warmup=2, max_rounds=100, seconds=6.0))
 
 GIGA = 10**9
 DETERMINISM_IMAGES = 8  # that tell whether a model is deterministic
-
-
-@dataclass(frozen=True, slots=True)
-class CountSpread:
-    """Patch tokens that one block hands on, over images."""
-
-    block: int
-    mean: float
-    p50: float
-    p90: float
-    max: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +119,11 @@ class PolicyEvaluator:
         for images, _ in self.splits.of(purpose).batches(self.cell.batch):
             yield images.to(self.cell.device, self._dtype)
 
-    def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
+    def time(
+        self, policy: Policy, budget: TimingBudget, *, tell: TellRounds = tell_nobody
+    ) -> Comparison:
         """Time a policy in the cell, in turn with the baseline."""
-        return self.timing.time(policy, budget)
+        return self.timing.time(policy, budget, tell=tell)
 
     def time_model(self, other: OtherModel, budget: TimingBudget) -> Comparison:
         """Time another model on images of its own, in turn with the baseline."""
@@ -143,7 +135,7 @@ class PolicyEvaluator:
         budget: TimingBudget,
         *,
         others: Sequence[OtherModel] = (),
-        tell: Callable[[int, float], None] = lambda *_: None,
+        tell: TellRounds = tell_nobody,
     ) -> tuple[Comparison, ...]:
         """Time policies, then other models, in rounds with one baseline, until all are precise."""
         return self.timing.time_together(

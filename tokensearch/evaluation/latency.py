@@ -1,7 +1,7 @@
 """Time policies in turn with the baseline, with the compiled models that this needs."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -15,6 +15,7 @@ from tokensearch.measure import (
     MachineMonitor,
     Run,
     Sample,
+    TellRounds,
     TimingBudget,
     add_cautions,
     add_self_comparison_caution,
@@ -24,6 +25,7 @@ from tokensearch.measure import (
     compare_samples,
     make_pass_turn,
     measure_launching,
+    tell_nobody,
     time_interleaved,
     warm_device,
 )
@@ -135,8 +137,10 @@ class PolicyTimer:
         with torch.inference_mode():
             return measure_launching(self._pairs.baseline(self.images), clock_for(device))
 
-    def time(self, policy: Policy, budget: TimingBudget) -> Comparison:
-        """Time a policy in turn with the baseline.
+    def time(
+        self, policy: Policy, budget: TimingBudget, *, tell: TellRounds = tell_nobody
+    ) -> Comparison:
+        """Time a policy in turn with the baseline; `tell` as below.
 
         The baseline in turn with itself shows what noise alone does.
         """
@@ -144,7 +148,7 @@ class PolicyTimer:
             torch.inference_mode(),
             runtime.applied(self.candidate, policy, dense=self.dense) as model,
         ):
-            comparison = self._compare(OtherModel(model, self.images), budget)
+            comparison = self._compare(OtherModel(model, self.images), budget, tell)
         return comparison if policy.reduces else add_self_comparison_caution(comparison)
 
     def time_together(
@@ -152,7 +156,7 @@ class PolicyTimer:
         policies: Sequence[Policy],
         budget: TimingBudget,
         *,
-        tell: Callable[[int, float], None],
+        tell: TellRounds,
         others: Sequence[OtherModel] = (),
         until_precise: bool = False,
     ) -> tuple[Comparison, ...]:
@@ -220,7 +224,9 @@ class PolicyTimer:
         with torch.inference_mode():
             return self._compare(other, budget)
 
-    def _compare(self, other: OtherModel, budget: TimingBudget) -> Comparison:
+    def _compare(
+        self, other: OtherModel, budget: TimingBudget, tell: TellRounds = tell_nobody
+    ) -> Comparison:
         device = torch.device(self.cell.device)
         baseline, candidate = self._pairs.pair(
             other.module, self.images, other.images, other.backend
@@ -232,6 +238,7 @@ class PolicyTimer:
             budget=budget,
             seed=self.seed,
             watch=MachineMonitor(device),
+            tell=tell,
         )
 
     @cached_property

@@ -17,10 +17,12 @@ from tokensearch.measure.clock import (
 )
 from tokensearch.measure.interleaved import (
     Sample,
+    TellRounds,
     TimingBudget,
     Turn,
     make_pass_turn,
     make_phase_turn,
+    tell_nobody,
     time_interleaved,
 )
 from tokensearch.measure.launches import measure_launching
@@ -54,7 +56,7 @@ __all__ = [
     "PhaseTimer",
     "Run",
     "Sample",
-    "TimingBudget",
+    "TellRounds",
     "TimingBudget",
     "Turn",
     "WallClock",
@@ -83,6 +85,7 @@ __all__ = [
     "phase_border_ms",
     "sdpa_backend",
     "subtract_timer_cost",
+    "tell_nobody",
     "this_machine",
     "time_interleaved",
     "timer_cost_ms",

@@ -65,6 +65,11 @@ class Sample:
 
 
 Turn = Callable[[], Sample]
+TellRounds = Callable[[int, float], None]  # rounds counted so far, and the seconds of all passes
+
+
+def tell_nobody(_rounds: int, _seconds: float) -> None:
+    """Keep it to oneself."""
 
 
 def make_pass_turn(run: Run, clock: Clock, *, name: str = "model") -> Turn:
@@ -129,7 +134,7 @@ class InterleavedTimer:
         budget: TimingBudget,
         *,
         enough: Callable[[list[list[Sample]]], bool],
-        tell: Callable[[int, float], None] = lambda *_: None,
+        tell: TellRounds = tell_nobody,
     ) -> None:
         """Count rounds until `enough` says so, or the budget ends; arguments as below."""
         look = max(budget.first_look, budget.min_rounds)
@@ -151,7 +156,7 @@ def time_interleaved(
     *,
     seed: int,
     enough: Callable[[list[list[Sample]]], bool] = lambda _: False,
-    tell: Callable[[int, float], None] = lambda *_: None,
+    tell: TellRounds = tell_nobody,
 ) -> list[list[Sample]]:
     """Return the samples of each turn, as many for all; `enough` may end it before the budget.
 

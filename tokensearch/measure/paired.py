@@ -12,8 +12,10 @@ from tokensearch.measure.interleaved import (
     PRECISION,
     InterleavedTimer,
     Sample,
+    TellRounds,
     TimingBudget,
     make_pass_turn,
+    tell_nobody,
 )
 from tokensearch.measure.machine_monitor import MachineMonitor
 from tokensearch.records.comparability import verdict
@@ -32,12 +34,14 @@ def compare(
     budget: TimingBudget,
     seed: int = 0,
     watch: MachineMonitor | None = None,
+    tell: TellRounds = tell_nobody,
 ) -> Comparison:
     """Time both in turn until the ratio of their medians is known well enough.
 
     `seed` decides the order within each pair and the bootstrap; it repeats both, not the times.
     With fewer than `VERDICT_PAIRS` pairs the verdict is "ambiguous", whatever the interval says.
     `watch` sees what else happens on the machine; without it such cautions are not raised.
+    `tell` is called after every counted round, with their number and the seconds of all.
     """
     timer = InterleavedTimer(
         (
@@ -56,7 +60,7 @@ def compare(
 
     if watch is not None:
         watch.start()
-    timer.count_rounds(budget, enough=enough)
+    timer.count_rounds(budget, enough=enough, tell=tell)
     comparison = compare_samples(
         *(Latency(_passes_ms(samples), warmup) for samples in timer.samples),
         precision=budget.precision,

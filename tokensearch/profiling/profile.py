@@ -15,6 +15,7 @@ from tokensearch.measure import (
     MachineMonitor,
     PhaseTimer,
     Sample,
+    TellRounds,
     TimingBudget,
     Turn,
     attention_of,
@@ -24,6 +25,7 @@ from tokensearch.measure import (
     measure_ceilings,
     peak_bytes,
     phase_border_ms,
+    tell_nobody,
     time_interleaved,
     timer_cost_ms,
     warm_device,
@@ -61,7 +63,7 @@ def profile(
     plan: ProfilePlan,
     folder: Path | None = None,
     enough: Callable[[tuple[Profile, ...]], bool] = lambda _: False,
-    tell: Callable[[int, float], None] = lambda *_: None,
+    tell: TellRounds = tell_nobody,
     stage: Callable[[str], None] = lambda _: None,
 ) -> tuple[Profile, ...]:
     """Profile `model` under each of `policies`, by name, in turn with one another.

@@ -293,7 +293,7 @@ _ALTERNATIVE = fields(
 )
 _SECONDS = number(0, 1e9)
 _RIVAL = fields({"name": NAME, "schedule_hash": NAME, "lead": optional(PAIRED)})
-_RESULT_FIELDS = fields(
+_RESULT = fields(
     {
         "outcome": choice(*get_args(Outcome)),
         "exit_code": integer(0, 255),
@@ -318,16 +318,6 @@ _RESULT_FIELDS = fields(
 )
 
 
-def _as_alternatives_say(value: Any) -> None:
-    """Alternatives are compared with the answer, where there is one."""
-    for index, alternative in enumerate(value.get("rivals", ())):
-        if value["answer"] is not None and alternative["lead"] is None:
-            raise MisfitError(
-                "is null; it must compare the answer with it", f"rivals[{index}].lead"
-            )
-
-
-_RESULT = every(_RESULT_FIELDS, _as_alternatives_say)
 RUN = fields(
     {
         "format": choice(RUN_FORMAT),

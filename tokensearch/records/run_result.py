@@ -288,4 +288,17 @@ class RunDocument:
         if written.get("version") != RUN_VERSION:
             raise RunError(f"version is {written.get('version')!r:.60}; known is {RUN_VERSION}")
         validate(written, RUN, "the run", RunError)
-        return from_json(cls, written)
+        document = from_json(cls, written)
+        _check_leads(document.result)
+        return document
+
+
+def _check_leads(result: RunResult | None) -> None:
+    """Refuse alternatives that the answer is not compared with, where there is one."""
+    if result is None or result.answer_hash is None:
+        return
+    for index, alternative in enumerate(result.alternatives):
+        if alternative.lead is None:
+            raise RunError(
+                f"result.rivals[{index}].lead is null; it must compare the answer with it"
+            )

@@ -1,8 +1,9 @@
 """`tokensearch evaluate`."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Annotated, Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,7 +11,7 @@ from tokensearch.cli.commands.show import check_policy_name
 from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
-from tokensearch.cli.options import JsonOption, RescaleOption
+from tokensearch.cli.options import ConfirmOption, JsonOption, RescaleOption
 
 if TYPE_CHECKING:
     from tokensearch.cli.inputs import EvaluationInputs
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from tokensearch.policy import Policy
     from tokensearch.progress import ProgressListener
     from tokensearch.records.measurements import Cell, Comparison
+    from tokensearch.records.policy_evaluation import PolicyEvaluation
 
 SECONDS = 6.0  # of passes, at most, for each policy
 
@@ -31,6 +33,7 @@ def evaluate(
     ],
     wanted: ModelOptions,
     rescale: RescaleOption = False,
+    confirm_seconds: ConfirmOption = None,
     as_csv: Annotated[
         bool, typer.Option("--csv", help="print CSV on stdout, a row per policy")
     ] = False,
@@ -47,7 +50,6 @@ def evaluate(
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.evaluator import PolicyEvaluator
-    from tokensearch.records.measurements import to_json
 
     name = resolve_name(wanted.model, wanted.options)
     subject = load_inputs(wanted)
@@ -67,13 +69,15 @@ def evaluate(
     )
     evaluator.check_deterministic(subject.name)
     with progress_listener(err) as watcher:
-        documents = [
+        scored = [
             _score(named, policy, evaluator, watcher, model=name)
             for named, policy in zip(policies, chosen, strict=True)
         ]
-        for document, comparison in zip(documents, _time(chosen, evaluator, watcher), strict=True):
-            document["comparison"] = to_json(comparison)
-    _print(documents, as_csv=as_csv, as_json=as_json)
+        timed = _time(chosen, evaluator, watcher, confirm_seconds or SECONDS)
+    evaluations = [
+        known(comparison=comparison) for known, comparison in zip(scored, timed, strict=True)
+    ]
+    _print(evaluations, as_csv=as_csv, as_json=as_json)
 
 
 def _score(
@@ -83,61 +87,69 @@ def _score(
     watcher: "ProgressListener",
     *,
     model: str,
-) -> dict[str, Any]:
-    """Measure how right a policy is; return what is known of it but for its latency."""
+) -> "partial[PolicyEvaluation]":
+    """Measure how right a policy is; return its record, but for the comparison of latency."""
     from tokensearch.progress import tell_images
-    from tokensearch.records.measurements import to_json
+    from tokensearch.records.policy_evaluation import PolicyEvaluation
 
     watcher.stage(f"accuracy of {model} under {named} on the report split, then of the baseline")
     scored = evaluator.score(policy, "report", on_batch=tell_images(watcher))
-    document = {
-        "policy": named,
-        "provenance": dict(policy.provenance),
-        "schedule_hash": policy.schedule_hash,
-        "patch_tokens_per_block": list(policy.patch_tokens_per_block),
-        "patch_tokens_after_block": list(policy.patch_tokens_after_block),
-        "cell": to_json(evaluator.cell),
-        "data": evaluator.splits.name,
-        "accuracy": to_json(scored.accuracy),
-        "paired": asdict(scored.paired),
-    }
+    spreads = None
     if policy.counts == "per_image":
         watcher.stage("patch tokens that the images of the report split keep")
         spreads = evaluator.count_tokens(policy, "report")
-        document["patch_tokens_by_image"] = [asdict(spread) for spread in spreads]
-    return document
+    return partial(
+        PolicyEvaluation,
+        policy=named,
+        provenance=dict(policy.provenance),
+        schedule_hash=policy.schedule_hash,
+        patch_tokens_per_block=policy.patch_tokens_per_block,
+        patch_tokens_after_block=policy.patch_tokens_after_block,
+        cell=evaluator.cell,
+        data=evaluator.splits.name,
+        accuracy=scored.accuracy,
+        paired=scored.paired,
+        patch_tokens_by_image=spreads,
+    )
 
 
 def _time(
-    policies: Sequence["Policy"], evaluator: "PolicyEvaluator", watcher: "ProgressListener"
+    policies: Sequence["Policy"],
+    evaluator: "PolicyEvaluator",
+    watcher: "ProgressListener",
+    seconds: float,
 ) -> list["Comparison"]:
     """Time policies in turn with the baseline: one alone, or as many side by side as can be."""
     from tokensearch.evaluation.latency import MAX_TOGETHER
-    from tokensearch.search.finalists.side_by_side import make_confirm_budget
+    from tokensearch.search.finalists.side_by_side import make_confirm_budget, tell_rounds
 
-    watcher.stage("latency, in turn with the baseline")
-    if len(policies) == 1:
-        return [evaluator.time(policies[0], make_confirm_budget(1, SECONDS))]
+    watcher.stage("latency, in turn with the baseline", unit="rounds")
     timed: list[Comparison] = []
     for start in range(0, len(policies), MAX_TOGETHER):
         some = policies[start : start + MAX_TOGETHER]
-        timed += evaluator.time_together(some, make_confirm_budget(len(some), SECONDS))
+        budget = make_confirm_budget(len(some), seconds)
+        tell = partial(tell_rounds, watcher, budget)
+        if len(policies) == 1:
+            timed.append(evaluator.time(policies[0], budget, tell=tell))
+        else:
+            timed += evaluator.time_together(some, budget, tell=tell)
     return timed
 
 
-def _print(documents: Sequence[dict[str, Any]], *, as_csv: bool, as_json: bool) -> None:
+def _print(evaluations: Sequence["PolicyEvaluation"], *, as_csv: bool, as_json: bool) -> None:
     """Print what was measured; of one policy all, of several a row each."""
+    from tokensearch.records.measurements import to_json
     from tokensearch.report.run.console import evaluation, evaluation_table
     from tokensearch.report.table import table_to_csv, table_to_rich
 
     if as_json:
-        print_json(documents[0] if len(documents) == 1 else list(documents))
+        print_json(to_json(evaluations[0] if len(evaluations) == 1 else evaluations))
     elif as_csv:
-        typer.echo(table_to_csv(evaluation_table(documents)), nl=False)
-    elif len(documents) == 1:
-        out.print(evaluation(documents[0]))
+        typer.echo(table_to_csv(evaluation_table(evaluations)), nl=False)
+    elif len(evaluations) == 1:
+        out.print(evaluation(evaluations[0]))
     else:
-        out.print(table_to_rich(evaluation_table(documents)))
+        out.print(table_to_rich(evaluation_table(evaluations)))
 
 
 def _read(name: str, subject: "EvaluationInputs", *, rescale: bool) -> "Policy":

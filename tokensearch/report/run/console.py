@@ -1,25 +1,18 @@
 """What `run`, `evaluate` and `calibrate` print."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tokensearch.policy import Evidence, Policy, PolicySet
-from tokensearch.records.measurements import Caution
+from tokensearch.records.measurements import Comparison, to_json
+from tokensearch.records.policy_evaluation import CountSpread, PolicyEvaluation
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
 from tokensearch.report import text
 from tokensearch.report.run.notes import front_row_notes
-from tokensearch.report.run.result import (
-    interval,
-    measure_in,
-    name_of,
-    read_evidence,
-    run_cautions,
-    share_in,
-)
+from tokensearch.report.run.result import measure_in, name_of, read_evidence, run_cautions
 from tokensearch.report.run.sentences import answer_sentences
 from tokensearch.report.run.tables import (
     caution_lines,
@@ -94,74 +87,73 @@ def member_table(front: PolicySet) -> ReportTable:
     return ReportTable(columns, rows, numbers=frozenset({"latency"}))
 
 
-def evaluation(document: Mapping[str, Any]) -> RenderableType:
+def evaluation(evaluated: PolicyEvaluation) -> RenderableType:
     """Return one policy's figures beside the baseline's, and reasons to distrust them."""
-    comparison = document["comparison"]
-    cautions = [Caution[name.upper()].value for name in comparison["cautions"]]
     parts: list[RenderableType] = [
-        Text(f"{text.plain(document['policy'])} on {cell_line(document['cell'])}"),
-        table_to_rich(_figures(document)),
+        Text(f"{text.plain(evaluated.policy)} on {cell_line(to_json(evaluated.cell))}"),
+        table_to_rich(_figures(evaluated)),
     ]
-    if cautions:
+    if cautions := evaluated.comparison.cautions:
         parts.append(caution_lines(cautions))
     return Group(*parts)
 
 
-def evaluation_table(documents: Sequence[Mapping[str, Any]]) -> ReportTable:
+def evaluation_table(evaluations: Sequence[PolicyEvaluation]) -> ReportTable:
     """Return several policies of one model on the same images in one cell, a row each."""
-    measure = measure_in(documents[0]["accuracy"])
+    accuracies = [to_json(evaluated.accuracy) for evaluated in evaluations]
+    measure = measure_in(accuracies[0])
     rows = [
         (
-            document["policy"],
-            text.percent_interval(share_in(document["accuracy"])),
-            text.signed_points_interval(interval(document["paired"], "difference")),
-            *closeness_of(document["accuracy"], measure).values(),
-            text.ms(document["comparison"]["candidate"]["median_ms"]),
-            text.ratio_interval(interval(document["comparison"], "ratio")),
-            document["comparison"]["verdict"],
-            _caution_names(document),
+            evaluated.policy,
+            text.percent_interval(evaluated.accuracy.interval),
+            text.signed_points_interval(evaluated.paired.interval),
+            *closeness_of(accuracy, measure).values(),
+            text.ms(evaluated.comparison.candidate.median_ms),
+            text.ratio_interval(evaluated.comparison.interval),
+            evaluated.comparison.verdict,
+            _caution_names(evaluated.comparison),
         )
-        for document in documents
+        for evaluated, accuracy in zip(evaluations, accuracies, strict=True)
     ]
-    closeness = tuple(closeness_of(documents[0]["accuracy"], measure))
+    closeness = tuple(closeness_of(accuracies[0], measure))
     columns = ("policy", measure, "change", *closeness, "latency", "of baseline", "verdict")
     return ReportTable((*columns, "cautions"), rows, numbers=frozenset({*closeness, "latency"}))
 
 
-def _caution_names(document: Mapping[str, Any]) -> str:
-    names = (name.lower().replace("_", " ") for name in document["comparison"]["cautions"])
+def _caution_names(comparison: Comparison) -> str:
+    names = (caution.name.lower().replace("_", " ") for caution in comparison.cautions)
     return ", ".join(names) or text.NONE
 
 
-def _spread_rows(spreads: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, str]]:
+def _spread_rows(spreads: Iterable[CountSpread]) -> Iterator[tuple[str, str]]:
     """Counts that differ from image to image, where they change from block to block."""
-    before: Mapping[str, Any] = {}
+    before: Mapping[str, float] = {}
     for spread in spreads:
-        figures = {name: spread[name] for name in ("mean", "p50", "p90", "max")}
-        if figures != before and figures["max"]:
+        figures = {name: getattr(spread, name) for name in ("mean", "p50", "p90", "max")}
+        if figures != before and spread.max:
             shown = ", ".join(f"{name} {value:.0f}" for name, value in figures.items())
-            yield f"after block {spread['block']}", shown
+            yield f"after block {spread.block}", shown
         before = figures
 
 
-def _figures(document: Mapping[str, Any]) -> ReportTable:
-    accuracy, paired = document["accuracy"], document["paired"]
-    comparison, counts = document["comparison"], document["patch_tokens_after_block"]
-    batch = document["cell"]["batch"]
-    candidate_ms = comparison["candidate"]["median_ms"]
-    named = measure_in(accuracy)
-    images = f"{text.count(accuracy['images'], 'image')} of {document['data']}"
-    change = text.signed_points_interval(interval(paired, "difference"))
+def _figures(evaluated: PolicyEvaluation) -> ReportTable:
+    accuracy, paired, comparison = evaluated.accuracy, evaluated.paired, evaluated.comparison
+    candidate_ms = comparison.candidate.median_ms
+    written = to_json(accuracy)
+    named = measure_in(written)
+    left = ", ".join(map(text.count, evaluated.patch_tokens_after_block))
+    images = f"{text.count(accuracy.images, 'image')} of {evaluated.data}"
+    change = text.signed_points_interval(paired.interval)
     rows = (
-        ("tokens after block", ", ".join(text.count(left) for left in counts)),
-        *_spread_rows(document.get("patch_tokens_by_image", [])),
-        (named, f"{text.percent_interval(share_in(accuracy))} on {images}"),
-        ("change", f"{change} ({text.probability(paired['p_value'])})"),
-        *closeness_of(accuracy, named).items(),
-        ("latency", f"{text.ms(candidate_ms)}, {text.rate(batch, candidate_ms)}"),
-        ("baseline", text.ms(comparison["baseline"]["median_ms"])),
-        ("ratio", text.ratio_interval(interval(comparison, "ratio"))),
-        ("verdict", comparison["verdict"]),
+        ("tokens after block", left),
+        *_spread_rows(evaluated.patch_tokens_by_image or ()),
+        (named, f"{text.percent_interval(accuracy.interval)} on {images}"),
+        ("change", f"{change} ({text.probability(paired.p_value)})"),
+        *closeness_of(written, named).items(),
+        ("latency", f"{text.ms(candidate_ms)}, {text.rate(evaluated.cell.batch, candidate_ms)}"),
+        ("baseline", text.ms(comparison.baseline.median_ms)),
+        ("ratio", text.ratio_interval(comparison.interval)),
+        ("verdict", comparison.verdict),
     )
     return ReportTable(("figure", "value"), rows)
 

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import Protocol
 
 from tokensearch.evaluation.latency import OtherModel
-from tokensearch.measure import TimingBudget
+from tokensearch.measure import TellRounds, TimingBudget
 from tokensearch.policy import Goal, Policy
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Comparison
@@ -38,7 +38,7 @@ class TimeTogether(Protocol):
         budget: TimingBudget,
         *,
         others: Sequence[OtherModel] = (),
-        tell: Callable[[int, float], None] = ...,
+        tell: TellRounds = ...,
     ) -> tuple[Comparison, ...]:
         """Return the comparisons of the policies, then those of the others."""
         ...
