@@ -113,6 +113,16 @@ def test_images_that_are_measured_are_not_trained_on(tmp_path: Path) -> None:
         drawn(data, data)
 
 
+def test_pictures_that_are_measured_are_not_trained_on(tmp_path: Path) -> None:
+    data = folder(tmp_path / "pictures")
+    sizes = Sizes(5, 5, 5)
+    source = SplitSource(None, digits=False, sizes=sizes, seed=0, pictures=data / "class0")
+
+    with pytest.raises(DataError, match=r"holds pictures of .*class0, which are measured"):
+        training_images(str(data), source, data_config=tiny.CONFIG, seed=0)
+    assert training_images(str(data / "class1"), source, data_config=tiny.CONFIG, seed=0).name
+
+
 def test_other_class_folders_are_refused(tmp_path: Path) -> None:
     data, train = folder(tmp_path / "data"), folder(tmp_path / "own")
     shutil.rmtree(train / "class3")

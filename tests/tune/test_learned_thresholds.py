@@ -95,6 +95,13 @@ def test_the_weights_and_the_model_stay_as_they_were(tmp_path: Path) -> None:
         assert torch.equal(value, before[name])
 
 
+def test_thresholds_learn_in_half_precision(tmp_path: Path) -> None:
+    result = find(tmp_path, settings=replace(SETTINGS, steps=2, precision="bf16"))
+
+    assert result.learned is not None
+    assert abs(result.learned.mac_share / 0.6 - 1) <= TOLERANCE
+
+
 def counts(*kept: int) -> Tensor:
     """(1, 4) tokens behind four blocks, with sites at blocks 0 and 2."""
     first, second = kept

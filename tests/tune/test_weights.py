@@ -1,4 +1,5 @@
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,9 @@ from tokensearch.models import load_model, resolve_model
 from tokensearch.policy import Policy, Threshold, load
 from tokensearch.runtime import applied, describe, policy_of
 from tokensearch.tune import loop
+from tokensearch.tune.checkpoint import TrainingFolder
 from tokensearch.tune.distillation import make_distillation
-from tokensearch.tune.loop import TrainingSettings
+from tokensearch.tune.loop import Trainer, TrainingBatch, TrainingSettings
 from tokensearch.tune.weights import WeightsResult, tune_weights
 
 PLAN = TrainingSettings(steps=12, batch=16, lr=1e-3)
@@ -246,6 +248,73 @@ def test_labels_beyond_what_the_model_tells_apart_are_refused() -> None:
     with pytest.raises(DataError, match="have 1000 classes and the model has"):
         make_distillation(evaluator(), many, None)
     assert make_distillation(evaluator(), many, 1.0).share == 1
+
+
+def test_images_of_classes_that_no_loss_asks_for_are_mixed(tmp_path: Path) -> None:
+    plan = replace(PLAN, steps=2, mixup=0.8)
+    own = images(labelled=True)
+    many = replace(own, classes=1000, draw=lambda step, count: (own.draw(step, count)[0], LABELS))
+
+    assert tune(tmp_path, plan=plan, own=many, distill=1.0).search
+
+
+LABELS = torch.arange(PLAN.batch) + 900
+
+
+def test_a_single_score_learns_from_labels_of_two_classes(tmp_path: Path) -> None:
+    subject, own = evaluator(model(num_classes=1)), images(labelled=True)
+    two = replace(own, classes=2, draw=lambda step, count: (own.draw(step, count)[0], LABELS % 2))
+    plan = replace(PLAN, steps=2, mixup=0.8)
+
+    tune_weights(subject, (policy(),), training(tmp_path, subject, plan, own=two), Quiet())
+
+    assert "cross_entropy" in (tmp_path / "steps.jsonl").read_text()
+
+
+class BatchNormMethod:
+    """Trains what remembers batches: a norm over them."""
+
+    def __init__(self) -> None:
+        torch.manual_seed(0)
+        self.module = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.Conv2d(3, 1, 1))
+
+    def begin_step(self, step: int) -> None:
+        pass
+
+    def loss(self, forward: Callable[[Tensor], Tensor], batch: TrainingBatch) -> dict[str, Tensor]:
+        return {"loss": forward(batch.images).square().mean()}
+
+
+def test_norms_over_batches_are_those_of_a_training_that_is_not_cut_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = replace(PLAN, ema=0.9, steps=6)
+
+    def train(name: str, own: TrainingImages) -> dict[str, Tensor]:
+        folder = TrainingFolder(tmp_path / name)
+        folder.begin({})
+        trainer = Trainer(BatchNormMethod(), own, plan, folder=folder, classes=5)
+        trainer.run(Quiet())
+        return trainer.result.state_dict()
+
+    whole = train("whole", images())
+    monkeypatch.setattr(loop, "SAVE_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train("cut", images_until(3))
+
+    for name, value in train("cut", images()).items():
+        assert torch.equal(value, whole[name]), name
+
+
+def test_a_checkpoint_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    tune(tmp_path, plan=replace(PLAN, steps=2))
+    folder = TrainingFolder(tmp_path)
+    held = folder.load(torch.device("cpu"))
+    assert held is not None
+    folder.save(replace(held, tensors={}))
+
+    with pytest.raises(RunError, match=r"has no 'model.*; delete it to begin again"):
+        tune(tmp_path, plan=replace(PLAN, steps=2))
 
 
 def test_the_rate_ends_where_the_cosine_does_with_a_warm_up_too(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ class TrainingOptions:
             wanted.seed,
             wanted.class_map,
             class_names(unwrap(subject.model)),
+            wanted.images_from,
         )
         return training_images(
             self.train_data, source, data_config=subject.data_config, seed=wanted.seed

@@ -61,6 +61,7 @@ class SplitSource:
     seed: int
     class_map: Path | None = None
     class_names: tuple[str, ...] | None = None  # what the model calls its classes
+    pictures: Path | None = None  # the splits are pictures of this folder, or crops of them
 
 
 def training_images(
@@ -87,6 +88,7 @@ def training_images(
         )
     held_out = None if folder is None or not folder.is_dir() else _held_out(folder, source)
     if train_data is not None:
+        _check_pictures(Path(train_data), source)
         return _folder(Path(train_data), source, held_out, preprocessing=preprocessing, seed=seed)
     assert folder is not None
     assert held_out is not None
@@ -152,6 +154,17 @@ def _folder(
     return _samples(name, scanned.samples, scanned.root, preprocessing=preprocessing, seed=seed)
 
 
+def _check_pictures(folder: Path, source: SplitSource) -> None:
+    """Refuse to train on pictures that the splits are made of; crops show parts of them."""
+    if source.pictures is None:
+        return
+    own, folder = source.pictures.resolve(), folder.resolve()
+    if own.is_relative_to(folder) or folder.is_relative_to(own):
+        raise DataError(
+            f"folder {folder} holds pictures of {own}, which are measured; give a folder beside it"
+        )
+
+
 def _check_classes(
     folder: Path, scanned: ScannedFolder, own: ScannedFolder, source: SplitSource
 ) -> None:
@@ -175,6 +188,7 @@ def _samples(
 ) -> TrainingImages:
     """Return files in an order that is drawn anew for every pass through them."""
     images = read_samples(samples, preprocessing)
+    pool = ThreadPoolExecutor(READERS)  # threads begin with the first batch, and serve all
 
     @lru_cache(maxsize=2)  # a batch may end one pass and begin the next
     def order(epoch: int) -> list[int]:
@@ -183,8 +197,7 @@ def _samples(
 
     def draw(step: int, count: int) -> tuple[Tensor, Tensor]:
         places = (divmod(step * count + i, len(samples)) for i in range(count))
-        with ThreadPoolExecutor(READERS) as pool:
-            items = list(pool.map(lambda at: images[order(at[0])[at[1]]], places))
+        items = list(pool.map(lambda at: images[order(at[0])[at[1]]], places))
         return torch.stack([image for image, _ in items]), torch.tensor([y for _, y in items])
 
     classes = None if samples[0][1] == UNLABELLED else 1 + max(label for _, label in samples)

@@ -61,7 +61,7 @@ def attend_masked(q: Tensor, k: Tensor, v: Tensor, bias: Tensor, *, dropout: flo
     most = logits.masked_fill(mask == 0, -torch.inf).amax(dim=-1, keepdim=True).detach()
     weights = (logits - most).clamp(max=0).exp() * mask
     weights = weights / weights.sum(dim=-1, keepdim=True)
-    return torch.dropout(weights, dropout, train=True) @ v
+    return torch.dropout(weights.to(v.dtype), dropout, train=True) @ v
 
 
 class _StraightThrough(torch.autograd.Function):

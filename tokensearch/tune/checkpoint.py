@@ -98,6 +98,14 @@ class TrainingFolder:
                 f"checkpoint {self.checkpoint} cannot be read; delete it to begin again"
             ) from error
 
+    def take(self, checkpoint: Checkpoint, name: str) -> Tensor:
+        """Return a tensor of the checkpoint; RunError where an older version left it out."""
+        if name not in checkpoint.tensors:
+            raise RunError(
+                f"checkpoint {self.checkpoint} has no {name!r:.60}; delete it to begin again"
+            )
+        return checkpoint.tensors[name]
+
     def cut_lines(self, step: int) -> None:
         """Forget lines of steps that will be taken again."""
         if self.steps.exists():

@@ -74,7 +74,8 @@ class TrainingJob:
 
     def trainer(self, method: Method, evaluator: PolicyEvaluator) -> Trainer:
         """Return what carries it out."""
-        classes = count_classes(evaluator)
+        # Labels that the loss leaves out are mixed as well, and may be of other classes.
+        classes = max(count_classes(evaluator), self.images.classes or 0)
         return Trainer(method, self.images, self.plan, folder=self.folder, classes=classes)
 
 
@@ -111,7 +112,7 @@ def make_distillation(
     usual = EVEN if images.labelled and not embeds else 1.0
     chosen = usual if share is None else share
     outputs = count_classes(evaluator)
-    if chosen < 1 and images.classes and outputs and images.classes > outputs:
+    if chosen < 1 and images.classes and images.classes > outputs:
         raise DataError(
             f"the images of {images.name} have {images.classes} classes and the model has "
             f"{outputs}; name its classes with --class-map FILE, or give --distill 1, which needs "
@@ -120,9 +121,12 @@ def make_distillation(
     return Distillation(evaluator.model, chosen, embeds)
 
 
-def count_classes(evaluator: PolicyEvaluator) -> int | None:
-    """Return how many classes the model tells apart; None where that is not known."""
-    return getattr(evaluator.model, "num_classes", None) or evaluator.splits.classes
+@torch.inference_mode()
+def count_classes(evaluator: PolicyEvaluator) -> int:
+    """Return how many classes the model tells apart: a single score tells two."""
+    image, _ = evaluator.splits.search.part(0, 1)
+    output: Tensor = evaluator.model(image.to(next(evaluator.model.parameters())))
+    return max(2, output.shape[1])
 
 
 def _divergence(output: Tensor, wanted: Tensor) -> Tensor:

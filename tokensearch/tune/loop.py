@@ -116,7 +116,7 @@ class Trainer:
         plan: TrainingSettings,
         *,
         folder: TrainingFolder,
-        classes: int | None = None,
+        classes: int,
     ) -> None:
         from accelerate import Accelerator
 
@@ -135,7 +135,7 @@ class Trainer:
         )
         self.scheduler = CosineLRScheduler(
             self.optimizer,
-            t_initial=plan.steps - plan.warmup_steps,
+            t_initial=max(2, plan.steps - plan.warmup_steps),  # timm warns of 1; equal rates
             lr_min=LAST_LR * plan.lr,
             warmup_t=plan.warmup_steps,
             warmup_lr_init=plan.lr / max(1, plan.warmup_steps),
@@ -148,11 +148,6 @@ class Trainer:
         self.average = (
             ModelEmaV3(method.module, decay=plan.ema, use_warmup=True) if average else None
         )
-        if plan.mixes and classes is None:
-            raise TrainingError(
-                "how many classes the model tells apart is not known, so labels cannot be mixed; "
-                "leave out --mixup and --cutmix"
-            )
         self.mix = (
             Mixup(plan.mixup, plan.cutmix, label_smoothing=0.0, num_classes=classes)
             if plan.mixes
@@ -183,12 +178,14 @@ class Trainer:
                 text=f"loss {figures['loss']:.4f}",
             )
             if last or self.step % LOG_EVERY == 0:
-                speed = done * self.plan.batch / (now_s - began_s)
+                images = done * self.plan.batch * self.accelerator.num_processes
+                speed = images / (now_s - began_s)
                 self._log(board, {**figures, "images_per_s": speed})
             if last or now_s - saved_s > SAVE_S:
                 self._save()
                 saved_s = now_s
-        board.close()
+        if board is not None:
+            board.close()
         self.method.module.eval()
 
     @property
@@ -237,12 +234,15 @@ class Trainer:
         return (value for value in self.method.module.parameters() if value.requires_grad)
 
     def _log(self, board: Any, figures: Mapping[str, float]) -> None:
-        if self.accelerator.is_main_process:
+        if board is not None:
             self.folder.add_line({"step": self.step, **figures})
             for name, value in figures.items():
                 board.add_scalar(name, value, self.step)
 
     def _open_board(self) -> Any:
+        """Open what the main process writes figures to; None in others."""
+        if not self.accelerator.is_main_process:
+            return None
         from torch.utils.tensorboard import SummaryWriter
 
         return SummaryWriter(str(self.folder.tensorboard), purge_step=self.step + 1)
@@ -257,10 +257,10 @@ class Trainer:
         self.folder.save(Checkpoint(self.step, tensors, numbers))
 
     def _named(self) -> Iterator[tuple[str, Tensor]]:
-        """What is trained, and the averages of it, as a checkpoint names them."""
-        yield from ((f"model.{name}", it) for name, it in trained_of(self.method.module))
+        """What changes, and the averages of it, as a checkpoint names them."""
+        yield from ((f"model.{name}", it) for name, it in state_of(self.method.module))
         if self.average is not None:
-            yield from ((f"average.{name}", it) for name, it in trained_of(self.average.module))
+            yield from ((f"average.{name}", it) for name, it in state_of(self.average.module))
 
     def _load(self) -> None:
         checkpoint = self.folder.load(self.device)
@@ -271,16 +271,17 @@ class Trainer:
         self.step = checkpoint.step
         with torch.no_grad():
             for name, value in self._named():
-                value.copy_(checkpoint.tensors[name])
+                value.copy_(self.folder.take(checkpoint, name))
         unpack_optimizer(self.optimizer, checkpoint.tensors)
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(checkpoint.numbers["scaler"])
         self.folder.cut_lines(self.step)
 
 
-def trained_of(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield what is trained of a module, by name."""
-    return ((name, value) for name, value in module.named_parameters() if value.requires_grad)
+def state_of(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what a step may change of a module, by name: norms of batches have buffers."""
+    yield from ((name, it) for name, it in module.named_parameters() if it.requires_grad)
+    yield from module.named_buffers()
 
 
 def draw_by(seed: int, step: int) -> None:
