@@ -56,6 +56,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     save(policy.with_evidence(evidence), tmp_path / "policy.json")
     save_set(PolicySet((policy.with_evidence(evidence),)), tmp_path / "front.json")
+    cat = Path(tokensearch.__file__).parent / "data" / "photographs" / "chelsea.jpg"
+    (tmp_path / "cat.jpg").write_bytes(cat.read_bytes())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -116,6 +118,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         "costs.json",
     ),
     "tokensearch show policy.json": ([], 0, "prune to 96"),
+    "tokensearch show ppt-r50 --image cat.jpg --beside topk-0.5 --out patches.png": (
+        [],
+        0,
+        "picture  patches.png",
+    ),
     "tokensearch presets --model deit_s": ([], 0, "tome-r13"),
     "tokensearch report runs/demo-cpu-0.5x": ([], 0, "report.md"),
     "tokensearch tune thresholds --sites 2,5,8 --budget 0.6x": (

@@ -3,7 +3,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
-from tokensearch.cli.main import app, spread_pairs
+from tokensearch.cli.main import app, spread_words
 from tokensearch.cli.options import read_options
 from tokensearch.policy import PRESETS
 
@@ -113,7 +113,7 @@ def test_arguments_that_no_model_takes_are_one_sentence(
 def test_pairs_may_follow_one_option_as_in_timms_scripts() -> None:
     words = ["run", "--model-kwargs", "a=1", "b=x", "--img-size", "96", "c=3"]
 
-    assert spread_pairs(words) == [
+    assert spread_words(words) == [
         "run", "--model-kwargs", "a=1", "--model-kwargs", "b=x", "--img-size", "96", "c=3",
     ]  # fmt: skip
     assert read_options("96", ["a=1", "b=x", "c=(2, 3)"]) == {

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner, Result
 
 from tests.report.fixtures import FOUND, front, run_document, run_folder
@@ -210,3 +211,74 @@ def test_damaged_evidence_is_an_error_and_no_traceback(
     assert result.exit_code == 1
     said = result.stderr.removesuffix("\n").removesuffix(f" (in {file})")
     assert said == f"error: {sentence}"
+
+
+PHOTOGRAPHS = Path(__file__).parents[2] / "tokensearch" / "data" / "photographs"
+CAT = str(PHOTOGRAPHS / "chelsea.jpg")
+
+
+def test_images_are_drawn_under_two_policies(tmp_path: Path) -> None:
+    picture = tmp_path / "cat.png"
+    images = ("--image", CAT, "--image", str(PHOTOGRAPHS / "rocket.jpg"))
+
+    result = called("ppt-r50", *images, "--beside", "tome-r13", "--out", str(picture), "--json")
+
+    assert result.exit_code == 0
+    patches = json.loads(result.stdout)["patches"]
+    assert [(one["policy"], one["image"]) for one in patches] == [
+        ("ppt-r50", "chelsea.jpg"),
+        ("ppt-r50", "rocket.jpg"),
+        ("tome-r13", "chelsea.jpg"),
+        ("tome-r13", "rocket.jpg"),
+    ]
+    last = patches[2]["token_of_patch_by_block"][-1]
+    assert sorted(set(last)) == list(range(196 - 12 * 13))
+    with Image.open(picture) as drawn:
+        assert drawn.format == "PNG"
+
+
+def test_a_rectangle_is_drawn_by_the_model_of_the_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ("topk-0.5", "--model", "tests.search.tiny:model", "--img-size", "32x64", "--rescale")
+
+    result = called(*words, "--image", CAT)
+
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.endswith("picture  patches.png\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["tome-r13", "--beside", "topk-0.5"], "--beside, --out, --checkpoint and --data-config"),
+        (["tome-r13", "--image", "none.jpg"], "image none.jpg does not exist; give an image file"),
+        (["tome-r13", "--image", "."], "image . is a folder; give an image file"),
+        (
+            ["tome-r13", "--image", CAT, "--out", "none/a.png"],
+            "folder none of --out does not",
+        ),
+        (["tome-r13", "--image", CAT, "--out", "a.txt"], "picture a.txt must end in .png, .webp"),
+        (["tome-r13", "--image", __file__], f"image {__file__} cannot be read: it is none of JPEG"),
+        (["nonsense", "--image", CAT], "preset 'nonsense' is unknown"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(
+    words: list[str], sentence: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = called(*words)
+
+    assert result.exit_code in {1, 2}
+    assert result.stderr.replace("Invalid value: ", "").startswith(f"error: {sentence}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_of_a_front_one_policy_must_be_chosen_to_draw(tmp_path: Path) -> None:
+    save_set(front(), tmp_path / "front.json")
+
+    said = called(str(tmp_path / "front.json"), "--image", CAT).stderr
+
+    assert said.startswith(f"error: {tmp_path}/front.json is a front; give one of its policies")

@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from traceback import format_exception
 from types import TracebackType
@@ -28,6 +28,7 @@ from tokensearch.cli.commands.run import run
 from tokensearch.cli.commands.show import show
 from tokensearch.cli.commands.tune import tune
 from tokensearch.cli.console import caution, err, error, out
+from tokensearch.cli.patches import PICTURES
 from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
 from tokensearch.files import FULL, describe_refusal
 from tokensearch.redaction import hide_secrets
@@ -80,7 +81,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came: a batch system or a container wants its machine back."""
 
 
-PAIRS = "--model-kwargs"
+# Options that take several words, and which words go on with their list.
+LISTS: Mapping[str, Callable[[str], bool]] = {
+    "--model-kwargs": lambda word: "=" in word,
+    "--image": lambda word: word.lower().endswith(PICTURES),
+}
 
 
 class Verbs(TyperGroup):
@@ -180,17 +185,24 @@ def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGTERM, _terminate)
     sys.excepthook = _print_traceback
-    app(spread_pairs(sys.argv[1:]), prog_name="tokensearch")
+    app(spread_words(sys.argv[1:]), prog_name="tokensearch")
 
 
-def spread_pairs(words: list[str]) -> list[str]:
-    """Give each KEY=VALUE after `--model-kwargs` the option of its own that click wants."""
+def spread_words(words: list[str]) -> list[str]:
+    """Give each word of a list after an option of `LISTS` the option of its own that click wants.
+
+    >>> spread_words(["show", "--image", "a.jpg", "b.png", "policy.json"])
+    ['show', '--image', 'a.jpg', '--image', 'b.png', 'policy.json']
+    """
     spread: list[str] = []
-    within = False
+    option = ""  # whose list goes on
     for number, word in enumerate(words):
-        first = number > 0 and words[number - 1] == PAIRS
-        within = word == PAIRS or (within and (first or ("=" in word and not word.startswith("-"))))
-        spread += [PAIRS, word] if within and not first and word != PAIRS else [word]
+        first = number > 0 and words[number - 1] in LISTS
+        if word in LISTS:
+            option = word
+        elif option and not first and (word.startswith("-") or not LISTS[option](word)):
+            option = ""
+        spread += [option, word] if option and not first and word not in LISTS else [word]
     return spread
 
 

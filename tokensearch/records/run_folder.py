@@ -9,6 +9,7 @@
     profiles/      where the time goes, as records and as a TensorBoard folder
     report.md      all of it in words
     report.html    the same as one page to show, print and click; report_data/ holds its tables
+    patches.json   a few images of the run, and where their patches go under the answer
     earlier-N/     all of this of a run that `--fresh` set aside
 
 Files appear whole or not at all; `trials.jsonl` grows by whole lines, and a torn last line (the
@@ -59,6 +60,8 @@ FILES = (
     "front.png",
     "waterfall.png",
     "flame.svg",
+    "patches.json",
+    "patches.webp",
 )
 FOLDERS = ("policies", "profiles", "report_data")
 # What a process may have left that was stopped before it wrote run.json; folders while empty.
@@ -116,6 +119,11 @@ class RunFolder:
     def policy(self) -> Path:
         """The answer."""
         return self.path / "policy.json"
+
+    @property
+    def patches(self) -> Path:
+        """Where the patches of a few images go under the answer."""
+        return self.path / "patches.json"
 
     @property
     def profiles(self) -> Path:

@@ -243,7 +243,19 @@ def run(
             confirm_seconds=searching.confirm_seconds,
         )
         document = session.run()
+    _keep_patches(subject, document, folder)
     hand_out(folder, document, as_json=as_json)
+
+
+def _keep_patches(
+    subject: "EvaluationInputs", document: "RunDocument", folder: "RunFolder"
+) -> None:
+    """Keep where the patches of a few images go under the answer, for the report."""
+    from tokensearch.evaluation.patch_trace import write_answer_traces
+
+    answer, split = document.finished.answer, subject.splits.report
+    policy = None if answer is None else answer.policy
+    write_answer_traces(subject.model, split, subject.data_config, policy, folder=folder)
 
 
 def hand_out(folder: "RunFolder", document: "RunDocument", *, as_json: bool) -> None:

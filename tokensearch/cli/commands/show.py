@@ -1,21 +1,24 @@
 """`tokensearch show`."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from typer import Argument
+from typer import Argument, BadParameter, Option
 
 from tokensearch.cli.console import out, print_json
 from tokensearch.cli.options import (
     DEMO,
+    CheckpointOption,
+    DataConfigOption,
     ImgSizeOption,
     JsonOption,
     ModelKwargsOption,
-    ModelOption,
     RescaleOption,
     read_options,
 )
-from tokensearch.errors import PolicyError
+from tokensearch.cli.patches import PictureOptions, draw_survivors, traces_to_json
+from tokensearch.errors import PolicyError, RunError
 from tokensearch.policy import (
     Policy,
     PolicySet,
@@ -33,6 +36,7 @@ from tokensearch.records.run_folder import RunFolder
 if TYPE_CHECKING:
     from tokensearch.models import Options
 
+PICTURE = "patches.png"
 ONE_POLICY = "a policy file, or the name of a preset"
 ANYTHING = "a policy, a front, the folder of a run, or the name of a preset"
 
@@ -46,25 +50,93 @@ def show(
             "(see --model)",
         ),
     ],
-    model: ModelOption = DEMO,
+    model: Annotated[
+        str | None,
+        Option(
+            "--model",
+            metavar="NAME",
+            help="as in `run`; default: the one that a policy was made for, else demo",
+        ),
+    ] = None,
     img_size: ImgSizeOption = None,
     model_kwargs: ModelKwargsOption = None,
     rescale: RescaleOption = False,
+    images: Annotated[
+        list[Path] | None,
+        Option(
+            "--image",
+            metavar="FILE ...",
+            help="draw which patches of these images are dropped, merged and kept",
+        ),
+    ] = None,
+    beside: Annotated[
+        str | None,
+        Option("--beside", metavar="POLICY", help="another policy to draw under the first"),
+    ] = None,
+    picture: Annotated[
+        Path | None,
+        Option("--out", metavar="FILE", help=f"the picture, {PICTURE} if not given"),
+    ] = None,
+    checkpoint: CheckpointOption = None,
+    data_config: DataConfigOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what a policy, a front, a run or a preset is: its blocks, and the evidence for it."""
-    if Path(shown).is_dir():
+    """Show what a policy, a front, a run or a preset is: its blocks, and the evidence for it.
+
+    With --image, also which patches of an image are left behind each block.
+    """
+    if images:
+        asked = PictureOptions(images, picture or Path(PICTURE), checkpoint, data_config)
+    elif beside or picture or checkpoint or data_config:
+        raise BadParameter("--beside, --out, --checkpoint and --data-config need --image")
+    if Path(shown).is_dir() and not images:
         _show_run(RunFolder(Path(shown)), as_json=as_json)
-    elif holds_set(shown):
+    elif holds_set(shown) and not images:
         _show_front(shown, as_json=as_json)
     else:
-        check_policy_name(shown, ANYTHING)
-        options = read_options(img_size, model_kwargs)
-        chosen = read_policy(shown, model, options, rescale=rescale)
+        names = [name for name in (_answer_of(shown), beside) if name is not None]
+        for name in names:
+            check_policy_name(name, ONE_POLICY if images else ANYTHING)
+        options, made_for = read_options(img_size, model_kwargs), model or _model_of(names)
+        chosen = [read_policy(name, made_for, options, rescale=rescale) for name in names]
+        drawn = draw_survivors(chosen, names, asked, made_for, options) if images else None
         if as_json:
-            print_json(_document(chosen))
+            print_json(_document(chosen[0]) | ({} if drawn is None else traces_to_json(drawn)))
         else:
-            _print(chosen)
+            _print(chosen[0])
+            if drawn is not None:
+                out.print(f"picture  {asked.picture}", soft_wrap=True)
+
+
+def _answer_of(shown: str) -> str:
+    """Return the file of a run's answer where a run is given, else what was given.
+
+    Raises:
+        RunError: The folder is no run, or its run has no answer.
+        PolicyError: It is a front, of which one policy must be chosen.
+    """
+    if Path(shown).is_dir():
+        folder = RunFolder(Path(shown))
+        folder.require_run()
+        if not folder.policy.is_file():
+            raise RunError(f"{shown} has no policy.json: no policy meets that run's target")
+        return str(folder.policy)
+    if holds_set(shown):
+        raise PolicyError(f"{shown} is a front; give one of its policies, {ONE_POLICY}")
+    return shown
+
+
+def _model_of(names: Sequence[str]) -> str:
+    """Return the model that the first policy file was made for; of presets alone, the demo."""
+    files = [name for name in names if is_file(name)]
+    if not files:
+        return DEMO
+    policy = load(files[0])
+    if policy.model.name == DEMO:
+        return DEMO
+    from tokensearch.models import resolve_stored
+
+    return resolve_stored(policy.model.name, what="the policy")
 
 
 def read_policy(

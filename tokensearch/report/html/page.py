@@ -1,5 +1,6 @@
 """The page: what it holds, rendered by a template, with every table as CSV beside it."""
 
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,12 @@ from tokensearch.report.html.tables import (
     PageTable,
     hash_table,
     tail_table,
+)
+from tokensearch.report.patches import (
+    describe_patches,
+    draw_answer_patches,
+    encode_patches,
+    patch_table,
 )
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes
@@ -84,6 +91,7 @@ class Page:
     lines: dict[str, tuple[str, ...]]  # sentences of a section
     tables: dict[str, PageTable]
     command: str
+    picture: str  # the images under the answer as WebP in base64; empty where none were kept
 
     @property
     def looked_up(self) -> list[dict[str, object]]:
@@ -159,6 +167,7 @@ def make_page(source: ReportSource, folder: RunFolder) -> Page:
         lines=_lines(source),
         tables={shown.key: shown for shown in tables},
         command=run.command,
+        picture=_picture(source),
     )
 
 
@@ -170,6 +179,13 @@ def _asked(run: RunDocument, answers: tuple[TargetAnswer, ...]) -> int:
     return max(
         (i for i, answer in enumerate(answers) if float(answer.target[:-1]) <= share), default=0
     )
+
+
+def _picture(source: ReportSource) -> str:
+    if not source.patches:
+        return ""
+    picture = draw_answer_patches(source.run, source.patches)
+    return b64encode(encode_patches(picture, "WEBP")).decode()
 
 
 def _tiles(run: RunDocument) -> tuple[tuple[str, str, str], ...]:
@@ -243,6 +259,8 @@ def _other_tables(source: ReportSource, folder: RunFolder) -> Iterator[PageTable
     if source.trials:
         history = make_history(source.run, source.trials)
         yield PageTable("history", "The search, trial by trial", history_table(history))
+    if source.patches:
+        yield PageTable("patches", "Tokens by image and block", patch_table(source.patches))
     yield PageTable("splits", "Images", split_table(source.run.data))
     yield PageTable("hashes", "Files", hash_table(folder))
 
@@ -270,6 +288,7 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
         "legend": () if ledger is None or ledger.empty else (legend(ledger),),
         "staircase": () if source.costs is None else fit_staircase(source.costs).sentences[:5],
         "cautions": source.cautions,
+        "patches": tuple(map(describe_patches, source.patches)),
         "origin": origin_lines(run),
         "limits": limitation_lines(run),
     }

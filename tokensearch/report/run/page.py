@@ -15,6 +15,7 @@ from tokensearch.report.diff.flame_graph import draw_flame
 from tokensearch.report.diff.sentences import ledger_sentences
 from tokensearch.report.diff.waterfall import draw_waterfall, legend, term_table
 from tokensearch.report.html.page import write_html
+from tokensearch.report.patches import describe_patches, draw_answer_patches, save_patches
 from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes
@@ -35,6 +36,7 @@ from tokensearch.report.run.source import ReportSource, read_source
 from tokensearch.report.table import markdown_text, sentence, table_to_markdown
 
 FRONT_PICTURE, WATERFALL_PICTURE, FLAME_PICTURE = "front.png", "waterfall.png", "flame.svg"
+PATCHES_PICTURE = "patches.webp"
 
 
 def write_report(folder: RunFolder, out: Path | None = None) -> Path:
@@ -57,6 +59,8 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
         if source.ledger is not None and not source.ledger.empty:
             draw_waterfall(source.ledger, to / WATERFALL_PICTURE)
             draw_flame(source.ledger, to / FLAME_PICTURE)
+        if source.patches:
+            save_patches(draw_answer_patches(source.run, source.patches), to / PATCHES_PICTURE)
         html = write_html(source, folder, to)
     write_whole(to / folder.report.name, page)
     return html
@@ -100,7 +104,13 @@ def _schedule(source: ReportSource) -> str:
         return "Every block keeps every token: no reduced policy is the answer."
     policy = answer.policy
     facts, steps = tables.schedule_line(policy), table_to_markdown(tables.schedule_table(policy))
-    return f"`{tables.token_strip(policy)}` {facts}.\n\n{steps}"
+    parts = [f"`{tables.token_strip(policy)}` {facts}.", steps]
+    if source.patches:
+        parts += [
+            f"![patches that are left behind each block]({PATCHES_PICTURE})",
+            _bullets(tuple(map(describe_patches, source.patches))),
+        ]
+    return "\n\n".join(parts)
 
 
 def _finalists(source: ReportSource) -> str:

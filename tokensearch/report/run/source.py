@@ -8,6 +8,7 @@ from tokensearch.diff.ledger import Ledger, make_ledger
 from tokensearch.errors import RunError
 from tokensearch.policy import PolicySet, load_set
 from tokensearch.records.measurements import Trial
+from tokensearch.records.patch_trace import TracedImage, read_traces
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
@@ -26,6 +27,7 @@ class ReportSource:
     baseline: Profile | None
     ledger: Ledger | None  # None without an answer
     costs: CostTable | None  # None where the machine was not swept
+    patches: tuple[TracedImage, ...] = ()  # images under the answer; none where none were kept
 
     @property
     def changed(self) -> str | None:
@@ -61,4 +63,13 @@ def read_source(folder: RunFolder) -> ReportSource:
         baseline=baseline,
         ledger=None if baseline is None or answer is None else make_ledger(baseline, answer),
         costs=load_costs(folder.costs) if folder.costs.exists() else None,
+        patches=_read_patches(folder, run),
     )
+
+
+def _read_patches(folder: RunFolder, run: RunDocument) -> tuple[TracedImage, ...]:
+    """Return the images of the answer; none where they are those of another policy."""
+    if not folder.patches.exists():
+        return ()
+    traces = read_traces(folder.patches)
+    return traces.images if traces.schedule_hash == run.finished.answer_hash else ()
