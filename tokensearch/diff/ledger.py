@@ -30,6 +30,7 @@ import numpy as np
 
 from tokensearch.diff.operators import OperatorChange, operator_changes
 from tokensearch.errors import MeasurementError
+from tokensearch.notebook import html_table
 from tokensearch.records.comparability import verdict
 from tokensearch.records.measurements import Verdict
 from tokensearch.records.profile import REDUCING, Phase, PhaseTime, Profile, Scope
@@ -64,7 +65,7 @@ class Term:
     ms: Interval
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ledger:
     """Where the difference between two profiles comes from."""
 
@@ -81,6 +82,22 @@ class Ledger:
     by_kind: tuple[Term, ...]  # saved, spent, shifted, residual: they add up to the difference
     operators: tuple[OperatorChange, ...]
     floor_gap: Interval | None  # what the phases of the floors take beyond plain passes of them
+
+    def __repr__(self) -> str:
+        return f"<{self._title}>"
+
+    def _repr_html_(self) -> str:
+        """Return what was saved, spent, shifted and left over, for notebooks."""
+        rows = (
+            (term.kind, f"{term.ms.value:+.3f}", f"{term.ms.low:+.3f}", f"{term.ms.high:+.3f}")
+            for term in self.by_kind
+        )
+        return html_table(self._title, ("term", "ms", "low", "high"), rows)
+
+    @property
+    def _title(self) -> str:
+        sides = f"{self.candidate.name:.60} beside {self.baseline.name:.60}"
+        return f"Ledger of {sides}: {self.baseline_ms:.3g} ms to {self.candidate_ms:.3g} ms"
 
     @cached_property
     def residual(self) -> Term:

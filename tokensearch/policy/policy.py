@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any, Literal
 
 from tokensearch.errors import PolicyError
+from tokensearch.notebook import html_table
 from tokensearch.policy.checks import check_counts, check_steps, check_tensors
 from tokensearch.policy.model_spec import ModelSpec
 from tokensearch.policy.step_fields import step_fields
@@ -37,7 +38,7 @@ class Evidence:
         return float(self.latency["median_ms"])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Policy:
     """One schedule for one model. Blocks without a step keep all their tokens.
 
@@ -71,6 +72,21 @@ class Policy:
             raise PolicyError(
                 "last_block is prefix_only, but the model has no prefix tokens to keep"
             )
+
+    def __repr__(self) -> str:
+        return f"<{describe_policy(self)}>"
+
+    def _repr_html_(self) -> str:
+        """Return the schedule as a table, for notebooks."""
+        rows = (
+            (
+                block,
+                " then ".join(f"{step.op} to {step.keep}" for step in self.steps_of(block)),
+                left,
+            )
+            for block, left in enumerate(self.patch_tokens_after_block)
+        )
+        return html_table(describe_policy(self), ("block", "step", "patch tokens left"), rows)
 
     @property
     def patch_tokens_per_block(self) -> tuple[int, ...]:
@@ -138,6 +154,19 @@ class Policy:
     def with_evidence(self, *evidence: Evidence, provenance: Json | None = None) -> "Policy":
         """Return the same schedule, with what was measured of it."""
         return replace(self, evidence=evidence, provenance=provenance or self.provenance)
+
+
+def describe_policy(policy: Policy) -> str:
+    """Say in a line which schedule this is.
+
+    >>> spec = ModelSpec("toy", blocks=3, patch_tokens=16, prefix_tokens=1, width=8)
+    >>> Policy(spec, (Prune(1, keep=12),))
+    <Policy c61ca0b4 of toy: 16 patch tokens, then 16 12 12 by block>
+    """
+    counts = " ".join(map(str, policy.patch_tokens_after_block))
+    before = policy.model.patch_tokens
+    name = f"Policy {policy.schedule_hash.removeprefix('sha256:')[:8]} of {policy.model.name:.60}"
+    return f"{name}: {before} patch tokens, then {counts} by block"
 
 
 def changes_sizes(step: Step) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tokensearch.errors import NoPolicyError, PolicyError, TokensearchWarning
+from tokensearch.notebook import html_table
 from tokensearch.policy.answer import Goal, PolicyFigures, RightImages, choose
 from tokensearch.policy.objective import objective_value
 from tokensearch.policy.policy import Evidence, Json, Policy
@@ -17,10 +18,16 @@ BY_MEDIANS = (
     "an earlier release, has none, and its medians decide alone"
 )
 
+MEASURES = ("top1", "share")  # keys of what was right, in evidence
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, repr=False)
 class PolicySet:
-    """Policies with evidence from one cell, fastest first; the baseline is one of them."""
+    """Policies with evidence from one cell, fastest first; the baseline is one of them.
+
+    >>> PolicySet(())
+    <PolicySet without policies>
+    """
 
     policies: tuple[Policy, ...]
     extra: Json = field(default_factory=dict, hash=False)  # unknown fields, kept
@@ -31,6 +38,24 @@ class PolicySet:
                 raise PolicyError(
                     f"policy {index} of the set has no evidence; every member needs some"
                 )
+
+    def __repr__(self) -> str:
+        return f"<{self._title}>"
+
+    def _repr_html_(self) -> str:
+        """Return a row per policy, for notebooks."""
+        columns = ("policy", "patch tokens left", "ms", "of baseline", "accuracy")
+        return html_table(self._title, columns, map(_html_row, self.policies))
+
+    @property
+    def _title(self) -> str:
+        if not self.policies:
+            return "PolicySet without policies"
+        fastest, slowest = (
+            f"{self.policies[index].evidence[0].median_ms:.3g} ms" for index in (0, -1)
+        )
+        name = f"{self.policies[0].model.name:.60}"
+        return f"PolicySet of {name}: {len(self.policies)} policies, {fastest} to {slowest}"
 
     def best(
         self,
@@ -174,3 +199,16 @@ def _limit_ms(evidence: Evidence, target: Target | None) -> float:
     """The target in milliseconds; without one, the baseline's own time."""
     baseline_ms, batch = float(evidence.baseline["median_ms"]), int(evidence.cell["batch"])
     return baseline_ms if target is None else target.limit_ms(batch=batch, baseline_ms=baseline_ms)
+
+
+def _html_row(policy: Policy) -> tuple[str, ...]:
+    evidence = policy.evidence[0]
+    ms, baseline_ms = evidence.median_ms, evidence.baseline.get("median_ms")
+    right = next((evidence.accuracy[k] for k in MEASURES if k in evidence.accuracy), None)
+    return (
+        policy.schedule_hash.removeprefix("sha256:")[:8],
+        " ".join(map(str, policy.patch_tokens_after_block)),
+        f"{ms:.3g}",
+        "-" if not baseline_ms else f"{ms / float(baseline_ms):.2f}x",
+        "-" if right is None else f"{100 * float(right):.1f} %",
+    )

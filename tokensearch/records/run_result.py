@@ -198,7 +198,7 @@ class ForecastError:
     timed: int  # timings that it was learned from
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class RunResult:
     """What a run found."""
 
@@ -227,6 +227,23 @@ class RunResult:
     # Schedules that cannot be told apart from the best under the target, fastest first.
     as_good: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
 
+    def __repr__(self) -> str:
+        return f"<{self._title}>"
+
+    def _repr_html_(self) -> str:
+        """Return a row per finalist, for notebooks."""
+        columns = ("policy", "origin", "ms", "of baseline", "right", "on the front")
+        return html_table(self._title, columns, map(_html_row, self.finalists))
+
+    @property
+    def _title(self) -> str:
+        answer = self.answer
+        said = "no answer"
+        if answer is not None:
+            took = f"{answer.comparison.candidate.median_ms:.3g} ms, {answer.comparison.ratio:.2f}x"
+            said = f"answer {_short(answer.schedule_hash)}, {took} of the baseline"
+        return f"RunResult {self.outcome}: {said}; {len(self.finalists)} finalists"
+
     @property
     def exit_code(self) -> int:
         """What the command line exits with."""
@@ -240,6 +257,21 @@ class RunResult:
     def finalist(self, schedule_hash: str | None) -> Finalist | None:
         """Return the finalist with a schedule."""
         return next((f for f in self.finalists if f.schedule_hash == schedule_hash), None)
+
+
+def _short(schedule_hash: str) -> str:
+    return schedule_hash.removeprefix("sha256:")[:8]
+
+
+def _html_row(finalist: Finalist) -> tuple[str, ...]:
+    return (
+        _short(finalist.schedule_hash),
+        f"{finalist.origin:.60}",
+        f"{finalist.comparison.candidate.median_ms:.3g}",
+        f"{finalist.comparison.ratio:.2f}x",
+        f"{100 * finalist.report.interval.value:.1f} %",
+        "yes" if finalist.on_front else "no",
+    )
 
 
 @dataclass(frozen=True, slots=True)
