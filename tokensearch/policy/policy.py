@@ -78,14 +78,11 @@ class Policy:
 
     def _repr_html_(self) -> str:
         """Return the schedule as a table, for notebooks."""
-        rows = (
-            (
-                block,
-                " then ".join(f"{step.op} to {step.keep}" for step in self.steps_of(block)),
-                left,
-            )
-            for block, left in enumerate(self.patch_tokens_after_block)
+        done = (
+            " then ".join(f"{step.op} to {step.keep}" for step in self.steps_of(block))
+            for block in range(self.model.blocks)
         )
+        rows = zip(range(self.model.blocks), done, self.patch_tokens_after_block, strict=True)
         return html_table(describe_policy(self), ("block", "step", "patch tokens left"), rows)
 
     @property
@@ -161,7 +158,7 @@ def describe_policy(policy: Policy) -> str:
 
     >>> spec = ModelSpec("toy", blocks=3, patch_tokens=16, prefix_tokens=1, width=8)
     >>> Policy(spec, (Prune(1, keep=12),))
-    <Policy c61ca0b4 of toy: 16 patch tokens, then 16 12 12 by block>
+    <Policy 5d1655e1 of toy: 16 patch tokens, then 16 12 12 by block>
     """
     counts = " ".join(map(str, policy.patch_tokens_after_block))
     before = policy.model.patch_tokens

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 from tokensearch.documents import validate
 from tokensearch.errors import RunError
+from tokensearch.notebook import html_table
 from tokensearch.policy import ModelSpec, Outcome, Policy
 from tokensearch.records.checks import RUN, RUN_FORMAT, RUN_VERSION
 from tokensearch.records.launch_bound import LaunchCost
