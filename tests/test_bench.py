@@ -9,7 +9,7 @@ from time import perf_counter
 import pytest
 import torch
 
-from tests.bench import costs, noise
+from tests.bench import costs, noise, readme
 from tests.bench.gpu.command import run_plan
 from tests.bench.gpu.first import FIRST
 from tests.bench.gpu.parts import Setting
@@ -84,6 +84,30 @@ def test_the_noise_bench_counts_false_verdicts_and_planted_ones_found(
     assert found["a_a"]["comparisons"] == found["planted"]["comparisons"] == 1
     assert found["planted"]["share"] > 0
     assert [one["planted"] > 0 for one in found["results"]] == [False, True]
+
+
+def test_a_run_takes_the_place_of_the_one_that_readme_quotes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = (ROOT / "README.md").read_text()
+    (tmp_path / "README.md").write_text(before)
+    monkeypatch.setattr(readme, "ROOT", tmp_path)
+    name = readme.REPORT.search(before)
+    assert name is not None
+    (tmp_path / name[0]).mkdir(parents=True)
+    (tmp_path / "run.json").write_text("{}")
+
+    readme.write("Target met\n  0.5x  \n", "4 min 2 s", tmp_path / "run.json", "a machine")
+
+    after = (tmp_path / "README.md").read_text()
+    first, last = "<!-- run -->\n", "<!-- /run -->"
+    assert after.partition(first)[0] == before.partition(first)[0]
+    assert after.partition(last)[2] == before.partition(last)[2]
+    quoted = after.partition(first)[2].partition(last)[0]
+    assert quoted.startswith("On a machine, ")
+    assert f"in 4 min 2 s after set-up:\n<!-- figures: make run -> {name[0]}/run.json" in quoted
+    assert quoted.endswith("```\n$ make run\nTarget met\n  0.5x\n```\n")
+    assert (tmp_path / name[0] / "run.json").read_text() == "{}"
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ BENCHES = {
     "diff": "tests.bench.diff",
     "pictures": "tests.bench.pictures.command",
     "presets": "tests.bench.presets",
+    "readme": "tests.bench.readme",
     "probe": "tests.bench.probe.command",
     "fronts": "tests.bench.fronts",
     "ledgers": "tests.bench.ledgers",

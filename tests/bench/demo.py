@@ -1,6 +1,6 @@
-"""What schedules of about half the work cost the bundled model: score, operator and place.
+"""What schedules of about half the work cost the bundled model: score, operator and block.
 
-    python -m tests.bench demo [--checkpoint FILE] [--images 2000] [--tallies]
+    python -m tests.bench demo [--checkpoint FILE] [--images 2000]
 
 Work is counted in multiply-accumulates of the blocks, accuracy on the `report` split. Published
 presets come first, each with random tokens in the place of its own; then one step that leaves half
@@ -15,8 +15,6 @@ from typing import Any
 
 from tests.bench.results import add_output, collect
 from tokensearch.cli.inputs import ModelOptions, load_inputs
-from tokensearch.data import bundled
-from tokensearch.data.scenes import tally_scenes
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import PRESETS, ModelSpec, Policy, at_random, find, mac_share, preset
 from tokensearch.policy.schedules import CONTROL
@@ -24,13 +22,13 @@ from tokensearch.policy.steps import SCORES, Pool, Prune, Step
 
 HALF = 0.5
 SHARES = (0.40, 0.51)  # of presets: about half, and no more
-PLACE = 3  # the block in which EViT drops tokens first
+BLOCK = 3  # in which EViT drops tokens first
 # Of the operators those that reach any count in one step.
 OPERATORS: dict[str, Step] = {
-    "drop": Prune(PLACE, 1),
-    "drop, fuse the rest": Prune(PLACE, 1, rest="fuse"),
-    "pool into ranked": Pool(PLACE, 1, match="ranked"),
-    "pool by k-means": Pool(PLACE, 1, match="kmeans"),
+    "drop": Prune(BLOCK, 1),
+    "drop, fuse the rest": Prune(BLOCK, 1, rest="fuse"),
+    "pool into ranked": Pool(BLOCK, 1, match="ranked"),
+    "pool by k-means": Pool(BLOCK, 1, match="kmeans"),
 }
 
 
@@ -45,7 +43,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--checkpoint", type=Path, default=None)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--tallies", action="store_true", help="scenes of several digits")
     parser.add_argument("--images", type=int, default=2000, help="of the report split")
     add_output(parser)
     return parser.parse_args(arguments)
@@ -53,8 +50,6 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
 
 def counts(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield how often each policy is right, and how many points it loses."""
-    if options.tallies:
-        bundled.split_scenes = tally_scenes
     wanted = ModelOptions(
         model="demo",
         checkpoint=options.checkpoint,
@@ -91,12 +86,12 @@ def policies(model: ModelSpec) -> Iterator[tuple[str, str, Policy]]:
             yield "published", name, policy
             yield "random", f"random-{name}", at_random(policy)
     for score in SCORES:
-        yield "score", score, halved(model, Prune(PLACE, 1, score=score))
+        yield "score", score, halved(model, Prune(BLOCK, 1, score=score))
     for operator, step in OPERATORS.items():
         yield "operator", operator, halved(model, step)
     for block in range(model.blocks // 2):
         for score in ("class_attention", "random"):
-            yield "place", f"block {block}, {score}", halved(model, Prune(block, 1, score=score))
+            yield "block", f"{block}, {score}", halved(model, Prune(block, 1, score=score))
 
 
 def halved(model: ModelSpec, step: Step) -> Policy:

@@ -62,20 +62,22 @@ def store(name: str, results: Any) -> None:
     """Keep results in the repository, with what made them."""
     made = {
         "command": " ".join(["python", "-m", "tests.bench", *sys.argv[1:]]),
-        "machine": f"{_cpu()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
+        "machine": f"{cpu_name()}, {len(os.sched_getaffinity(0))} cores, torch {torch.__version__}",
         "date": datetime.now(UTC).date().isoformat(),
-        "commit": _commit(),
+        "commit": describe_commit(),
         "results": results,
     }
     write_whole(RESULTS / f"{name}.json", json.dumps(made, indent=1) + "\n")
 
 
-def _cpu() -> str:
+def cpu_name() -> str:
+    """Return what the processor calls itself."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
-def _commit() -> str:
+def describe_commit() -> str:
+    """Return the commit that is checked out, and whether files differ from it."""
     asked = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     return subprocess.run(asked, check=True, capture_output=True, text=True).stdout.strip()

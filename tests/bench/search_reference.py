@@ -11,7 +11,7 @@ from typing import Any
 import optuna
 import torch
 
-from tests.bench.searching import BATCH, IMAGES, REFERENCE, Bench, worth_of
+from tests.bench.searching import BATCH, IMAGES, REFERENCE, Bench, hash_weights, worth_of
 from tokensearch.costs import costs_from_json, costs_to_json
 from tokensearch.costs.sweep import sweep
 from tokensearch.front import Point, front
@@ -37,6 +37,7 @@ def make_reference(answers: Path | None) -> None:
     document = {
         "how": f"random search and NSGA-II (population {POPULATION}), {EACH} evaluations each of "
         f"the space `default` (seeds 0), on {IMAGES.search} images, latencies by one cost table",
+        "weights": hash_weights(),
         "space": load_space("default").digest,
         "front": [points[place] for place in chosen],
         "costs": table,

@@ -1,5 +1,6 @@
 """The search of the demo model as a benchmark: latencies from one table, costs in images."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ from tokensearch.costs import CostTable, costs_from_json
 from tokensearch.costs.forecast import Forecast
 from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.splits import Sizes, Splits
+from tokensearch.demo.model import WEIGHTS
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.front import Point, hypervolume
 from tokensearch.measure import TimingBudget
@@ -119,6 +121,18 @@ class Curve:
         return None
 
 
+def hash_weights() -> str:
+    """Return the SHA-256 of the bundled model's file."""
+    return hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
+
+
+def _doubt(weights: str) -> str:
+    """Say whether a reference is of other weights than those bundled: shares of it then mislead."""
+    if weights == hash_weights():
+        return ""
+    return "; OF OTHER WEIGHTS than those bundled, so make it anew with --make-reference"
+
+
 def worth_of(kl: float) -> float:
     """Digits of a divergence in nats, as `WORST` counts them."""
     return -log10(kl + LEAST_NATS)
@@ -152,7 +166,7 @@ class Bench:
         document = json.loads(REFERENCE.read_text())
         return replace(
             cls.of(costs_from_json(document["costs"]), answers),
-            how=document["how"],
+            how=document["how"] + _doubt(document["weights"]),
             reference=tuple(Point(worth_of(kl), ratio) for ratio, kl in document["front"]),
         )
 

@@ -8,7 +8,7 @@ import torch
 
 from tokensearch.data.digits import CLASSES, digit_ids, digit_labels, place_digits
 from tokensearch.data.scene_batches import held_out_scenes, painted, training_scenes
-from tokensearch.data.scenes import LUMINANCE, TALLY, Recipe, one_scene, tally_scenes
+from tokensearch.data.scenes import LUMINANCE, TALLY, Recipe, one_scene, split_scenes
 from tokensearch.demo import demo_model
 from tokensearch.demo.curriculum import HARD, MIXED, NINE, SOFT
 
@@ -32,7 +32,7 @@ def drawn(count, recipe, purpose="train"):
         (TALLY, 224, 1.0),
         (TALLY.scaled(0.5), 112, 0.5),
     ],
-    ids=["split", "half", "hard", "mixed", "window", "tally", "half tally"],
+    ids=["single", "half single", "hard", "mixed", "window", "split", "half split"],
 )
 def test_scenes_are_those_painted_one_after_the_other_but_for_rounding(recipe, size, photo_scale):
     placed, draws = drawn(30, recipe)
@@ -101,13 +101,13 @@ def test_ink_stands_out_enough_for_a_person_to_read_it():
 
 
 def test_the_bundled_model_reads_them_as_it_reads_its_splits():
-    placed, draws = drawn(100, Recipe(), "report")
-    scenes = painted(placed, draws, Recipe(), size=224)
+    placed, draws = drawn(100, TALLY, "report")
+    scenes = painted(placed, draws, TALLY, size=224)
     model = demo_model()
     with torch.inference_mode():
         named = [model(batch / 127.5 - 1).argmax(1) for batch in scenes.images.split(50)]
-    # 97.85 % on the split; fewer than 92 of 100 come by chance once in a thousand times.
-    assert (torch.cat(named) == scenes.labels).float().mean() >= 0.92
+    # 87 % on the split; fewer than 76 of 100 come by chance once in a thousand times.
+    assert (torch.cat(named) == scenes.labels).float().mean() >= 0.76
 
 
 def test_every_digit_of_a_scene_is_painted_and_counted():
@@ -121,8 +121,8 @@ def test_every_digit_of_a_scene_is_painted_and_counted():
 
 
 def test_scenes_that_a_training_is_tried_on_are_those_of_the_split_but_for_rounding():
-    scenes = held_out_scenes("select", 20, torch.device("cpu"))
-    images, labels = tally_scenes("select", 20)
+    scenes = held_out_scenes("select", 20, TALLY, torch.device("cpu"), first=5)
+    images, labels = split_scenes("select", 20, first=5)
     assert (scenes.images.int() - images.int()).abs().max() <= 1
     assert torch.equal(scenes.labels, labels)
 

@@ -14,7 +14,7 @@ from tokensearch.data.digits import (
     place_digits,
     placing_draws,
 )
-from tokensearch.data.scenes import TALLY, scenes_digest, split_scenes, tally_scenes
+from tokensearch.data.scenes import TALLY, scenes_digest, split_scenes
 from tokensearch.data.splits import Sizes
 from tokensearch.demo.model import demo_model
 
@@ -31,24 +31,21 @@ def test_the_held_out_digits_have_equally_many_of_each_class():
 
 
 @pytest.mark.parametrize("purpose", SPLITS)
-@pytest.mark.parametrize("scenes", [split_scenes, tally_scenes])
-def test_a_split_holds_equally_many_scenes_of_each_class(purpose, scenes):
-    _, labels = scenes(purpose, 50, size=112)
+def test_a_split_holds_equally_many_scenes_of_each_class(purpose):
+    _, labels = split_scenes(purpose, 50, size=112)
     assert torch.bincount(labels, minlength=CLASSES).tolist() == [5] * CLASSES
 
 
-@pytest.mark.parametrize("scenes", [split_scenes, tally_scenes])
-def test_a_scene_is_the_same_whatever_batch_it_is_made_in(scenes):
-    few, few_labels = scenes("report", 7)
-    many, many_labels = scenes("report", 23)
+def test_a_scene_is_the_same_whatever_batch_it_is_made_in():
+    few, few_labels = split_scenes("report", 7)
+    many, many_labels = split_scenes("report", 23)
     assert torch.equal(few, many[:7])
     assert torch.equal(few_labels, many_labels[:7])
 
 
-@pytest.mark.parametrize("scenes", [split_scenes, tally_scenes])
-def test_scenes_can_be_made_from_any_one_on(scenes):
-    images, labels = scenes("report", 9)
-    last, last_labels = scenes("report", 9, first=7)
+def test_scenes_can_be_made_from_any_one_on():
+    images, labels = split_scenes("report", 9)
+    last, last_labels = split_scenes("report", 9, first=7)
     assert torch.equal(last, images[7:])
     assert torch.equal(last_labels, labels[7:])
 

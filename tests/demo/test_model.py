@@ -90,8 +90,8 @@ def test_a_resized_model_is_one_built_at_that_size_with_resampled_positions():
 
 
 @pytest.mark.long
-def test_the_model_names_nine_in_ten_digits(model):
+def test_the_model_names_eight_in_ten_scenes(model):
     images, labels = split_scenes("select", 200)
     with torch.inference_mode():
         named = [model(batch / 127.5 - 1).argmax(1) for batch in images.split(50)]
-    assert (torch.cat(named) == labels).float().mean() >= 0.9
+    assert (torch.cat(named) == labels).float().mean() >= 0.8

@@ -1,6 +1,7 @@
 """Training on digit scenes: it learns, ends in time, can be cut off, leaves usable weights."""
 
 import json
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,11 +9,12 @@ import torch
 from safetensors.torch import load_file
 
 from tokensearch.data.scene_batches import training_scenes
+from tokensearch.data.scenes import TALLY, Recipe, split_scenes
 from tokensearch.demo import train
 from tokensearch.demo.curriculum import COUNTING, PLAIN, QUICK, STAGES, Stage
 from tokensearch.demo.model import WEIGHTS
 from tokensearch.demo.student import Answers, auxiliary_loss, student_of
-from tokensearch.demo.train import Training, TrainingPlan
+from tokensearch.demo.train import Training, TrainingPlan, held_out_images
 from tokensearch.models import load_model
 
 SMALL = "deit_tiny_patch16_224"
@@ -119,9 +121,29 @@ def test_the_last_stage_of_counting_sees_every_token_and_ends_at_a_rate_of_nothi
     assert torch.equal(kept, torch.arange(196).expand(last.batch, -1))
 
 
-def test_going_on_from_weights_needs_a_limit_of_time(tmp_path):
-    with pytest.raises(ValueError, match="give --seconds too"):
-        TrainingPlan(tmp_path, start=WEIGHTS)
+def test_a_few_steps_of_every_stage_of_counting_are_taken_without_a_clock(tmp_path, monkeypatch):
+    brief = tuple(replace(stage, steps=2, batch=2) for stage in COUNTING)
+    monkeypatch.setattr(train, "COUNTING", brief)
+    training = Training(TrainingPlan(tmp_path, start=WEIGHTS, held_out=2))
+
+    training.run()
+
+    lines = [(n["stage"], n["step"]) for n in notes(tmp_path) if "loss" in n]
+    assert lines == [("four", 2), ("nine", 2)]
+    assert all(math.isfinite(n["loss"]) for n in notes(tmp_path) if "loss" in n)
+    trained, shipped = load_file(tmp_path / "demo.safetensors"), load_file(WEIGHTS)
+    assert not torch.equal(trained["head.weight"], shipped["head.weight"])
+
+
+def test_what_a_training_is_tried_on_is_what_it_ends_with(tmp_path):
+    reads, counts = TrainingPlan(tmp_path), TrainingPlan(tmp_path, start=WEIGHTS)
+    quick = TrainingPlan(tmp_path, SMALL, seconds=1.0)
+
+    assert reads.held_out_recipe == Recipe()
+    assert counts.held_out_recipe == quick.held_out_recipe == TALLY
+    images, labels = held_out_images("select", 3, counts)
+    assert torch.equal(labels, split_scenes("select", 3)[1])
+    assert images.shape == (3, 3, 224, 224)
 
 
 def test_a_few_steps_on_one_batch_lower_the_loss(tmp_path):
@@ -175,4 +197,5 @@ def test_a_model_that_is_no_vision_transformer_of_that_geometry_is_refused():
 
 
 def test_the_bundled_model_has_a_curriculum_of_steps():
-    assert all(stage.steps > 0 and not stage.share for stage in STAGES)
+    assert all(stage.steps > 0 for stage in (*STAGES, *COUNTING))
+    assert not any(stage.share for stage in STAGES)

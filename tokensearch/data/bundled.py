@@ -6,7 +6,7 @@ from torch import Tensor
 
 from tokensearch.data.digits import CLASSES
 from tokensearch.data.pixels import Pixels, Preprocessing
-from tokensearch.data.scenes import scenes_digest, split_digits, split_scenes
+from tokensearch.data.scenes import scenes_digest, split_scenes
 from tokensearch.data.splits import PURPOSES, Purpose, Sizes, Split, Splits
 from tokensearch.errors import DataError
 
@@ -47,5 +47,4 @@ def _split(purpose: Purpose, count: int, preprocessing: Preprocessing) -> Split:
         scenes_digest(purpose, count, size),
         labelled=True,
         classes=CLASSES,
-        groups=tuple(split_digits(purpose, count)),
     )

@@ -33,7 +33,6 @@ from tokensearch.data.scenes import (
     LUMINANCE,
     PATCH_PX,
     SCENE_PX,
-    TALLY,
     Recipe,
     photos,
     split_placement,
@@ -102,10 +101,15 @@ def training_scenes(
     return painted(_placed_on(placed, there), draws, recipe, size=size, photo_scale=photo_scale)
 
 
-def held_out_scenes(purpose: str, count: int, device: torch.device) -> Scenes:
-    """Return the first scenes of a split as `tally_scenes` does, but for rounding, on a device."""
-    painting, placed = split_placement(purpose, count, TALLY)
-    return painted(_placed_on(placed, device), painting.to(device), TALLY, size=SCENE_PX)
+def held_out_scenes(
+    purpose: str, count: int, recipe: Recipe, device: torch.device, *, first: int = 0
+) -> Scenes:
+    """Return scenes `first` to `count`, left out, of the digits of a split, on a device.
+
+    With the recipe of the splits they are the scenes of the split but for rounding.
+    """
+    painting, placed = split_placement(purpose, count, recipe, first=first)
+    return painted(_placed_on(placed, device), painting.to(device), recipe, size=SCENE_PX)
 
 
 def _placed_on(placed: Placement, device: torch.device) -> Placement:

@@ -1,17 +1,16 @@
 """Digit scenes: the labelled images that the package carries with it.
 
-A handwritten digit at a random place, size, slant and colour lies on a random crop of a photograph.
-Both come with scikit-learn (the UCI optical digits, and its two sample photographs), so nothing is
-downloaded. The backgrounds hold both kinds of waste that token reduction lives on: patches that do
-not matter, and patches that look alike.
+Nine handwritten digits at random places, of random size, slant and colour, lie on a random crop of
+a photograph. The label is the digit that occurs most often, so every digit counts, and with it
+every patch that it lies on. Digits and two photographs come with scikit-learn (the UCI optical
+digits), six photographs with this package, so nothing is downloaded. The backgrounds hold both
+kinds of waste that token reduction lives on: patches that do not matter, and patches that look
+alike.
 
-A scene is a pure function of one digit and one row of uniform draws. Row `i` of a split depends on
+A scene is a pure function of its digits and one row of uniform draws. Row `i` of a split depends on
 the purpose and on `i` alone, so a scene is the same whatever batch it is made in. Digits of one
 purpose never appear in another; the photographs are shared by all.
 `scene_batches` paints the scenes to train on.
-
-`tally_scenes` shows several digits and asks which occurs most often. The bundled model is not
-trained for it yet.
 """
 
 from __future__ import annotations
@@ -38,8 +37,6 @@ from tokensearch.data.digits import (
     PURPOSES,
     SEED,
     Placement,
-    class_ids,
-    digit_labels,
     glyphs,
     place_digits,
     placing_draws,
@@ -48,7 +45,7 @@ from tokensearch.data.digits import (
 SCENE_PX = 224  # the side that the geometry below is written for
 PATCH_PX = 16  # the patches of the demo model
 
-_VERSION = 1  # raise it with any change that alters a pixel
+VERSION = 2  # raise it with any change that alters a pixel
 _PHOTOGRAPHS = Path(__file__).with_name("photographs")
 BACKGROUND_DRAWS = 10  # uniform numbers that make a background
 DIGIT_DRAWS = 12  # and a digit: two are spare
@@ -66,6 +63,8 @@ EXTREMES = (0.05, 0.95)  # quantiles of what the ink hides; a stray pixel hides 
 @dataclass(frozen=True)
 class Recipe:
     """How scenes are drawn; lengths in pixels of a 224-px scene.
+
+    The defaults show a single digit, from which training begins.
 
     Attributes:
         digit_px: Least and greatest side of the square that holds the digit.
@@ -115,7 +114,7 @@ class Recipe:
         return Recipe(**{**asdict(self), "digit_px": (low * factor, high * factor)})
 
 
-# Many small digits, so that few patches hold each and all of them count.
+# Of the splits. Many small digits, so that few patches hold each and all of them count.
 TALLY = Recipe(
     digit_px=(28.0, 48.0),
     weight=(0.2, 0.32),  # thinner than large ones, or holes fill up
@@ -132,29 +131,12 @@ def split_scenes(
 
     Args:
         purpose: "search", "select" or "report".
-        count: How many; scene `i` shows a digit of class `i % 10`.
+        count: How many; in scene `i` the digit `i % 10` occurs most often.
         size: Side in pixels. The geometry scales with it.
         first: How many are left out: they are the same whatever is drawn with them.
 
     Returns:
         Images, uint8 (count - first, 3, size, size), and labels, int64 (count - first,).
-    """
-    scale = size / SCENE_PX
-    recipe = Recipe().scaled(scale)
-    digits = split_digits(purpose, count)[first:]
-    images = torch.empty(len(digits), 3, size, size, dtype=torch.uint8)
-    for i, digit in enumerate(digits):
-        draws = _split_draws(purpose, first + i, recipe)
-        images[i] = one_scene([digit], [0], draws, recipe, size=size, photo_scale=scale)
-    return images, digit_labels()[torch.as_tensor(digits, dtype=torch.int64)]
-
-
-def tally_scenes(
-    purpose: str, count: int, *, size: int = SCENE_PX, first: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Return scenes of a split that ask which digit occurs most often.
-
-    Arguments and results are those of `split_scenes`.
     """
     scale = size / SCENE_PX
     recipe = TALLY.scaled(scale)
@@ -171,18 +153,14 @@ def split_placement(
     purpose: str, count: int, recipe: Recipe, *, first: int = 0
 ) -> tuple[Tensor, Placement]:
     """Return the draws of scenes `first` to `count`, float64, a row each, and their digits."""
+    if purpose not in PURPOSES[1:]:
+        splits = ", ".join(PURPOSES[1:])
+        raise ValueError(f"no such split: {purpose!r}; there are {splits}")
     rows = [_split_draws(purpose, i, recipe) for i in range(first, count)]
     draws = torch.from_numpy(np.stack(rows))
     placing = draws[:, recipe.painting_draws :]
     labels = torch.arange(first, count) % CLASSES
     return draws, place_digits(placing, purpose, recipe.tallies, recipe.cells, labels=labels)
-
-
-# What the digests of single digits name; `tally_scenes` has none yet.
-_GEOMETRY = (
-    *("digit_px", "plain_share", "rotation_degrees", "shear", "stretch"),
-    *("weight", "softness", "contrast"),
-)
 
 
 def scenes_digest(purpose: str, count: int, size: int) -> str:
@@ -192,24 +170,15 @@ def scenes_digest(purpose: str, count: int, size: int) -> str:
     machines.
     """
     recipe = {
-        "version": _VERSION,
+        "version": VERSION,
         "seed": SEED,
         "purpose": purpose,
         "size": size,
-        "digits": split_digits(purpose, count),
-        "geometry": {name: asdict(Recipe())[name] for name in _GEOMETRY},
+        "digits": split_placement(purpose, count, TALLY)[1].digits.tolist(),
+        "geometry": asdict(TALLY),
         "photo_scales": _PHOTO_SCALES,
     }
     return "sha256:" + hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()
-
-
-def split_digits(purpose: str, count: int) -> list[int]:
-    """Return which of scikit-learn's digits the first scenes of a split show."""
-    if purpose not in PURPOSES[1:]:
-        splits = ", ".join(PURPOSES[1:])
-        raise ValueError(f"no such split: {purpose!r}; there are {splits}")
-    pools = [class_ids(purpose, label) for label in range(CLASSES)]
-    return [pools[i % CLASSES][i // CLASSES % len(pools[i % CLASSES])] for i in range(count)]
 
 
 def _split_draws(purpose: str, index: int, recipe: Recipe) -> NDArray[np.float64]:

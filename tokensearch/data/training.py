@@ -25,7 +25,7 @@ from tokensearch.data.folder import (
 )
 from tokensearch.data.pixels import Preprocessing, digest
 from tokensearch.data.scene_batches import training_scenes
-from tokensearch.data.scenes import SCENE_PX, Recipe
+from tokensearch.data.scenes import SCENE_PX, TALLY, VERSION
 from tokensearch.data.splits import READERS, UNLABELLED, Sizes
 from tokensearch.errors import DataError
 
@@ -109,13 +109,13 @@ def _scenes(preprocessing: Preprocessing, seed: int) -> TrainingImages:
     """Scenes of the splits' own recipe, of digits that no split shows."""
     size = preprocessing.size_px
     scale = size / SCENE_PX
-    recipe = Recipe().scaled(scale)
+    recipe = TALLY.scaled(scale)
 
     def draw(step: int, count: int) -> tuple[Tensor, Tensor]:
         scenes = training_scenes((seed, step), count, recipe, size=size, photo_scale=scale)
         return preprocessing.normalised(scenes.images), scenes.labels
 
-    name = digest({"scenes": "train", "seed": seed, "classes": CLASSES}, preprocessing)
+    name = digest({"scenes": "train", "version": VERSION, "seed": seed}, preprocessing)
     return TrainingImages("digit scenes of other digits", name, CLASSES, draw)
 
 

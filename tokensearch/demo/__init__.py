@@ -1,4 +1,4 @@
-"""The bundled model: a small Vision Transformer that reads digit scenes, and how it was trained."""
+"""The bundled model: a small Vision Transformer that counts digits, and how it was trained."""
 
 from tokensearch.demo.model import demo_model
 

@@ -1,10 +1,14 @@
-"""Train a model to read digit scenes: `python -m tokensearch.demo.train --out DIR`.
+"""Train a model to read digit scenes, and to count: the bundled model took two trainings.
 
-That makes the bundled model: README.md beside this file says on what machine, for how long, and how
-well. `--model NAME --seconds N` trains any of timm's plain Vision Transformers for so long. An
-auxiliary loss asks every patch token which digit, if any, lies on it. `--start FILE` goes on from
-weights that read single digits, and has them count several. DIR holds the weights so far
-(`NAME.safetensors`), a checkpoint from which the same command goes on, and `training.jsonl`.
+    python -m tokensearch.demo.train --out READS
+    python -m tokensearch.demo.train --out COUNTS --start READS/demo.safetensors
+
+The first learns to read single digits, the second goes on from its weights and learns which of nine
+occurs most often. README.md beside this file says on what machine, for how long, and how well.
+`--seconds N` goes by the clock, for GPUs; `--model NAME --seconds N` so trains any of timm's plain
+Vision Transformers for both. An auxiliary loss asks every patch token which digit, if any, lies on
+it. DIR holds the weights so far (`NAME.safetensors`), a checkpoint from which the same command goes
+on, and `training.jsonl`.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from tokensearch.data.pixels import Preprocessing
 from tokensearch.data.scene_batches import Scenes, held_out_scenes, training_scenes
-from tokensearch.data.scenes import split_scenes
+from tokensearch.data.scenes import TALLY, Recipe
 from tokensearch.demo.curriculum import COUNTING, QUICK, STAGES, Stage
 from tokensearch.demo.student import DEMO, QUIET_BLOCKS, auxiliary_loss, student_of
 
@@ -37,10 +41,10 @@ log = logging.getLogger(__name__)
 SEED = 0
 WEIGHT_DECAY = 0.05  # DeiT's
 CLIP_NORM = 1.0
-EMA_DECAY = 0.998  # about the last 500 steps
 LOG_EVERY = 50  # steps
 SAVE_S = 30.0  # a training that is cut off loses no more than that
 BATCH = 50  # images per pass, when answers are counted
+PAINTED = 250  # scenes that are painted at once: half a gigabyte
 GLANCE = 500  # images that are looked at between stages
 CPU = torch.device("cpu")
 
@@ -53,10 +57,10 @@ class TrainingPlan:
         out: Folder of the files.
         model: `demo`, or a name of timm's.
         device: Where.
-        seconds: How long by the clock; None trains the steps of the bundled model's curriculum.
+        seconds: How long by the clock; None trains the steps of the curriculum.
         batch: Scenes per step; None leaves it to the curriculum.
         held_out: Images of each split that the result is tried on.
-        start: Weights that read single digits, to go on from: the model learns to count several.
+        start: Weights that read digits, to go on from: the model learns to count them.
         checkpoint: Write checkpoints beside the weights.
         compile: Have torch compile the blocks.
         quiet_blocks: Blocks after which the class token is asked to know nothing of the image.
@@ -73,15 +77,17 @@ class TrainingPlan:
     compile: bool = False
     quiet_blocks: int = QUIET_BLOCKS
 
-    def __post_init__(self) -> None:
-        if self.start is not None and self.seconds is None:
-            raise ValueError("--start goes by the clock: give --seconds too")
-
     @property
     def stages(self) -> tuple[Stage, ...]:
         """The curriculum."""
-        stages = STAGES if self.seconds is None else QUICK if self.start is None else COUNTING
+        stages = COUNTING if self.start else STAGES if self.seconds is None else QUICK
         return stages if self.batch is None else tuple(replace(s, batch=self.batch) for s in stages)
+
+    @property
+    def held_out_recipe(self) -> Recipe:
+        """What the scenes that the model is tried on look like: nine digits, or a single one."""
+        counts = self.stages[-1].recipe.digits == TALLY.digits
+        return TALLY if counts else Recipe()
 
 
 class Training:
@@ -202,7 +208,7 @@ class Training:
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.student.parameters(), CLIP_NORM)
         self.optimizer.step()
-        self._follow()
+        self._follow(stage.average)
         right = (logits.argmax(1) == scenes.labels).float().mean()
         # Not read here: the CPU would wait for the device.
         return torch.stack([loss.detach(), right])
@@ -219,8 +225,8 @@ class Training:
         return loss + stage.quiet * answers.known, answers.logits
 
     @torch.no_grad()
-    def _follow(self) -> None:
-        decay = min(EMA_DECAY, (1 + self.steps) / (10 + self.steps))
+    def _follow(self, average: float) -> None:
+        decay = min(average, (1 + self.steps) / (10 + self.steps))
         pairs = zip(
             self.average.state_dict().values(), self.student.state_dict().values(), strict=True
         )
@@ -242,12 +248,13 @@ class Training:
 
 
 def held_out_images(purpose: str, count: int, plan: TrainingPlan) -> tuple[Tensor, Tensor]:
-    """Return the first scenes of a split, of the kind that the plan ends with, and their labels."""
-    if plan.start is None:
-        images, labels = split_scenes(purpose, count)
-        return images.to(plan.device), labels.to(plan.device)
-    scenes = held_out_scenes(purpose, count, plan.device)
-    return scenes.images, scenes.labels
+    """Return scenes of a split's digits, as the plan's last stage has them, and their labels."""
+    recipe = plan.held_out_recipe
+    parts = [
+        held_out_scenes(purpose, min(first + PAINTED, count), recipe, plan.device, first=first)
+        for first in range(0, count, PAINTED)
+    ]
+    return torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts])
 
 
 @torch.inference_mode()
@@ -279,13 +286,13 @@ def main() -> None:
 def parsed() -> TrainingPlan:
     """Return the plan that the command line asks for."""
     there = "cuda" if torch.cuda.is_available() else "cpu"
-    parser = argparse.ArgumentParser(description="Train a model to read digit scenes.")
+    parser = argparse.ArgumentParser(description="Train a model to read digits, and to count them.")
     parser.add_argument("--out", type=Path, required=True, help="checkpoints, weights and log")
     parser.add_argument("--model", default=DEMO, help="demo, or a name of timm's")
     parser.add_argument("--device", type=torch.device, default=torch.device(there))
     parser.add_argument("--seconds", type=float, help="train by the clock, not by steps")
     parser.add_argument("--batch", type=int, help="scenes per step; default: the curriculum's")
-    parser.add_argument("--start", type=Path, help="weights that read single digits, to go on from")
+    parser.add_argument("--start", type=Path, help="weights that read digits, to go on from")
     parser.add_argument("--quiet-blocks", type=int, default=QUIET_BLOCKS)
     parser.add_argument("--no-checkpoint", dest="checkpoint", action="store_false")
     parser.add_argument("--compile", action="store_true", help="have torch compile the blocks")

@@ -1,4 +1,4 @@
-"""The plan that gives the bundled model its next task: scenes of nine digits, to be counted.
+"""The plan that makes the bundled model better at its task: to count nine digits.
 
 Two models go on from the weights that ship, side by side on one card, since neither fills it. They
 differ in how many blocks are to pass before the class token gathers. Then each is held to what
@@ -36,7 +36,7 @@ def folder(out: Path, quiet: int) -> Path:
 
 def training(out: Path, quiet: int, *, device: str, tried: bool) -> list[str]:
     """The options of the interpreter that train one model."""
-    asked = ["--seconds", "180", "--held-out", "500", "--compile"]
+    asked = ["--seconds", "180", "--batch", "512", "--held-out", "500", "--compile"]
     if tried:
         asked = ["--seconds", "8", "--batch", "2", "--held-out", "4"]
     return [
@@ -50,7 +50,7 @@ def schedules(setting: Setting, *, quiet: int) -> list[str]:
     if setting.tried:
         asked = ["--images", "4", "--batch", "4", "--within", "3"]
     weights = str(folder(setting.out, quiet) / WEIGHTS_NAME)
-    asked += ["--device", setting.device, "--tallies", "--checkpoint", weights]
+    asked += ["--device", setting.device, "--checkpoint", weights]
     return bench("demo", setting, *asked, out=f"schedules-{quiet}.json")
 
 
@@ -80,7 +80,7 @@ DEMO = (
     Part(
         "train",
         215,
-        "whether the bundled model learns to count nine digits",
+        "whether the bundled model counts nine digits better after more training",
         train,
         show_trainings,
     ),
