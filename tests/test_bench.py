@@ -6,14 +6,16 @@ from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 
+import numpy as np
 import pytest
 import torch
 
-from tests.bench import costs, noise, readme
+from tests.bench import costs, noise, readme, reuse
 from tests.bench.gpu.command import run_plan
 from tests.bench.gpu.first import FIRST
 from tests.bench.gpu.parts import Setting
 from tests.bench.probe.notes import Measure, Notes
+from tokensearch.data.scenes import TALLY, split_placement
 
 ROOT = Path(__file__).parents[1]
 LONG_S = 600.0  # limits are for GPUs; how fast a busy CPU is, is no matter here
@@ -108,6 +110,23 @@ def test_a_run_takes_the_place_of_the_one_that_readme_quotes(
     assert f"in 4 min 2 s after set-up:\n<!-- figures: make run -> {name[0]}/run.json" in quoted
     assert quoted.endswith("```\n$ make run\nTarget met\n  0.5x\n```\n")
     assert (tmp_path / name[0] / "run.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.2])
+def test_what_digits_do_to_all_of_their_scenes_is_found_out(strength: float) -> None:
+    placed = split_placement("report", 1500, TALLY)[1]
+    labels, digits = placed.labels, placed.digits
+    random = np.random.default_rng(0)
+    does = strength * random.standard_normal(1797)  # to every scene that shows the digit
+    values = does[digits].sum(1) + random.standard_normal(len(digits))
+
+    effect, error = reuse.design_effect(
+        values, labels.numpy(), reuse.shared(labels, digits), images=576
+    )
+
+    shared = 81 / 400  # digits that two scenes share, on average
+    assert abs(effect - (1 + strength**2 * 575 * shared / (1 + 9 * strength**2))) < 4 * error
+    assert error < 0.6
 
 
 @pytest.mark.slow

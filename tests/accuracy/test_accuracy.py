@@ -210,3 +210,17 @@ def test_images_that_show_the_same_thing_widen_intervals_and_change_no_figure() 
     narrow, wide = choice_figures(results, alone), choice_figures(results, grouped)
     assert wide.divergence[1] > narrow.divergence[1]
     assert (wide.right, wide.groups, narrow.groups) == (narrow.right, "00112233", None)
+
+
+def test_images_that_are_right_together_widen_the_interval_of_accuracy_alone() -> None:
+    labels = [0, 0, 0, 0, 1, 1, 1, 1]
+    baseline = predicting([0, 0, 0, 0, 1, 1, 1, 1], labels)
+    results = compare_predictions(predicting([0, 0, 0, 0, 1, 1, 2, 2], labels), baseline)
+    alone = split_of(8)
+    related = replace(alone, correlation=1 / 7)
+
+    single, several = accuracy(results, alone), accuracy(results, related)
+
+    assert (several.right, several.images) == (single.right, single.images) == (6, 8)
+    assert (several.low, several.high) == wilson(3, 4)
+    assert paired_accuracy(results, related) == paired_accuracy(results, alone)

@@ -16,6 +16,7 @@ BENCHES = {
     "ledgers": "tests.bench.ledgers",
     "kernels": "tests.bench.kernels",
     "gpu": "tests.bench.gpu.command",
+    "reuse": "tests.bench.reuse",
     "runtime": "tests.bench.runtime",
     "noise": "tests.bench.noise",
     "search": "tests.bench.search",

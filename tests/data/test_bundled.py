@@ -1,13 +1,15 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from tokensearch.data import bundled
 from tokensearch.data.bundled import bundled_splits
-from tokensearch.data.scenes import scenes_digest, split_scenes
+from tokensearch.data.scenes import TALLY, scenes_digest, split_placement, split_scenes
 from tokensearch.data.splits import PURPOSES, Sizes
+from tokensearch.stats.proportions import wilson
 
 CONFIG: dict[str, Any] = {
     "input_size": (3, 224, 224),
@@ -50,3 +52,23 @@ def test_only_scenes_that_are_looked_at_are_drawn(monkeypatch: pytest.MonkeyPatc
     made.report.part(5, 7)
 
     assert drawn == [range(5, 6), range(6, 7)]
+
+
+def test_the_interval_of_an_accuracy_covers_what_other_digits_would_give() -> None:
+    split = bundled_splits(data_config=CONFIG, sizes=Sizes(1, 1, 576)).report
+    digits = split_placement("report", 576, TALLY)[1].digits
+    random, share, trials = np.random.default_rng(0), 0.87, 600
+    effect = 1 + split.correlation * 575
+    # Of what sets scenes apart, digits explain what gives right answers the split's correlation.
+    does = (share * (1 - share) * split.correlation * 400 / 81) ** 0.5
+    plain = honest = 0
+    for _ in range(trials):
+        chance = share + does * random.standard_normal(1797)[digits].sum(1)
+        right = int((random.random(576) < chance).sum())
+        low, high = wilson(right, 576)
+        plain += low <= share <= high
+        low, high = wilson(right / effect, 576 / effect)
+        honest += low <= share <= high
+
+    assert plain / trials < 0.93
+    assert honest / trials >= 0.93

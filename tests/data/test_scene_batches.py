@@ -31,8 +31,9 @@ def drawn(count, recipe, purpose="train"):
         (replace(NINE, cells=3), 176, 1.0),
         (TALLY, 224, 1.0),
         (TALLY.scaled(0.5), 112, 0.5),
+        (TALLY.scaled(1 / 7), 32, 1 / 7),
     ],
-    ids=["single", "half single", "hard", "mixed", "window", "split", "half split"],
+    ids=["single", "half single", "hard", "mixed", "window", "split", "half split", "tiny"],
 )
 def test_scenes_are_those_painted_one_after_the_other_but_for_rounding(recipe, size, photo_scale):
     placed, draws = drawn(30, recipe)

@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 import torch
 
-from tokensearch.data.bundled import bundled_splits
 from tokensearch.data.digits import (
     CLASSES,
     PURPOSES,
@@ -15,8 +14,6 @@ from tokensearch.data.digits import (
     placing_draws,
 )
 from tokensearch.data.scenes import TALLY, scenes_digest, split_scenes
-from tokensearch.data.splits import Sizes
-from tokensearch.demo.model import demo_model
 
 SPLITS = ("search", "select", "report")
 
@@ -117,12 +114,3 @@ def test_digits_of_a_purpose_are_placed_in_cells_of_their_own(purpose):
 def test_a_label_that_is_asked_for_is_the_one_that_occurs_most_often():
     asked = torch.arange(30) % CLASSES
     assert torch.equal(placed("select", 30, asked).labels, asked)
-
-
-def test_scenes_of_one_digit_are_a_group():
-    splits = bundled_splits(
-        data_config=demo_model(pretrained=False).default_cfg, sizes=Sizes(1, 1, 2000)
-    )
-
-    assert len(set(splits.report.groups)) == 400
-    assert splits.report.groups == (*splits.report.groups[:400],) * 5

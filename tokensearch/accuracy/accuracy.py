@@ -51,6 +51,7 @@ def accuracy(results: Results, split: Split, *, level: float = LEVEL) -> Score:
     """Count right images: predictions by label, or by the baseline's class; or embeddings."""
     hits, images = results.right(split), len(results)
     right, effect = int(hits.sum()), _design_effect(hits, split)
+    effect *= 1 + split.correlation * (images - 1)  # of accuracies alone: changes do not feel it
     low, high = wilson(right / effect, images / effect, level=level)
     if isinstance(results, EmbeddingResults):
         return EmbeddingAccuracy(

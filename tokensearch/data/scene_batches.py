@@ -38,7 +38,6 @@ from tokensearch.data.scenes import (
     split_placement,
 )
 
-_LATTICE = 3  # every third row and column under the ink is looked at, as in `scenes`
 _LAST = 2.0  # more than any luminance: sorted behind all of them
 
 
@@ -140,7 +139,8 @@ def painted(
     own = draws[:, BACKGROUND_DRAWS : recipe.painting_draws].reshape(rows, columns)
     at = placed.digits.flatten(), placed.cells.flatten()
     squares = _squares(*at, own[:, :8], recipe, size=size)
-    colours = _ink_colours(_hidden(images, squares), own[:, 8:12], recipe)
+    hidden = _hidden(images, squares, recipe.lattice_px)
+    colours = _ink_colours(hidden, own[:, 8:12], recipe)
     ink, most = _paint(images, squares, colours).max(1)
     classes = _digit_labels(draws.device)[placed.digits]
     counts = torch.zeros(len(draws), CLASSES, dtype=torch.int64, device=draws.device)
@@ -229,10 +229,10 @@ def _each(values: Tensor) -> Tensor:
     return values.float()[:, None, None]
 
 
-def _hidden(images: Tensor, squares: _Squares) -> Tensor:
+def _hidden(images: Tensor, squares: _Squares, lattice_px: int) -> Tensor:
     """Return the darkest and lightest luminance under the ink but for outliers, (digits, 2)."""
     size, side, device = images.shape[-1], squares.ink.shape[-1], images.device
-    steps = torch.arange(0, side, _LATTICE, device=device)
+    steps = torch.arange(0, side, lattice_px, device=device)
     own = (squares.corners.clamp(min=0) - squares.first)[:, :, None] + steps
     within, own = own < side, own.clamp(max=side - 1)
     inked = squares.ink.flatten(1).gather(1, _crossed(own, side)) > 0

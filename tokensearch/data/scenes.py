@@ -99,6 +99,11 @@ class Recipe:
         return sum(self.tallies[0])
 
     @property
+    def lattice_px(self) -> int:
+        """How far apart the pixels under the ink lie that are looked at; thin strokes want all."""
+        return 3 if self.digit_px[0] >= 28 else 1
+
+    @property
     def painting_draws(self) -> int:
         """How many uniform numbers paint a scene of digits that are placed."""
         return BACKGROUND_DRAWS + DIGIT_DRAWS * self.digits
@@ -203,6 +208,8 @@ def one_scene(
         ink, x, y = _ink(digit, cell, own[:8], recipe, size=size)
         # The padded square may reach over the edge; only what lies inside is painted.
         inside = ink[max(0, -y) : size - y, max(0, -x) : size - x]
+        if not inside.any():  # a few pixels may all lie beside a stroke
+            continue
         rows = slice(max(0, y), max(0, y) + inside.shape[0])
         columns = slice(max(0, x), max(0, x) + inside.shape[1])
         colour = _ink_colour(background[:, rows, columns], inside, own[8:12], recipe)
@@ -260,7 +267,8 @@ def _ink_colour(under: Tensor, ink: Tensor, u: list[float], recipe: Recipe) -> T
     """Return a colour, (3, 1, 1), far enough in luminance from what the ink will hide."""
     luminance = torch.tensor(LUMINANCE)
     # A third of the rows and columns tells as much. Not the mean: ink may lie on light and dark.
-    hidden = torch.tensordot(luminance, under, 1)[::3, ::3][ink[::3, ::3] > 0]
+    step = recipe.lattice_px if ink[:: recipe.lattice_px, :: recipe.lattice_px].any() else 1
+    hidden = torch.tensordot(luminance, under, 1)[::step, ::step][ink[::step, ::step] > 0]
     darkest, lightest = torch.quantile(hidden, torch.tensor(EXTREMES)).tolist()
     lighter = 1 - lightest > darkest
     edge, room = (lightest, 1 - lightest) if lighter else (darkest, darkest)

@@ -69,6 +69,7 @@ class Split:
     digest: str  # "sha256:...", of what the images are
     labelled: bool  # False: every label is -1, and only agreement can be measured
     classes: int | None = None  # of the labels, where that is known
+    correlation: float = 0.0  # of whether two images are right, since all share what they show
     groups: tuple[int, ...] | None = None  # of images that share what they show; None: none do
     all_classes: bool = True  # labels are numbered without a class map: the model's must be as many
 
