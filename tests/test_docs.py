@@ -125,6 +125,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     "tokensearch presets --model deit_s": ([], 0, "tome-r13"),
     "tokensearch report runs/demo-cpu-0.5x": ([], 0, "report.md"),
+    "tokensearch report runs/batch-1 runs/batch-8 --out report-of-both": (
+        [],
+        0,
+        "page    report-of-both/report.html",
+    ),
     "tokensearch tune thresholds --sites 2,5,8 --budget 0.6x": (
         ["--images", "8,8,8", "--batch-size", "4"],
         0,
@@ -202,6 +207,9 @@ def test_a_command_of_a_page_does_what_it_says(
 ) -> None:
     if "runs/demo-cpu-0.5x" in command:
         finished_run(place / "runs" / "demo-cpu-0.5x", monkeypatch)
+    if "runs/batch-1" in command:
+        for name in ("batch-1", "batch-8"):
+            run_folder(place / "runs" / name, profiles=False)
     if "hf:" in command:
         pytest.importorskip("transformers")
         from tests.hugging_face import save as save_model

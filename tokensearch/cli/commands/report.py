@@ -9,29 +9,55 @@ from tokensearch.cli.console import out, print_json
 from tokensearch.cli.options import JsonOption
 from tokensearch.records.run_folder import RunFolder
 
+SEVERAL = Path("runs-report")  # folder of the page of several runs
+
 
 def report(
-    run: Annotated[Path, Argument(metavar="RUN", help="The folder of a finished run.")],
+    runs: Annotated[
+        list[Path], Argument(metavar="RUN ...", help="folders of finished runs of one model")
+    ],
     out_folder: Annotated[
-        Path | None, Option("--out", metavar="DIR", help="Folder for it; else the run's own.")
+        Path | None,
+        Option(
+            "--out",
+            metavar="DIR",
+            help=f"folder for it; else the run's own, or {SEVERAL} for several runs",
+        ),
     ] = None,
     show: Annotated[bool, Option("--open", help="Open the page in a browser.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw a run's report again: report.html, report.md, pictures and tables. Says the verdict."""
+    """Draw a run's report again: report.html, report.md, pictures and tables. Says the verdict.
+
+    Of several runs of one model, one page: cells side by side, what to ship where, and what one
+    policy for all would cost.
+    """
     import webbrowser
 
-    from tokensearch.report.run.page import write_report
-    from tokensearch.report.run.sentences import target_sentence
+    if len(runs) == 1:
+        page, written, sentences = _draw_one(RunFolder(runs[0]), out_folder)
+    else:
+        from tokensearch.report.html.runs import write_runs
 
-    folder = RunFolder(run)
-    page = write_report(folder, out_folder)
-    written = page.with_name(folder.report.name)
+        page, sentences = write_runs(runs, out_folder or SEVERAL)
+        written = None
     if show:
         webbrowser.open(page.resolve().as_uri())
     if as_json:
-        print_json({"report": str(written), "page": str(page)})
+        paths = {"page": str(page)} | ({} if written is None else {"report": str(written)})
+        print_json(paths if written is not None else {**paths, "sentences": list(sentences)})
         return
-    out.print(target_sentence(folder.require_run()))
+    for sentence in sentences:
+        out.print(sentence)
     out.print(f"page    {page}", soft_wrap=True)
-    out.print(f"report  {written}", soft_wrap=True)
+    if written is not None:
+        out.print(f"report  {written}", soft_wrap=True)
+
+
+def _draw_one(folder: RunFolder, out_folder: Path | None) -> tuple[Path, Path, tuple[str, ...]]:
+    from tokensearch.report.run.page import write_report
+    from tokensearch.report.run.sentences import target_sentence
+
+    page = write_report(folder, out_folder)
+    sentence = target_sentence(folder.require_run())
+    return page, page.with_name(folder.report.name), (sentence,)

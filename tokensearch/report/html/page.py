@@ -117,6 +117,11 @@ def write_html(source: ReportSource, folder: RunFolder, to: Path) -> Path:
 
 def render(page: Page) -> str:
     """Return the page as HTML: everything of a file's is escaped."""
+    return make_environment().get_template("report.html.j2").render(page=page, folder=TABLES)
+
+
+def make_environment() -> Environment:
+    """Return what templates are rendered by, with the filters that they use."""
     environment = Environment(
         loader=PackageLoader("tokensearch.report.html", "."),
         autoescape=True,
@@ -126,7 +131,7 @@ def render(page: Page) -> str:
     )
     environment.filters["plain"] = text.plain
     environment.filters["prose"] = _prose
-    return environment.get_template("report.html.j2").render(page=page, folder=TABLES)
+    return environment
 
 
 def _prose(words: str) -> Markup:
@@ -154,7 +159,7 @@ def make_page(source: ReportSource, folder: RunFolder) -> Page:
     return Page(
         title=f"{text.plain(run.model.name)} on {text.plain(run.cell.machine.name)}",
         model=model_line(run.model),
-        version=_version(),
+        version=package_version(),
         outcome=run.finished.outcome,
         verdict=first,
         sentences=tuple(rest),
@@ -294,7 +299,7 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _version() -> str:
+def package_version() -> str:
     """Of this program; a tree that is not installed has none."""
     try:
         return version("tokensearch")
