@@ -91,6 +91,18 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         TIMED,
         "report  runs/demo-cpu-0.5x-retargeted/cpu-eager-batch1-0.3x/report.md",
     ),
+    "tokensearch run --storage postgresql+psycopg://me@db/studies --study demo --workers 4": (
+        ["--storage", "sqlite:///studies.db"],
+        1,
+        "cannot be shared by processes",
+    ),
+    "tokensearch worker --storage postgresql+psycopg://me@db/studies --study demo "
+    "--role accuracy": (["--storage", "sqlite:///studies.db"], 1, "cannot be shared by processes"),
+    "tokensearch report runs/demo --storage postgresql+psycopg://me@db/studies --study demo": (
+        ["--storage", "sqlite:///studies.db"],
+        1,
+        "cannot be shared by processes",
+    ),
     "tokensearch calibrate front.json": (
         ["--device", "cpu", "--batch-size", "1", "--seconds", "1"],
         0,

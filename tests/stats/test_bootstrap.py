@@ -124,3 +124,12 @@ def test_a_verdict_follows_from_the_interval(low: float, high: float, expected: 
 @pytest.mark.parametrize("low", np.linspace(0.95, 1.05, 41))
 def test_reaching_the_precision_always_gives_an_answer(low: float) -> None:
     assert verdict(low, low + 0.0399, precision=0.02) != "ambiguous"
+
+
+def test_a_ratio_of_few_passes_that_differ_widely_is_above_nothing() -> None:
+    baseline_ms = [10.0, 60.0, 11.0, 12.0, 55.0, 10.0, 13.0, 80.0]
+    candidate_ms = [50.0, 8.0, 9.0, 8.0, 60.0, 9.0, 70.0, 8.0]
+
+    low, high = bootstrap_ratio(baseline_ms, candidate_ms, seed=0)
+
+    assert 0 < low < high

@@ -9,7 +9,7 @@ import hashlib
 import os
 import sqlite3
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -69,15 +69,9 @@ class PredictionStore:
 
     def get(self, key: Key, images: Sequence[str]) -> ImageResults | None:
         """Return the results of `images`, in order, if all are stored."""
-        if self._path is None:
+        if not self.keeps:
             return None
-        query = f"SELECT image, answer FROM answered WHERE key = ? AND image IN ({_marks(images)})"
-        try:
-            with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as base:
-                rows = dict(base.execute(query, (key.digest, *images)).fetchall())
-        except sqlite3.Error as error:
-            self._give_up(error)
-            return None
+        rows = self._read_rows(key.digest, images)
         stored = [rows.get(image, b"") for image in images]
         if any(len(row) != _ROW.itemsize for row in stored):
             return None
@@ -86,7 +80,7 @@ class PredictionStore:
 
     def put(self, key: Key, images: Sequence[str], results: ImageResults) -> None:
         """Store the results of `images`."""
-        if self._path is None:
+        if not self.keeps:
             return
         table = np.zeros(len(results), dtype=_ROW)
         for name in _names():
@@ -94,11 +88,27 @@ class PredictionStore:
         rows = [
             (key.digest, image, row.tobytes()) for image, row in zip(images, table, strict=True)
         ]
-        self._write("INSERT OR REPLACE INTO answered VALUES (?, ?, ?)", rows)
+        self._write_rows(rows)
 
     def forget(self, key: Key) -> None:
         """Delete all results under a key."""
         self._write("DELETE FROM answered WHERE key = ?", [(key.digest,)])
+
+    def _read_rows(self, key: bytes, images: Sequence[str]) -> Mapping[str, bytes]:
+        """Return what is stored under a key, by image."""
+        if self._path is None:
+            return {}
+        query = f"SELECT image, answer FROM answered WHERE key = ? AND image IN ({_marks(images)})"
+        try:
+            with closing(sqlite3.connect(self._path, timeout=_WAIT_S)) as base:
+                return dict(base.execute(query, (key, *images)).fetchall())
+        except sqlite3.Error as error:
+            self._give_up(error)
+            return {}
+
+    def _write_rows(self, rows: Sequence[tuple[bytes, str, bytes]]) -> None:
+        """Store rows of key, image and result."""
+        self._write("INSERT OR REPLACE INTO answered VALUES (?, ?, ?)", rows)
 
     def _write(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         if self._path is None:

@@ -27,6 +27,7 @@ from tokensearch.cli.commands.retarget import retarget
 from tokensearch.cli.commands.run import run
 from tokensearch.cli.commands.show import show
 from tokensearch.cli.commands.tune import tune
+from tokensearch.cli.commands.worker import worker
 from tokensearch.cli.console import caution, err, error, out
 from tokensearch.cli.patches import PICTURES
 from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
@@ -43,6 +44,7 @@ INTERRUPTED, PIPE_CLOSED, TERMINATED = 130, 141, 143
 TYPED = (SpaceError, TargetError)  # of what nothing but an option says
 VERBS = (
     run,
+    worker,
     retarget,
     calibrate,
     evaluate,
@@ -59,6 +61,7 @@ VERBS = (
 # In every `--help`; a test holds that each can be given.
 EXAMPLES = {
     "run": "run --model deit_s --data imagenet/val --latency-target 0.6x",
+    "worker": "worker --storage postgresql+psycopg://me@host/studies --study demo",
     "retarget": "retarget runs/demo-cpu-0.5x --latency-target 5ms --out runs/5ms",
     "calibrate": "calibrate runs/demo-cpu-0.5x/front.json --out here.json",
     "evaluate": "evaluate tome-r13 evit-0.7 policy.json --csv",

@@ -220,9 +220,9 @@ class _Telling:
 
 def _unlinked(traces: Path, names: Iterable[str]) -> Path:
     """Refuse, before anything is timed, a folder of traces that leads elsewhere."""
-    from tokensearch.measure.tracer import worker
+    from tokensearch.measure.tracer import to_file_name
 
-    for folder in (traces, *(traces / worker(name) for name in names)):
+    for folder in (traces, *(traces / to_file_name(name) for name in names)):
         refuse_link(folder)
         make_folder(folder)
     return traces

@@ -84,7 +84,7 @@ def _events(
     def keep(profiler: torch_profile) -> None:
         kept.extend(profiler.events() or ())  # type: ignore[no-untyped-call]  # torch's gap
         if folder is not None:
-            write_trace(profiler, folder / worker(name), worker(name))
+            write_trace(profiler, folder / to_file_name(name), to_file_name(name))
 
     on_gpu = device.type == "cuda"
     with torch_profile(
@@ -102,7 +102,7 @@ def _events(
     return kept
 
 
-def worker(name: str) -> str:
+def to_file_name(name: str) -> str:
     """Return a name as part of a file name: TensorBoard's plugin reads it back as the worker."""
     return re.sub(r"[^\w.-]+", "_", name)
 

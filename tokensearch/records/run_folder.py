@@ -20,9 +20,9 @@ is a second name (hard link) of a file that is changed in place.
 import itertools
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -264,11 +264,16 @@ class RunFolder:
 
     def append_trial(self, trial: Trial) -> None:
         """Add one finished trial; it is on the disk when this returns."""
-        line = json.dumps(to_json(trial), allow_nan=False) + "\n"
+        line = _line_of(trial)
         with writing(self.trials), open(self.trials, "ab", opener=no_follow) as file:
             file.write(line.encode())
             file.flush()
             os.fsync(file.fileno())
+
+    def write_trials(self, trials: Iterable[Trial]) -> None:
+        """Write all trials whole, numbered in this order."""
+        numbered = (replace(trial, number=number) for number, trial in enumerate(trials))
+        write_whole(self.trials, "".join(map(_line_of, numbered)))
 
     def read_trials(self) -> tuple[Trial, ...]:
         """Return every finished trial, in the order they ended."""
@@ -294,6 +299,10 @@ class RunFolder:
                 written = parse_object(line, error=RunError)
                 validate(written, TRIAL, "the trial", RunError)
             yield from_json(Trial, written)
+
+
+def _line_of(trial: Trial) -> str:
+    return json.dumps(to_json(trial), allow_nan=False) + "\n"
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokensearch.costs.forecast import Forecast
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy, is_control
 from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Comparison, Trial, TrialState
+from tokensearch.records.measurements import Comparison, Latency, Trial, TrialState
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SearchBudget
 from tokensearch.search.early_stopping import (
@@ -21,7 +21,7 @@ from tokensearch.search.early_stopping import (
     to_log_loss,
     trial_value,
 )
-from tokensearch.search.sampler.study import EstimatedTrial, StudyAdapter
+from tokensearch.search.sampler.study import EstimatedTrial, Proposal, StudyAdapter
 from tokensearch.search.time_plan import LEAST_TRIALS
 
 RANDOM_ORIGIN = "random"
@@ -55,6 +55,13 @@ class SearchLoop:
     def trials(self) -> tuple[Trial, ...]:
         """Every trial so far, in order."""
         return tuple(evaluated.trial for evaluated in self._evaluated)
+
+    @property
+    def baseline(self) -> Latency:
+        """Latency of the baseline, when it was the trial itself."""
+        timed = next(each.trial for each in self._evaluated if not each.policy.reduces).comparison
+        assert timed is not None  # it always is
+        return timed.baseline
 
     @property
     def evaluated(self) -> tuple[EvaluatedTrial, ...]:
@@ -102,24 +109,37 @@ class SearchLoop:
 
         controls  each with its origin
         """
-        tried = {trial.schedule_hash for trial in self.trials}
-        others = sum(not self._is_control(trial) for trial in self.trials)
-        left = max(1, round(others * CONTROL_SHARE / (1 - CONTROL_SHARE)))
-        left -= len(self.trials) - others
         for origin, policy in controls:
-            if left <= 0 or not self.within_budget():
+            if not self.within_budget() or not self._allows_control():
                 return
-            if policy.schedule_hash not in tried:
+            if self.find_trial(policy) is None:
                 self._try(policy, origin, race=origin == RANDOM_ORIGIN)
-                tried.add(policy.schedule_hash)
-                left -= 1
+
+    def _allows_control(self) -> bool:
+        """Whether controls are fewer than their share of all trials."""
+        others = sum(not self._is_control(trial) for trial in self.trials)
+        allowed = max(1, round(others * CONTROL_SHARE / (1 - CONTROL_SHARE)))
+        return len(self.trials) - others < allowed
 
     def _is_control(self, trial: Trial) -> bool:
         reduces = trial.origin != "none"
         return reduces and (trial.origin == RANDOM_ORIGIN or is_control(trial.origin))
 
     def _try(self, policy: Policy, origin: str, *, race: bool) -> None:
-        self.study.add(self._estimate(self._evaluate(policy, origin, race=race)))
+        known = self.find_trial(policy)
+        proposal = self.study.claim(policy, origin)
+        if proposal is None:  # another worker is at it
+            return
+        self.fetch_trials()
+        if self.find_trial(policy) is known:
+            self._finish(proposal, race=race)
+        else:  # another worker has just finished it
+            self.study.drop(proposal)
+
+    def fetch_trials(self) -> None:
+        """Add what other workers have finished meanwhile."""
+        for trial in self.study.fetch_trials():
+            self.add_trial(replace(trial, number=len(self._evaluated)))
 
     def explore(self) -> None:
         """Evaluate what the sampler proposes, within what the budget leaves beside controls."""
@@ -142,7 +162,8 @@ class SearchLoop:
         for evaluated in self._raced_near_front():
             if not self.within_budget(most, least=0):
                 return
-            self._try(evaluated.policy, evaluated.trial.origin, race=False)
+            if self.find_trial(evaluated.policy) is evaluated.trial:  # still the last of them
+                self._try(evaluated.policy, evaluated.trial.origin, race=False)
 
     def _raced_near_front(self) -> list[EvaluatedTrial]:
         """Return what races stopped and may still be on the front, most promising first."""
@@ -175,12 +196,16 @@ class SearchLoop:
 
     def within_budget(self, most: float = 1.0, *, least: int = LEAST_TRIALS) -> bool:
         """Whether `most` of the budget allow another trial; the first few are always made."""
+        self.fetch_trials()
+        if self.study.stopped:
+            return False
         asked = least if self.budget.trials is None else min(least, self.budget.trials)
         return self._spent < most or len(self._evaluated) < asked
 
     @property
     def _spent(self) -> float:
-        return self.budget.spent(trials=len(self._evaluated), seconds=self.seconds)
+        begun = len(self._evaluated) + self.study.running
+        return self.budget.spent(trials=begun, seconds=self.seconds)
 
     def _share_of_rest(self, share: float) -> float:
         """Return the part of the budget that is spent once a share of the rest is."""
@@ -251,17 +276,37 @@ class SearchLoop:
             self.study.repeat(proposal, self._estimate(known))
         elif not self.may_meet_target(proposal.policy):
             self.study.refuse(proposal, self.forecast.ratio(proposal.policy))
+        elif self._is_others(proposal):
+            self.study.drop(proposal)
         else:
-            trial = self._evaluate(proposal.policy, proposal.origin)
-            self.study.tell(proposal, self._estimate(trial))
+            self._finish(proposal, race=not is_control(proposal.origin))
             return True
         return False
 
-    def _evaluate(self, policy: Policy, origin: str, *, race: bool = True) -> Trial:
-        """Measure one policy and write its trial.
+    def _is_others(self, proposal: Proposal) -> bool:
+        """Whether another worker is at the schedule that was proposed, or has just finished it."""
+        if self.study.is_taken(proposal):
+            return True
+        self.fetch_trials()
+        return self.find_trial(proposal.policy) is not None
+
+    def _finish(self, proposal: Proposal, *, race: bool) -> None:
+        """Measure the policy of a proposal, write its trial, and tell Optuna.
 
         race  stop early where the policy is significantly worse than a faster one
         """
+        forecast = self.forecast
+        trial = self._evaluate(proposal.policy, proposal.origin, race=race)
+        self.study.keep(trial)
+        self.add_trial(trial)
+        if self.study.tell(proposal, self._estimate(trial)):
+            self._report_progress(trial)
+        else:  # this process was thought dead: the trial is another's now
+            self.forecast = forecast
+            del self._evaluated[-1], self._losses[-1]
+
+    def _evaluate(self, policy: Policy, origin: str, *, race: bool) -> Trial:
+        """Measure one policy."""
         began = time.monotonic()
         predicted, contest = self.forecast.ratio(policy), self._make_race()
         state: TrialState = "complete"
@@ -271,21 +316,18 @@ class SearchLoop:
             accuracy = self.evaluator.score(policy, "search").accuracy
         informative = not policy.reduces or not self.forecast.knows(policy)
         leading = not race or (state == "complete" and contest.may_lead(accuracy, predicted))
-        trial = Trial(
+        timed = informative and leading and self.study.may_time
+        return Trial(
             number=len(self._evaluated),
             origin=origin,
             schedule_hash=policy.schedule_hash,
             state=state,
             predicted=predicted,
-            comparison=contest.time(policy) if informative and leading else None,
+            comparison=contest.time(policy) if timed else None,
             accuracy=accuracy,
             seconds=time.monotonic() - began,
             policy=policy_to_json(policy),
         )
-        self.folder.append_trial(trial)
-        self.add_trial(trial)
-        self._report_progress(trial)
-        return trial
 
     def _estimate(self, trial: Trial) -> EstimatedTrial:
         return EstimatedTrial(trial, self._losses[trial.number])

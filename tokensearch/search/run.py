@@ -1,6 +1,7 @@
 """A whole search run: set up or resume, search, confirm, select, report, write."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -16,8 +17,8 @@ from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import attention_of, describe_cell, describe_environment
 from tokensearch.policy import EMBEDDING_OBJECTIVES, ModelSpec, Policy, is_published
-from tokensearch.progress import ProgressListener
-from tokensearch.records.measurements import Cell, Trial
+from tokensearch.progress import ProgressListener, tell_images
+from tokensearch.records.measurements import Cell
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunData, RunDocument, SplitInfo
 from tokensearch.records.run_settings import SearchBudget, SearchSettings
@@ -124,7 +125,7 @@ class SearchRun:
         """Run on the images that there is time for, of all that were asked for."""
         evaluator = self.evaluator()
         self.listener.stage("reading every image once", unit="images")
-        evaluator.predictions.read(self._on_batch)
+        evaluator.predictions.read(tell_images(self.listener))
         document = self._document(evaluator, asked)
         self.folder.create(fresh=self.fresh)
         with lock_folder(self.folder):
@@ -151,9 +152,8 @@ class SearchRun:
             return before
         document = replace(document, launching=warn_launch_bound(evaluator.timing, self.listener))
         self.folder.write_run(document)
-        # A resumed run goes on with the time that the trials of earlier processes have left.
-        plan = replace(plan, earlier=sum(trial.seconds for trial in read_trials(self.folder)))
-        with using_study(self.folder.study):
+        plan = replace(plan, earlier=self.seconds_before())
+        with self.using_study():
             search = self.searched(evaluator, plan)
             if self.confirm_seconds is not None:
                 plan = replace(plan, confirm_seconds=self.confirm_seconds)
@@ -168,6 +168,21 @@ class SearchRun:
         document = replace(document, result=replace(result, seconds=plan.elapsed))
         self.folder.write_run(document)
         return document
+
+    def seconds_before(self) -> float:
+        """Return the seconds that the trials of earlier processes took, of those of the run."""
+        return sum(trial.seconds for trial in read_trials(self.folder))
+
+    def using_study(self) -> AbstractContextManager[None]:
+        """Turn errors of the study's storage into sentences."""
+        return using_study(self.folder.study)
+
+    def open_study(self, space: SearchSpace) -> StudyAdapter:
+        """Return the study of the run, which is made if there is none."""
+        return StudyAdapter(self.folder, space, self._spec, self.settings.objective)
+
+    def baseline_timed(self, search: SearchLoop) -> None:
+        """Note that from now on policies can be compared with the baseline."""
 
     def _is_answered(self, before: RunDocument, now: RunDocument) -> bool:
         """Whether the run before has the same budget, has ended, and still holds; say what not."""
@@ -269,17 +284,15 @@ class SearchRun:
         known shapes, then what the sampler proposes. What searching has to beat comes last, and is
         a fifth at most.
         """
-        trials = read_trials(self.folder)
         self._baseline(evaluator)
         forecast = self.forecast(evaluator, plan)
-        search = self._begun(evaluator, trials, plan, forecast)
-        title = f"searching, {len(trials)} trials so far"
+        search = self._begun(evaluator, plan, forecast)
+        title = f"searching, {len(search.trials)} trials so far"
         self.listener.stage(title, unit=self.limits.unit)
         search.try_fixed([("none", Policy(self._spec))])
-        first = search.trials[0].comparison
-        assert first is not None  # the baseline always is
+        self.baseline_timed(search)
         search.target_ratio = self.settings.goal.target_ratio(
-            batch=self.settings.batch, baseline_ms=first.baseline.median_ms
+            batch=self.settings.batch, baseline_ms=search.baseline.median_ms
         )
         search.study.set_sampler(self._sampler(search.study, forecast, search.target_ratio))
         able = _abilities(self.model)
@@ -306,33 +319,22 @@ class SearchRun:
         search.end()
         return search
 
-    def _begun(
-        self,
-        evaluator: PolicyEvaluator,
-        trials: Sequence[Trial],
-        plan: TimePlan,
-        forecast: Forecast,
-    ) -> SearchLoop:
+    def _begun(self, evaluator: PolicyEvaluator, plan: TimePlan, forecast: Forecast) -> SearchLoop:
         """Return a search that knows the trials of earlier processes."""
-        settings, spec = self.settings, self._spec
-        space = self.space.fitting(spec, **_abilities(self.model))
-        study = StudyAdapter(self.folder, space, spec, settings.objective)
+        study = self.open_study(self.space.fitting(self._spec, **_abilities(self.model)))
+        seconds = self.limits.seconds if plan.seconds is None else plan.end_of("search")
         search = SearchLoop(
             evaluator,
             study,
             self.folder,
-            replace(
-                self.limits,
-                seconds=self.limits.seconds if plan.seconds is None else plan.end_of("search"),
-            ),
+            replace(self.limits, seconds=seconds),
             self.listener,
             forecast,
-            settings.objective,
+            self.settings.objective,
             began=plan.began,
             earlier_seconds=plan.earlier,
         )
-        for trial in trials:
-            search.add_trial(trial)
+        search.fetch_trials()
         study.reconcile(search.estimated)
         return search
 
@@ -344,7 +346,9 @@ class SearchRun:
         settings = self.settings
         if settings.sampler != "local":
             # Without the trials so far in the seed, a resumed search would draw them again.
-            return optuna_sampler(settings.sampler, settings.seed + len(study.study.trials))
+            return optuna_sampler(
+                settings.sampler, settings.seed + len(study.study.trials) + study.salt
+            )
         return LocalSampler(
             study.space,
             self._spec,
@@ -375,16 +379,13 @@ class SearchRun:
     def _baseline(self, evaluator: PolicyEvaluator) -> None:
         """Ask the baseline about the search split, and doubt it if it knows nothing."""
         self.listener.stage("the baseline on the search split", unit="images")
-        scored = evaluator.score(Policy(self._spec), "search", on_batch=self._on_batch)
+        scored = evaluator.score(Policy(self._spec), "search", on_batch=tell_images(self.listener))
         right = scored.accuracy.share
         if right < POOR_BASELINE and self.settings.objective not in EMBEDDING_OBJECTIVES:
             self.listener.caution(
                 f"the baseline is right on {100 * right:.1f} % of the images: are the "
                 f"folders of {self.splits.name} the classes it was trained on? (see --class-map)"
             )
-
-    def _on_batch(self, done: int, total: int) -> None:
-        self.listener.progress(done=done, total=total, seconds_left=None, text="")
 
 
 def _asked_of(run: RunDocument) -> tuple[object, ...]:

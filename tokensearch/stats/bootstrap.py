@@ -151,6 +151,9 @@ MOST_WIDER = 0.5
 TRIAL_PAIRS = 8
 WIDER_PER_PAIR = 0.25
 
+# Passes of few pairs may differ so much that a widened interval would reach below nothing.
+LEAST_RATIO = 1e-9
+
 _NORMAL = NormalDist()
 
 
@@ -162,7 +165,7 @@ def bootstrap_ratio(
     run: int | None = None,
     level: float = LEVEL,
 ) -> tuple[float, float]:
-    """Return the interval of median(candidate) / median(baseline), without unit.
+    """Return the interval of median(candidate) / median(baseline), without unit, above 0.
 
     `run` consecutive pairs are drawn together; None lets it grow with the number of pairs. The
     same samples and seed give the same interval.
@@ -175,7 +178,8 @@ def bootstrap_ratio(
     low, high = np.quantile(above / below, [tail, 1 - tail])
     measured = float(np.median(candidate_ms) / np.median(baseline_ms))
     wider = _widening(pairs)
-    return measured - wider * (measured - float(low)), measured + wider * (float(high) - measured)
+    lower = max(LEAST_RATIO, measured - wider * (measured - float(low)))
+    return lower, measured + wider * (float(high) - measured)
 
 
 def _widening(pairs: int) -> float:

@@ -7,6 +7,7 @@ from typer import Argument, Option
 
 from tokensearch.cli.console import out, print_json
 from tokensearch.cli.options import JsonOption
+from tokensearch.cli.sharing import StorageOption, StudyOption, fetch_folder
 from tokensearch.records.run_folder import RunFolder
 
 SEVERAL = Path("runs-report")  # folder of the page of several runs
@@ -16,6 +17,8 @@ def report(
     runs: Annotated[
         list[Path], Argument(metavar="RUN ...", help="folders of finished runs of one model")
     ],
+    storage: StorageOption = None,
+    study: StudyOption = None,
     out_folder: Annotated[
         Path | None,
         Option(
@@ -31,9 +34,12 @@ def report(
 
     Of several runs of one model, one page: cells side by side, what to ship where, and what one
     policy for all would cost.
+    With --study of a --storage, the folder is made of what workers have left there.
     """
     import webbrowser
 
+    if study is not None:
+        fetch_folder(RunFolder(runs[0]), storage, study)
     if len(runs) == 1:
         page, written, sentences = _draw_one(RunFolder(runs[0]), out_folder)
     else:

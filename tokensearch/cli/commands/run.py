@@ -14,6 +14,7 @@ from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
+from tokensearch.cli.sharing import SharingOptions, shared_run
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def run(
     wanted: ModelOptions,
     asked: GoalOptions,
     searching: SearchOptions,
+    sharing: SharingOptions,
     smaller: Annotated[
         str | None,
         typer.Option(
@@ -214,6 +216,7 @@ def run(
     from tokensearch.search import SearchRun, load_space
 
     limits, goal = searching.limits(), asked.goal(default=DEFAULT_TARGET)
+    sharing.check(fresh=searching.fresh)
     neighbours, space = searching.neighbours(), load_space(searching.space)
     resolve_name(wanted.model, wanted.options)
     if out_folder is not None:  # refused before anything is loaded
@@ -242,7 +245,8 @@ def run(
             dense=subject.dense,
             confirm_seconds=searching.confirm_seconds,
         )
-        document = session.run()
+        with shared_run(session, sharing, wanted, space_source=searching.space) as started:
+            document = started.run()
     _keep_patches(subject, document, folder)
     hand_out(folder, document, as_json=as_json)
 

@@ -21,7 +21,7 @@ from tokensearch.policy import ModelSpec, Policy, mac_share
 from tokensearch.search.early_stopping import FINEST_LOSS, LEAST_LOSS
 from tokensearch.search.sampler.gains import count_loss_from, front_of, hypervolume_gains
 from tokensearch.search.sampler.mutations import ParameterMutator, Parameters
-from tokensearch.search.sampler.observations import Knowledge, Observation, StudyReader
+from tokensearch.search.sampler.observations import Knowledge, Observation, Pending, StudyReader
 from tokensearch.search.sampler.surrogate import Surrogate, features
 from tokensearch.search.space.space import SearchSpace
 from tokensearch.search.space.suggest import encode, make_distributions
@@ -102,16 +102,22 @@ class LocalSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Choose a schedule, by the trials of the study and the number of this one alone."""
+        """Choose a schedule, by the trials of the study and the number of this one alone.
+
+        What other workers are at counts as if it came out as predicted (Ginsbourger et al. 2010,
+        "kriging believer"), so that nobody else gains by it.
+        """
         if search_space.keys() <= trial.system_attrs.get(FIXED, {}).keys():
             return {}  # enqueued
+        studies = (study, *self._others)
         proposer = Proposer(
             self._space,
             self._model,
-            self._reader.read(study, *self._others),
+            self._reader.read(*studies),
             ParameterMutator(self._choices, np.random.default_rng((self._seed, trial.number))),
             self._target_ratio,
             self._smallest_loss,
+            self._reader.read_running(*studies, but=trial),
         )
         return encode(proposer.propose(), self._choices)
 
@@ -141,11 +147,13 @@ class Proposer:
     mutator: ParameterMutator
     target_ratio: float
     smallest_loss: float
+    pending: Sequence[Pending] = ()
 
     def propose(self) -> Parameters:
         """Return the parameters of a new schedule; of any, if no new one is near."""
         observations = self.knowledge.observations
-        seen = {one.policy.schedule_hash for one in observations}
+        known = [one.policy for one in observations] + [one.policy for one in self.pending]
+        seen = {policy.schedule_hash for policy in known}
         parents = [one.parameters for one in front_of(_complete(observations))]
         if len(observations) < MIN_OBSERVATIONS:
             candidates = list(self._candidates(parents, seen))
@@ -178,13 +186,25 @@ class Proposer:
     ) -> list[tuple[float, Parameters]]:
         """Return the candidates with the largest expected gains, best first, after generations."""
         surrogate, best = fit_surrogate(observations), list[tuple[float, Parameters]]()
+        reached = [*_complete(observations), *self._believe(surrogate)]
         for _ in range(GENERATIONS):
             candidates = list(self._candidates([*parents, *(chosen for _, chosen in best)], seen))
             if candidates:
-                gains = self._gains(_complete(observations), candidates, surrogate, least)
+                gains = self._gains(reached, candidates, surrogate, least)
                 best += zip(gains, (one.parameters for one in candidates), strict=True)
                 best = sorted(best, key=lambda one: -one[0])[:SURVIVORS]
         return best
+
+    def _believe(self, surrogate: Surrogate) -> list[Observation]:
+        """Return what others are at as if it had come out as predicted."""
+        if not self.pending:
+            return []
+        losses, _ = surrogate.predict([one.features for one in self.pending])
+        ratio = self.knowledge.forecast.ratio
+        return [
+            Observation(*one, float(loss), 0.0, ratio(one.policy), complete=True)
+            for one, loss in zip(self.pending, losses, strict=True)
+        ]
 
     def _candidates(self, parents: Sequence[Parameters], seen: set[str]) -> Iterator[Candidate]:
         """Yield new schedules that are fast enough; each is added to `seen`."""

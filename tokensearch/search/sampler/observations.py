@@ -67,6 +67,14 @@ class Evaluated(NamedTuple):
     timing: Timing | None
 
 
+class Pending(NamedTuple):
+    """A schedule that another worker is at."""
+
+    policy: Policy
+    parameters: Parameters
+    features: Features
+
+
 class Knowledge(NamedTuple):
     """What the trials of some studies teach."""
 
@@ -95,6 +103,21 @@ class StudyReader:
                 forecast = forecast.learned(trial.policy, trial.timing)
         observations = (self._observe(trial, forecast) for trial in evaluated.values())
         return Knowledge(tuple(observations), forecast)
+
+    def read_running(self, *studies: Study, but: FrozenTrial) -> tuple[Pending, ...]:
+        """Return the schedules that other workers are at: those of running trials but one."""
+        states = (TrialState.RUNNING,)
+        running = (trial for study in studies for trial in study.get_trials(False, states))
+        known = (trial for trial in running if trial._trial_id != but._trial_id)
+        policies = (self._policy(trial) for trial in known if self._is_spelt(trial))
+        return tuple(
+            Pending(policy, self._space.nearest(policy, self._model), features(policy))
+            for policy in policies
+        )
+
+    def _is_spelt(self, trial: FrozenTrial) -> bool:
+        """Whether a trial says what its schedule is: one that is just being proposed does not."""
+        return POLICY in trial.user_attrs or self._dimensions.keys() <= trial.params.keys()
 
     def _trials(self, study: Study) -> Iterator[Evaluated]:
         for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):

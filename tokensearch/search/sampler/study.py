@@ -20,12 +20,12 @@ from typing import Any
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
-from optuna.storages import RDBStorage
+from optuna.storages import BaseStorage, RDBStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from tokensearch.errors import RunError
 from tokensearch.policy import ModelSpec, Objective, Policy
-from tokensearch.policy.file import policy_from_json
+from tokensearch.policy.file import policy_from_json, policy_to_json
 from tokensearch.records.measurements import Trial
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SamplerName
@@ -34,6 +34,7 @@ from tokensearch.search.early_stopping import (
     loss_from_log_loss,
     value_from_log_loss,
 )
+from tokensearch.search.resume import read_trials
 from tokensearch.search.sampler import observations
 from tokensearch.search.sampler.local import FIXED
 from tokensearch.search.sampler.storage import DIRECTIONS, make_studies, open_storage, study_failure
@@ -45,7 +46,7 @@ _VERSION_1 = "tokensearch"  # the one study of earlier files, whose counts have 
 
 # User attributes, beside those that the local sampler reads.
 _LINE = "line"  # the trial's number in trials.jsonl
-_ORIGIN = "origin"
+ORIGIN = "origin"
 _OUTCOME = "outcome"
 _REPEATED, _REFUSED = "tried before", "predicted too slow"
 _OUTCOMES = {"complete": "complete", "raced": "likely worse"}
@@ -66,7 +67,7 @@ _LATENCY = "latency (share of the baseline's)"
 class Proposal:
     """One policy to be evaluated."""
 
-    trial: optuna.Trial
+    trial: optuna.Trial | None  # None where no sampler proposed it
     policy: Policy
     origin: str
 
@@ -80,22 +81,50 @@ class EstimatedTrial:
 
 
 class StudyAdapter:
-    """The studies of one run folder: they maximise the objective and minimise the latency."""
+    """The studies of one run folder: they maximise the objective and minimise the latency.
+
+    What several processes on one study have to ask each other is asked here, and answered as it is
+    in a single process; `search.workers.study` answers for more.
+    """
+
+    may_time = True  # whether this process may time policies
+    running = 0  # trials that other processes have begun
+    stopped = False  # whether the process that has the budget has ended the search
+    salt = 0  # differs between processes that have one seed
 
     def __init__(
         self, folder: RunFolder, space: SearchSpace, model: ModelSpec, objective: Objective
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.space, self.model, self.objective = space, model, objective
+        self.folder, self.space, self.model, self.objective = folder, space, model, objective
+        self._storage, self.study, self.outside = self._open()
+        self._unread = self._read_trials()
+
+    def _open(self) -> tuple[BaseStorage, optuna.Study, optuna.Study]:
+        """Open the file of the folder."""
         try:
-            self._storage = _open_file(folder)
-            self.study, self.outside = (
-                _open_study(self._storage, name, objective) for name in (SEARCHED, OUTSIDE)
+            storage = _open_file(self.folder)
+            searched, outside = (
+                open_study(storage, name, self.objective) for name in (SEARCHED, OUTSIDE)
             )
         except RunError:
             raise
         except Exception as error:  # SQLAlchemy and Optuna each raise their own kinds
-            raise study_failure(folder.study, error) from error
+            raise study_failure(self.folder.study, error) from error
+        return storage, searched, outside
+
+    def _read_trials(self) -> tuple[Trial, ...]:
+        """Return the trials of earlier processes, all of whom have ended."""
+        return read_trials(self.folder)
+
+    def fetch_trials(self) -> tuple[Trial, ...]:
+        """Return the trials that other processes have finished since the last call."""
+        fetched, self._unread = self._unread, ()
+        return fetched
+
+    def keep(self, trial: Trial) -> None:
+        """Write down a finished trial, before Optuna is told."""
+        self.folder.append_trial(trial)
 
     def set_sampler(self, sampler: BaseSampler) -> None:
         """Use a sampler from now on."""
@@ -110,7 +139,7 @@ class StudyAdapter:
             if line is None:
                 self.study.tell(stale.number, state=TrialState.FAIL)
                 fixed = stale.system_attrs.get(FIXED, stale.params)
-                self.study.enqueue_trial(fixed, user_attrs={_ORIGIN: _origin(stale)})
+                self.study.enqueue_trial(fixed, user_attrs={ORIGIN: origin_of_trial(stale)})
             else:
                 self._tell_stale(stale.number, line)
                 told.add(line.trial.number)
@@ -155,7 +184,7 @@ class StudyAdapter:
         """Have schedules of the space proposed before the sampler's own."""
         dimensions = self.space.dimensions(self.model)
         for chosen in starting_points:
-            self.study.enqueue_trial(encode(chosen, dimensions), user_attrs={_ORIGIN: "seed"})
+            self.study.enqueue_trial(encode(chosen, dimensions), user_attrs={ORIGIN: "seed"})
         self.study.set_user_attr(_SEEDED, value=True)
 
     def ask(self, line: int) -> Proposal:
@@ -163,44 +192,70 @@ class StudyAdapter:
         trial = self.study.ask()
         trial.set_user_attr(_LINE, line)
         policy = self.space.suggest(trial, self.model)
-        return Proposal(trial, policy, _origin(trial))
+        return Proposal(trial, policy, origin_of_trial(trial))
 
-    def tell(self, proposal: Proposal, finished: EstimatedTrial) -> None:
-        """Tell the result of a proposal."""
-        self._tell(proposal.trial, finished)
+    def claim(self, policy: Policy, origin: str) -> Proposal | None:
+        """Begin a policy that no sampler proposed; None if another process is at it."""
+        return Proposal(None, policy, origin)
+
+    def is_taken(self, proposal: Proposal) -> bool:
+        """Whether another process is at the same schedule."""
+        return False
+
+    def drop(self, proposal: Proposal) -> None:
+        """End a proposal without a result."""
+        if proposal.trial is not None:
+            self.study.tell(proposal.trial, state=TrialState.FAIL)
+
+    def tell(self, proposal: Proposal, finished: EstimatedTrial) -> bool:
+        """Tell the result of a proposal; False if another process has taken it over meanwhile."""
+        if proposal.trial is None:
+            self.add(finished)
+        else:
+            self._tell(proposal.trial, finished)
+        return True
 
     def repeat(self, proposal: Proposal, finished: EstimatedTrial) -> None:
         """Tell that a proposal is of a schedule that was tried before."""
-        self._tell(proposal.trial, finished, {_LINE: finished.trial.number, _OUTCOME: _REPEATED})
+        assert proposal.trial is not None  # it was asked for
+        self._tell(proposal.trial, finished, self._repeated(finished))
+
+    def _repeated(self, finished: EstimatedTrial) -> dict[str, Any]:
+        return {_LINE: finished.trial.number, _OUTCOME: _REPEATED}
 
     def refuse(self, proposal: Proposal, ratio: float) -> None:
         """Tell that a proposal is predicted too slow to be tried: `ratio` times the baseline.
 
         It fails: what was never run has no value, and one made up would stretch every plot.
         """
-        told = {_OUTCOME: _REFUSED, "schedule": describe_schedule(proposal.policy)}
-        for name, value in {**told, "predicted_latency": ratio}.items():
+        assert proposal.trial is not None  # it was asked for
+        for name, value in self._refused(proposal, ratio).items():
             proposal.trial.set_user_attr(name, value)
         self.study.tell(proposal.trial, state=TrialState.FAIL)
+
+    def _refused(self, proposal: Proposal, ratio: float) -> dict[str, Any]:
+        told = {_OUTCOME: _REFUSED, "schedule": describe_schedule(proposal.policy)}
+        return {**told, "predicted_latency": ratio}
 
     def add(self, finished: EstimatedTrial) -> None:
         """Tell of a policy that the sampler did not propose."""
         trial = finished.trial
-        chosen = self.space.nearest(policy_from_json(trial.policy), self.model)
-        attributes = {_LINE: trial.number, _ORIGIN: trial.origin, **self._attributes(finished)}
-        values, dimensions = self._values(finished), self.space.dimensions(self.model)
-        if self.space.build(chosen, self.model).schedule_hash == trial.schedule_hash:
-            self.study.add_trial(
-                create_trial(
-                    values=values,
-                    params=encode(chosen, dimensions),
-                    distributions=make_distributions(dimensions),
-                    user_attrs=attributes,
-                )
-            )
-        else:
-            attributes[observations.POLICY] = trial.policy
-            self.outside.add_trial(create_trial(values=values, user_attrs=attributes))
+        attributes = {_LINE: trial.number, ORIGIN: trial.origin, **self._attributes(finished)}
+        study, spelt = self._spell(policy_from_json(trial.policy), attributes)
+        study.add_trial(create_trial(values=self._values(finished), **spelt))
+
+    def _spell(
+        self, policy: Policy, attributes: Mapping[str, Any]
+    ) -> tuple[optuna.Study, dict[str, Any]]:
+        """Return the study that a policy belongs to, and what makes a trial of it there."""
+        chosen = self.space.nearest(policy, self.model)
+        if self.space.build(chosen, self.model).schedule_hash != policy.schedule_hash:
+            attributes = {**attributes, observations.POLICY: policy_to_json(policy)}
+            return self.outside, {"user_attrs": attributes}
+        dimensions = self.space.dimensions(self.model)
+        params, kinds = encode(chosen, dimensions), make_distributions(dimensions)
+        spelt = {"params": params, "distributions": kinds, "user_attrs": dict(attributes)}
+        return self.study, spelt
 
     def _tell(
         self,
@@ -268,7 +323,8 @@ def _open_file(folder: RunFolder) -> RDBStorage:
     return storage
 
 
-def _open_study(storage: RDBStorage, name: str, objective: Objective) -> optuna.Study:
+def open_study(storage: BaseStorage, name: str, objective: Objective) -> optuna.Study:
+    """Open a study, which is made if there is none, and name its values."""
     study = optuna.create_study(
         study_name=name, storage=storage, directions=DIRECTIONS, load_if_exists=True
     )
@@ -283,8 +339,9 @@ def _trials(study: optuna.Study, state: TrialState) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(state,))
 
 
-def _origin(trial: optuna.Trial | FrozenTrial) -> str:
-    return str(trial.user_attrs.get(_ORIGIN, "sampler"))
+def origin_of_trial(trial: optuna.Trial | FrozenTrial) -> str:
+    """Return what a trial came from: the sampler, unless its attributes say otherwise."""
+    return str(trial.user_attrs.get(ORIGIN, "sampler"))
 
 
 def optuna_sampler(name: SamplerName, seed: int) -> BaseSampler:

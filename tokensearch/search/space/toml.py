@@ -38,14 +38,23 @@ def load_space(source: str | Path) -> SearchSpace:
     Raises:
         SpaceError: It cannot be read, or says something that is not allowed.
     """
-    path = Path(source)
-    if not path.suffix and not path.is_file():
-        path = shipped_path(str(source))
+    path = _path_of(source)
     try:
-        return parse_space(bytes_of(path, what="a search space", error=SpaceError, most=MAX_BYTES))
+        return parse_space(read_space(source))
     except SpaceError as error:
         error.add_note(f"in {path}")
         raise
+
+
+def read_space(source: str | Path) -> bytes:
+    """Return the bytes of a search space; SpaceError if they cannot be read."""
+    path = _path_of(source)
+    return bytes_of(path, what="a search space", error=SpaceError, most=MAX_BYTES)
+
+
+def _path_of(source: str | Path) -> Path:
+    path = Path(source)
+    return path if path.suffix or path.is_file() else shipped_path(str(source))
 
 
 def parse_space(data: bytes) -> SearchSpace:

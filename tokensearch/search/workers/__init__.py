@@ -1,0 +1,1 @@
+"""One search by several processes, which share a study in a database."""
