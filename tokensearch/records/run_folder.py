@@ -9,6 +9,7 @@
     profiles/      where the time goes, as records and as a TensorBoard folder
     report.md      all of it in words
     report.html    the same as one page to show, print and click; report_data/ holds its tables
+    results.csv    the finalists in the columns of timm's scripts
     patches.json   a few images of the run, and where their patches go under the answer
     earlier-N/     all of this of a run that `--fresh` set aside
 
@@ -62,6 +63,7 @@ FILES = (
     "flame.svg",
     "patches.json",
     "patches.webp",
+    "results.csv",
 )
 FOLDERS = ("policies", "profiles", "report_data")
 # What a process may have left that was stopped before it wrote run.json; folders while empty.

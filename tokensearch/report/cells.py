@@ -125,7 +125,7 @@ def ship_table(cells: Sequence[CellRun]) -> ReportTable:
     """Return what to ship in each cell: a row per run."""
     rows = [
         (
-            name,
+            f"run {number}",
             name_finalist(cell.answer),
             text.ms(cell.answer.comparison.candidate.median_ms),
             text.ratio_interval(cell.answer.comparison.interval),
@@ -133,12 +133,13 @@ def ship_table(cells: Sequence[CellRun]) -> ReportTable:
             text.percent_interval(cell.answer.report.interval),
             text.signed_points(cell.answer.paired.interval),
             text.plain(cell.run.finished.outcome),
+            name,
             text.plain(str(cell.folder / "policy.json")),
         )
-        for name, cell in zip(cell_names(cells), cells, strict=True)
+        for number, (name, cell) in enumerate(zip(cell_names(cells), cells, strict=True), 1)
     ]
     figures = ("latency", "of baseline", "throughput", measure_of(cells[0].run), "change, points")
-    columns = ("cell", "answer", *figures, "target", "file")
+    columns = ("run", "answer", *figures, "target", "cell", "file")
     return ReportTable(columns, rows, numbers=frozenset(figures))
 
 

@@ -30,13 +30,15 @@ from tokensearch.report.run.notes import (
     split_table,
 )
 from tokensearch.report.run.result import measure_of, reading
+from tokensearch.report.run.results import results_table
 from tokensearch.report.run.sentences import answer_sentences as answer_in_words
 from tokensearch.report.run.sentences import limitation_lines
 from tokensearch.report.run.source import ReportSource, read_source
-from tokensearch.report.table import markdown_text, sentence, table_to_markdown
+from tokensearch.report.table import markdown_text, sentence, table_to_csv, table_to_markdown
 
 FRONT_PICTURE, WATERFALL_PICTURE, FLAME_PICTURE = "front.png", "waterfall.png", "flame.svg"
 PATCHES_PICTURE = "patches.webp"
+RESULTS = "results.csv"
 
 
 def write_report(folder: RunFolder, out: Path | None = None) -> Path:
@@ -62,6 +64,7 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
         if source.patches:
             save_patches(draw_answer_patches(source.run, source.patches), to / PATCHES_PICTURE)
         html = write_html(source, folder, to)
+    write_whole(to / RESULTS, table_to_csv(results_table(source.run)))
     write_whole(to / folder.report.name, page)
     return html
 
