@@ -1,8 +1,8 @@
 """`results.csv`: finalists in the columns of timm's own scripts, to be laid beside their files.
 
 `model` and `infer_*` are those of timm's benchmark.py; `top1`, `top1_err` and `img_size` those of
-its validate.py (1.0.31). A step's time is the median of passes here and the mean there. What a run does
-not measure (top-5, parameters, MACs of a whole model) has no column.
+its validate.py (1.0.31). A step's time is the median of passes here and the mean there. What a run
+does not measure (top-5, parameters, MACs of a whole model) has no column.
 """
 
 from tokensearch.records.measurements import Accuracy
