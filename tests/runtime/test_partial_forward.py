@@ -316,17 +316,6 @@ def test_a_block_that_is_not_there_is_refused(block: int) -> None:
         pass
 
 
-def test_a_block_that_runs_twice_is_refused() -> None:
-    model = vit()
-    model.blocks[2] = model.blocks[1]
-
-    with (
-        pytest.raises(ModelError, match="runs one block in several places"),
-        capture_activations(model, [1], lambda *_: None),
-    ):
-        pass
-
-
 class Recalling(VisionTransformer):
     """Its head reads what its stem made, past the blocks."""
 

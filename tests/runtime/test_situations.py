@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn.utils import parametrizations, prune, weight_norm
 from torch.optim.swa_utils import AveragedModel
 
@@ -78,6 +80,53 @@ def test_a_wrapper_of_unknown_code_names_the_attribute_to_pass() -> None:
         tokensearch.apply(Forwarding(average()), "tome-r13")
 
 
+def test_a_sequence_around_a_model_names_the_index_to_pass() -> None:
+    with pytest.raises(ModelError, match=r"pass that: model\[1\] "):
+        tokensearch.apply(nn.Sequential(nn.Identity(), average()), "tome-r13")
+
+
+@pytest.mark.parametrize("thing", [None, average])
+def test_what_is_no_module_is_refused(thing: object) -> None:
+    with pytest.raises(ModelError, match="is no torch module"):
+        tokensearch.apply(thing, "tome-r13")  # type: ignore[type-var]
+
+
+def test_blocks_that_were_compiled_or_checkpointed_alone_name_the_remedy() -> None:
+    model = vit()
+    first = model.blocks[0]
+    model.blocks[0] = compiled(first)
+    with pytest.raises(ModelError, match=r"on the whole model, or block\.compile\(\)"):
+        follow(model)
+    model.blocks[0] = checkpoint_wrapper(first)
+    with pytest.raises(ModelError, match="apply the policy before that"):
+        follow(model)
+
+
+def test_blocks_are_wrapped_after_a_policy_was_applied() -> None:
+    model = follow(vit())
+    expected = model(pictures(model))
+    for index, block in enumerate(model.blocks):
+        model.blocks[index] = checkpoint_wrapper(block)
+
+    torch.testing.assert_close(model(pictures(model)), expected)
+
+
+def test_a_block_that_runs_twice_is_refused() -> None:
+    model = vit()
+    model.blocks[2] = model.blocks[1]
+
+    with pytest.raises(ModelError, match=r"blocks 1 and 2 .* are one module"):
+        follow(model)
+
+
+def test_a_traced_model_names_the_remedy() -> None:
+    traced = torch.fx.symbolic_trace(vit())
+    with pytest.raises(ModelError, match="apply the policy to the model before that"):
+        tokensearch.apply(traced, "tome-r13")
+    with pytest.raises(ModelError, match=r"take torch\.export"):
+        torch.fx.symbolic_trace(follow(vit()))
+
+
 def test_a_data_parallel_over_several_devices_is_refused() -> None:
     parallel = nn.DataParallel(vit())
     parallel.device_ids = [0, 1]
@@ -145,6 +194,69 @@ def test_a_class_token_in_code_of_its_own_needs_no_grid() -> None:
 
     torch.testing.assert_close(own(x), timms(x))
     assert counts[-1] == 10  # the class token and nine others: no grid was made
+
+
+def test_an_average_in_code_of_its_own_needs_the_last_block_whole() -> None:
+    own = vit()
+    own.__class__ = averaging(type(own), 1)
+
+    with pytest.raises(ModelError, match="reads patch tokens in code of its own"):
+        follow(own, last_block="prefix_only")
+
+
+def test_intermediate_features_are_no_images_without_all_patches() -> None:
+    model = follow(vit())
+    x = pictures(model)
+
+    _, features = model.forward_intermediates(x, output_fmt="NLC")
+    assert [part.shape[1] for part in features] == [12, 9, 9, 9]
+    with pytest.raises(ModelError, match="apply the policy with dense=True"):
+        model.forward_intermediates(x)
+    with tokensearch.applied(model, Policy(describe(model), MERGING), dense=True):
+        _, features = model.forward_intermediates(x)
+    assert [part.shape for part in features] == [(3, 24, 4, 4)] * 4
+    _, features = tokensearch.remove(model).forward_intermediates(x)
+    assert features[0].shape == (3, 24, 4, 4)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_block_that_was_replaced_is_noticed(index: int) -> None:
+    model = follow(vit())
+    model.blocks[index] = vit().blocks[index]
+
+    with pytest.raises(ModelError, match=r"replaced after the policy|knew of its tokens"):
+        model(pictures(model))
+
+
+def doubled(kind: type) -> type:
+    """A subclass whose output is twice as large."""
+    return type("Doubled", (kind,), {"forward": lambda self, x, **_: 2 * kind.forward(self, x)})  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["", "attn"])
+def test_code_that_was_replaced_is_noticed(name: str) -> None:
+    model = follow(vit())
+    part = model.blocks[1].get_submodule(name)
+    part.__class__ = doubled(type(part))
+
+    with pytest.raises(ModelError, match="has other code than when the policy was applied"):
+        model(pictures(model))
+
+
+def test_attention_that_was_replaced_by_other_code_is_noticed() -> None:
+    model = follow(vit())
+    model.blocks[0].attn = nn.Identity()
+
+    with pytest.raises(ModelError, match="attn of block 0 has other code"):
+        model(pictures(model))
+
+
+def test_attention_of_the_same_kind_may_be_replaced() -> None:
+    model, other = follow(vit()), vit()
+    other.blocks[0].attn.qkv.weight.data.mul_(1.5)
+    model.blocks[0].attn = copy.deepcopy(other.blocks[0].attn)
+
+    torch.testing.assert_close(model(pictures(model)), follow(other)(pictures(model)))
 
 
 def test_a_head_that_was_reset_is_noticed_at_the_next_pass() -> None:
@@ -312,11 +424,12 @@ def test_weights_that_are_a_subclass_of_tensor_never_reach_the_hash() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR")
-def test_sparse_weights_follow_and_have_no_hash() -> None:
+@pytest.mark.parametrize("name", ["mlp.fc1", "attn.qkv"])
+def test_sparse_weights_follow_and_have_no_hash(name: str) -> None:
     model = vit()
     for block in model.blocks:
-        weight = block.mlp.fc1.weight.detach().to_sparse_csr()
-        block.mlp.fc1.weight = nn.Parameter(weight, requires_grad=False)
+        layer = block.get_submodule(name)
+        layer.weight = nn.Parameter(layer.weight.detach().to_sparse_csr(), requires_grad=False)
     x = pictures(model)
     with torch.no_grad():
         expected = model(x)
@@ -328,6 +441,15 @@ def test_a_model_on_the_meta_device_follows() -> None:
     model = follow(average().to("meta"))
 
     assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 5)
+    assert weights_digest(model) is None
+
+
+def test_a_model_of_fake_tensors_follows() -> None:
+    fake, real = FakeTensorMode(), average()
+    with FakeCopyMode(fake):
+        model = copy.deepcopy(real)
+    with fake:
+        assert follow(model)(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
     assert weights_digest(model) is None
 
 

@@ -15,7 +15,7 @@ from tokensearch.policy import Policy
 from tokensearch.runtime import pooled_head
 from tokensearch.runtime.compatibility import check_policy, resolve_policy, warn_of_average
 from tokensearch.runtime.equivalence import check_equivalence
-from tokensearch.runtime.head_reading import read_facts, reading_of
+from tokensearch.runtime.head_reading import list_layouts, read_facts, reading_of
 from tokensearch.runtime.host import anchor_of, as_host, describe
 from tokensearch.runtime.learned import make_buffers, read_tensors
 from tokensearch.runtime.plan import Extras, make_plan
@@ -253,11 +253,13 @@ def _attach(model: nn.Module, policy: Policy, extras: Extras) -> None:
         bypassed = check_equivalence(block, width=policy.model.width, rotates=host.rotates)
         opened[index] = block.watching(bypassed)
     if opened and host.tower is None:
-        opened[-1] = replace(opened[-1], head=read_facts(model))
+        last = opened[-1]
+        opened[0] = replace(opened[0], facts=read_facts(model, last.block, last.index))
     settings: list[tuple[nn.Module, str, Callable[..., Any]]] = [
         (one.block, "forward", one.forward) for one in opened
     ]
     settings += pooled_head.list_overrides(model) if reading == "by_size" else ()
+    settings += () if extras.dense else list_layouts(model)
     # Before anything is set: a device may have no room for them.
     learned = [
         (one.block, name, buffer)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from tokensearch.errors import ModelError, first_line
 from tokensearch.runtime.adapters import find_attention
+from tokensearch.runtime.host import is_abstract
 from tokensearch.runtime.reduced_block import ReducedBlock
 
 _EXTRA_TOKENS = 6  # patch tokens in the proof's input; the halves do not depend on the number
@@ -46,13 +47,14 @@ def check_equivalence(opened: ReducedBlock, *, width: int, rotates: bool) -> fro
     A copy of the block is compared in double precision and evaluation mode, so that neither the
     model's number type nor its dropout blurs the comparison, and nobody's hooks are called. Only
     quantised blocks, which run in one type alone, are compared in that.
-    Nothing can be compared on the meta device. A block is checked once, while its modules stay.
+    Nothing can be compared where there are no values (meta device, fake tensors). A block is
+    checked once, while its modules stay.
     """
     block = opened.block
     made_of = _made_of(block)
     if block in _CHECKED and _CHECKED[block][0] == made_of:
         return _CHECKED[block][1]
-    if any(value.is_meta for value in block.parameters()):
+    if any(map(is_abstract, block.parameters())):
         parts = block.named_modules()
         return frozenset(name for name, part in parts if "Attention" in type(part).__name__)
     shape = (2, opened.prefix + _EXTRA_TOKENS, width)

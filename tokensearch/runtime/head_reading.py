@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from tokensearch.errors import ModelError, first_line
 from tokensearch.ops import Tokens
 from tokensearch.policy import Policy, Pool, Prune, changes_sizes
-from tokensearch.runtime.host import Host, reads_prefix_only
+from tokensearch.runtime.host import Host, is_abstract, reads_prefix_only
 from tokensearch.runtime.pooled_head import POOLS, averages, list_overrides
 from tokensearch.runtime.token_state import attach_state
 from tokensearch.runtime.towers import Tower, is_untouched, resampling
@@ -27,30 +27,64 @@ Override = tuple[nn.Module, str, Callable[..., Any]]  # what to set on which mod
 
 
 @dataclass(frozen=True, eq=False)
-class HeadFacts:
-    """What a policy relied on of the head when it was applied."""
+class ModelFacts:
+    """What a policy relied on of a model when it was applied."""
 
     model: nn.Module
     prefix_only: bool
     average: bool
+    last: nn.Module  # block that was opened: of earlier ones, counts of tokens tell
+    index: int  # of that block
 
     def check(self) -> None:
-        """ModelError if the head is another by now, as after `reset_classifier`."""
-        if (self.prefix_only, self.average) != _facts(self.model):
+        """ModelError if head or blocks are others by now, as after `reset_classifier`."""
+        kind = type(self.model).__name__
+        if (self.prefix_only, self.average) != (
+            reads_prefix_only(self.model),
+            averages(self.model),
+        ):
             pooling = getattr(self.model, "global_pool", None)
             raise ModelError(
-                f"the head of the {type(self.model).__name__} was changed after the policy was "
-                f"applied, its global_pool is now {pooling!r}; apply the policy again"
+                f"the head of the {kind} was changed after the policy was applied, its "
+                f"global_pool is now {pooling!r}; apply the policy again"
+            )
+        blocks: Any = self.model.blocks
+        now = blocks[self.index] if self.index < len(blocks) else None
+        if now is not self.last and (now is None or self.last not in set(now.modules())):
+            raise ModelError(
+                f"block {self.index} of the {kind} was replaced after the policy was applied; "
+                f"apply the policy again"
             )
 
 
-def read_facts(model: nn.Module) -> HeadFacts:
-    """Read off what a policy relies on."""
-    return HeadFacts(model, *_facts(model))
+def read_facts(model: nn.Module, last: nn.Module, index: int) -> ModelFacts:
+    """Read off what a policy relies on that opens the block `last`, at `index`, and none after."""
+    return ModelFacts(model, reads_prefix_only(model), averages(model), last, index)
 
 
-def _facts(model: nn.Module) -> tuple[bool, bool]:
-    return reads_prefix_only(model), averages(model)
+def list_layouts(model: nn.Module) -> Iterator[Override]:
+    """Yield what to set on a model whose tokens no longer fill the grid that it lays out."""
+    name = "forward_intermediates"
+    if hasattr(model, name):
+        yield model, name, _LayingOut(getattr(model, name)).forward
+
+
+@dataclass(frozen=True, eq=False)
+class _LayingOut:
+    """timm's `forward_intermediates`, which makes images of features."""
+
+    host: Callable[..., Any]
+
+    def forward(self, *args: Any, **named: Any) -> Any:
+        try:
+            return self.host(*args, **named)
+        except RuntimeError as error:
+            if "is invalid for input of size" not in str(error):  # of a reshape
+                raise
+            raise ModelError(
+                "under the policy blocks hand out fewer tokens than the grid of patches has; take "
+                "output_fmt='NLC', or apply the policy with dense=True"
+            ) from error
 
 
 def reading_of(host: Host, policy: Policy) -> Reading:
@@ -64,7 +98,7 @@ def reading_of(host: Host, policy: Policy) -> Reading:
     """
     merges = any(changes_sizes(step) for step in policy.steps)
     skips = policy.last_block == "prefix_only"
-    if not (merges or skips) or (skips and host.tower is None):
+    if not (merges or skips):
         return "plain"
     if _is_timms(host.model):
         return "by_size" if averages(host.model) else "plain"
@@ -94,13 +128,13 @@ def _reading_of_tower(host: Host, tower: Tower) -> Reading:
     if tower.reads == "all":
         return "plain"  # as timm's attention pooling
     if tower.reads == "prefix":
-        if _is_meta(host):
+        if _is_abstract(host):
             return "plain"
         raise ModelError(
             f"the head of a {type(host.model).__name__} reads patch tokens, which it did not in "
             f"the versions of transformers that are supported"
         )
-    if not _is_meta(host):
+    if not _is_abstract(host):
         _check_average(host)
     return "by_size"
 
@@ -121,7 +155,7 @@ def _try_head(host: Host) -> tuple[bool, bool]:
     The model runs on an empty image, with its blocks set aside: they hand on two batches of tokens
     that share their prefix tokens. Outputs differ only if something reads the others.
     """
-    if _is_meta(host):
+    if _is_abstract(host):
         return True, False
     like = next(host.model.parameters())
     shape = (2, host.num_prefix_tokens + host.patch_tokens, host.embed_dim)
@@ -172,8 +206,8 @@ def _check_average(host: Host) -> None:
 _AVERAGE_TOLERANCE = 2e-2
 
 
-def _is_meta(host: Host) -> bool:
-    return next(host.model.parameters()).is_meta
+def _is_abstract(host: Host) -> bool:
+    return is_abstract(next(host.model.parameters()))
 
 
 def _run_head(host: Host, x: Tensor, overrides: Iterable[Override]) -> list[Tensor]:

@@ -69,15 +69,17 @@ def unwrap(model: nn.Module) -> nn.Module:
 
 def as_host(model: nn.Module) -> Host:
     """Read off what a Host has; ModelError when the model is not one."""
-    model = unwrap(model)
-    _refuse_wrapper(model)
+    if not isinstance(model, nn.Module):
+        raise ModelError(f"a {type(model).__name__} is no torch module; {_SUPPORTED}")
+    outer, model = model, unwrap(model)
+    if not _has_blocks(model):
+        _name_inner(outer)
     tower = tower_of(model)
     if tower is not None:
         return _of_tower(model, tower)
     kind = type(model).__name__
     timm_model: Any = model
-    for index, block in enumerate(getattr(model, "blocks", ())):
-        _check_block(block, index, kind)
+    _check_blocks(_iterated(model), kind)
     if not hasattr(model, "blocks") and (hasattr(model, "layers") or hasattr(model, "stages")):
         raise ModelError(
             f"a {kind} has stages, whose windows and downsampling need the whole grid, instead of "
@@ -88,7 +90,7 @@ def as_host(model: nn.Module) -> Host:
             raise ModelError(f"a {kind} has no {name}; {_SUPPORTED}")
     return Host(
         model=model,
-        blocks=tuple(timm_model.blocks),
+        blocks=_iterated(model),
         num_prefix_tokens=int(timm_model.num_prefix_tokens),
         embed_dim=int(timm_model.embed_dim),
         patch_tokens=_patch_tokens(timm_model),
@@ -97,8 +99,7 @@ def as_host(model: nn.Module) -> Host:
 
 
 def _of_tower(model: nn.Module, tower: Tower) -> Host:
-    for index, block in enumerate(tower.blocks):
-        _check_block(block, index, type(model).__name__)
+    _check_blocks(tower.blocks, type(model).__name__)
     return Host(
         model=model,
         blocks=tower.blocks,
@@ -118,17 +119,45 @@ def anchor_of(model: nn.Module) -> nn.Module:
     return model if tower is None else tower.module
 
 
-def _refuse_wrapper(model: nn.Module) -> None:
+def _has_blocks(model: nn.Module) -> bool:
+    """Whether blocks are a model's own, and not an attribute that it forwards."""
+    return "blocks" in model._modules or hasattr(type(model), "blocks") or bool(tower_of(model))
+
+
+def _name_inner(model: nn.Module) -> None:
     """Refuse a module of unknown code around a model, naming the attribute that is one."""
-    if "blocks" in model._modules or hasattr(type(model), "blocks") or tower_of(model):
-        return
-    for name, part in model.named_modules():
+    for path, part in model.named_modules():
         timms = "blocks" in part._modules and hasattr(part, "num_prefix_tokens")
-        if name and (timms or tower_of(part)):
-            kind = type(model).__name__
+        if path and (timms or tower_of(part)):
+            kind, steps = type(model).__name__, path.split(".")
+            name = "".join(f"[{step}]" if step.isdecimal() else f".{step}" for step in steps)
             raise ModelError(
-                f"a {kind} keeps its {type(part).__name__} in .{name}; pass that: model.{name} "
+                f"a {kind} keeps its {type(part).__name__} in {name}; pass that: model{name} "
                 f"(with dense=True where the {kind} averages patch tokens)"
+            )
+
+
+def _iterated(model: nn.Module) -> Sequence[nn.Module]:
+    """Return the blocks of a model of timm's, none where it has none."""
+    blocks: Any = getattr(model, "blocks", ())
+    try:
+        return tuple(blocks)
+    except TypeError as error:
+        raise ModelError(
+            f"the blocks of a {type(model).__name__} are a {type(blocks).__name__} and no list, as "
+            f"in a model that was traced or exported; apply the policy to the model before that"
+        ) from error
+
+
+def _check_blocks(blocks: Sequence[nn.Module], kind: str) -> None:
+    """Refuse blocks that cannot be opened, or that run twice: a policy treats each by its own."""
+    for index, block in enumerate(blocks):
+        _check_block(block, index, kind)
+        first = blocks.index(block)
+        if first < index:
+            raise ModelError(
+                f"blocks {first} and {index} of the {kind} are one module, which cannot follow a "
+                f"policy in two ways; give each a copy (copy.deepcopy)"
             )
 
 
@@ -190,13 +219,18 @@ def weights_digest(model: nn.Module) -> str | None:
     return "sha256:" + digest.hexdigest()
 
 
+def is_abstract(value: Tensor) -> bool:
+    """Whether a tensor has a shape and no values: on the meta device, or in torch's fake mode."""
+    return value.is_meta or any(kind.__name__ == "FakeTensor" for kind in type(value).__mro__)
+
+
 def is_plain(value: object) -> bool:
     """Whether a value is a tensor that is a piece of memory, and no subclass that computes it."""
     return (
         type(value) in {Tensor, nn.Parameter}
         and isinstance(value, Tensor)
         and value.layout == torch.strided
-        and not value.is_meta
+        and not is_abstract(value)
         and not value.is_quantized
     )
 

@@ -26,7 +26,9 @@ Forward = Callable[..., Tensor]
 
 # Fields of an opened block that name its code, or surround it, and change no value. All others are
 # part of the key, those that a later version adds too.
-_NO_VALUES = frozenset({"block", "family", "around", "hooks_of_ours", "watched", "head"})
+_NO_VALUES = frozenset(
+    {"block", "family", "around", "hooks_of_ours", "watched", "spelt_out", "facts"}
+)
 
 # Models whose passes were shown to start in the middle.
 _CHECKED: WeakSet[nn.Module] = WeakSet()
@@ -171,8 +173,6 @@ def _blocks(model: nn.Module, wanted: Iterable[int]) -> tuple[nn.Module, ...]:
                 f"a pass is to be cut before block {index}, but a {kind} has blocks 0 to "
                 f"{len(blocks) - 1}"
             )
-    if len(set(blocks)) < len(blocks):
-        raise ModelError(f"a {kind} runs one block in several places, which cannot be told apart")
     return blocks
 
 

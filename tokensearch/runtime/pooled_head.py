@@ -102,6 +102,7 @@ def _sizes_of(x: Tensor) -> Tensor | None:
     if tokens is None:
         raise ModelError(
             "the head averages tokens by size, but something before it made new features "
-            "(a hook, a copy), which know no sizes"
+            "(a hook, a copy, a norm that was replaced), which know no sizes; apply the policy "
+            "again, after such changes"
         )
     return tokens.size

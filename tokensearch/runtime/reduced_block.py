@@ -10,12 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens, mask_bias, size_bias
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import BlockFamily
-from tokensearch.runtime.head_reading import HeadFacts
+from tokensearch.runtime.head_reading import ModelFacts
 from tokensearch.runtime.reduce import Site
 from tokensearch.runtime.token_flow import Entry, Output, Reduction
 
@@ -41,8 +42,10 @@ class ReducedBlock:
     prefix_only: bool  # compute prefix tokens alone: the last block
     around: Around | None = None  # what to put around every phase
     hooks_of_ours: bool = False  # ranges and traces hang on modules: hooks are not looked at
-    watched: tuple[tuple[str, nn.Module], ...] = ()  # modules whose hooks would not be honoured
-    head: HeadFacts | None = None  # of the last block that is opened: what it relies on
+    watched: tuple[str, ...] = ()  # modules whose hooks would not be honoured
+    # The code of modules that the opened block does in their place, "" for the block itself.
+    spelt_out: tuple[tuple[str, object], ...] = ()
+    facts: ModelFacts | None = None  # of the first block that is opened: what the policy relies on
 
     def watching(self, bypassed: Iterable[str]) -> "ReducedBlock":
         """Return the block, looking at hooks of the modules that it never calls.
@@ -50,16 +53,22 @@ class ReducedBlock:
         ModelError if one has hooks already. Where prefix tokens alone are computed, no module sees
         what it would see without a policy, so that hooks on any of them could change the result.
         """
+        names = tuple(bypassed)
         parts = {name: part for name, part in self.block.named_modules() if name}
-        names = parts if self.prefix_only else bypassed
-        watching = replace(self, watched=tuple((name, parts[name]) for name in names))
+        spelt_out = [(name, type(parts[name]).forward) for name in names]
+        watching = replace(
+            self,
+            watched=tuple(parts) if self.prefix_only else names,
+            spelt_out=(("", type(self.block).forward), *spelt_out),
+        )
         if not self.hooks_of_ours:
             watching.check_hooks()
         return watching
 
     def check_hooks(self) -> None:
         """Refuse hooks that would be passed over, or see prefix tokens alone."""
-        for name, part in self.watched:
+        for name in self.watched:
+            part = self.block.get_submodule(name)
             own = "forward" in vars(part)
             hooks = _is_read(part) or _of_others(part)
             if own or hooks or part._backward_hooks or part._backward_pre_hooks:
@@ -70,10 +79,26 @@ class ReducedBlock:
                     f"remove them, or the policy, first"
                 )
 
+    def _check_code(self) -> None:
+        """ModelError if what is done here in the place of modules is no longer what they do."""
+        for name, code in self.spelt_out:
+            part = _find_part(self.block, name)
+            if part is None or type(part).forward is not code:
+                what = f"{name} of block {self.index}" if name else f"block {self.index}"
+                raise ModelError(
+                    f"{what} has other code than when the policy was applied; apply it again, "
+                    f"after such changes"
+                )
+
     def forward(self, x: Tensor, *args: Any, **named: Any) -> Tensor:
         """Take the place of the host block's own `forward`."""
         if not torch.compiler.is_exporting():  # a file is what the model was
             self._check_unchanged()
+        if isinstance(x, Proxy):
+            raise ModelError(
+                "torch.fx cannot trace a model that follows a policy; take torch.export, or trace "
+                "the model without the policy"
+            )
         with self._range("other"):  # what none of the phases below holds
             return self._forward(x, self.family.read_call(self.block, *args, **named))
 
@@ -101,9 +126,10 @@ class ReducedBlock:
         return self.output.write(self.ending.reduce(tokens, site, self._range))
 
     def _check_unchanged(self) -> None:
-        """ModelError if head or hooks are others than when the policy was applied."""
-        if self.head is not None:
-            self.head.check()
+        """ModelError if head, code or hooks are others than when the policy was applied."""
+        if self.facts is not None:
+            self.facts.check()
+        self._check_code()
         if not self.hooks_of_ours:
             self.check_hooks()
 
@@ -134,6 +160,13 @@ class ReducedBlock:
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
         """Open a range, or nothing: ranges cost time, so they are off unless asked for."""
         return nullcontext() if self.around is None else self.around(self.index, phase)
+
+
+def _find_part(block: nn.Module, name: str) -> nn.Module | None:
+    part: nn.Module | None = block
+    for step in name.split(".") if name else ():
+        part = getattr(part, step, None)
+    return part
 
 
 def _is_read(part: nn.Module) -> bool:

@@ -145,13 +145,14 @@ def is_its_weight(layer: nn.Module) -> bool:
     """Whether a layer does what its weight says, so that the weight may be used in parts.
 
     Subclasses do more, hooks change or compute (`torch.nn.utils.prune`), and a weight that is a
-    subclass of Tensor (quantised, sharded) need not have rows.
+    subclass of Tensor (quantised, sharded) or sparse need not have rows.
     """
     return (
         type(layer) is nn.Linear
         and not layer._forward_hooks
         and not layer._forward_pre_hooks
         and not hasattr(layer.weight, "__tensor_flatten__")
+        and layer.weight.layout == torch.strided
     )
 
 

@@ -69,6 +69,9 @@ def find_norm(block: nn.Module) -> nn.Module | None:
 def explain_refusal(block: nn.Module) -> str | None:
     """Say why a block that looks like others cannot be opened, or None."""
     attn = find_attention(block)
+    for kind in type(block).__mro__:
+        if kind.__name__ in _REWRITTEN:
+            return _REWRITTEN[kind.__name__]
     theirs = type(block).__module__.startswith("transformers.")
     if theirs and attn is not None and not hasattr(attn, "q_proj"):
         return "its attention is laid out as in transformers before 5.18; take that or a later one"
@@ -83,6 +86,15 @@ def explain_refusal(block: nn.Module) -> str | None:
     return None
 
 
+# What stands in the place of a block whose weights or code were converted, by its class.
+_REWRITTEN = {
+    "OptimizedModule": (
+        "torch.compile was called on it alone; call it on the whole model, or block.compile()"
+    ),
+    "FSDPModule": "its weights are sharded; apply the policy before fully_shard",
+    "FullyShardedDataParallel": "its weights are sharded; apply the policy before that",
+    "CheckpointWrapper": "it is wrapped for checkpointing; apply the policy before that",
+}
 _POSITION_BIASES = ("relative_position_bias_table", "rel_pos", "relative_position_index")
 
 
