@@ -39,7 +39,8 @@ def rank(score: Tensor, *, keep: int, prefix: int, by_score: bool = False) -> Ra
     kept, gone = order[:, :keep], order[:, keep:]
     if not by_score:
         kept = kept.sort(dim=1).values
-    first = torch.arange(prefix, device=kept.device).expand(kept.shape[0], prefix)
+    # By adding and not by size, which an export by torch.jit.trace would fix to its example.
+    first = order[:, :1] * 0 + torch.arange(prefix, device=order.device)
     return Ranking(torch.cat([first, kept], dim=1), gone)
 
 

@@ -94,7 +94,7 @@ class ReducedBlock:
         """Take the place of the host block's own `forward`."""
         if not torch.compiler.is_exporting():  # a file is what the model was
             self._check_unchanged()
-        if isinstance(x, Proxy):
+        if _is_proxy(x):
             raise ModelError(
                 "torch.fx cannot trace a model that follows a policy; take torch.export, or trace "
                 "the model without the policy"
@@ -160,6 +160,11 @@ class ReducedBlock:
     def _range(self, phase: Phase) -> AbstractContextManager[object]:
         """Open a range, or nothing: ranges cost time, so they are off unless asked for."""
         return nullcontext() if self.around is None else self.around(self.index, phase)
+
+
+def _is_proxy(x: object) -> bool:
+    """Whether a value stands for a tensor while torch.fx traces."""
+    return isinstance(x, Proxy)
 
 
 def _find_part(block: nn.Module, name: str) -> nn.Module | None:
