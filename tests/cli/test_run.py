@@ -91,9 +91,11 @@ def test_a_folder_and_a_checkpoint_end_in_a_run_folder(
     result = called(
         "run", "--model", FACTORY, "--checkpoint", checkpoint, "--data", data, "--data-config",
         config, "--latency-target", "1000ms", "--out", str(where), *SHORT,
+        "--tensorboard", str(tmp_path / "board"),
     )  # fmt: skip
 
     assert result.exit_code == 0, result.stderr
+    assert [path for path in (tmp_path / "board").iterdir() if path.stat().st_size > 200]
     assert "Target met without reducing anything" in result.stdout
     assert load(where / "policy.json") in load_set(where / "front.json").policies
     assert "# " in (where / "report.md").read_text()

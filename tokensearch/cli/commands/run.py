@@ -1,6 +1,8 @@
 """`tokensearch run`: search a model for a policy that meets a target."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -161,6 +163,7 @@ class SearchOptions:
 if TYPE_CHECKING:
     from tokensearch.cli.inputs import EvaluationInputs
     from tokensearch.policy import Goal
+    from tokensearch.progress import ProgressListener
     from tokensearch.records.measurements import Cell
     from tokensearch.records.run_folder import RunFolder
     from tokensearch.records.run_result import RunDocument
@@ -202,6 +205,12 @@ def run(
             "--out", metavar="DIR", help="run folder; runs/MODEL-DEVICE-TARGET if not given"
         ),
     ] = None,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard", metavar="DIR", help="draw every trial for TensorBoard as it ends"
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Search for the schedules worth having: front, policy and report, in one run folder.
@@ -226,7 +235,7 @@ def run(
     folder = _folder(wanted.model, subject.cell, goal, out_folder)
     folder.check(fresh=searching.fresh)
     alternative = load_smaller_model(subject, smaller, smaller_checkpoint)
-    with progress_listener(err) as watcher:
+    with progress_listener(err) as shown, _drawn(shown, folder, tensorboard) as watcher:
         session = SearchRun(
             subject.model,
             subject.splits,
@@ -249,6 +258,23 @@ def run(
             document = started.run()
     _keep_patches(subject, document, folder)
     hand_out(folder, document, as_json=as_json)
+
+
+@contextmanager
+def _drawn(
+    listener: "ProgressListener", folder: "RunFolder", directory: Path | None
+) -> "Iterator[ProgressListener]":
+    """Hand out a listener that also draws every trial for TensorBoard, where that is wanted."""
+    if directory is None:
+        yield listener
+        return
+    from tokensearch.cli.board import SearchBoard
+
+    board = SearchBoard(listener, folder, directory)
+    try:
+        yield board
+    finally:
+        board.close()
 
 
 def _keep_patches(
