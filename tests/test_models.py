@@ -15,7 +15,14 @@ from torch import nn
 from tokensearch import hugging_face, models
 from tokensearch.demo.model import demo_model
 from tokensearch.errors import ModelError, TokensearchWarning
-from tokensearch.models import ALIASES, load_model, resolve_model, resolve_stored, skeleton
+from tokensearch.models import (
+    ALIASES,
+    HOSTS,
+    load_model,
+    resolve_model,
+    resolve_stored,
+    skeleton,
+)
 from tokensearch.runtime import describe
 
 NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
@@ -64,6 +71,15 @@ def test_full_names_stay_as_they_are(name: str) -> None:
 
 def test_an_unknown_name_gets_the_nearest() -> None:
     assert refusal("deti_s") == "model 'deti_s' is unknown; the nearest are deit_s, deit_t, deit_b"
+
+
+@pytest.mark.parametrize("name", ["resnet50x", "convnext_tinny", "vit_smal", "efficientvit"])
+def test_names_that_are_suggested_are_of_models_that_can_follow_policies(name: str) -> None:
+    suggested = refusal(name).partition("nearest are ")[2].split(", ")
+
+    hosts = {*timm.list_models(module=HOSTS), *timm.list_models(module=HOSTS, pretrained=True)}
+    assert len(suggested) == 3
+    assert set(suggested) <= {"demo", *ALIASES} | hosts
 
 
 def test_the_beginning_of_a_name_gets_the_shortest_that_go_on() -> None:

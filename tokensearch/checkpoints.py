@@ -109,6 +109,15 @@ def list_misfits(wanted: Table, given: Table) -> Iterator[str]:
     yield from (f"{name} is unknown" for name in given if name not in wanted)
 
 
+def other_pool(state: Table, wanted: Table) -> str | None:
+    """What timm calls the pooling of a checkpoint, whose last norm has another name there."""
+    if "fc_norm.weight" in state and "norm.weight" not in state and "norm.weight" in wanted:
+        return "avg"
+    if "norm.weight" in state and "fc_norm.weight" not in state and "fc_norm.weight" in wanted:
+        return "token"
+    return None
+
+
 def without_head(state: Table) -> dict[str, Tensor]:
     """Return a table without the classifier."""
     return {name: value for name, value in state.items() if not name.startswith(_HEADS)}

@@ -13,6 +13,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NewType
 
@@ -26,6 +27,7 @@ from tokensearch.checkpoints import (
     Table,
     fit_table,
     list_misfits,
+    other_pool,
     read_tables,
     say,
     without_head,
@@ -59,6 +61,8 @@ ALIASES: Mapping[str, str] = {
     },
 }
 
+# timm's modules whose models can follow a policy, but for a few: `doctor --models` tries each.
+HOSTS = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "naflexvit")
 _HUB = ("hf-hub:", "hf_hub:")
 _SOURCES = (*_HUB, "local-dir:", PREFIX)
 
@@ -100,7 +104,8 @@ def resolve_model(name: str) -> ModelName:
         config = timm.get_pretrained_cfg(full)
         tagged = f"{full}.{config.tag}" if config is not None else full
         return ModelName(tagged if tagged in weights else full)
-    known = [DEMO, *ALIASES, *timm.list_models(), *weights]
+    hosts = (timm.list_models(module=HOSTS, pretrained=tagged) for tagged in (False, True))
+    known = [DEMO, *ALIASES, *chain.from_iterable(hosts)]
     longer = sorted((other for other in known if other.startswith(name)), key=len)
     start = name[:_LONGEST_NAME]
     near = longer[:3] or difflib.get_close_matches(start, known, n=3, cutoff=0.3)
@@ -365,7 +370,7 @@ def _fitting(
     """Return a model with the checkpoint's classes and pooling, unless `options` say others."""
     module = _bare(name, options)
     state, notes = fit_table(tables, module)
-    if "global_pool" not in options and (pool := _other_pool(state, module.state_dict())):
+    if "global_pool" not in options and (pool := other_pool(state, module.state_dict())):
         module = _bare(name, {**options, "global_pool": pool})
         state, notes = fit_table(tables, module)
         notes = (*notes, f"the model is built with global_pool={pool!r}, as its norms are named")
@@ -376,15 +381,6 @@ def _fitting(
         module.reset_classifier(0)  # type: ignore[operator]
         return module, state, (*notes, "it has no head, so that the model returns embeddings")
     return _with_head_of(state, module), state, notes
-
-
-def _other_pool(state: Table, wanted: Table) -> str | None:
-    """What timm calls the pooling of a checkpoint, whose last norm has another name there."""
-    if "fc_norm.weight" in state and "norm.weight" not in state and "norm.weight" in wanted:
-        return "avg"
-    if "norm.weight" in state and "fc_norm.weight" not in state and "fc_norm.weight" in wanted:
-        return "token"
-    return None
 
 
 def _with_head_of(state: Mapping[str, Tensor], module: nn.Module) -> nn.Module:

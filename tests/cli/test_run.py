@@ -367,6 +367,18 @@ def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -
     assert not (tmp_path / "run").exists()
 
 
+def test_a_target_slower_than_the_baseline_is_said_at_once(tmp_path: Path) -> None:
+    result = called(
+        "run", "--latency-target", "1.5x", "--model", "diet_s", "--out", str(tmp_path / "run")
+    )
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "caution: --latency-target 1.5x is slower than the baseline, which meets it as it is; "
+        "ask for less than 1x\n"
+    )
+
+
 def test_a_preset_is_evaluated_beside_the_unreduced_model(config: str) -> None:
     result = called(
         "evaluate", "last-cls", "--model", FACTORY, "--data-config", config, "--images", "20,20,30",

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 import tokensearch
-from tokensearch.doctor.models import HOSTS, OTHERS, looked_at, names, pictures, tiny, tried
+from tokensearch.doctor.models import OTHERS, looked_at, names, pictures, tiny, tried
 from tokensearch.errors import ModelError
+from tokensearch.models import HOSTS
 from tokensearch.ops import random_order
 from tokensearch.policy import Policy, Pool, Prune
 from tokensearch.runtime import describe

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from typer import BadParameter
 
+from tokensearch.cli.console import caution
 from tokensearch.cli.options import MaxDivergenceOption, MaxDropOption, TargetOption
 from tokensearch.errors import DataError, ModelError
 from tokensearch.policy import EMBEDDING_OBJECTIVES, Goal, Objective, parse_target
@@ -46,6 +47,11 @@ class GoalOptions:
                 raise BadParameter(f"{name} is {bound:g}; give 0 or more {unit}")
         drop = None if self.max_drop is None else self.max_drop / 100
         target = None if latency is None else parse_target(latency)
+        if target is not None and target.unit == "x" and target.number > 1:
+            caution(
+                f"--latency-target {target} is slower than the baseline, which meets it as it is; "
+                f"ask for less than 1x"
+            )
         return Goal(target, drop, self.max_divergence)
 
 

@@ -27,6 +27,7 @@ from tokensearch.cli.options import (
     ObjectiveOption,
     SeedOption,
     read_options,
+    read_sizes,
 )
 from tokensearch.data.config import check_source
 from tokensearch.errors import DataError, ModelError, first_line
@@ -78,6 +79,12 @@ class ModelOptions:
                 raise kind(f"{what} {path} does not exist")
         if self.data is not None:
             check_source(self.data)
+        if self.data is not None and self.images_from is not None:
+            raise BadParameter(
+                f"--images-from is {self.images_from} and --data is {self.data}; give one"
+            )
+        read_sizes(self.images)
+        read_options(self.img_size, self.model_kwargs)
 
     @property
     def options(self) -> "Options":
@@ -96,23 +103,6 @@ class EvaluationInputs:
     data_config: "Mapping[str, object]"  # timm's: how its images are prepared
     objective: "Objective"  # says whether outputs are scores of classes or embeddings
     dense: bool  # whether the model returns its tokens
-
-
-def parse_sizes(text: str) -> "Sizes":
-    """Read `512,512,2000`, or a number of images to report on alone; BadParameter if it is none."""
-    from tokensearch.data.splits import Sizes
-
-    parts = text.split(",")
-    if len(parts) == 1:
-        parts = [*SIZES_TEXT.split(",")[:2], text]
-    if len(parts) != 3 or not all(part.strip().isdecimal() for part in parts):
-        raise BadParameter(
-            f"--images is {text!r}; it must be three numbers like 512,512,2000, or one"
-        )
-    try:
-        return Sizes(*map(int, parts))
-    except DataError as error:
-        raise BadParameter(f"--images is {text!r}: {error}") from error
 
 
 def resolve_name(name: str, options: "Options | None" = None) -> "ModelName":
@@ -151,6 +141,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     """
     import torch
 
+    from tokensearch.data.splits import Sizes
     from tokensearch.measure import attention_of, describe_cell
     from tokensearch.measure.resolve_cell import (
         check_named,
@@ -164,7 +155,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
     device = resolve_device(wanted.device)
     kind = getattr(torch, resolve_dtype(wanted.dtype, device))
     check_named(wanted.backend, device)
-    sizes = parse_sizes(wanted.images)
+    sizes = Sizes(*read_sizes(wanted.images))
     loaded = load_model(
         resolve_model(wanted.model),
         checkpoint=wanted.checkpoint,
@@ -209,8 +200,6 @@ def _splits(wanted: ModelOptions, loaded: "LoadedModel", sizes: "Sizes") -> "Spl
 
     config, seed, pictures = loaded.data_config, wanted.seed, wanted.images_from
     if pictures is not None:
-        if wanted.data is not None:
-            raise BadParameter(f"--images-from is {pictures} and --data is {wanted.data}; give one")
         return picture_splits(pictures, data_config=config, sizes=sizes, seed=seed)
     if wanted.data is not None:
         return splits_from(

@@ -166,6 +166,32 @@ JsonOption = Annotated[
 ]
 
 
+def read_sizes(text: str) -> tuple[int, ...]:
+    """Read images per split, `512,512,2000`, or a number of images to report on alone.
+
+    Raises:
+        BadParameter: It is neither, or a split would be empty.
+
+    >>> read_sizes("100")
+    (256, 512, 100)
+    """
+    parts = text.split(",")
+    if len(parts) == 1:
+        parts = [*SIZES_TEXT.split(",")[:2], text]
+    if len(parts) != 3 or not all(fullmatch(r"\s*[0-9]{1,9}\s*", part) for part in parts):
+        raise BadParameter(
+            f"--images is {text!r}; it must be three numbers like 512,512,2000, or one"
+        )
+    sizes = tuple(map(int, parts))
+    for purpose, size in zip(("search", "select", "report"), sizes, strict=True):
+        if size < 1:
+            raise BadParameter(
+                f"--images is {text!r}: the {purpose} split asks for {size} images; it needs at "
+                f"least 1"
+            )
+    return sizes
+
+
 def read_size(text: str) -> int | tuple[int, int]:
     """Read a size of images: a side, or rows and columns where they differ.
 

@@ -17,6 +17,16 @@ if TYPE_CHECKING:
     from tokensearch.search.finalists.alternatives import AlternativeModel
 
 
+def check_smaller_model(name: str | None, checkpoint: Path | None) -> None:
+    """Refuse weights that are of no model, or are not there."""
+    if checkpoint is None:
+        return
+    if name is None:
+        raise typer.BadParameter("--smaller-checkpoint needs --smaller, the model it is for")
+    if not checkpoint.exists():
+        raise ModelError(f"checkpoint {checkpoint} does not exist")
+
+
 def load_smaller_model(
     subject: EvaluationInputs, name: str | None, checkpoint: Path | None
 ) -> "AlternativeModel | None":
@@ -26,8 +36,6 @@ def load_smaller_model(
         ModelError: It cannot be loaded or run, or knows other classes.
     """
     if name is None:
-        if checkpoint is not None:
-            raise typer.BadParameter("--smaller-checkpoint needs --smaller, the model it is for")
         return None
     if subject.objective in EMBEDDING_OBJECTIVES:
         raise typer.BadParameter(

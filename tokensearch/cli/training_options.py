@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from typer import Option
 
 from tokensearch.cli.console import err
-from tokensearch.cli.inputs import EvaluationInputs, ModelOptions, parse_sizes
-from tokensearch.cli.options import DEMO
+from tokensearch.cli.inputs import EvaluationInputs, ModelOptions
+from tokensearch.cli.options import DEMO, read_sizes
 from tokensearch.data.config import DIGITS
 
 if TYPE_CHECKING:
@@ -120,6 +120,7 @@ class TrainingOptions:
 
     def _load_images(self, wanted: ModelOptions, subject: EvaluationInputs) -> "TrainingImages":
         """Return the images to train on, none of which is measured."""
+        from tokensearch.data.splits import Sizes
         from tokensearch.data.training import SplitSource, training_images
         from tokensearch.hugging_face import class_names
         from tokensearch.runtime.host import unwrap
@@ -129,7 +130,7 @@ class TrainingOptions:
         source = SplitSource(
             wanted.data,
             digits,
-            parse_sizes(wanted.images),
+            Sizes(*read_sizes(wanted.images)),
             wanted.seed,
             wanted.class_map,
             class_names(unwrap(subject.model)),

@@ -14,8 +14,7 @@ from tokensearch.errors import TokensearchError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-# timm's modules whose models are tried, and those whose models are known to be refused.
-HOSTS = ("vision_transformer", "vision_transformer_hybrid", "deit", "eva", "naflexvit")
+# timm's modules whose models are known to be refused; those of `models.HOSTS` are tried.
 OTHERS = (
     "beit",
     "vision_transformer_relpos",
@@ -73,6 +72,8 @@ def names(modules: tuple[str, ...]) -> tuple[str, ...]:
 def walk(pattern: str = "*") -> Iterator[Support]:
     """Try every name that `pattern` fits, one after the other."""
     import torch
+
+    from tokensearch.models import HOSTS
 
     torch.set_num_threads(1)  # nothing in here is large enough for two
     for name in fnmatch.filter(names(HOSTS), pattern):

@@ -12,6 +12,7 @@ from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption, RescaleOption
+from tokensearch.policy import is_file, load
 
 if TYPE_CHECKING:
     from tokensearch.cli.inputs import EvaluationInputs
@@ -47,11 +48,14 @@ def evaluate(
         raise typer.BadParameter("--csv and --json are both given; give one of them")
     for named in policies:
         check_policy_name(named)
+        if is_file(named):
+            load(named)  # a damaged one is refused before anything heavy is imported
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
-    from tokensearch.evaluation.evaluator import PolicyEvaluator
 
     name = resolve_name(wanted.model, wanted.options)
+    from tokensearch.evaluation.evaluator import PolicyEvaluator
+
     subject = load_inputs(wanted)
     chosen = [_read(policy, subject, rescale=rescale) for policy in policies]
     for policy in chosen:
@@ -154,7 +158,7 @@ def _print(evaluations: Sequence["PolicyEvaluation"], *, as_csv: bool, as_json: 
 
 def _read(name: str, subject: "EvaluationInputs", *, rescale: bool) -> "Policy":
     """Read a policy file, or build a preset for the subject's model, and say if it is rescaled."""
-    from tokensearch.policy import is_file, load, preset
+    from tokensearch.policy import preset
     from tokensearch.report.presets import is_rescaled, rescaled_line
     from tokensearch.runtime import describe
 

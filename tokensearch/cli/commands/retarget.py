@@ -36,15 +36,19 @@ def retarget(
 ) -> None:
     """Answer another target, device, batch or backend from a finished run, by timings alone.
 
-    Device, batch and backend are those of the run, if not given, and so are accuracies. Exit codes
-    are those of `run`.
+    Device, batch and backend are those of the run, if not given, and so are accuracies. In another
+    cell, or where the run has no costs.json, token counts are swept first, for up to 20 s. Exit
+    codes are those of `run`.
     """
+    from tokensearch.records.run_folder import RunFolder
+
+    goal = asked.goal()
+    RunFolder(run).require_run()  # both are refused before anything heavy is imported
     from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.latency import PolicyTimer
-    from tokensearch.records.run_folder import RunFolder
     from tokensearch.retime.retarget import Retarget, check_folder, read_finished
 
-    goal, source = asked.goal(), read_finished(RunFolder(run))
+    source = read_finished(RunFolder(run))
     if out_folder is not None:  # refused before anything is prepared
         check_folder(source.folder, RunFolder(out_folder))
     ready = _timed(source, again)

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 
 import typer
 from typer import BadParameter, Option
@@ -17,6 +17,7 @@ from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
 from tokensearch.cli.sharing import SharingOptions, shared_run
+from tokensearch.records.measurements import Backend
 from tokensearch.redaction import redact_command
 
 if TYPE_CHECKING:
@@ -108,13 +109,17 @@ class SearchOptions:
         ),
     ] = False
 
-    def limits(self) -> "SearchBudget":
-        """When the search ends; BadParameter for minutes or memory that are no number."""
-        from tokensearch.records.run_settings import SearchBudget
-
+    def __post_init__(self) -> None:
+        """Refuse what is no number or no list of its kind, before anything heavy is imported."""
         for name, number in (("--minutes", self.minutes), ("--cache-gb", self.cache_gb)):
             if number is not None and not isfinite(number):
                 raise BadParameter(f"{name} is {number}; it must be a number")
+        self._lists()
+
+    def limits(self) -> "SearchBudget":
+        """When the search ends."""
+        from tokensearch.records.run_settings import SearchBudget
+
         if self.minutes is None and self.trials is None:
             return SearchBudget(None, DEFAULT_MINUTES * 60)
         return SearchBudget(self.trials, None if self.minutes is None else self.minutes * 60)
@@ -129,29 +134,27 @@ class SearchOptions:
         """Return in which settings the answer is tried beside the cell of the run.
 
         Raises:
-            BadParameter: A word of a list is none of its kind, or there are too many combinations.
+            BadParameter: There are too many combinations.
         """
-        from typing import cast, get_args
-
-        from tokensearch.records.measurements import Backend
         from tokensearch.search.finalists.other_settings import list_settings
 
-        sizes = _words("--resolutions", self.resolutions)
-        if bad := [word for word in sizes if not (word.isdecimal() and 0 < int(word) <= 4096)]:
-            raise BadParameter(f"--resolutions has {bad[0]!r}; give sizes of 1 to 4096 px")
-        backends = _words("--backends", self.backends, get_args(Backend))
-        wanted = list_settings(
-            cell,
-            resolutions=[int(word) for word in sizes],
-            dtypes=_words("--dtypes", self.dtypes, DTYPES),
-            backends=cast("list[Backend]", backends),
-        )
+        sizes, dtypes, backends = self._lists()
+        wanted = list_settings(cell, resolutions=sizes, dtypes=dtypes, backends=backends)
         if len(wanted) > MOST_SETTINGS:
             raise BadParameter(
                 f"--resolutions, --dtypes and --backends make {len(wanted)} combinations; give at "
                 f"most {MOST_SETTINGS}"
             )
         return wanted
+
+    def _lists(self) -> "tuple[list[int], list[str], list[Backend]]":
+        """Read resolutions, number types and backends; BadParameter for what is none of a kind."""
+        sizes = _words("--resolutions", self.resolutions)
+        if bad := [word for word in sizes if not (word.isdecimal() and 0 < int(word) <= 4096)]:
+            raise BadParameter(f"--resolutions has {bad[0]!r}; give sizes of 1 to 4096 px")
+        backends = _words("--backends", self.backends, get_args(Backend))
+        dtypes = _words("--dtypes", self.dtypes, DTYPES)
+        return [int(word) for word in sizes], dtypes, cast("list[Backend]", backends)
 
     def store(self) -> "PredictionStore":
         """Return what remembers answers."""
@@ -220,16 +223,20 @@ def run(
     """
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
-    from tokensearch.cli.smaller_model import load_smaller_model
+    from tokensearch.cli.smaller_model import check_smaller_model, load_smaller_model
     from tokensearch.records.run_folder import RunFolder
-    from tokensearch.search import SearchRun, load_space
 
+    # What can be refused is refused before anything heavy is imported or loaded.
     limits, goal = searching.limits(), asked.goal(default=DEFAULT_TARGET)
     sharing.check(fresh=searching.fresh)
-    neighbours, space = searching.neighbours(), load_space(searching.space)
-    resolve_name(wanted.model, wanted.options)
-    if out_folder is not None:  # refused before anything is loaded
+    neighbours = searching.neighbours()
+    check_smaller_model(smaller, smaller_checkpoint)
+    if out_folder is not None:
         RunFolder(out_folder).check(fresh=searching.fresh)
+    resolve_name(wanted.model, wanted.options)
+    from tokensearch.search import SearchRun, load_space
+
+    space = load_space(searching.space)
     subject = load_inputs(wanted)
     others = searching.other_settings(subject.cell)  # refused before anything is written
     folder = _folder(wanted.model, subject.cell, goal, out_folder)

@@ -112,15 +112,16 @@ def thresholds(
     then learn. The policy and its static twin are compared on `select`.
     """
     from tokensearch.cli.files import check_file
-    from tokensearch.cli.inputs import load_inputs
-    from tokensearch.cli.progress import progress_listener
-    from tokensearch.tune.learned_thresholds import find_thresholds
 
     if score not in SCORES:
         raise typer.BadParameter(f"--score is {score!r}; it must be one of {', '.join(SCORES)}")
     blocks, scored_by = _read_blocks(sites), cast(Score, score)
     _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
+    from tokensearch.cli.inputs import load_inputs
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.tune.learned_thresholds import find_thresholds
+
     subject = load_inputs(wanted)
     limit = _read_budget(budget, costs, subject, blocks, scored_by)
     evaluator = _evaluator(subject, wanted.seed)
@@ -220,11 +221,11 @@ def weights(
 
     The better of before and after on `search` is kept. The same command goes on after anything.
     """
+    check_policy_name(policy, "a policy, a front, or the name of a preset")
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.weights import tune_weights
 
-    check_policy_name(policy, "a policy, a front, or the name of a preset")
     subject = load_inputs(wanted)
     policies, evaluator = _read_policies(policy, subject), _evaluator(subject, wanted.seed)
     asked = training.prepare(wanted, subject, evaluator, folder=out_folder, usual=WEIGHTS)
@@ -261,11 +262,12 @@ def merger(
     The better of before and after on `search` is kept. The same command goes on after anything.
     """
     from tokensearch.cli.files import check_file
+
+    check_file(out_file)  # before minutes are spent
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.learned_merger import tune_merger
 
-    check_file(out_file)  # before minutes are spent
     subject = load_inputs(wanted)
     evaluator = _evaluator(subject, wanted.seed)
     folder = out_file.with_name(f"{out_file.stem}-training")
