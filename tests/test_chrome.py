@@ -662,7 +662,7 @@ def scope_of(read: ChromeTrace, name: str) -> tuple[int | None, str]:
 def refused(path: Path, said: str) -> None:
     with pytest.raises(MeasurementError, match=said) as caught:
         read_trace(path)
-    assert caught.value.__notes__ == [f"in {path}"]
+    assert str(caught.value).endswith(f" (in {path})")
     assert "\n" not in str(caught.value)
 
 

@@ -15,12 +15,33 @@ TokensearchError
 TokensearchWarning     something that the user should know                   (a UserWarning)
 
 A message is one sentence in lower case: who, what value, what is allowed. The boundary that knows
-the file adds it with `add_note`, and the command line prints sentence and notes together.
+the file adds it with `add_note`, which makes it part of the sentence.
 """
 
 
 class TokensearchError(Exception):
     """Base of every error that tokensearch raises on purpose."""
+
+    notes: tuple[str, ...] = ()
+
+    def add_note(self, note: str, /) -> None:
+        """Add what only a caller knows, such as the file: logs, which print `str`, have it too.
+
+        >>> error = TokensearchError("version is 3; known is 1")
+        >>> error.add_note("in policy.json")
+        >>> str(error)
+        'version is 3; known is 1 (in policy.json)'
+        """
+        self.notes = (*self.notes, note)
+
+    @property
+    def sentence(self) -> str:
+        """What was wrong, without the notes."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        """The sentence, and behind it the notes."""
+        return f"{self.sentence} ({', '.join(self.notes)})" if self.notes else self.sentence
 
 
 class PolicyError(TokensearchError, ValueError):

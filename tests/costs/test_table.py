@@ -97,7 +97,7 @@ def test_a_file_that_is_no_cost_table_is_refused_and_named(
     with pytest.raises(MeasurementError, match=sentence) as raised:
         load_costs(path)
 
-    assert raised.value.__notes__ == [f"in {path}"]
+    assert str(raised.value).endswith(f" (in {path})")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "\x00"])

@@ -380,8 +380,7 @@ def test_a_space_that_says_nonsense_is_refused(
     with pytest.raises(SpaceError) as raised:
         load_space(path)
 
-    assert str(raised.value) == message
-    assert raised.value.__notes__ == [f"in {path}"]
+    assert str(raised.value) == f"{message} (in {path})"
 
 
 def test_lists_are_read_without_repeats_and_shares_ascending(tmp_path: Path) -> None:
@@ -435,4 +434,4 @@ def test_a_space_beyond_all_bounds_is_refused(tmp_path: Path, name: str, sentenc
     with pytest.raises(SpaceError) as raised:
         load_space(tmp_path / "own.toml")
 
-    assert str(raised.value) == sentence
+    assert str(raised.value) == f"{sentence} (in {tmp_path / 'own.toml'})"

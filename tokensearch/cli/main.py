@@ -105,7 +105,7 @@ class Verbs(TyperGroup):
             error(failure.format_message().replace(": Value error, ", ": "))
             raise typer.Exit(USAGE) from failure
         except TokensearchError as failure:
-            error(str(failure), getattr(failure, "__notes__", ()))
+            error(failure.sentence, failure.notes)
             raise typer.Exit(USAGE if isinstance(failure, TYPED) else FAILED) from failure
         except OSError as failure:
             raise typer.Exit(_refused_by_system(failure)) from failure
