@@ -111,6 +111,16 @@ class PolicyEvaluator:
             counts = [runtime.count_tokens(model, images).cpu() for images in batches]
         return spread_of_counts(torch.cat(counts))
 
+    @torch.inference_mode()
+    def find_overflow(self, policy: Policy) -> int | None:
+        """Return the first block that hands on what is not finite, on images of `search`."""
+        with runtime.applied(self.timing.candidate, policy, dense=self.dense) as model:
+            for images in self._read_batches("search"):
+                for block, tokens in enumerate(runtime.follow_blocks(model, images)):
+                    if not tokens.isfinite().all():
+                        return block
+        return None
+
     def load_batches(self, purpose: Purpose) -> tuple[Tensor, ...]:
         """Return all images of a split as the model takes them, in batches of the cell's."""
         return tuple(self._read_batches(purpose))

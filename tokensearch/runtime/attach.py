@@ -176,6 +176,21 @@ def count_tokens(model: nn.Module, images: Tensor) -> Tensor:
     return torch.stack(counts, dim=1)
 
 
+def follow_blocks(model: nn.Module, images: Tensor) -> list[Tensor]:
+    """Run `images` through, and return what each block hands on, (B, tokens, width)."""
+    followed = list[Tensor]()
+    hooks = [
+        block.register_forward_hook(lambda _, __, out: followed.append(out))
+        for block in as_host(model).blocks
+    ]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return followed
+
+
 def _follow(model: nn.Module, images: Tensor) -> list[Tokens]:
     """Run `images` through, and return the tokens that each block hands on."""
     policy = policy_of(model)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tokensearch.costs.forecast import Forecast
+from tokensearch.errors import MeasurementError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy, is_control
 from tokensearch.policy.file import policy_from_json, policy_to_json
@@ -279,8 +280,7 @@ class SearchLoop:
         elif self._is_others(proposal):
             self.study.drop(proposal)
         else:
-            self._finish(proposal, race=not is_control(proposal.origin))
-            return True
+            return self._finish(proposal, race=not is_control(proposal.origin))
         return False
 
     def _is_others(self, proposal: Proposal) -> bool:
@@ -290,13 +290,23 @@ class SearchLoop:
         self.fetch_trials()
         return self.find_trial(proposal.policy) is not None
 
-    def _finish(self, proposal: Proposal, *, race: bool) -> None:
-        """Measure the policy of a proposal, write its trial, and tell Optuna.
+    def _finish(self, proposal: Proposal, *, race: bool) -> bool:
+        """Measure the policy of a proposal, write its trial, and tell Optuna; whether it could be.
+
+        A policy that cannot be measured, as one of half precision whose logits overflow, fails
+        alone; the baseline may not.
 
         race  stop early where the policy is significantly worse than a faster one
         """
-        forecast = self.forecast
-        trial = self._evaluate(proposal.policy, proposal.origin, race=race)
+        forecast, policy = self.forecast, proposal.policy
+        try:
+            trial = self._evaluate(policy, proposal.origin, race=race)
+        except MeasurementError as error:
+            if not policy.reduces:
+                raise
+            self.study.drop(proposal)
+            self.listener.caution(f"a trial failed: {error}{self._name_overflow(policy)}")
+            return False
         self.study.keep(trial)
         self.add_trial(trial)
         if self.study.tell(proposal, self._estimate(trial)):
@@ -304,6 +314,11 @@ class SearchLoop:
         else:  # this process was thought dead: the trial is another's now
             self.forecast = forecast
             del self._evaluated[-1], self._losses[-1]
+        return True
+
+    def _name_overflow(self, policy: Policy) -> str:
+        block = self.evaluator.find_overflow(policy)
+        return "" if block is None else f"; block {block} is the first whose tokens are not finite"
 
     def _evaluate(self, policy: Policy, origin: str, *, race: bool) -> Trial:
         """Measure one policy."""
