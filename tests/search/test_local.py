@@ -17,7 +17,12 @@ from tokensearch.policy import ModelSpec, Policy, Prune, mac_share
 from tokensearch.policy.file import policy_to_json
 from tokensearch.search import LocalSampler, load_space
 from tokensearch.search.early_stopping import FINEST_LOSS, LEAST_LOSS
-from tokensearch.search.sampler.gains import count_loss_from, front_of, hypervolume_gains
+from tokensearch.search.sampler.gains import (
+    MOST_LOSS,
+    count_loss_from,
+    front_of,
+    hypervolume_gains,
+)
 from tokensearch.search.sampler.local import LEAST_GAIN, Proposer
 from tokensearch.search.sampler.mutations import ParameterMutator
 from tokensearch.search.sampler.observations import Knowledge, Observation, StudyReader
@@ -93,14 +98,25 @@ def test_expected_gains_are_those_of_many_throws() -> None:
     found = hypervolume_gains(known, ratios, mean, deviation, target_ratio=1.0, least=LEAST_LOSS)
 
     at = np.linspace(0, 1, 65)[1:]
-    worst = max(one.log_loss for one in known)
-    best = np.array([min([o.log_loss for o in known if o.ratio <= t], default=worst) for t in at])
+    worst = log(exp(min(one.log_loss for one in known)) + MOST_LOSS)
+    best = np.array([min([worst, *(o.log_loss for o in known if o.ratio <= t)]) for t in at])
     best = np.maximum(best, log(LEAST_LOSS))
     throws = np.random.default_rng(0).normal(mean, deviation, (20_000, 2))
     for place in range(2):
         reached = np.maximum(throws[:, place, None], log(LEAST_LOSS))
         gain = np.maximum(0, best - reached) * (ratios[place] <= at)
         assert found[place] == pytest.approx(gain.mean(), rel=0.05)
+
+
+def test_what_is_faster_than_all_so_far_gains_though_it_loses_more() -> None:
+    known = [observation_of(Policy(DEIT)), observation_of(Policy(DEIT, (Prune(3, 190),)))]
+    guess = np.array([0.3, 0.3]), np.log([0.1, 2.0]), np.full(2, 1e-6)
+
+    found = hypervolume_gains(known, *guess, target_ratio=1.0, least=LEAST_LOSS)
+
+    assert max(one.log_loss for one in known) < log(0.1)
+    assert found[0] == pytest.approx((known[1].ratio - 0.3) * log(10), rel=0.1)
+    assert found[1] == pytest.approx(0.0, abs=1e-9)  # nobody wants two nats
 
 
 def test_a_loss_below_zero_is_no_gain() -> None:
@@ -115,10 +131,10 @@ def test_a_loss_below_zero_is_no_gain() -> None:
 
 def test_what_is_far_below_the_least_loss_gains_little_until_nothing_else_does() -> None:
     known = [observation_of(Policy(DEIT)), observation_of(Policy(DEIT, (Prune(3, 190),)))]
-    good = replace(known[1], log_loss=log(1e-5 + FINEST_LOSS), ratio=0.5)
+    good = replace(known[1], log_loss=log(1e-7 + FINEST_LOSS), ratio=0.5)
 
     def gain(least: float) -> float:
-        """Of a loss of 1e-8 as fast as that of 1e-5."""
+        """Of a loss of 1e-8 as fast as that of 1e-7."""
         counted = [count_loss_from(one, least, smallest_loss=FINEST_LOSS) for one in (*known, good)]
         guess = np.array([0.5]), np.array([log(1e-8 + least)]), np.array([1e-6])
         return float(hypervolume_gains(counted, *guess, target_ratio=1.0, least=least)[0])

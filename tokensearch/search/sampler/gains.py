@@ -12,6 +12,10 @@ from tokensearch.search.sampler.surrogate import Values
 
 GRID = 64  # latencies at which the front is evaluated
 TARGET_WEIGHT = 0.5  # share of the weight that lies on the target itself, if there is one
+# What counts as lost where nothing was evaluated that is as fast: so much more than the best loses,
+# in nats or as a share. Nothing that loses more is of use. With the largest loss seen in its place,
+# a search that began with mild schedules had no reason to try a fast one.
+MOST_LOSS = 1.0
 
 
 def count_loss_from(observation: Observation, least: float, *, smallest_loss: float) -> Observation:
@@ -48,10 +52,8 @@ def hypervolume_gains(
     least           what was added to every loss before its logarithm: none has a smaller one
     """
     at = np.linspace(0.0, min(1.0, target_ratio), GRID + 1)[1:]
-    worst = max(one.log_loss for one in observations)
-    best = np.array(
-        [min([o.log_loss for o in observations if o.ratio <= t], default=worst) for t in at]
-    )
+    worst = log(exp(min(one.log_loss for one in observations)) + MOST_LOSS)
+    best = np.array([min([worst, *(o.log_loss for o in observations if o.ratio <= t)]) for t in at])
     floor, weight = np.array([log(least)]), np.full(GRID, 1 / GRID)
     best = np.maximum(best, floor)
     if target_ratio < 1:

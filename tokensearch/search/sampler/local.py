@@ -34,7 +34,7 @@ FIXED = "fixed_params"  # system attribute of Optuna: the parameters that were e
 # A gain, in log loss times share of latency, that is not worth a trial. Where no candidate gains
 # more, losses are counted from the finest: what is left to do is to fill in the front where hardly
 # anything is lost.
-LEAST_GAIN = 0.003
+LEAST_GAIN = 0.0003
 
 
 class Candidate(NamedTuple):
