@@ -152,6 +152,12 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         0,
         "learned",
     ),
+    # Which of the two is better after a step is anybody's guess.
+    "tokensearch tune rates --budget 0.5x --lr 0.05 --steps 100": (
+        ["--images", "8,8,8", "--budget", "0.001x"],
+        3,
+        "out of reach",
+    ),
     "tokensearch tune merger --block 0 --keep 8": (
         [
             *("--images", "8,8,8", "--batch-size", "4"),

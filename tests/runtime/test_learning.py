@@ -11,7 +11,7 @@ from tests.ops import noise
 from tests.runtime.test_apply import vit
 from tokensearch import ops
 from tokensearch.errors import ModelError
-from tokensearch.ops import Tokens
+from tokensearch.ops import Tokens, mask_above
 from tokensearch.policy import Policy, Score, Threshold
 from tokensearch.runtime import (
     applied,
@@ -19,7 +19,7 @@ from tokensearch.runtime import (
     choosing_thresholds,
     count_tokens,
     describe,
-    learning_thresholds,
+    learning_masks,
 )
 
 HOSTS: dict[str, Callable[[], nn.Module]] = {
@@ -32,8 +32,6 @@ HOSTS: dict[str, Callable[[], nn.Module]] = {
 class Learner:
     """Thresholds as parameters; keeps what is left."""
 
-    temperature = 0.1
-
     def __init__(self, policy: Policy) -> None:
         self.logs = {
             step.block: torch.tensor(step.threshold, dtype=torch.float64).log().requires_grad_()
@@ -42,11 +40,16 @@ class Learner:
         }
         self.sizes: dict[int, Tensor] = {}
 
-    def threshold(self, step: Threshold) -> Tensor:
-        return self.logs[step.block].exp()
-
-    def see(self, step: Threshold, size: Tensor) -> None:
-        self.sizes[step.block] = size
+    def mask(
+        self, step: Threshold, tokens: Tokens, score: Tensor, *, prefix: int, least: int
+    ) -> Tokens:
+        threshold = self.logs[step.block].exp()
+        masked = mask_above(
+            tokens, score, threshold=threshold, temperature=0.1, prefix=prefix, least=least
+        )
+        assert masked.size is not None
+        self.sizes[step.block] = masked.size
+        return masked
 
 
 def medians(model: nn.Module, score: Score, images: Tensor) -> Policy:
@@ -77,7 +80,7 @@ def test_masked_passes_are_those_that_drop(host: str, score: Score) -> None:
     with applied(model, policy):
         dropped = model(images)
         counts = count_tokens(model, images)
-        with learning_thresholds(model, learner):
+        with learning_masks(model, learner):
             masked = model(images)
 
     torch.testing.assert_close(masked, dropped, rtol=0, atol=1e-10)
@@ -96,7 +99,7 @@ def test_masked_passes_score_by_class_attention_as_those_that_drop(score: Score)
 
     with applied(model, policy):
         dropped = model(images)
-        with learning_thresholds(model, Learner(policy)):
+        with learning_masks(model, Learner(policy)):
             masked = model(images)
 
     torch.testing.assert_close(masked, dropped, rtol=0, atol=1e-10)
@@ -107,7 +110,7 @@ def test_every_threshold_has_a_derivative_by_outputs_and_by_counts() -> None:
     policy = medians(model, "head_weighted_class_attention", images)
     learner = Learner(policy)
 
-    with learning_thresholds(apply(model, policy), learner):
+    with learning_masks(apply(model, policy), learner):
         outputs = model(images).square().sum()
         by_outputs = torch.autograd.grad(outputs, learner.logs.values(), retain_graph=True)
         by_counts = torch.autograd.grad(learner.sizes[2].sum(), learner.logs.values())
@@ -122,7 +125,7 @@ def test_a_model_without_thresholds_has_none_that_learn() -> None:
 
     with (
         pytest.raises(ModelError, match="follows no policy"),
-        learning_thresholds(model, Learner(policy)),
+        learning_masks(model, Learner(policy)),
     ):
         pass
 

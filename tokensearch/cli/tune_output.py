@@ -42,6 +42,20 @@ def print_merger(document: dict[str, Any]) -> None:
     out.print(f"{document['file']}: {kept}; measure: tokensearch evaluate {document['file']}")
 
 
+def print_rates(document: dict[str, Any]) -> None:
+    """Print counts that have learned."""
+    for split in ("search", "select"):
+        _print_change(split, document[split])
+    counts = " ".join(map(str, document["patch_tokens_after_block"]))
+    kept = "learned" if document["better"] else "no better on search: the same share everywhere"
+    out.print(
+        f"{document['file']}: {kept}; multiply-accumulates {document['mac_share']:.3f}x; patch "
+        f"tokens after each block {counts}",
+        soft_wrap=True,
+    )
+    out.print(f"try it among others: tokensearch run --from {document['file']}")
+
+
 def weights_to_json(result: "WeightsResult") -> dict[str, Any]:
     """Return what fine-tuning has changed, as JSON."""
     return {

@@ -3,7 +3,7 @@
 from tokensearch.ops.cluster import agglomerative, grid_2x2, kmeans, kmedoids, merge_clusters
 from tokensearch.ops.energy import Folding, fold, margin_of, match_by_energy
 from tokensearch.ops.fused import Kernels, is_fused, kernels_of, use_kernels
-from tokensearch.ops.learning import attend_masked, mask_above
+from tokensearch.ops.learning import attend_masked, mask_above, mask_below_rank
 from tokensearch.ops.merger import merge_by_queries
 from tokensearch.ops.pool import (
     Matching,
@@ -58,6 +58,7 @@ __all__ = [
     "learned_score",
     "margin_of",
     "mask_above",
+    "mask_below_rank",
     "mask_bias",
     "match_bipartite",
     "match_by_energy",

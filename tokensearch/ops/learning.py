@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from tokensearch.ops.prune import sort_descending
 from tokensearch.ops.threshold import choose_best
 from tokensearch.ops.tokens import Tokens, in_own_type
 
@@ -36,9 +37,37 @@ def mask_above(
     if least:
         alive = alive | choose_best(held, least)
     soft = ((score / threshold - 1) / temperature).sigmoid()
-    mask = _StraightThrough.apply(alive, soft)[..., None]
+    return _mask(tokens, alive, soft, prefix)
+
+
+def mask_below_rank(
+    tokens: Tokens, score: Tensor, *, keep: int, survival: Tensor, prefix: int
+) -> Tokens:
+    """Give all but the best-scored patch tokens a size of 0, and remove none.
+
+    tokens    (B, P + N, C)
+    score     (B, N)         higher survives; of equals the earlier token
+    keep      tokens of each image that survive: ranks are those among what is there already
+    survival  (N,)           probability that the token of a rank survives, best first
+    ->        (B, P + N, C)  the same features; their sizes carry derivatives
+
+    The derivative of a size is that of the probability of its token's rank. Source: DiffRate
+    (arXiv:2305.17997), whose masks are of ranks as well.
+    """
+    held = score
+    if tokens.size is not None:  # left out before: last
+        held = score.masked_fill(tokens.size[:, prefix:, 0] == 0, -torch.inf)
+    order = sort_descending(held)
+    ranks = torch.arange(score.shape[1], device=score.device).expand_as(order)
+    rank = torch.empty_like(order).scatter(1, order, ranks)
+    return _mask(tokens, rank < keep, survival[rank], prefix)
+
+
+def _mask(tokens: Tokens, alive: Tensor, probability: Tensor, prefix: int) -> Tokens:
+    """Multiply sizes of patch tokens by a choice that has the derivative of a probability."""
+    mask = _StraightThrough.apply(alive, probability)[..., None]
     kept = torch.cat([torch.ones_like(tokens.x[:, :prefix, :1]), mask.to(tokens.x.dtype)], dim=1)
-    return tokens._replace(size=kept if size is None else kept * size)
+    return tokens._replace(size=kept if tokens.size is None else kept * tokens.size)
 
 
 @in_own_type

@@ -1,7 +1,7 @@
 """Policies: what blocks do with their tokens, how that is written down, what was published."""
 
 from tokensearch.policy.answer import Choice, Goal, Outcome, PolicyFigures, RightImages, choose
-from tokensearch.policy.file import is_file, load, load_set, save, save_set
+from tokensearch.policy.file import is_file, load, load_policies, load_set, save, save_set
 from tokensearch.policy.model_spec import BOUNDS, ModelSpec
 from tokensearch.policy.objective import (
     DISTANCES,
@@ -98,6 +98,7 @@ __all__ = [
     "is_published",
     "known_preset",
     "load",
+    "load_policies",
     "load_set",
     "mac_share",
     "objective_value",

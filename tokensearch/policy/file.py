@@ -215,6 +215,11 @@ def holds_set(path: str | Path) -> bool:
         return False
 
 
+def load_policies(path: str | Path) -> tuple[Policy, ...]:
+    """Return the policies of a front, or the one of a policy file; PolicyError as of both."""
+    return load_set(path).policies if holds_set(path) else (load(path),)
+
+
 def to_text(document: Mapping[str, Any]) -> str:
     """Return JSON as people read it: indented, ended by a newline, no NaN."""
     return json.dumps(document, indent=2, allow_nan=False) + "\n"

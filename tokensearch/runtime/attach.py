@@ -20,7 +20,7 @@ from tokensearch.runtime.host import anchor_of, as_host, describe
 from tokensearch.runtime.learned import make_buffers, read_tensors
 from tokensearch.runtime.plan import Extras, make_plan
 from tokensearch.runtime.profiler_ranges import block_ranges, traced_range
-from tokensearch.runtime.reduce import ChooseThreshold, ThresholdLearner
+from tokensearch.runtime.reduce import ChooseThreshold, MaskLearner
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_state import read_state
 
@@ -127,11 +127,11 @@ def choosing_thresholds(model: Model, choose: ChooseThreshold) -> Iterator[Model
 
 
 @contextmanager
-def learning_thresholds(model: Model, learner: ThresholdLearner) -> Iterator[Model]:
-    """Inside the `with`, the thresholds of the policy that `model` follows are the learner's.
+def learning_masks(model: Model, learner: MaskLearner) -> Iterator[Model]:
+    """Inside the `with`, `learner` says what the thresholds of the policy of `model` keep.
 
-    Tokens below them are masked and not dropped, which computes the same but for rounding, and has
-    derivatives by the thresholds.
+    Other tokens are masked and not dropped, which computes the same but for rounding, and has
+    derivatives by what the learner chose them by.
     """
     with _with_extras(model, learner=learner):
         yield model

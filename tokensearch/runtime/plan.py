@@ -12,7 +12,7 @@ from tokensearch.policy.steps import LEARNED, At
 from tokensearch.runtime.adapters import BlockFamily, family_of
 from tokensearch.runtime.host import Host
 from tokensearch.runtime.pooled_head import averages
-from tokensearch.runtime.reduce import ChooseThreshold, ThresholdLearner
+from tokensearch.runtime.reduce import ChooseThreshold, MaskLearner
 from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_flow import (
     CutReduction,
@@ -41,7 +41,7 @@ class Extras:
     grid: bool = False  # the last block hands out the full grid, to a head of the host's own code
     around: Around | None = None  # put around every phase of what is changed
     choose: ChooseThreshold | None = None  # thresholds are looked for instead of taken
-    learner: ThresholdLearner | None = None  # thresholds learn: what is below them is masked
+    learner: MaskLearner | None = None  # thresholds learn: what is below them is masked
 
 
 def make_plan(

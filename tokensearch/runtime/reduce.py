@@ -21,20 +21,17 @@ _CLUSTERS = {"kmeans": ops.kmeans, "kmedoids": ops.kmedoids, "agglomerative": op
 ChooseThreshold = Callable[[Threshold, Tensor], float]
 
 
-class ThresholdLearner(Protocol):
-    """Has thresholds that learn: tokens below them are masked and not dropped."""
+class MaskLearner(Protocol):
+    """Learns what thresholds keep: other tokens are masked and not dropped."""
 
-    @property
-    def temperature(self) -> float:
-        """Share of a threshold over which a token comes and goes."""
-        ...
+    def mask(
+        self, step: Threshold, tokens: Tokens, score: Tensor, *, prefix: int, least: int
+    ) -> Tokens:
+        """Return all tokens, with sizes of 0 for those that the step leaves out.
 
-    def threshold(self, step: Threshold) -> Tensor:
-        """Return the threshold of a step, a positive number."""
-        ...
-
-    def see(self, step: Threshold, size: Tensor) -> None:
-        """Hear which tokens a step leaves: sizes (B, P + N, 1), 0 for those that are masked."""
+        score  (B, N)
+        least  patch tokens that every image keeps
+        """
         ...
 
 
@@ -61,7 +58,7 @@ class StepReducer:
     sizes: bool
     least: int  # patch tokens that thresholds leave at least
     choose: ChooseThreshold | None = None  # thresholds while they are looked for
-    learner: ThresholdLearner | None = None  # ... and while they learn
+    learner: MaskLearner | None = None  # ... and while they learn
     pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
     scores: dict[Score, Tensor] = field(default_factory=dict)
 
@@ -153,7 +150,7 @@ class StepReducer:
     def _keep_above(self, step: Threshold, tokens: Tokens) -> Tokens:
         score, threshold = self._score(step.score), step.threshold
         if self.learner is not None:
-            return self._mask_above(step, tokens, self.learner)
+            return self.learner.mask(step, tokens, score, prefix=self.prefix, least=self.least)
         if self.choose is not None:
             held = None if tokens.size is None else tokens.size[:, self.prefix :, 0] > 0
             threshold = self.choose(step, score.flatten() if held is None else score[held])
@@ -161,19 +158,6 @@ class StepReducer:
             return ops.keep_above(
                 tokens, score, threshold=threshold, prefix=self.prefix, least=self.least
             )
-
-    def _mask_above(self, step: Threshold, tokens: Tokens, learner: ThresholdLearner) -> Tokens:
-        masked = ops.mask_above(
-            tokens,
-            self._score(step.score),
-            threshold=learner.threshold(step),
-            temperature=learner.temperature,
-            prefix=self.prefix,
-            least=self.least,
-        )
-        assert masked.size is not None
-        learner.see(step, masked.size)
-        return masked
 
     def _merge_by_queries(self, step: Merger, tokens: Tokens) -> Tokens:
         block = self.site.block

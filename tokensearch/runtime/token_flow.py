@@ -15,7 +15,7 @@ from tokensearch.errors import ModelError
 from tokensearch.ops import Tokens, cut, restore_grid, start_tokens
 from tokensearch.policy import Step
 from tokensearch.records.profile import Phase
-from tokensearch.runtime.reduce import ChooseThreshold, Site, StepReducer, ThresholdLearner
+from tokensearch.runtime.reduce import ChooseThreshold, MaskLearner, Site, StepReducer
 from tokensearch.runtime.token_state import attach_state, attach_state_to, read_state
 
 OpenRange = Callable[[Phase], AbstractContextManager[object]]
@@ -89,7 +89,7 @@ class StepReduction:
     least: int  # patch tokens that thresholds leave at least
     tensors: str | None = None  # hash of what the steps have learned
     choose: ChooseThreshold | None = None
-    learner: ThresholdLearner | None = None
+    learner: MaskLearner | None = None
 
     def reduce(self, tokens: Tokens, site: Site, open_range: OpenRange) -> Tokens:
         """Return the tokens that the last step leaves."""

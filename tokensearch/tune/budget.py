@@ -9,6 +9,7 @@ from torch import Tensor
 
 from tokensearch.costs import CostTable
 from tokensearch.policy import ModelSpec, Policy, Prune, Score, block_macs, count_macs
+from tokensearch.policy.steps import At
 
 REACH = 4  # tokens on either side, whose predicted times say what one more token costs
 
@@ -29,7 +30,7 @@ class Budget(Protocol):
     def cost(self, counts: Tensor) -> Tensor:
         """Return the mean cost of images, a number with derivatives by the counts.
 
-        counts  (images, blocks) patch tokens that each block hands on; none removes any within
+        counts  (images, blocks) patch tokens that each block hands on
         """
         ...
 
@@ -45,10 +46,11 @@ class MacBudget:
     model: ModelSpec
     limit: float
     whole: float = 1.0
+    at: At = "block_end"  # where tokens go
 
     def cost(self, counts: Tensor) -> Tensor:
         """Return the mean share."""
-        return share_of_macs(self.model, counts).mean()
+        return share_of_macs(self.model, counts, self.at).mean()
 
     def say(self, cost: float) -> str:
         """Return a share in words."""
@@ -101,21 +103,21 @@ class LatencyBudget:
         return self.table.predict(replace(self.twin, steps=tuple(steps)))
 
 
-def make_twin(spec: ModelSpec, sites: Sequence[int], score: Score) -> Policy:
-    """Return a static policy with a prune at the end of every site, for a cost table to price."""
+def make_twin(spec: ModelSpec, sites: Sequence[int], score: Score, at: At = "block_end") -> Policy:
+    """Return a static policy with a prune at every site, for a cost table to price."""
     keeps = range(spec.patch_tokens - 1, 0, -1)
-    steps = (
-        Prune(block, keep, score, at="block_end") for block, keep in zip(sites, keeps, strict=False)
-    )
+    steps = (Prune(block, keep, score, at=at) for block, keep in zip(sites, keeps, strict=False))
     return Policy(spec, tuple(steps))
 
 
-def share_of_macs(spec: ModelSpec, counts: Tensor) -> Tensor:
+def share_of_macs(spec: ModelSpec, counts: Tensor, at: At = "block_end") -> Tensor:
     """Multiply-accumulates of each image, as a share of the baseline's: (images,).
 
-    counts  (images, blocks) patch tokens that each block hands on; none removes any within
+    counts  (images, blocks) patch tokens that each block hands on
+    at      where tokens go
     """
     entering = torch.cat([torch.full_like(counts[:, :1], spec.patch_tokens), counts[:, :-1]], dim=1)
     tokens = (entering + spec.prefix_tokens).double()
-    macs: Tensor = count_macs(tokens, tokens, tokens, spec.width).sum(dim=1)
+    left = tokens if at == "block_end" else (counts + spec.prefix_tokens).double()
+    macs: Tensor = count_macs(tokens, tokens, left, spec.width).sum(dim=1)
     return macs / sum(block_macs(Policy(spec)))

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
+from tokensearch.ops import Tokens, mask_above
 from tokensearch.policy import Policy, Score, Threshold
 from tokensearch.progress import ProgressListener, tell_images
-from tokensearch.runtime import apply, describe, learning_thresholds
+from tokensearch.runtime import apply, describe, learning_masks
 from tokensearch.tune.budget import Budget
 from tokensearch.tune.changes import ChangedAccuracy, compare_change, is_better
 from tokensearch.tune.distillation import Distillation, TrainingJob
@@ -105,7 +106,7 @@ def learn_thresholds(
     model = copy.deepcopy(evaluator.model).float().requires_grad_(requires_grad=False)
     learning = LearningThresholds(apply(model, without_weights(policy)), policy, budget)
     trainer = training.trainer(ThresholdsMethod(learning, training.distillation), evaluator)
-    with learning_thresholds(model, learning):
+    with learning_masks(model, learning):
         trainer.run(watcher)
     trained = trainer.result
     assert isinstance(trained, LearningThresholds)
@@ -118,8 +119,6 @@ def learn_thresholds(
 
 class LearningThresholds(nn.Module):
     """Logarithms of thresholds, and a model whose tokens below them are masked."""
-
-    temperature = TEMPERATURE
 
     def __init__(self, model: nn.Module, policy: Policy, budget: Budget) -> None:
         super().__init__()
@@ -138,13 +137,21 @@ class LearningThresholds(nn.Module):
         output: Tensor = self._model[0](images)
         return output
 
-    def threshold(self, step: Threshold) -> Tensor:
-        """Return the threshold of a step."""
-        return self.logarithms[self._site[step.block]].exp()
-
-    def see(self, step: Threshold, size: Tensor) -> None:
-        """Hear which tokens a step leaves."""
-        self._sizes[step.block] = size
+    def mask(
+        self, step: Threshold, tokens: Tokens, score: Tensor, *, prefix: int, least: int
+    ) -> Tokens:
+        """Mask what is below the threshold of a step, and note which tokens are left."""
+        masked = mask_above(
+            tokens,
+            score,
+            threshold=self.logarithms[self._site[step.block]].exp(),
+            temperature=TEMPERATURE,
+            prefix=prefix,
+            least=least,
+        )
+        assert masked.size is not None
+        self._sizes[step.block] = masked.size
+        return masked
 
     def miss(self) -> tuple[Tensor, Tensor]:
         """Return what the images of the last pass cost in the mean, and how far that is off.

@@ -49,7 +49,7 @@ class SearchOptions:
         Option(
             "--from",
             metavar="FILE",
-            help="front.json of another run, whose schedules are tried first",
+            help="front.json of another run, or a policy, whose schedules are tried first",
         ),
     ] = None
     trials: Annotated[
@@ -126,9 +126,9 @@ class SearchOptions:
 
     def neighbours(self) -> "tuple[Policy, ...]":
         """Return the schedules that won elsewhere; PolicyError if the file holds none."""
-        from tokensearch.policy import load_set
+        from tokensearch.policy import load_policies
 
-        return () if self.front is None else load_set(self.front).policies
+        return () if self.front is None else load_policies(self.front)
 
     def other_settings(self, cell: "Cell") -> "tuple[OtherSettings, ...]":
         """Return in which settings the answer is tried beside the cell of the run.

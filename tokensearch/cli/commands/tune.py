@@ -1,5 +1,6 @@
 """`tokensearch tune`: learned steps."""
 
+from contextlib import contextmanager
 from math import inf
 from pathlib import Path
 from re import fullmatch
@@ -16,18 +17,19 @@ from tokensearch.cli.training_options import TrainingOptions, Usual
 from tokensearch.cli.tune_output import (
     change_to_json,
     print_merger,
+    print_rates,
     print_thresholds,
     print_weights,
     thresholds_to_json,
     weights_to_json,
 )
 from tokensearch.errors import PolicyError
-from tokensearch.policy import Merger, is_file, load, load_set, preset, save
-from tokensearch.policy.file import holds_set, policy_to_json
+from tokensearch.policy import Merger, is_file, load, load_policies, mac_share, preset, save
+from tokensearch.policy.file import policy_to_json
 from tokensearch.policy.steps import SCORES, Score
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from tokensearch.cli.inputs import EvaluationInputs
     from tokensearch.evaluation.evaluator import PolicyEvaluator
@@ -37,12 +39,13 @@ if TYPE_CHECKING:
 NO_BETTER = 4  # the exit code where training has not helped
 WEIGHTS = Usual(steps=300, lr=1e-5)
 MERGER = Usual(steps=200, lr=5e-3)
+RATES = Usual(steps=100, lr=0.05)  # of logits
 THRESHOLDS = Usual(steps=0, lr=0.02)  # of logarithms: calibration has done the most already
 OUT_OF_REACH = 3  # the exit code of a budget that cannot be met, as of a target in `run`
 
 tune = typer.Typer(
     name="tune",
-    help="Train: weights under a policy; find thresholds, make them static; mergers.",
+    help="Train: weights under a policy; thresholds, and make them static; mergers; counts.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -50,7 +53,7 @@ tune = typer.Typer(
 
 @tune.callback()
 def describe_tune() -> None:
-    """Train: weights under a policy; find thresholds, make them static; mergers."""
+    """Train: weights under a policy; thresholds, and make them static; mergers; counts."""
 
 
 @tune.command(epilog="Example: tokensearch tune freeze thresholds.json")
@@ -113,17 +116,23 @@ def thresholds(
     """
     from tokensearch.cli.files import check_file
 
-    if score not in SCORES:
-        raise typer.BadParameter(f"--score is {score!r}; it must be one of {', '.join(SCORES)}")
+    _check_score(score)
     blocks, scored_by = _read_blocks(sites), cast(Score, score)
     _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
+    from tokensearch.runtime import describe
+    from tokensearch.tune.budget import make_twin
     from tokensearch.tune.learned_thresholds import find_thresholds
+    from tokensearch.tune.thresholds import check_reach
 
     subject = load_inputs(wanted)
-    limit = _read_budget(budget, costs, subject, blocks, scored_by)
+    spec = describe(subject.model)
+    twin = make_twin(spec, blocks, scored_by)  # blocks that the model does not have: wrong usage
+    limit = _read_budget(budget, costs, twin)
+    with _reach():
+        check_reach(spec, blocks, limit)
     evaluator = _evaluator(subject, wanted.seed)
     folder = out_file.with_name(f"{out_file.stem}-training")
     asked = (
@@ -146,30 +155,95 @@ def thresholds(
     print_json(document) if as_json else print_thresholds(document, policy)
 
 
-def _read_budget(
-    budget: str,
-    costs: Path | None,
-    subject: "EvaluationInputs",
-    sites: "Sequence[int]",
-    score: "Score",
-) -> "Budget":
-    """Return the budget; end with an exit code of its own where it cannot be met."""
-    from tokensearch.costs import load_costs
-    from tokensearch.runtime import describe
-    from tokensearch.tune.budget import LatencyBudget, MacBudget, make_twin
-    from tokensearch.tune.thresholds import check_reach
+@tune.command(epilog="Example: tokensearch tune rates --budget 0.5x --data imagenet")
+@grouped
+def rates(
+    wanted: ModelOptions,
+    training: TrainingOptions,
+    budget: Annotated[
+        str,
+        typer.Option(metavar="BUDGET", help="multiply-accumulates, 0.5x, or with --costs 5ms"),
+    ],
+    score: Annotated[
+        str | None,
+        typer.Option(metavar="SCORE", help="default: class_attention, else mean_attention"),
+    ] = None,
+    costs: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="costs.json of `profile --sweep`, which predicts times"),
+    ] = None,
+    out_file: Annotated[Path, typer.Option("--out", metavar="FILE", help="the policy")] = Path(
+        "rates.json"
+    ),
+    as_json: JsonOption = False,
+) -> None:
+    """Train how many tokens each block keeps, by gradient (DiffRate), with the model frozen.
 
-    spec, limit = describe(subject.model), float(budget.rstrip("xms"))
-    twin = make_twin(spec, sites, score)  # blocks that the model does not have are wrong usage
-    chosen: Budget = MacBudget(spec, limit)
-    if costs is not None:
-        chosen = LatencyBudget(load_costs(costs), twin, limit)
+    The better on `search` of that and of the same share in every block is kept. The same command
+    goes on after anything.
+    """
+    from tokensearch.cli.files import check_file
+
+    _check_score(score)
+    _check_budget(budget, costs)
+    check_file(out_file)  # before minutes are spent
+    from tokensearch.cli.inputs import load_inputs
+    from tokensearch.cli.progress import progress_listener
+    from tokensearch.runtime import describe
+    from tokensearch.runtime.host import has_class_token
+    from tokensearch.tune.budget import make_twin
+    from tokensearch.tune.rates import keep_equal_shares, tune_rates
+
+    subject = load_inputs(wanted)
+    usual = "class_attention" if has_class_token(subject.model) else "mean_attention"
+    spec, scored_by = describe(subject.model), cast(Score, score or usual)
+    twin = make_twin(spec, range(1, spec.blocks), scored_by, "between")
+    limit = _read_budget(budget, costs, twin)
+    with _reach():
+        keep_equal_shares(spec, limit)
+    evaluator = _evaluator(subject, wanted.seed)
+    folder = out_file.with_name(f"{out_file.stem}-training")
+    asked = training.prepare(wanted, subject, evaluator, folder=folder, usual=RATES)
+    with progress_listener(err) as watcher:
+        result = tune_rates(evaluator, scored_by, limit, asked, watcher=watcher)
+    save(result.policy, out_file)
+    document = {
+        "file": str(out_file),
+        "better": result.better,
+        "mac_share": mac_share(result.policy),
+        "patch_tokens_after_block": list(result.policy.patch_tokens_after_block),
+        "search": change_to_json(result.search),
+        "select": change_to_json(result.select),
+    }
+    print_json(document) if as_json else print_rates(document)
+    if not result.better:
+        raise typer.Exit(NO_BETTER)
+
+
+def _check_score(score: str | None) -> None:
+    if score is not None and score not in SCORES:
+        raise typer.BadParameter(f"--score is {score!r}; it must be one of {', '.join(SCORES)}")
+
+
+def _read_budget(budget: str, costs: Path | None, twin: "Policy") -> "Budget":
+    """Return the budget of counts that go where the steps of `twin` stand."""
+    from tokensearch.costs import load_costs
+    from tokensearch.tune.budget import LatencyBudget, MacBudget
+
+    limit = float(budget.rstrip("xms"))
+    if costs is None:
+        return MacBudget(twin.model, limit, at=twin.steps[0].at)
+    return LatencyBudget(load_costs(costs), twin, limit)
+
+
+@contextmanager
+def _reach() -> "Iterator[None]":
+    """End with an exit code of its own where a budget cannot be met."""
     try:
-        check_reach(spec, sites, chosen)
+        yield
     except PolicyError as failure:
         error(str(failure))
         raise typer.Exit(OUT_OF_REACH) from failure
-    return chosen
 
 
 def _check_budget(budget: str, costs: Path | None) -> None:
@@ -293,7 +367,7 @@ def _read_policies(name: str, subject: "EvaluationInputs") -> "Sequence[Policy]"
 
     if not is_file(name):
         return (preset(name, describe(subject.model, name=subject.name)),)
-    policies = load_set(name).policies if holds_set(name) else (load(name),)
+    policies = load_policies(name)
     if not policies:
         raise PolicyError(f"{name} holds no policies; give a front that has some, or a policy")
     return policies
