@@ -176,6 +176,17 @@ def test_weights_that_are_missing_are_named(tmp_path: Path) -> None:
         loaded(folder)
 
 
+def test_weights_of_more_blocks_than_the_configuration_says_are_refused(tmp_path: Path) -> None:
+    folder = save("ViTForImageClassification", tmp_path)
+    file = folder / "config.json"
+    file.write_text(file.read_text().replace('"num_hidden_layers": 4', '"num_hidden_layers": 3'))
+
+    with pytest.raises(
+        ModelError, match=r"more blocks than its configuration says \(vit\.layers\.3"
+    ):
+        loaded(folder)
+
+
 def test_weights_that_do_not_fit_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="cannot be loaded as ViTForImageClassification with num"):
         loaded(save("ViTForImageClassification", tmp_path), options={"num_labels": 9})

@@ -56,6 +56,8 @@ def read_tables(file: Path) -> dict[str, Table]:
     Raises:
         ModelError: No such file, no table in it, or code.
     """
+    if file.is_dir():
+        raise ModelError(f"checkpoint {file} is a folder; give the file of weights in it")
     if not file.is_file():
         raise ModelError(f"checkpoint {file} does not exist")
     _check_container(file)

@@ -5,6 +5,7 @@ timm's models do. Only safetensors are read, and never code that lies beside wei
 """
 
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -42,6 +43,7 @@ _TOWERS = {
 }
 _INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # PIL's numbers
 _ANSWERS = ("logits", "image_embeds", "pooler_output")  # fields of outputs, the first that is there
+_NUMBER = re.compile(r"\.\d+\.")  # of a block, in the name of a weight
 _UNNAMED = "LABEL_"  # begins what transformers calls classes that nobody has named
 
 Options = Mapping[str, object]
@@ -298,6 +300,13 @@ def _read_weights(source: _Source, config: Any, **more: Any) -> tuple[nn.Module,
         return loaded
 
     model, info = source.fetch(load)
+    names = model.state_dict()
+    beyond = [key for key in info["unexpected_keys"] if _NUMBER.sub(".0.", key, count=1) in names]
+    if beyond:  # which transformers leaves out
+        raise ModelError(
+            f"{source.name} has weights of more blocks than its configuration says "
+            f"({min(beyond)}); give the configuration that was saved with them"
+        )
     return model, sorted(info["missing_keys"])
 
 
