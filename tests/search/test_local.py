@@ -25,7 +25,7 @@ from tokensearch.search.sampler.gains import (
 )
 from tokensearch.search.sampler.local import LEAST_GAIN, Proposer
 from tokensearch.search.sampler.mutations import ParameterMutator
-from tokensearch.search.sampler.observations import Knowledge, Observation, StudyReader
+from tokensearch.search.sampler.observations import Knowledge, Observation, Pending, StudyReader
 from tokensearch.search.sampler.surrogate import features
 from tokensearch.search.space.suggest import encode
 
@@ -296,3 +296,30 @@ def test_enqueued_schedules_are_not_searched_for(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Proposer, "propose", None)
 
     assert not SPACE.suggest(study.ask(), DEIT).reduces
+
+
+def test_what_another_worker_is_at_is_proposed_by_nobody_else() -> None:
+    def propose(*pending: Pending) -> dict[str, Any]:
+        mutator = ParameterMutator(SPACE.dimensions(DEIT), np.random.default_rng(3))
+        knowledge = Knowledge((), FORECAST)
+        return dict(Proposer(SPACE, DEIT, knowledge, mutator, 1.0, FINEST_LOSS, pending).propose())
+
+    first = propose()
+    policy = SPACE.build(first, DEIT)
+    second = propose(Pending(policy, first, features(policy)))
+
+    assert SPACE.build(second, DEIT).schedule_hash != policy.schedule_hash
+    assert propose() == first  # by equal dice
+
+
+def test_the_sampler_knows_what_others_are_at_once_they_have_chosen() -> None:
+    sampler = LocalSampler(SPACE, DEIT, seed=0)
+    study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler)
+    one, other = study.ask(), study.ask()
+    policy = SPACE.suggest(one, DEIT)
+    frozen = study.get_trials()[other.number]
+
+    reader = StudyReader(SPACE, DEIT, FORECAST, FINEST_LOSS)
+    (pending,) = reader.read_running(study, but=frozen)
+
+    assert pending.policy.schedule_hash == policy.schedule_hash

@@ -124,6 +124,18 @@ def test_a_study_that_is_not_there_is_named(storage: SharedStorage) -> None:
         Publication(storage.studies, "absent").run()
 
 
+def test_a_worker_that_comes_too_early_waits_and_then_says_what_to_start(
+    storage: SharedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.search.workers.publish.SETUP_S", 0.1)
+    said = list[str]()
+
+    with pytest.raises(RunError, match="--study early` first"):
+        Publication(storage.studies, "early").wait_until_ready(said.append)
+
+    assert said == ["waiting for the run of study 'early' to time the baseline"]
+
+
 def test_an_address_that_processes_cannot_share_is_refused() -> None:
     with (
         pytest.raises(RunError, match="cannot be shared by processes; give postgresql"),

@@ -37,7 +37,7 @@ class Fleet:
         self._log = (run.parent / "log.txt").open("wb")
         self.run = self._start(
             *("run", *MODEL, "--study", "soak", "--trials", str(TRIALS), "--images", "40,30,50"),
-            *("--latency-target", "0.8x", "--confirm-seconds", "0.1", "--out", str(run)),
+            *("--latency-target", "1000ms", "--confirm-seconds", "0.1", "--out", str(run)),
         )
         self.workers = [self._join() for _ in range(WORKERS - 1)]
 

@@ -66,7 +66,7 @@ class Publication:
     @property
     def ready(self) -> bool:
         """Whether workers may begin."""
-        return bool(self._get(READY))
+        return self.exists and bool(self._get(READY))
 
     def run(self) -> RunDocument:
         """Return run.json; RunError where no run has published any."""
