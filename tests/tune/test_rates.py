@@ -24,7 +24,7 @@ from tokensearch.tune.rates import (
     _scaffold,
     keep_equal_shares,
     make_policy,
-    scale_counts,
+    scale_rates,
     tune_rates,
 )
 
@@ -127,7 +127,7 @@ def test_moved_counts_meet_the_budget_and_make_a_policy(limit: float) -> None:
     budget = MacBudget(SPEC, limit, at="between")
 
     for kept in ([16.0, 14.0, 12.0, 3.0], [16.0, 2.0, 2.0, 1.0], [16.0, 16.0, 16.0, 16.0]):
-        policy = make_policy(SPEC, scale_counts(SPEC, kept, budget), "class_attention")
+        policy = make_policy(SPEC, scale_rates(SPEC, kept, budget), "class_attention")
         assert limit - 0.1 < mac_share(policy) <= limit
 
 

@@ -73,7 +73,7 @@ def tune_rates(
         trainer.run(watcher)
     trained = trainer.result
     assert isinstance(trained, LearningRates)
-    after = make_policy(spec, scale_counts(spec, trained.kept(), budget), score)
+    after = make_policy(spec, scale_rates(spec, trained.kept(), budget), score)
     watcher.stage("accuracy of constant and learned rates, on search and select")
     search, select = (
         compare_change(
@@ -181,7 +181,7 @@ def keep_equal_shares(spec: ModelSpec, budget: Budget) -> list[float]:
     return counts(low)
 
 
-def scale_counts(spec: ModelSpec, kept: Sequence[float], budget: Budget) -> list[float]:
+def scale_rates(spec: ModelSpec, kept: Sequence[float], budget: Budget) -> list[float]:
     """Return counts whose removed or kept tokens are scaled alike, so that they meet the budget."""
     whole = float(spec.patch_tokens)
 
