@@ -90,6 +90,7 @@ def test_a_set_of_embedding_policies_answers_other_targets(source: RunFolder) ->
     assert not policies.best(latency="1x").reduces
 
 
+@pytest.mark.long
 def test_a_finished_search_goes_on_with_the_same_command(
     source: RunFolder, config: str, tmp_path: Path
 ) -> None:

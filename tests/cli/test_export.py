@@ -44,6 +44,7 @@ def test_a_policy_becomes_an_onnx_file_with_its_check(place: Path) -> None:
     assert files(place) == {"tiny.onnx"}
 
 
+@pytest.mark.long
 def test_half_precision_becomes_a_pt2_file_named_after_model_and_policy(place: Path) -> None:
     result = called(
         "policy.json", "--model", FACTORY, "--data-config", "data.json", "--format", "pt2",

@@ -47,6 +47,7 @@ def test_a_search_on_images_that_are_not_square(tmp_path: Path, size: str, folde
     assert "| resolution | 48 x 32 px |" in run.report.read_text()
 
 
+@pytest.mark.long
 def test_such_a_run_goes_on_and_is_retargeted(tmp_path: Path) -> None:
     run = RunFolder(tmp_path / "run")
     arguments = ("run", *MODEL, "--img-size", "48x32", *SHORT, "--out", str(run.path))

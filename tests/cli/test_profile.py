@@ -12,7 +12,7 @@ from typer.testing import Result
 from tests.cli.profiled import TINY, run, trace_of
 from tests.costs.machine import SyntheticMachine, table_of, treads
 from tokensearch.cli.console import with_remedy
-from tokensearch.cli.profile_inputs import LEAST_ROUNDS, _Telling
+from tokensearch.cli.profile_inputs import LEAST_ROUNDS, ProfileOptions, _Telling
 from tokensearch.cli.progress import Live
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.records.launch_bound import LaunchCost
@@ -193,3 +193,11 @@ def test_no_remedy_is_one_that_these_verbs_have_not(caution: Caution) -> None:
     assert words.split(": ")[0] == caution.value.split(": ")[0]
     assert "warm-up" not in words
     assert "trace more" not in words
+
+
+def test_a_model_is_not_said_to_be_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    ProfileOptions(model="demo", device="cpu", batch_size=1).timed()
+
+    said = capsys.readouterr().err
+    assert said.startswith("model demo on cpu, float32, batch 1, ")
+    assert said.rstrip().endswith("; weights and images are random")

@@ -79,6 +79,7 @@ def test_a_run_answers_another_target(source: RunFolder) -> None:
     where = Path(f"{source.path}-retargeted") / "cpu-eager-batch2-1000ms"
     assert result.stdout.startswith("Target met without reducing anything: 1000ms for a pass of 2")
     assert "timing schedules of the run side by side\n" in result.stderr
+    assert f"{source.path} holds no costs.json of this cell: what token counts" in result.stderr
     assert not load(where / "policy.json").reduces
     assert load_set(where / "front.json").policies
     assert called("report", where).exit_code == 0

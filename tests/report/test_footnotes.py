@@ -54,6 +54,16 @@ def test_a_doubt_about_a_control_stands_on_its_own_row_alone() -> None:
     assert names == ["found 99b913f5", "the baseline at 160 px ¹", "the smaller model deit_t"]
 
 
+def test_what_was_confirmed_and_is_not_on_the_front_is_named() -> None:
+    run = run_document()
+    (published,) = (f.origin for f in run.finished.finalists if tables.kind_of(f) == "published")
+
+    (said,) = (note for note in front_row_notes(front(), run) if "confirmed too" in note)
+
+    assert said.startswith(f"{published} is confirmed too, but left out of the table: ")
+    assert "random-" not in said
+
+
 @pytest.mark.parametrize("verb", ["run", "retarget"])
 def test_what_a_note_names_is_an_option_of_the_command(verb: str) -> None:
     known = {name for option in get_command(app).commands[verb].params for name in option.opts}  # type: ignore[attr-defined]

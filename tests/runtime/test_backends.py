@@ -51,6 +51,7 @@ def test_every_operator_is_one_graph_for_all_batches(name: str) -> None:
     check_one_graph(tokensearch.apply(host(), POLICIES[name]), *batches(3))
 
 
+@pytest.mark.long
 def test_a_model_for_dense_use_is_one_graph() -> None:
     model, compiler = tokensearch.apply(vit(), mixed(vit()), dense=True), Counting()
     images = pictures(model)

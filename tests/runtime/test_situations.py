@@ -56,7 +56,9 @@ def compiled(model: nn.Module) -> nn.Module:
     return wrapped
 
 
-@pytest.mark.parametrize("wrap", [compiled, AveragedModel, nn.DataParallel])
+@pytest.mark.parametrize(
+    "wrap", [pytest.param(compiled, marks=pytest.mark.long), AveragedModel, nn.DataParallel]
+)
 def test_a_wrapped_model_follows_as_the_bare_one_does(wrap: Callable[..., nn.Module]) -> None:
     bare = average()
     x = pictures(bare)

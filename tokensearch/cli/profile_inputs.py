@@ -102,9 +102,9 @@ class ProfileOptions:
             backend=self.backend,
             seed=self.seed,
         )
+        full = "" if self.name == ready.spec.name else f" is {ready.spec.name},"
         err.print(
-            f"model {self.name} is {ready.spec.name}, on {name_cell(ready.cell)}; "
-            "weights and images are random"
+            f"model {self.name}{full} on {name_cell(ready.cell)}; weights and images are random"
         )
         if ready.why:
             err.print(ready.why, soft_wrap=True)

@@ -18,6 +18,7 @@ from tokensearch.front import Point, spread
 from tokensearch.measure import deciding_cautions, describe_environment
 from tokensearch.measure.cautions import ENOUGH_PASSES
 from tokensearch.policy import Goal, Objective, Policy, Target, choose, is_published
+from tokensearch.profiling import SPLIT
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import Comparison, Trial
 from tokensearch.records.run_folder import RunFolder
@@ -33,7 +34,7 @@ from tokensearch.search.finalists.result import (
     write_result,
 )
 from tokensearch.search.finalists.side_by_side import make_confirm_budget, settle, tell_rounds
-from tokensearch.search.latency_model import make_forecast, pick_mild_to_deep
+from tokensearch.search.latency_model import SWEEP_SECONDS, make_forecast, pick_mild_to_deep
 from tokensearch.stats.interval import Interval
 
 # Of passes, for each policy: half of what a run takes. A minute is to hold a sweep and all of them.
@@ -357,3 +358,8 @@ class Retarget:
         with suppress(MeasurementError):  # one that cannot be read is swept again
             if costs.is_file() and (table := load_costs(costs)).cell == self.timing.cell:
                 save_costs(table, self.folder.costs)
+        if self.timing.cell.backend in SPLIT and not self.folder.costs.is_file():
+            self.listener.note(
+                f"{self.source.folder.path} holds no costs.json of this cell: what token counts "
+                f"and operators cost is swept first, for up to {SWEEP_SECONDS:.0f} s"
+            )

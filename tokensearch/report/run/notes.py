@@ -1,13 +1,18 @@
 """What reports say beside their tables: one wording for Markdown and HTML."""
 
-from tokensearch.policy import PolicySet
+from tokensearch.policy import PolicySet, is_control
 from tokensearch.policy.answer import MARGIN, TOLERANCE_NATS
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_result import RunData, RunDocument
 from tokensearch.report import text
 from tokensearch.report.run import tables
 from tokensearch.report.run.footnotes import Footnotes
-from tokensearch.report.run.result import alike_as, judges_embeddings, measure_of
+from tokensearch.report.run.result import (
+    alike_as,
+    judges_embeddings,
+    measure_of,
+    name_finalist,
+)
 from tokensearch.report.table import ReportTable
 
 
@@ -27,8 +32,25 @@ def front_row_notes(front: PolicySet, run: RunDocument) -> tuple[str, ...]:
     """Say what the marks of the front's rows mean."""
     shown = (run.finished.finalist(policy.schedule_hash) for policy in front.policies)
     rows = [finalist.comparison for finalist in shown if finalist is not None]
-    said = (as_good_note(run), baseline_note(run))
+    said = (as_good_note(run), baseline_note(run), dominated_note(front, run))
     return (*(note for note in said if note is not None), *Footnotes.of_run(run).lines(rows))
+
+
+def dominated_note(front: PolicySet, run: RunDocument) -> str | None:
+    """Name the confirmed policies that the front leaves out; None where it has all."""
+    members = {policy.schedule_hash for policy in front.policies}
+    left = [
+        name_finalist(finalist)
+        for finalist in run.finished.finalists
+        if finalist.schedule_hash not in members and not is_control(finalist.origin)
+    ]
+    if not left:
+        return None
+    verb = "is" if len(left) == 1 else "are"
+    return (
+        f"{text.listed(left)} {verb} confirmed too, but left out of the table: one of its rows is "
+        f"as fast and as good on `select`. The finalists' table of the report has all."
+    )
 
 
 def as_good_note(run: RunDocument) -> str | None:
