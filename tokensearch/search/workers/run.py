@@ -112,17 +112,32 @@ class SharedRun(SearchRun):
         """Search beside the workers until the limits, and wait for what they have begun."""
         with self._stack:
             search = super().searched(evaluator, plan)
+            self._use_rest(search)
             self._end(search)
         return search
 
-    def _end(self, search: SearchLoop) -> None:
-        study = self._opened[-1]
-        study.stop()
+    def _use_rest(self, search: SearchLoop) -> None:
+        """Search on with what is left of the budget: trials of dead workers counted as begun."""
+        search.fetch_trials()
+        if not self._opened[-1].running:
+            return
+        self._wait_for_others(search)
+        tried = -1
+        while search.within_budget() and len(search.trials) > tried:
+            tried = len(search.trials)
+            search.explore()
+            self._wait_for_others(search)
+
+    def _wait_for_others(self, search: SearchLoop) -> None:
         self.listener.stage("waiting for the workers' last trials")
         search.fetch_trials()
-        while study.running:
+        while self._opened[-1].running:
             sleep(POLL_S)
             search.fetch_trials()
+
+    def _end(self, search: SearchLoop) -> None:
+        self._opened[-1].stop()
+        self._wait_for_others(search)
         self.folder.write_trials(search.trials)
 
     def baseline_timed(self, search: SearchLoop) -> None:
