@@ -311,7 +311,7 @@ def test_a_size_that_only_the_data_config_has_names_the_option(tmp_path: Path) -
 
 def test_a_missing_checkpoint_is_refused() -> None:
     assert refusal("vit_t", checkpoint=Path("gone.pth")) == "checkpoint gone.pth does not exist"
-    assert "tests is a folder; give the file" in refusal("vit_t", checkpoint=Path("tests"))
+    assert "tests is a folder; give the file" in refusal("vit_t", checkpoint=Path(__file__).parent)
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
