@@ -1,15 +1,19 @@
-"""Where the command line writes: results to stdout, progress, warnings and errors to stderr."""
+"""Where commands write: results to stdout, all else to stderr, files whole or not at all."""
 
 import errno
 import json
 import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from tokensearch.errors import RunError
+from tokensearch.files import make_folder, write_whole
+from tokensearch.policy.file import to_text
 from tokensearch.records.measurements import Caution
 from tokensearch.redaction import hide_secrets
 from tokensearch.report.text import plain
@@ -91,3 +95,23 @@ def with_remedy(doubt: Caution) -> str:
     """Return what is doubtful, and what the user can do about it here."""
     what, general = doubt.value.split(": ")
     return f"{what}: {_HERE.get(doubt, general)}"
+
+
+def check_file(path: Path) -> None:
+    """See whether a file could be written, and leave nothing behind; RunError if not."""
+    there = next(one for one in path.absolute().parents if one.exists())
+    reason = None
+    if path.is_dir():
+        reason = "it is a folder"
+    elif not there.is_dir():
+        reason = f"{there} is a file"
+    elif not os.access(there, os.W_OK):
+        reason = "Permission denied"
+    if reason is not None:
+        raise RunError(f"{path} cannot be written: {reason}")
+
+
+def write_document(path: Path, document: Mapping[str, Any]) -> None:
+    """Write a document whole; RunError where it cannot be written."""
+    make_folder(path.parent)
+    write_whole(path, to_text(document))

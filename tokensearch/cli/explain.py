@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokensearch.chrome import ChromeTrace
-from tokensearch.cli.console import caution, out, print_json, with_remedy
-from tokensearch.cli.files import write
+from tokensearch.cli.console import caution, out, print_json, with_remedy, write_document
 from tokensearch.cli.operands import LEDGER_FILE, PROFILE_FILE, Operand
 from tokensearch.cli.profile_inputs import TRACES
 from tokensearch.diff.ledger import Ledger, make_ledger
@@ -77,7 +76,7 @@ def _left(folder: Path | None) -> Iterator[str]:
 
 def _leave_profiles(baseline: Profile, candidate: Profile, folder: Path) -> None:
     for side, profile in zip(SIDES, (baseline, candidate), strict=True):
-        write(folder / side / PROFILE_FILE, profile_to_json(profile))
+        write_document(folder / side / PROFILE_FILE, profile_to_json(profile))
 
 
 def _leave(ledger: Ledger, document: Mapping[str, Any], folder: Path) -> None:
@@ -85,7 +84,7 @@ def _leave(ledger: Ledger, document: Mapping[str, Any], folder: Path) -> None:
     from tokensearch.report.diff.flame_graph import draw_flame
     from tokensearch.report.diff.waterfall import draw_waterfall
 
-    write(folder / LEDGER_FILE, document)
+    write_document(folder / LEDGER_FILE, document)
     for name in PICTURES:
         draw_waterfall(ledger, folder / name)
     draw_flame(ledger, folder / FLAME)
@@ -110,7 +109,7 @@ def explain_traces(
     words = trace_sentences(traced, names, changes)
     document = change_document(changes, names) | {"words": list(words)}
     if folder is not None:
-        write(folder / LEDGER_FILE, document)
+        write_document(folder / LEDGER_FILE, document)
     if as_json:
         print_json(document)
         return

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tokensearch.cli.console import caution, err, out, print_json
+from tokensearch.cli.console import caution, check_file, err, out, print_json, write_document
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
 from tokensearch.cli.timing_subject import CellOverrides
@@ -41,7 +41,6 @@ def calibrate(
     Device, batch and backend are those of the front's own evidence, if not given. Accuracies stay
     what they were. What was timed in another cell is kept behind what is timed here.
     """
-    from tokensearch.cli.files import check_file, write
     from tokensearch.errors import PolicyError
     from tokensearch.policy import load_set
     from tokensearch.policy.file import set_to_json
@@ -53,7 +52,7 @@ def calibrate(
         raise PolicyError(f"{front} holds no policies that could be timed")
     check_file(where)
     calibrated = _calibrate(policies, again, seconds)
-    write(where, set_to_json(calibrated))
+    write_document(where, set_to_json(calibrated))
     if as_json:
         print_json({"front": str(where), **_document(calibrated)})
     else:

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from typer import Option
 
-from tokensearch.cli.console import caution, err, out, print_json, with_remedy
-from tokensearch.cli.files import write
+from tokensearch.cli.console import caution, err, out, print_json, with_remedy, write_document
 from tokensearch.cli.operands import (
     PROFILE_FILE,
     Operand,
@@ -104,7 +103,7 @@ def _read(name: str) -> Policy:
 def _hand_out(profile: Profile, folder: Path | None, *, as_json: bool) -> None:
     document = profile_to_json(profile)
     if folder is not None:
-        write(folder / PROFILE_FILE, document)
+        write_document(folder / PROFILE_FILE, document)
     from tokensearch.profiling import profile_cautions
     from tokensearch.report.profile import profile_lines
 
@@ -143,7 +142,7 @@ def _hand_out_costs(table: "CostTable", folder: Path | None, *, as_json: bool) -
     from tokensearch.report.costs import draw_staircase, staircase_text
 
     if folder is not None:
-        write(folder / COSTS_FILE, costs_to_json(table))
+        write_document(folder / COSTS_FILE, costs_to_json(table))
         draw_staircase(table, folder / STAIRS)
     if as_json:
         print_json(costs_to_json(table))

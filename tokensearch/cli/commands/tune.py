@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from tokensearch.cli.commands.show import check_policy_name
-from tokensearch.cli.console import err, error, out, print_json
+from tokensearch.cli.console import check_file, err, error, out, print_json
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
@@ -114,8 +114,6 @@ def thresholds(
     They are calibrated on the images of `search` by quantiles of their scores; with --steps they
     then learn. The policy and its static twin are compared on `select`.
     """
-    from tokensearch.cli.files import check_file
-
     _check_score(score)
     blocks, scored_by = _read_blocks(sites), cast(Score, score)
     _check_budget(budget, costs)
@@ -182,8 +180,6 @@ def rates(
     The better on `search` of that and of the same share in every block is kept. The same command
     goes on after anything.
     """
-    from tokensearch.cli.files import check_file
-
     _check_score(score)
     _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
@@ -335,8 +331,6 @@ def merger(
 
     The better of before and after on `search` is kept. The same command goes on after anything.
     """
-    from tokensearch.cli.files import check_file
-
     check_file(out_file)  # before minutes are spent
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
