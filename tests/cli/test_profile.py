@@ -106,7 +106,7 @@ def test_a_launch_bound_cell_is_said_before_anything_is_profiled_or_swept(
 
     told = run("profile", *TINY, *options).stderr.splitlines()
 
-    assert told[0].startswith("model tests.search.tiny:model is ")
+    assert told[0].startswith("model tests.search.tiny:model on cpu")
     assert told[1] == f"caution: {found.sentence}"
 
 
