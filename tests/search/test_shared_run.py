@@ -4,16 +4,20 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages import InMemoryStorage
+from optuna.trial import create_trial
 
 from tests.postgres import postgres
 from tests.search import tiny
 from tests.search.clockless import no_clock
+from tests.search.test_study import estimated
 from tests.short import few_candidates, short_profiles
 from tokensearch.costs.forecast import Forecast
 from tokensearch.errors import RunError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.policy import mac_share
+from tokensearch.policy import Policy, mac_share
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import RunDocument
@@ -22,6 +26,7 @@ from tokensearch.search.workers.answers import store_beside
 from tokensearch.search.workers.publish import Publication
 from tokensearch.search.workers.run import SharedRun, Sharing, WorkerRun
 from tokensearch.search.workers.storage import SharedStorage, shared_storage
+from tokensearch.search.workers.study import RECORD, SharedStudy
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -155,3 +160,60 @@ def test_results_are_computed_once_for_all_processes(
     evaluator.score(policy_from_json(best.policy), "search")
 
     assert evaluator.predictions.images_run == 0
+
+
+def in_memory(folder: Path) -> Shared:
+    """A shared run whose study is of this process alone."""
+    sharing = Sharing(SharedStorage("memory", InMemoryStorage(), None), "tiny")
+    return Shared(**vars(tiny.session(folder, trials=3)), sharing=sharing)
+
+
+def test_a_baseline_that_a_killed_run_had_begun_is_timed_once_that_is_known_to_be_dead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.search.workers.lease.BEAT_S", 0.05)
+    monkeypatch.setattr("tokensearch.search.workers.lease.STALE_S", 0.3)
+    session = in_memory(tmp_path / "run")
+    evaluator, baseline = session.evaluator(), Policy(session._spec)
+    killed = session.open_study(session.space)
+    assert isinstance(killed, SharedStudy)
+    assert killed.claim(baseline, "none") is not None
+    killed._lease.end()
+
+    with no_clock(), session.using_study():
+        plan = TimePlan(None)
+        search = session._begun(evaluator, plan, session.forecast(evaluator, plan))
+        search.try_fixed([("none", baseline)])
+        assert search.find_trial(baseline) is None
+        session.baseline_timed(search)
+
+    assert search.find_trial(baseline) is not None
+
+
+def test_trials_of_a_folder_that_the_study_does_not_know_are_not_overwritten(
+    tmp_path: Path,
+) -> None:
+    session = in_memory(tmp_path / "run")
+    session.folder.create()
+    session.folder.write_run(session._document(session.evaluator(), session.splits))
+    session.folder.append_trial(estimated()[0].trial)
+    before = session.folder.trials.read_text()
+
+    with pytest.raises(RunError, match="holds trials that study 'tiny' does not; name another"):
+        run(session)
+
+    assert session.folder.trials.read_text() == before
+
+
+def test_a_folder_that_could_not_be_made_can_be_made_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage, folder = InMemoryStorage(), RunFolder(tmp_path / "anew")
+    study = optuna.create_study(study_name="tiny", storage=storage)
+    study.add_trial(create_trial(value=0.0, user_attrs={RECORD: {}}))
+    monkeypatch.setattr(Publication, "fetch", lambda _, into: into.run.write_text("{}"))
+
+    with pytest.raises(RunError, match="in trial 0 of the shared study"):
+        Publication(storage, "tiny").write_folder(folder)
+
+    assert not folder.run.exists()

@@ -8,6 +8,7 @@ import pytest
 from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage, InMemoryStorage
 from optuna.trial import FrozenTrial, TrialState, create_trial
+from sqlalchemy.exc import IntegrityError
 
 from tests.search.test_study import MODEL, SPACE, estimated
 from tokensearch.policy import Policy, Prune
@@ -15,6 +16,7 @@ from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.search.workers.device import DeviceLock
 from tokensearch.search.workers.lease import BEAT, BEAT_S, STALE_S, Ages
+from tokensearch.search.workers.storage import _open
 from tokensearch.search.workers.study import MOST_TAKEN_OVER, SharedStudy
 
 POLICIES = [Policy(MODEL, (Prune(block, keep),)) for block in (1, 2, 3) for keep in (4, 6, 8, 12)]
@@ -119,6 +121,36 @@ def test_a_worker_that_is_interrupted_hands_its_trial_back(
     one.close()
 
     assert other.ask(0).policy.schedule_hash == POLICIES[0].schedule_hash
+
+
+def test_a_proposal_of_the_sampler_is_handed_back_by_a_worker_that_is_interrupted(
+    join: Callable[..., SharedStudy],
+) -> None:
+    one, other = join(), join()
+    other.set_sampler(RandomSampler(seed=1))
+    proposed = one.ask(0).policy
+
+    one.close()
+
+    assert len(other.study.get_trials(states=(TrialState.WAITING,))) == 1
+    assert other.ask(0).policy.schedule_hash == proposed.schedule_hash
+
+
+def test_tables_that_another_process_is_making_are_no_failure(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = InMemoryStorage()
+    outcomes = iter([IntegrityError("CREATE TABLE", None, Exception("duplicate key")), made])
+
+    def open_next(*_: object, **__: object) -> BaseStorage:
+        outcome = next(outcomes)
+        if isinstance(outcome, Exception):
+            raise outcome
+        return outcome
+
+    monkeypatch.setattr("tokensearch.search.workers.storage.RDBStorage", open_next)
+
+    assert _open("postgresql+psycopg://me@db/studies") is made
 
 
 def beating(trial_id: int, beat: int) -> FrozenTrial:

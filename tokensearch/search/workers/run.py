@@ -11,13 +11,13 @@ from tokensearch.costs import load_costs
 from tokensearch.costs.forecast import MACS_ERROR, Forecast
 from tokensearch.errors import RunError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
-from tokensearch.policy import mac_share
+from tokensearch.policy import Policy, mac_share
 from tokensearch.records.comparability import differences
 from tokensearch.records.run_result import RunDocument
 from tokensearch.redaction import redact
 from tokensearch.search.latency_model import forecast_from_table
 from tokensearch.search.loop import SearchLoop
-from tokensearch.search.resume import check_same_run
+from tokensearch.search.resume import check_same_run, read_trials
 from tokensearch.search.run import SearchRun
 from tokensearch.search.sampler.study import StudyAdapter
 from tokensearch.search.space.space import SearchSpace
@@ -59,6 +59,7 @@ class SharedRun(SearchRun):
         self, document: RunDocument, plan: TimePlan, evaluator: PolicyEvaluator
     ) -> RunDocument:
         publication = self.sharing.publication
+        self._check_folder(publication)
         if publication.exists:
             check_same_run(publication.run(), document, self.folder)
             if not self.folder.run.exists():
@@ -66,6 +67,15 @@ class SharedRun(SearchRun):
         finished = super()._run(document, plan, evaluator)
         publication.publish(self.folder)
         return finished
+
+    def _check_folder(self, publication: Publication) -> None:
+        """Refuse a folder with trials that the study does not know: they would be overwritten."""
+        known = {trial.schedule_hash for trial in publication.trials()}
+        if not known.issuperset(trial.schedule_hash for trial in read_trials(self.folder)):
+            raise RunError(
+                f"run folder {self.folder.path} holds trials that study {publication.name!r} does "
+                f"not; name another folder with --out"
+            )
 
     @contextmanager
     def using_study(self) -> Iterator[None]:
@@ -142,12 +152,22 @@ class SharedRun(SearchRun):
 
     def baseline_timed(self, search: SearchLoop) -> None:
         """Let workers begin."""
+        self._wait_for_baseline(search)
         publication = self.sharing.publication
         self._opened[-1].stop(stopped=False)
         publication.publish(self.folder)
         for name, value in {**self.published, READY: True}.items():
             publication.set(name, value)
         self._stack.enter_context(self.workers())
+
+    def _wait_for_baseline(self, search: SearchLoop) -> None:
+        """Wait until the baseline is timed that another process, maybe a killed one, had begun."""
+        baseline = Policy(self._spec)
+        while search.find_trial(baseline) is None:
+            sleep(POLL_S)
+            search.fetch_trials()
+            if not self._opened[-1].running:
+                search.try_fixed([("none", baseline)], always=True)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from tokensearch.errors import RunError, first_line
 from tokensearch.redaction import hide_secrets
@@ -56,13 +56,21 @@ def shared_storage(address: str) -> Iterator[SharedStorage]:
 def _open(address: str) -> BaseStorage:
     if check_address(address) == POSTGRES:
         try:
-            return RDBStorage(address, engine_kwargs={"pool_pre_ping": True})
+            return _open_database(address)
         except ModuleNotFoundError as error:
             raise RunError(
                 "a study in PostgreSQL needs psycopg; pip install 'tokensearch[postgres]'"
             ) from error
     where = urlsplit(address)
     return GrpcStorageProxy(host=where.hostname or "localhost", port=where.port or PORT)
+
+
+def _open_database(address: str) -> RDBStorage:
+    options = {"pool_pre_ping": True}
+    try:
+        return RDBStorage(address, engine_kwargs=options)
+    except (IntegrityError, ProgrammingError):  # another process was making the tables
+        return RDBStorage(address, engine_kwargs=options)
 
 
 def check_address(address: str) -> str:

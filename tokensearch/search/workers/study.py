@@ -83,7 +83,7 @@ class SharedStudy(StudyAdapter):
         """Let go of the study; a trial that was begun is another worker's."""
         self._lease.end()
         if self._held is not None:
-            self._take_over(self._held)
+            self._take_over(self._shared.get_trial(self._held._trial_id))  # with its parameters
 
     def _read_trials(self) -> tuple[Trial, ...]:
         """Return nothing: no file has trials, the study has them all."""
