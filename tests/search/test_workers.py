@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -123,10 +124,18 @@ def test_a_worker_that_is_interrupted_hands_its_trial_back(
     assert other.ask(0).policy.schedule_hash == POLICIES[0].schedule_hash
 
 
+class Copying(InMemoryStorage):
+    """Hands out copies of trials, as a database does."""
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return deepcopy(super().get_trial(trial_id))
+
+
 def test_a_proposal_of_the_sampler_is_handed_back_by_a_worker_that_is_interrupted(
     join: Callable[..., SharedStudy],
 ) -> None:
-    one, other = join(), join()
+    storage = Copying()
+    one, other = join(on=storage), join(on=storage)
     other.set_sampler(RandomSampler(seed=1))
     proposed = one.ask(0).policy
 
