@@ -261,6 +261,18 @@ def test_attention_of_the_same_kind_may_be_replaced() -> None:
     torch.testing.assert_close(model(pictures(model)), follow(other)(pictures(model)))
 
 
+def test_parts_of_a_last_block_may_be_replaced_by_others() -> None:
+    model, other = vit(), vit()
+    for each in (model, other):
+        each.blocks[-1].mlp.fc1 = nn.Sequential(each.blocks[-1].mlp.fc1)
+    follow(model, last_block="prefix_only")
+    for each in (model, other):  # as adapters that are merged into their layer
+        each.blocks[-1].mlp.fc1 = each.blocks[-1].mlp.fc1[0]
+
+    expected = follow(other, last_block="prefix_only")(pictures(other))
+    torch.testing.assert_close(model(pictures(model)), expected)
+
+
 def test_a_head_that_was_reset_is_noticed_at_the_next_pass() -> None:
     model = tokensearch.apply(vit(), "last-cls")
     x = pictures(model)

@@ -68,7 +68,9 @@ class ReducedBlock:
     def check_hooks(self) -> None:
         """Refuse hooks that would be passed over, or see prefix tokens alone."""
         for name in self.watched:
-            part = self.block.get_submodule(name)
+            part = _find_part(self.block, name)
+            if part is None:  # as after `merge_and_unload` of PEFT: what is gone has no hooks
+                continue
             own = "forward" in vars(part)
             hooks = _is_read(part) or _of_others(part)
             if own or hooks or part._backward_hooks or part._backward_pre_hooks:
