@@ -12,7 +12,15 @@ from tests.report.test_html import Reader
 from tokensearch.cli.main import app
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import Finalist, RunDocument
-from tokensearch.report.cells import choose_for_all, read_cells, worst_cost
+from tokensearch.report.cells import (
+    choose_for_all,
+    doubt_sentences,
+    read_cells,
+    ship_table,
+    verdict_sentences,
+    worst_cost,
+)
+from tokensearch.report.run.result import measure_of
 
 
 def called(*words: str) -> Result:
@@ -118,6 +126,38 @@ def test_runs_that_do_not_go_together_are_one_sentence(runs: list[Path], tmp_pat
     assert taken.exit_code == 1
     assert taken.stderr.startswith(f"error: {tmp_path / 'file'}")
     assert taken.stderr.count("\n") == 1
+
+
+def test_a_doubtful_answer_is_not_said_to_meet_its_target(runs: list[Path]) -> None:
+    other = RunFolder(runs[1])
+    run = other.require_run()
+    assert "it meets every target" in verdict_sentences(read_cells(runs))[0]
+
+    other.write_run(replace(run, result=replace(run.finished, outcome="ambiguous")))
+
+    assert "it may meet every target" in verdict_sentences(read_cells(runs))[0]
+
+
+def test_runs_that_measure_other_things_say_so(runs: list[Path]) -> None:
+    other = RunFolder(runs[1])
+    run = other.require_run()
+    other.write_run(replace(run, data=replace(run.data, labelled=not run.data.labelled)))
+    cells = read_cells(runs)
+
+    own, theirs = (measure_of(cell.run) for cell in cells)
+    assert own != theirs
+    assert f"{own} or {theirs}" in ship_table(cells).columns
+    assert f"the runs measure {own} and {theirs}, which cannot be compared" in doubt_sentences(
+        cells
+    )
+
+
+def test_the_page_of_a_run_is_not_replaced(runs: list[Path]) -> None:
+    result = called(*map(str, runs), "--out", str(runs[0]))
+
+    assert result.exit_code == 1
+    assert f"folder {runs[0]} of --out holds a run" in result.stderr
+    assert not (runs[0] / "report.html").exists()
 
 
 def test_json_names_the_page_and_what_to_ship(runs: list[Path], tmp_path: Path) -> None:

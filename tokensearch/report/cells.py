@@ -138,7 +138,8 @@ def ship_table(cells: Sequence[CellRun]) -> ReportTable:
         )
         for number, (name, cell) in enumerate(zip(cell_names(cells), cells, strict=True), 1)
     ]
-    figures = ("latency", "of baseline", "throughput", measure_of(cells[0].run), "change, points")
+    measures = " or ".join(_measures(cells))
+    figures = ("latency", "of baseline", "throughput", measures, "change, points")
     columns = ("run", "answer", *figures, "target", "cell", "file")
     return ReportTable(columns, rows, numbers=frozenset(figures))
 
@@ -181,15 +182,23 @@ def verdict_sentences(cells: Sequence[CellRun]) -> tuple[str, ...]:
             "best there; `tokensearch retarget RUN` times the policies of one run in another cell.",
         )
     cost = worst_cost(chosen.schedule_hash, cells)
+    doubtful = any(cell.run.finished.outcome == "ambiguous" for cell in cells)
     return (
-        f"Ship one policy per cell, {first}, or {name_finalist(chosen)} in all: it meets every "
-        f"target, and takes at most {text.ratio(cost)} the latency of a cell's own answer.",
+        f"Ship one policy per cell, {first}, or {name_finalist(chosen)} in all: it "
+        f"{'may meet' if doubtful else 'meets'} every target, and takes at most "
+        f"{text.ratio(cost)} the latency of a cell's own answer.",
     )
+
+
+def _measures(cells: Sequence[CellRun]) -> list[str]:
+    return list(dict.fromkeys(measure_of(cell.run) for cell in cells))
 
 
 def doubt_sentences(cells: Sequence[CellRun]) -> tuple[str, ...]:
     """Say what is not alike in these runs beside the cells."""
     said = []
+    if len(measures := _measures(cells)) > 1:
+        said.append(f"the runs measure {text.listed(measures)}, which cannot be compared")
     images = {tuple(split.digest for split in cell.run.data.splits.values()) for cell in cells}
     if len(images) > 1:
         said.append("the runs quote accuracies on other images: compare them with care")

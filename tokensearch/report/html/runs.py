@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from tokensearch.errors import RunError
 from tokensearch.files import make_folder, refuse_link, write_whole
+from tokensearch.records.run_folder import RunFolder
 from tokensearch.report import text
 from tokensearch.report.cells import (
     CellRun,
@@ -53,8 +55,10 @@ def write_runs(folders: Sequence[Path], to: Path) -> tuple[Path, tuple[str, ...]
     """Write the page of several runs and its tables; return the page, and its first sentences.
 
     Raises:
-        RunError: See `read_cells`; or the page cannot be written.
+        RunError: See `read_cells`; or the page cannot be written, or would replace that of a run.
     """
+    if RunFolder(to).run.exists():
+        raise RunError(f"folder {to} of --out holds a run, with a page of its own; name another")
     page = make_runs_page(read_cells(folders))
     tables = make_folder(to) / TABLES
     refuse_link(tables)
