@@ -1,14 +1,22 @@
 """Where patches go, on models small enough to follow by hand."""
 
 from io import BytesIO
+from pathlib import Path
 
 import torch
 from PIL import Image
 
 from tests.search.tiny import CONFIG, model
 from tokensearch.data.pixels import Preprocessing
-from tokensearch.evaluation.patch_trace import encode_image, trace_patches
+from tokensearch.evaluation.patch_trace import SIDE_PX, encode_image, trace_patches
 from tokensearch.policy import Policy, Pool, Prune
+from tokensearch.records.patch_trace import (
+    PatchTrace,
+    PatchTraces,
+    TracedImage,
+    read_traces,
+    write_traces,
+)
 from tokensearch.runtime import describe, policy_of
 
 
@@ -45,3 +53,14 @@ def test_an_image_is_kept_as_it_was_before_it_was_normalised() -> None:
     jpeg = encode_image(preprocessing.normalised(flat), preprocessing)
 
     assert Image.open(BytesIO(jpeg)).convert("RGB").getpixel((5, 5)) == (90, 90, 90)
+
+
+def test_an_image_of_noise_can_be_read_back(tmp_path: Path) -> None:
+    noise = torch.rand(3, SIDE_PX, SIDE_PX, generator=torch.Generator().manual_seed(0))
+    plain = Preprocessing.of({"input_size": noise.shape, "mean": (0.0,) * 3, "std": (1.0,) * 3})
+    traced = TracedImage("noise", encode_image(noise, plain), PatchTrace(2, ((0, 1, 2, 3),)))
+    traces = PatchTraces("0", (traced,))
+
+    write_traces(traces, tmp_path / "patches.json")
+
+    assert read_traces(tmp_path / "patches.json") == traces

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tokensearch import runtime
 from tokensearch.data.pixels import Preprocessing
 from tokensearch.data.splits import Split
+from tokensearch.documents import MAX_TEXT
 from tokensearch.policy import Policy
 from tokensearch.records.patch_trace import PatchTrace, PatchTraces, TracedImage, write_traces
 from tokensearch.records.run_folder import RunFolder
@@ -19,7 +20,9 @@ from tokensearch.runtime.host import unwrap
 from tokensearch.runtime.towers import tower_of
 
 # Of the JPEG in which patches are looked at: larger inputs are shrunk.
-SIDE_PX, QUALITY = 392, 85
+SIDE_PX = 392
+# The first that makes a JPEG which `read_traces` takes: noise of that size has 118 kB at 85.
+QUALITIES, MOST_BYTES = (85, 60, 30), MAX_TEXT // 4 * 3  # base64 makes four characters of three
 IMAGES = 3  # of a run
 
 
@@ -90,9 +93,13 @@ def encode_image(image: Tensor, preprocessing: Preprocessing) -> bytes:
     )
     shares = image.detach().float().cpu() * std + mean
     pixels = (shares * 255).round().clamp(0, 255).permute(1, 2, 0).numpy().astype(np.uint8)
-    picture, encoded = Image.fromarray(pixels), BytesIO()
+    picture = Image.fromarray(pixels)
     picture.thumbnail((SIDE_PX, SIDE_PX))
-    picture.save(encoded, "JPEG", quality=QUALITY)
+    for quality in QUALITIES:
+        encoded = BytesIO()
+        picture.save(encoded, "JPEG", quality=quality)
+        if encoded.tell() <= MOST_BYTES:
+            break
     return encoded.getvalue()
 
 
