@@ -16,6 +16,7 @@ from tests.search.tiny import CONFIG, ByMacs, by_macs
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
 from tokensearch.data.scenes import scenes_digest
+from tokensearch.errors import ModelError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import resolve_cell
 from tokensearch.policy import Policy, Threshold, load, load_set, save
@@ -170,6 +171,26 @@ def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(
     assert json.loads(result.stdout)["result"]["outcome"] == "missed"
     assert load_set(where / "front.json").policies
     assert not (where / "policy.json").exists()
+
+
+def test_pictures_that_cannot_be_made_cost_no_report(
+    tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ModelError("a hook on a block makes new features")
+
+    where = tmp_path / "run"
+    without_clock(monkeypatch)
+    monkeypatch.setattr("tokensearch.evaluation.patch_trace.write_answer_traces", fail)
+
+    result = called(
+        "run", "--model", FACTORY, "--data-config", config, "--latency-target", "1us",
+        "--out", str(where), *SHORT,
+    )  # fmt: skip
+
+    assert result.exit_code == 3, result.stderr
+    assert "caution: the report shows no images: a hook on a block" in result.stderr
+    assert (where / "report.md").exists()
 
 
 def test_a_model_whose_weights_cannot_be_had_names_checkpoint(

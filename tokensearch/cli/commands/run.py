@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 from typer import BadParameter, Option
 
-from tokensearch.cli.console import err, out, print_json
+from tokensearch.cli.console import caution, err, out, print_json
 from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
 from tokensearch.cli.sharing import SharingOptions, shared_run
+from tokensearch.errors import TokensearchError
 from tokensearch.records.measurements import Backend
 from tokensearch.redaction import redact_command
 
@@ -287,12 +288,20 @@ def _drawn(
 def _keep_patches(
     subject: "EvaluationInputs", document: "RunDocument", folder: "RunFolder"
 ) -> None:
-    """Keep where the patches of a few images go under the answer, for the report."""
+    """Keep where the patches of a few images go under the answer, for the report.
+
+    A picture is no reason to lose the report of a finished search, whatever the model does to it.
+    """
+    import torch
+
     from tokensearch.evaluation.patch_trace import write_answer_traces
 
     answer, split = document.finished.answer, subject.splits.report
     policy = None if answer is None else answer.policy
-    write_answer_traces(subject.model, split, subject.data_config, policy, folder=folder)
+    try:
+        write_answer_traces(subject.model, split, subject.data_config, policy, folder=folder)
+    except (TokensearchError, torch.OutOfMemoryError) as error:
+        caution(f"the report shows no images: {error}")
 
 
 def hand_out(folder: "RunFolder", document: "RunDocument", *, as_json: bool) -> None:
