@@ -11,7 +11,7 @@ from tests.report.fixtures import FOUND, MILD, comparison, run_document, run_fol
 from tests.report.test_html import Reader
 from tokensearch.cli.main import app
 from tokensearch.records.run_folder import RunFolder
-from tokensearch.records.run_result import Finalist, RunDocument
+from tokensearch.records.run_result import ChoiceFigures, Finalist, RunDocument
 from tokensearch.report.cells import (
     choose_for_all,
     doubt_sentences,
@@ -91,6 +91,25 @@ def test_controls_are_not_shipped(runs: list[Path], tmp_path: Path) -> None:
     called(*map(str, runs), "--out", str(tmp_path / "out"))
 
     assert "random-tome-r16" not in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+
+
+def test_where_a_loss_is_bounded_all_within_it_would_do(runs: list[Path]) -> None:
+    within, beyond = FOUND.schedule_hash, MILD.schedule_hash
+    for path in runs:
+        run = RunFolder(path).require_run()
+        losses = [
+            replace(f, choice=ChoiceFigures("0", 0.0, 0.3 if f.schedule_hash == beyond else 0.1))
+            for f in run.finished.finalists
+        ]
+        settings = replace(run.settings, target=None, max_divergence=0.2)
+        result = replace(run.finished, as_good=None, answer_hash=within, finalists=tuple(losses))
+        RunFolder(path).write_run(replace(run, settings=settings, result=result))
+
+    for cell in read_cells(runs):
+        kept = {f.schedule_hash for f in cell.run.finished.finalists} & cell.as_good
+        assert within in kept
+        assert beyond not in kept
+        assert len(kept) > 1
 
 
 def test_where_nothing_is_as_good_everywhere_one_policy_per_cell_is_shipped(

@@ -1,5 +1,6 @@
 """A policy whose numbers overflow fails alone, and the block where they do is named."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
@@ -10,6 +11,10 @@ from torch import Tensor, nn
 from tests.search import tiny
 from tests.search.clockless import no_clock
 from tokensearch.errors import MeasurementError
+from tokensearch.policy import Policy
+from tokensearch.records.measurements import Trial
+from tokensearch.search.loop import SearchLoop
+from tokensearch.search.sampler.study import StudyAdapter
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
@@ -48,6 +53,30 @@ def test_a_policy_that_overflows_fails_alone_and_its_block_is_named(tmp_path: Pa
     trials = session.folder.read_trials()
     assert trials[0].origin == "none"
     assert any(trial.origin != "none" for trial in trials)
+
+
+def test_a_policy_that_overflowed_is_not_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried, enqueue, evaluate = list[str](), StudyAdapter.enqueue, SearchLoop._evaluate
+
+    def enqueue_twice(self: StudyAdapter, points: Iterable[Mapping[str, object]]) -> None:
+        enqueue(self, [point for point in points for _ in range(2)])
+
+    def note(self: SearchLoop, policy: Policy, origin: str, *, race: bool) -> Trial:
+        tried.append(policy.schedule_hash)
+        return evaluate(self, policy, origin, race=race)
+
+    monkeypatch.setattr(StudyAdapter, "enqueue", enqueue_twice)
+    monkeypatch.setattr(SearchLoop, "_evaluate", note)
+    session = replace(tiny.session(tmp_path / "run", trials=5), model=overflowing(always=False))
+
+    with no_clock():
+        session.run()
+
+    failed = {*tried} - {trial.schedule_hash for trial in session.folder.read_trials()}
+    assert failed
+    assert [tried.count(schedule) for schedule in failed] == [1] * len(failed)
 
 
 def test_a_baseline_that_overflows_ends_the_run(tmp_path: Path) -> None:

@@ -84,19 +84,19 @@ def move_counts(learner: LearningRates, loss: Tensor) -> list[float]:
 def test_too_dear_counts_go_down_though_others_before_them_are_lower() -> None:
     learner = learning(vit().double(), [16, 8, 12, 12])
 
-    _, miss = learner.miss()
+    cost, penalty = learner.price()
 
-    assert miss > 0
-    assert all(moved < 0 for moved in move_counts(learner, miss.square()))
+    assert cost > learner.budget.limit / learner.budget.whole
+    assert all(moved < 0 for moved in move_counts(learner, penalty))
 
 
 def test_too_cheap_counts_go_up() -> None:
     learner = learning(vit().double(), [16, 4, 3, 2])
 
-    _, miss = learner.miss()
+    cost, penalty = learner.price()
 
-    assert miss < 0
-    assert all(moved > 0 for moved in move_counts(learner, miss.square()))
+    assert cost < learner.budget.limit / learner.budget.whole
+    assert all(moved > 0 for moved in move_counts(learner, penalty))
 
 
 @pytest.mark.parametrize("block", [1, 2])

@@ -1,6 +1,6 @@
 """Runs of one model, side by side: what to ship in each cell, and what one policy for all costs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from tokensearch.records.measurements import Cell, to_json
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import Finalist, RunDocument
 from tokensearch.report import text
+from tokensearch.report.run.bounds import describe_unkept_losses, keeps_latency
 from tokensearch.report.run.result import measure_of, name_finalist
 from tokensearch.report.run.tables import cell_line
 from tokensearch.report.table import ReportTable
@@ -30,8 +31,18 @@ class CellRun:
 
     @property
     def as_good(self) -> frozenset[str]:
-        """Schedules that meet its target and are as accurate as the best that does."""
-        return frozenset((*(self.run.finished.as_good or ()), self.answer.schedule_hash))
+        """Schedules that would do there: what was asked, with the accuracy of the best.
+
+        Where a loss is bounded, all within the bounds for certain are good enough.
+        """
+        alike: Iterable[str] = self.run.finished.as_good or ()
+        if self.run.settings.goal.bounded:
+            alike = (f.schedule_hash for f in self.run.finished.finalists if self._keeps_goal(f))
+        return frozenset((*alike, self.answer.schedule_hash))
+
+    def _keeps_goal(self, finalist: Finalist) -> bool:
+        fast = self.run.settings.target is None or keeps_latency(self.run, finalist)
+        return fast and not describe_unkept_losses(self.run, finalist)
 
     def cost(self, schedule_hash: str) -> float | None:
         """Return the latency of a schedule as a multiple of the answer's; None: not measured."""
@@ -100,10 +111,9 @@ def worst_cost(schedule_hash: str, cells: Sequence[CellRun]) -> float:
 
 
 def choose_for_all(cells: Sequence[CellRun]) -> Finalist | None:
-    """Return the one policy for all cells: as good as the answer in each, and there the cheapest.
+    """Return the one policy for all cells: good enough in each, and of such the cheapest.
 
-    None where no policy that was timed in every cell meets all targets with the accuracy of the
-    best.
+    None where no policy that was timed in every cell is.
     """
     shared = find_shared(cells)
     good = [f for f in shared if all(f.schedule_hash in cell.as_good for cell in cells)]
@@ -174,12 +184,13 @@ def verdict_sentences(cells: Sequence[CellRun]) -> tuple[str, ...]:
     runs, chosen = text.count(len(cells), "cell"), choose_for_all(cells)
     if len(answers) == 1:
         return (f"One policy is the answer in all {runs}: {name_finalist(cells[0].answer)}.",)
-    first = f"{text.count(len(answers), 'policy').replace('policys', 'policies')} for {runs}"
+    first = f"{text.count(len(answers), 'policy')} for {runs}"
     if chosen is None:
         return (
             f"Ship one policy per cell: {first}.",
-            "No policy that was timed in every cell meets every target and is as accurate as the "
-            "best there; `tokensearch retarget RUN` times the policies of one run in another cell.",
+            "No policy that was timed in every cell is sure to meet what was asked in each, as "
+            "accurately as the best; `tokensearch retarget RUN` times the policies of one run in "
+            "another cell.",
         )
     cost = worst_cost(chosen.schedule_hash, cells)
     doubtful = any(cell.run.finished.outcome == "ambiguous" for cell in cells)
@@ -197,6 +208,8 @@ def _measures(cells: Sequence[CellRun]) -> list[str]:
 def doubt_sentences(cells: Sequence[CellRun]) -> tuple[str, ...]:
     """Say what is not alike in these runs beside the cells."""
     said = []
+    if cells[0].run.model.weights is None:
+        said.append("the runs do not say which weights they measured: make sure that all are alike")
     if len(measures := _measures(cells)) > 1:
         said.append(f"the runs measure {text.listed(measures)}, which cannot be compared")
     images = {tuple(split.digest for split in cell.run.data.splits.values()) for cell in cells}

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,7 @@ from tokensearch.report.text import NONE, plain
 
 # What a spreadsheet would compute instead of showing it (OWASP, "CSV Injection").
 FORMULA = ("=", "@", "+", "-")
+FIGURE = re.compile(r"[+-][0-9.,]+( [^(|!]*)?")  # signed; no function, no command, no other cell
 MARK = "→ "  # before a row that stands out, where a console shows nothing bold
 
 
@@ -58,10 +60,10 @@ def table_to_markdown(grid: ReportTable) -> str:
 def table_to_csv(table: ReportTable) -> str:
     """Return the cells as the page shows them; a name that reads as a formula gets a quote.
 
-    >>> print(table_to_csv(ReportTable(("a", "b"), [("=x", "+0.2 ms"), ("1,2", "-")])), end="")
+    >>> print(table_to_csv(ReportTable(("a", "b"), [("=x", "+0.2 ms"), ("-2+3", "-")])), end="")
     a,b
     '=x,+0.2 ms
-    "1,2",-
+    '-2+3,-
     """
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
@@ -71,8 +73,7 @@ def table_to_csv(table: ReportTable) -> str:
 
 
 def _harmless(cell: str) -> str:
-    signed = cell[:1] in {"+", "-"} and cell[1:2].isdecimal()
-    formula = cell.startswith(FORMULA) and not signed and cell != NONE
+    formula = cell.startswith(FORMULA) and not FIGURE.fullmatch(cell) and cell != NONE
     return f"'{cell}" if formula else cell
 
 

@@ -165,11 +165,13 @@ def ratio_interval(value: Interval) -> str:
 def count(number: int, thing: str = "") -> str:
     """A number of things.
 
-    >>> count(1, "image"), count(12345, "image"), count(2, "pass"), count(7)
-    ('1 image', '12,345 images', '2 passes', '7')
+    >>> count(1, "image"), count(12345, "image"), count(2, "pass"), count(3, "policy"), count(7)
+    ('1 image', '12,345 images', '2 passes', '3 policies', '7')
     """
     if not thing or number == 1:
         return f"{number:,} {thing}".rstrip()
+    if thing.endswith("y"):
+        return f"{number:,} {thing.removesuffix('y')}ies"
     return f"{number:,} {thing}{'es' if thing.endswith('s') else 's'}"
 
 

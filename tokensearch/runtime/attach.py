@@ -25,6 +25,7 @@ from tokensearch.runtime.reduced_block import Around, ReducedBlock
 from tokensearch.runtime.token_state import read_state
 
 Model = TypeVar("Model", bound=nn.Module)
+_Read = TypeVar("_Read")
 _MARK = "_tokensearch"  # where a model keeps what was attached to it
 
 
@@ -178,9 +179,14 @@ def count_tokens(model: nn.Module, images: Tensor) -> Tensor:
 
 def follow_blocks(model: nn.Module, images: Tensor) -> list[Tensor]:
     """Run `images` through, and return what each block hands on, (B, tokens, width)."""
-    followed = list[Tensor]()
+    return _collect(model, images, lambda tokens: tokens)
+
+
+def _collect(model: nn.Module, images: Tensor, read: Callable[[Tensor], _Read]) -> list[_Read]:
+    """Run `images` through, and return what `read` makes of what each block hands on."""
+    followed = list[_Read]()
     hooks = [
-        block.register_forward_hook(lambda _, __, out: followed.append(out))
+        block.register_forward_hook(lambda _, __, out: followed.append(read(out)))
         for block in as_host(model).blocks
     ]
     try:
@@ -196,21 +202,12 @@ def _follow(model: nn.Module, images: Tensor) -> list[Tokens]:
     policy = policy_of(model)
     if policy is None:
         raise ModelError(f"a {type(model).__name__} follows no policy that could be traced")
-    followed, before = list[Tokens](), _attachment(model)
+    before = _attachment(model)
     with _as_before(model):
         remove(model)
         choose = before.extras.choose if before else None
         _attach(model, policy, Extras(sources=True, choose=choose))
-        hooks = [
-            block.register_forward_hook(lambda _, __, out: followed.append(_tokens(out)))
-            for block in as_host(model).blocks
-        ]
-        try:
-            model(images)
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return followed
+        return _collect(model, images, _tokens)
 
 
 def policy_of(model: nn.Module) -> Policy | None:

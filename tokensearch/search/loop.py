@@ -50,6 +50,7 @@ class SearchLoop:
     began: float = field(default_factory=time.monotonic)  # of the run, in this process
     _evaluated: list[EvaluatedTrial] = field(default_factory=list)
     _losses: list[ExtrapolatedLoss] = field(default_factory=list)  # of each
+    _failed: set[str] = field(default_factory=set)  # schedules that cannot be measured
     _entered: float = field(default_factory=time.monotonic)
 
     @property
@@ -270,14 +271,14 @@ class SearchLoop:
         return self.forecast.ratio(policy) <= self.target_ratio * (1 + self.margin)
 
     def _try_proposal(self) -> bool:
-        """Ask for one policy and evaluate it; False if it is a duplicate or out of reach."""
+        """Ask for one policy and evaluate it; False if it was tried before or is out of reach."""
         proposal = self.study.ask(len(self._evaluated))
         known = self.find_trial(proposal.policy)
         if known is not None:
             self.study.repeat(proposal, self._estimate(known))
         elif not self.may_meet_target(proposal.policy):
             self.study.refuse(proposal, self.forecast.ratio(proposal.policy))
-        elif self._is_others(proposal):
+        elif proposal.policy.schedule_hash in self._failed or self._is_others(proposal):
             self.study.drop(proposal)
         else:
             return self._finish(proposal, race=not is_control(proposal.origin))
@@ -305,6 +306,7 @@ class SearchLoop:
             if not policy.reduces:
                 raise
             self.study.drop(proposal)
+            self._failed.add(policy.schedule_hash)
             self.listener.caution(f"a trial failed: {error}{self._name_overflow(policy)}")
             return False
         self.study.keep(trial)

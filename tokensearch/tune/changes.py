@@ -39,6 +39,14 @@ def compare_change(
     )
 
 
+def compare_policies(
+    evaluator: PolicyEvaluator, before: Policy, after: Policy, purpose: Purpose
+) -> ChangedAccuracy:
+    """Hold the same model under two policies against each other on one split."""
+    results = [evaluator.predictions.results(each, purpose) for each in (before, after)]
+    return compare_change(evaluator, after, purpose, results)
+
+
 def is_better(changes: Sequence[ChangedAccuracy]) -> bool:
     """Whether the objective has become better, in the mean over policies."""
     return sum(changed.gain for changed in changes) > 0

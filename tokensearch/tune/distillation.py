@@ -1,6 +1,6 @@
 """The loss that everything is trained by: to say what the model itself says, and what is right."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -39,6 +39,30 @@ class Distillation:
         labelled = F.cross_entropy(_scores(output), batch.labels)
         loss = self.share * divergence + (1 - self.share) * labelled
         return {"loss": loss, "divergence": divergence, "cross_entropy": labelled}
+
+
+# What a step of what learns costs, and by how much its loss is larger for missing the budget.
+Price = Callable[[], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class FrozenMethod:
+    """Trains what stands beside frozen weights: to say what the model says, at a price if any."""
+
+    module: nn.Module
+    distillation: Distillation
+    price: Price | None = None
+
+    def begin_step(self, step: int) -> None:
+        """Nothing is drawn."""
+
+    def loss(self, forward: Callable[[Tensor], Tensor], batch: TrainingBatch) -> dict[str, Tensor]:
+        """Return the loss of a batch."""
+        losses = self.distillation.loss(forward(batch.images), batch)
+        if self.price is None:
+            return losses
+        cost, penalty = self.price()
+        return {**losses, "loss": losses["loss"] + penalty, "cost": cost}
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,18 @@
 """Mergers that learn: queries and their norm, with the model frozen."""
 
 import copy
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
-from tokensearch.data.splits import Purpose
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Merger, Policy, Tensors
 from tokensearch.progress import ProgressListener
 from tokensearch.runtime import apply
 from tokensearch.runtime.host import as_host
 from tokensearch.runtime.learned import make_trainable
-from tokensearch.tune.changes import HELD_AGAINST, ChangedAccuracy, compare_change, is_better
-from tokensearch.tune.distillation import Distillation, TrainingJob
-from tokensearch.tune.loop import TrainingBatch
+from tokensearch.tune.changes import HELD_AGAINST, ChangedAccuracy, compare_policies, is_better
+from tokensearch.tune.distillation import FrozenMethod, TrainingJob
 from tokensearch.tune.merger import begin_merger, to_raw
 from tokensearch.tune.weights import without_weights
 
@@ -54,22 +51,17 @@ def tune_merger(
     training.begin("tune merger", evaluator, [begun])
     model = copy.deepcopy(evaluator.model).float().requires_grad_(requires_grad=False)
     module = LearningTensors(model, begun)
-    trainer = training.trainer(MergerMethod(module, training.distillation), evaluator)
+    trainer = training.trainer(FrozenMethod(module, training.distillation), evaluator)
     trainer.run(watcher)
     trained = trainer.result
     assert isinstance(trained, LearningTensors)
     policy = trained.rewrite(begun)
     watcher.stage("accuracy before and after, on search and select")
-    search, select = (_compare(evaluator, begun, policy, purpose) for purpose in HELD_AGAINST)
+    search, select = (
+        compare_policies(evaluator, begun, policy, purpose) for purpose in HELD_AGAINST
+    )
     kept = policy if is_better([search]) else begun
     return MergerResult(kept, search, select)
-
-
-def _compare(
-    evaluator: PolicyEvaluator, begun: Policy, policy: Policy, purpose: Purpose
-) -> ChangedAccuracy:
-    results = [evaluator.predictions.results(each, purpose) for each in (begun, policy)]
-    return compare_change(evaluator, policy, purpose, results)
 
 
 class LearningTensors(nn.Module):
@@ -96,18 +88,3 @@ class LearningTensors(nn.Module):
         """Return the policy with the tensors of now."""
         raw = {name: to_raw(value) for name, value in zip(self.names, self.values, strict=True)}
         return replace(policy, tensors=Tensors.pack(raw))
-
-
-@dataclass(frozen=True)
-class MergerMethod:
-    """Trains a merger to say what the model says without it."""
-
-    module: LearningTensors
-    distillation: Distillation
-
-    def begin_step(self, step: int) -> None:
-        """Nothing is drawn."""
-
-    def loss(self, forward: Callable[[Tensor], Tensor], batch: TrainingBatch) -> dict[str, Tensor]:
-        """Return the loss of a batch."""
-        return self.distillation.loss(forward(batch.images), batch)

@@ -6,7 +6,7 @@ the end all are moved back to it.
 """
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -19,9 +19,8 @@ from tokensearch.policy import Policy, Score, Threshold
 from tokensearch.progress import ProgressListener, tell_images
 from tokensearch.runtime import apply, describe, learning_masks
 from tokensearch.tune.budget import Budget
-from tokensearch.tune.changes import ChangedAccuracy, compare_change, is_better
-from tokensearch.tune.distillation import Distillation, TrainingJob
-from tokensearch.tune.loop import TrainingBatch
+from tokensearch.tune.changes import ChangedAccuracy, compare_policies, is_better
+from tokensearch.tune.distillation import FrozenMethod, TrainingJob
 from tokensearch.tune.thresholds import (
     CalibratedThresholds,
     calibrate_thresholds,
@@ -80,10 +79,7 @@ def find_thresholds(
         except PolicyError as error:
             watcher.caution(f"what was learned is left out, since it cannot be moved back: {error}")
     if learned is not None:
-        results = [
-            evaluator.predictions.results(each.policy, "search") for each in (calibrated, learned)
-        ]
-        changed = compare_change(evaluator, learned.policy, "search", results)
+        changed = compare_policies(evaluator, calibrated.policy, learned.policy, "search")
         kept = learned if is_better([changed]) else calibrated
     policies = {"thresholds": kept.policy, "static": freeze(kept.policy)}
     scored = {}
@@ -105,7 +101,9 @@ def learn_thresholds(
     training.begin("tune thresholds", evaluator, [policy])
     model = copy.deepcopy(evaluator.model).float().requires_grad_(requires_grad=False)
     learning = LearningThresholds(apply(model, without_weights(policy)), policy, budget)
-    trainer = training.trainer(ThresholdsMethod(learning, training.distillation), evaluator)
+    trainer = training.trainer(
+        FrozenMethod(learning, training.distillation, learning.price), evaluator
+    )
     with learning_masks(model, learning):
         trainer.run(watcher)
     trained = trainer.result
@@ -153,10 +151,10 @@ class LearningThresholds(nn.Module):
         self._sizes[step.block] = masked.size
         return masked
 
-    def miss(self) -> tuple[Tensor, Tensor]:
-        """Return what the images of the last pass cost in the mean, and how far that is off.
+    def price(self) -> tuple[Tensor, Tensor]:
+        """Return what the images of the last pass cost, and the penalty for a miss.
 
-        Both as shares of the baseline's cost.
+        The cost is that of the mean image, as a share of the baseline's.
         """
         prefix, counts, left = self.spec.prefix_tokens, [], None
         for block in range(self.spec.blocks):
@@ -169,7 +167,7 @@ class LearningThresholds(nn.Module):
             [whole.expand(images) if count is None else count for count in counts], dim=1
         )
         cost = self.budget.cost(stacked) / self._baseline
-        return cost, (cost - self.budget.limit / self._baseline).abs()
+        return cost, BUDGET_WEIGHT * (cost - self.budget.limit / self._baseline).abs()
 
     def rewrite(self, policy: Policy) -> Policy:
         """Return the policy with the thresholds of now."""
@@ -179,20 +177,3 @@ class LearningThresholds(nn.Module):
             for step, value in zip(thresholds_of(policy), values, strict=True)
         )
         return replace(policy, steps=tuple(steps))
-
-
-@dataclass(frozen=True)
-class ThresholdsMethod:
-    """Trains thresholds: to say what the model says, within the budget."""
-
-    module: LearningThresholds
-    distillation: Distillation
-
-    def begin_step(self, step: int) -> None:
-        """Nothing is drawn."""
-
-    def loss(self, forward: Callable[[Tensor], Tensor], batch: TrainingBatch) -> dict[str, Tensor]:
-        """Return the loss of a batch."""
-        losses = self.distillation.loss(forward(batch.images), batch)
-        cost, miss = self.module.miss()
-        return {**losses, "loss": losses["loss"] + BUDGET_WEIGHT * miss, "cost": cost}

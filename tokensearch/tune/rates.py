@@ -8,7 +8,7 @@ the end all counts are moved to the budget, so that the answer keeps to it.
 """
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -21,9 +21,8 @@ from tokensearch.policy import ModelSpec, Policy, Prune, Score, Threshold
 from tokensearch.progress import ProgressListener
 from tokensearch.runtime import apply, describe, learning_masks
 from tokensearch.tune.budget import Budget
-from tokensearch.tune.changes import HELD_AGAINST, ChangedAccuracy, compare_change, is_better
-from tokensearch.tune.distillation import Distillation, TrainingJob
-from tokensearch.tune.loop import TrainingBatch
+from tokensearch.tune.changes import HELD_AGAINST, ChangedAccuracy, compare_policies, is_better
+from tokensearch.tune.distillation import FrozenMethod, TrainingJob
 
 GRANULARITY = 4  # tokens from one candidate to the next: DiffRate's
 SPREAD = 0.1  # of all tokens, that a distribution begins with: wide enough to move by its edges
@@ -68,7 +67,9 @@ def tune_rates(
     training.begin("tune rates", evaluator, [before])
     model = copy.deepcopy(evaluator.model).float().requires_grad_(requires_grad=False)
     learning = LearningRates(apply(model, _scaffold(spec, score)), spec, begun, budget)
-    trainer = training.trainer(RatesMethod(learning, training.distillation), evaluator)
+    trainer = training.trainer(
+        FrozenMethod(learning, training.distillation, learning.price), evaluator
+    )
     with learning_masks(model, learning):
         trainer.run(watcher)
     trained = trainer.result
@@ -76,13 +77,7 @@ def tune_rates(
     after = make_policy(spec, scale_rates(spec, trained.kept(), budget), score)
     watcher.stage("accuracy of constant and learned rates, on search and select")
     search, select = (
-        compare_change(
-            evaluator,
-            after,
-            purpose,
-            [evaluator.predictions.results(each, purpose) for each in (before, after)],
-        )
-        for purpose in HELD_AGAINST
+        compare_policies(evaluator, before, after, purpose) for purpose in HELD_AGAINST
     )
     return RatesResult(after if is_better([search]) else before, search, select)
 
@@ -140,27 +135,11 @@ class LearningRates(nn.Module):
         kept: list[float] = self.counts().detach().double().tolist()
         return kept
 
-    def miss(self) -> tuple[Tensor, Tensor]:
-        """Return what the counts cost, and how far that is off, as shares of the baseline's."""
+    def price(self) -> tuple[Tensor, Tensor]:
+        """Return what the counts cost, as a share of the baseline, and the penalty for a miss."""
         cost = self.budget.cost(self.counts()[None]) / self._baseline
-        return cost, cost - self.budget.limit / self._baseline
-
-
-@dataclass(frozen=True)
-class RatesMethod:
-    """Trains counts: to say what the model says, within the budget."""
-
-    module: LearningRates
-    distillation: Distillation
-
-    def begin_step(self, step: int) -> None:
-        """Nothing is drawn."""
-
-    def loss(self, forward: Callable[[Tensor], Tensor], batch: TrainingBatch) -> dict[str, Tensor]:
-        """Return the loss of a batch."""
-        losses = self.distillation.loss(forward(batch.images), batch)
-        cost, miss = self.module.miss()
-        return {**losses, "loss": losses["loss"] + BUDGET_WEIGHT * miss.square(), "cost": cost}
+        miss = cost - self.budget.limit / self._baseline
+        return cost, BUDGET_WEIGHT * miss.square()
 
 
 def keep_equal_shares(spec: ModelSpec, budget: Budget) -> list[float]:

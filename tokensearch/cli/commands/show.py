@@ -97,10 +97,8 @@ def show(
         names = [name for name in (_answer_of(shown), beside) if name is not None]
         for name in names:
             check_policy_name(name, ONE_POLICY if images else ANYTHING)
-        options, made_for = (
-            read_options(img_size, model_kwargs),
-            model or (_model_of(names) if images else DEMO),
-        )
+        options = read_options(img_size, model_kwargs)
+        made_for = model or (_model_of(names) if images else DEMO)
         chosen = [read_policy(name, made_for, options, rescale=rescale) for name in names]
         drawn = draw_survivors(chosen, names, asked, made_for, options) if images else None
         if as_json:
