@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -54,8 +55,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             "comparison": {"ratio": 0.5, "low": 0.49, "high": 0.51, "low_ms": 2.9, "high_ms": 3.1},
         },
     )
-    save(policy.with_evidence(evidence), tmp_path / "policy.json")
-    save_set(PolicySet((policy.with_evidence(evidence),)), tmp_path / "front.json")
+    run = tmp_path / "runs" / "demo-cpu-0.5x"
+    run.mkdir(parents=True)
+    for folder in (tmp_path, run):
+        save(policy.with_evidence(evidence), folder / "policy.json")
+        save_set(PolicySet((policy.with_evidence(evidence),)), folder / "front.json")
     cat = Path(tokensearch.__file__).parent / "data" / "photographs" / "chelsea.jpg"
     (tmp_path / "cat.jpg").write_bytes(cat.read_bytes())
     monkeypatch.chdir(tmp_path)
@@ -103,10 +107,10 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         1,
         "cannot be shared by processes",
     ),
-    "tokensearch calibrate front.json": (
+    "tokensearch calibrate runs/demo-cpu-0.5x/front.json": (
         ["--device", "cpu", "--batch-size", "1", "--seconds", "1"],
         0,
-        "front  front-here.json",
+        "front  runs/demo-cpu-0.5x/front-here.json",
     ),
     "tokensearch evaluate tome-r13 --model hf:facebook/dinov2-small": (
         ["--model", "hf:dinov2", "--rescale", "--images", "20,20,20", "--batch-size", "1"],
@@ -130,6 +134,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
         "costs.json",
     ),
     "tokensearch show policy.json": ([], 0, "prune to 96"),
+    "tokensearch show runs/demo-cpu-0.5x/policy.json": ([], 0, "prune to 96"),
     "tokensearch show ppt-r50 --image cat.jpg --beside topk-0.5 --out patches.png": (
         [],
         0,
@@ -154,6 +159,11 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     # Which of the two is better after a step is anybody's guess.
     "tokensearch tune rates --budget 0.5x --lr 0.05 --steps 100": (
+        ["--images", "8,8,8", "--budget", "0.001x"],
+        3,
+        "out of reach",
+    ),
+    "tokensearch tune rates --budget 0.6x": (
         ["--images", "8,8,8", "--budget", "0.001x"],
         3,
         "out of reach",
@@ -223,7 +233,8 @@ LONG = (
 def test_a_command_of_a_page_does_what_it_says(
     command: str, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if "runs/demo-cpu-0.5x" in command:
+    if command.endswith("runs/demo-cpu-0.5x") or " runs/demo-cpu-0.5x " in command:
+        shutil.rmtree(place / "runs")
         finished_run(place / "runs" / "demo-cpu-0.5x", monkeypatch)
     if "runs/batch-1" in command:
         for name in ("batch-1", "batch-8"):
