@@ -18,6 +18,14 @@ def test_a_report_is_drawn_again_and_its_path_printed(tmp_path: Path) -> None:
     assert folder.report.exists()
 
 
+def test_a_folder_is_made_of_a_study_for_one_run_alone() -> None:
+    words = ["report", "a", "b", "--study", "s", "--storage", "grpc://host"]
+    result = CliRunner().invoke(app, words)
+
+    assert result.exit_code == 2
+    assert "--study makes one folder; give one RUN" in result.stderr
+
+
 def test_json_names_the_report(tmp_path: Path) -> None:
     folder = run_folder(tmp_path, profiles=False)
 

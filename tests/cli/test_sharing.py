@@ -29,6 +29,14 @@ def test_a_database_makes_no_worker_read_a_folder_or_run_code() -> None:
         merge_options(publish_options(replace(RUN, model="os:system")), ModelOptions(), ())
 
 
+@pytest.mark.parametrize("wrong", [{"batch_size": "8"}, {"device": ["cpu"]}, {"seed": True}])
+def test_an_option_of_a_database_that_no_command_line_could_give_is_refused(
+    wrong: dict[str, object],
+) -> None:
+    with pytest.raises(RunError, match="or begin a new --study"):
+        merge_options({**publish_options(RUN), **wrong}, ModelOptions(), ())
+
+
 def test_a_worker_that_names_them_itself_may_read_them() -> None:
     published = publish_options(replace(RUN, data="digits", model="mine:model"))
     mine = ModelOptions(data="digits", model="mine:model")

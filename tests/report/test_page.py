@@ -130,6 +130,13 @@ def test_a_search_that_has_not_ended_names_its_folder(tmp_path: Path) -> None:
     assert not folder.report.exists()
 
 
+def test_damaged_images_cost_no_report(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, profiles=False)
+    folder.patches.write_text("{", encoding="utf-8")
+
+    assert "images are left out, since patches.json cannot be read: " in page(folder)
+
+
 def test_a_damaged_profile_is_named(tmp_path: Path) -> None:
     folder = run_folder(tmp_path)
     damaged = folder.profiles / "answer.json"

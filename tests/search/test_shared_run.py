@@ -1,5 +1,6 @@
 """A run whose study is in PostgreSQL: searched by workers, and made into a folder anew."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -47,6 +48,11 @@ def storage() -> Iterator[SharedStorage]:
 def shared(kind: type[SharedRun], folder: Path, storage: SharedStorage) -> SharedRun:
     common = {**vars(tiny.session(folder, trials=10)), "store": store_beside(storage)}
     return kind(**common, sharing=Sharing(storage, "tiny"))
+
+
+def fail(_: float) -> None:
+    """Stand in for a wait that is not to be."""
+    pytest.fail("it was waited for")
 
 
 def run(session: SharedRun) -> RunDocument:
@@ -139,6 +145,16 @@ def test_a_worker_that_comes_too_early_waits_and_then_says_what_to_start(
         Publication(storage.studies, "early").wait_until_ready(said.append)
 
     assert said == ["waiting for the run of study 'early' to time the baseline"]
+
+
+def test_a_database_that_is_not_there_is_not_waited_for(
+    storage: SharedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "sleep", fail)
+    opening = shared_storage(storage.address.replace("/postgres?", "/nowhere?"))
+
+    with pytest.raises(RunError, match='database "nowhere" does not exist'):
+        opening.__enter__()
 
 
 def test_an_address_that_processes_cannot_share_is_refused() -> None:

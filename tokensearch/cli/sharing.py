@@ -119,11 +119,24 @@ def merge_options(
                 f"the study was begun with {_flag(name)} {taken[name]!s:.200}, which is read only "
                 f"if you name it yourself; give {_flag(name)}"
             )
+    _check_kinds(taken)
     if "model" in taken:
         from tokensearch.models import resolve_stored
 
         resolve_stored(str(taken["model"]), what="the study")
     return replace(wanted, **taken)
+
+
+def _check_kinds(published: Mapping[str, Any]) -> None:
+    """Refuse options of a database that are of no kind that the command line would give."""
+    for item in fields(ModelOptions):
+        value, usual = published.get(item.name), item.default
+        kind = str if usual is None else type(usual)
+        if value is not None and type(value) is not kind:
+            raise RunError(
+                f"the study's {_flag(item.name)} is {value!r:.60}, not of type {kind.__name__}; "
+                f"give {_flag(item.name)}, or begin a new --study"
+            )
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from tokensearch.cli.console import out, print_json
 from tokensearch.cli.options import JsonOption
@@ -39,6 +39,8 @@ def report(
     import webbrowser
 
     if study is not None:
+        if len(runs) > 1:
+            raise BadParameter("--study makes one folder; give one RUN")
         fetch_folder(RunFolder(runs[0]), storage, study)
     if len(runs) == 1:
         page, written, sentences = _draw_one(RunFolder(runs[0]), out_folder)

@@ -28,6 +28,7 @@ class ReportSource:
     ledger: Ledger | None  # None without an answer
     costs: CostTable | None  # None where the machine was not swept
     patches: tuple[TracedImage, ...] = ()  # images under the answer; none where none were kept
+    unread: str | None = None  # why images that were kept cannot be shown
 
     @property
     def changed(self) -> str | None:
@@ -36,8 +37,9 @@ class ReportSource:
 
     @property
     def cautions(self) -> tuple[str, ...]:
-        """What the run raised, and whether its front has been changed since."""
-        return (*run_cautions(self.run), *(() if self.changed is None else (self.changed,)))
+        """What the run raised, and what has become of its files since."""
+        since = (each for each in (self.changed, self.unread) if each is not None)
+        return (*run_cautions(self.run), *since)
 
 
 def read_source(folder: RunFolder) -> ReportSource:
@@ -56,6 +58,7 @@ def read_source(folder: RunFolder) -> ReportSource:
     baseline, answer = (
         read_profile(folder.profiles / f"{name}.json") for name in ("baseline", "answer")
     )
+    patches, unread = _read_patches(folder, run)
     return ReportSource(
         run=run,
         front=load_set(folder.front),
@@ -63,13 +66,22 @@ def read_source(folder: RunFolder) -> ReportSource:
         baseline=baseline,
         ledger=None if baseline is None or answer is None else make_ledger(baseline, answer),
         costs=load_costs(folder.costs) if folder.costs.exists() else None,
-        patches=_read_patches(folder, run),
+        patches=patches,
+        unread=unread,
     )
 
 
-def _read_patches(folder: RunFolder, run: RunDocument) -> tuple[TracedImage, ...]:
-    """Return the images of the answer; none where they are those of another policy."""
+def _read_patches(
+    folder: RunFolder, run: RunDocument
+) -> tuple[tuple[TracedImage, ...], str | None]:
+    """Return the images of the answer, none where they are those of another policy.
+
+    And why they cannot be shown, where that is so: a report is worth more than its pictures.
+    """
     if not folder.patches.exists():
-        return ()
-    traces = read_traces(folder.patches)
-    return traces.images if traces.schedule_hash == run.finished.answer_hash else ()
+        return (), None
+    try:
+        traces = read_traces(folder.patches)
+    except RunError as error:
+        return (), f"images are left out, since {folder.patches.name} cannot be read: {error}"
+    return (traces.images if traces.schedule_hash == run.finished.answer_hash else ()), None

@@ -20,6 +20,8 @@ from tokensearch.redaction import hide_secrets
 POSTGRES, PROXY = "postgresql+psycopg", "grpc"
 PORT = 13000  # of Optuna's proxy, where an address names none
 PATIENCE_S = 60.0  # a database is restarted in less
+# What PostgreSQL says to whom it will never let in; libpq gives no code for it.
+REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry")
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 2.0
 
 _Result = TypeVar("_Result")
@@ -118,7 +120,8 @@ def is_away(error: BaseException | None) -> bool:
         if _is_remote(error):
             return bool(error.code().name == "UNAVAILABLE")  # type: ignore[attr-defined]  # grpc's
         if isinstance(error, DBAPIError):
-            return type(error).__name__ in {"OperationalError", "InterfaceError"}
+            refused = any(words in str(error.orig) for words in REFUSALS)
+            return not refused and type(error).__name__ in {"OperationalError", "InterfaceError"}
         error = error.__cause__
     return False
 
