@@ -1,9 +1,12 @@
 """A training that takes seconds: a ViT of 16 patch tokens, crops of photographs, any labels."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -15,9 +18,12 @@ from tokensearch.data.training import TrainingImages
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Policy, Prune
 from tokensearch.runtime import describe
+from tokensearch.tune import loop
 from tokensearch.tune.checkpoint import TrainingFolder
 from tokensearch.tune.distillation import TrainingJob, make_distillation
 from tokensearch.tune.loop import TrainingSettings
+
+Result = TypeVar("Result")
 
 
 def model(**changes: object) -> nn.Module:
@@ -99,6 +105,22 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.glob("*.safetensors"))} | {
         path.name: path.read_bytes() for path in sorted(folder.glob("*.json"))
     }
+
+
+def train_with_a_cut(
+    train: Callable[..., Result], folder: Path, patch: pytest.MonkeyPatch
+) -> tuple[Result, Result]:
+    """Train whole, and again with an interruption: both are to leave the same bits.
+
+    train  takes the folder of a training, and `own` images
+    """
+    whole = train(folder / "whole")
+    patch.setattr(loop, "SAVE_S", 0.0)
+    with pytest.raises(KeyboardInterrupt):
+        train(folder / "cut", own=images_until(5))
+    again = train(folder / "cut")
+    assert bytes_of(folder / "cut") == bytes_of(folder / "whole")
+    return whole, again
 
 
 def training(

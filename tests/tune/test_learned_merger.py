@@ -4,12 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.tune.small import Quiet, bytes_of, evaluator, images, images_until, training
+from tests.tune.small import Quiet, evaluator, images, train_with_a_cut, training
 from tokensearch.data.training import TrainingImages
 from tokensearch.errors import ModelError, PolicyError
 from tokensearch.policy import Merger
 from tokensearch.runtime import policy_of
-from tokensearch.tune import loop
 from tokensearch.tune.learned_merger import MergerResult, tune_merger
 from tokensearch.tune.loop import TrainingSettings
 
@@ -63,14 +62,9 @@ def test_the_model_is_left_without_a_policy_and_with_its_weights(tmp_path: Path)
 def test_a_training_of_queries_that_is_cut_off_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tune(tmp_path / "whole")
-    monkeypatch.setattr(loop, "SAVE_S", 0.0)
+    whole, again = train_with_a_cut(tune, tmp_path, monkeypatch)
 
-    with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "cut", own=images_until(5))
-
-    assert tune(tmp_path / "cut").policy == whole.policy
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+    assert again.policy == whole.policy
 
 
 def test_a_merger_after_the_last_block_is_refused(tmp_path: Path) -> None:

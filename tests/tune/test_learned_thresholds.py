@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.tune.small import Quiet, bytes_of, evaluator, images_until, training
+from tests.tune.small import Quiet, evaluator, train_with_a_cut, training
 from tokensearch.data.training import TrainingImages
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy, Prune, mac_share
 from tokensearch.runtime import describe, policy_of
-from tokensearch.tune import loop
 from tokensearch.tune.budget import LatencyBudget, MacBudget, make_twin
 from tokensearch.tune.learned_thresholds import ThresholdsResult, find_thresholds
 from tokensearch.tune.loop import TrainingSettings
@@ -64,17 +63,11 @@ def test_the_better_of_calibrated_and_learned_thresholds_is_kept(
 def test_a_training_of_thresholds_that_is_cut_off_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = find(tmp_path / "whole")
-    monkeypatch.setattr(loop, "SAVE_S", 0.0)
-
-    with pytest.raises(KeyboardInterrupt):
-        find(tmp_path / "cut", own=images_until(5))
-    again = find(tmp_path / "cut")
+    whole, again = train_with_a_cut(find, tmp_path, monkeypatch)
 
     assert again.learned is not None
     assert whole.learned is not None
     assert again.learned.policy == whole.learned.policy
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
 
 
 def test_the_weights_and_the_model_stay_as_they_were(tmp_path: Path) -> None:

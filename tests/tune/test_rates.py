@@ -9,13 +9,12 @@ from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from tests.runtime.test_apply import vit
-from tests.tune.small import Quiet, bytes_of, evaluator, images_until, model, training
+from tests.tune.small import Quiet, evaluator, model, train_with_a_cut, training
 from tokensearch.cli.main import app
 from tokensearch.data.training import TrainingImages
 from tokensearch.errors import PolicyError
 from tokensearch.policy import Policy, load, mac_share
 from tokensearch.runtime import applied, apply, describe, learning_masks
-from tokensearch.tune import loop
 from tokensearch.tune.budget import LatencyBudget, MacBudget, make_twin
 from tokensearch.tune.loop import TrainingSettings
 from tokensearch.tune.rates import (
@@ -148,14 +147,9 @@ def test_a_budget_in_milliseconds_counts_too() -> None:
 def test_a_training_of_counts_that_is_cut_off_ends_with_the_same_bits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = tune(tmp_path / "whole")
-    monkeypatch.setattr(loop, "SAVE_S", 0.0)
+    whole, again = train_with_a_cut(tune, tmp_path, monkeypatch)
 
-    with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "cut", own=images_until(5))
-
-    assert tune(tmp_path / "cut").policy == whole.policy
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
+    assert again.policy == whole.policy
 
 
 @pytest.mark.parametrize("limit", [0.01, 1.0])

@@ -1,6 +1,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ from torch import Tensor
 
 from tests.tune.small import (
     Quiet,
-    bytes_of,
     evaluator,
     images,
     images_until,
     model,
     policy,
+    train_with_a_cut,
     training,
 )
 from tokensearch.data.training import TrainingImages
@@ -116,15 +117,8 @@ def test_one_set_of_weights_serves_all_policies_of_a_front(tmp_path: Path) -> No
 def test_a_training_that_is_cut_off_ends_with_the_bits_of_one_that_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
 ) -> None:
-    plan = replace(PLAN, **changes)
-    tune(tmp_path / "whole", plan=plan)
-    monkeypatch.setattr(loop, "SAVE_S", 0.0)
+    train_with_a_cut(partial(tune, plan=replace(PLAN, **changes)), tmp_path, monkeypatch)
 
-    with pytest.raises(KeyboardInterrupt):
-        tune(tmp_path / "cut", plan=plan, own=images_until(5))
-    tune(tmp_path / "cut", plan=plan)
-
-    assert bytes_of(tmp_path / "cut") == bytes_of(tmp_path / "whole")
     steps = [
         json.loads(line)["step"] for line in (tmp_path / "cut/steps.jsonl").read_text().splitlines()
     ]
