@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 import tokensearch
 from tests.report.fixtures import ENTRIES, run_folder, trials
 from tokensearch import errors
+from tokensearch.cli.inputs import DEMO_SPEC
 from tokensearch.cli.main import VERBS, app
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Evidence, ModelSpec, Policy, PolicySet, Pool, Prune, save, save_set
@@ -57,9 +58,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     run = tmp_path / "runs" / "demo-cpu-0.5x"
     run.mkdir(parents=True)
-    for folder in (tmp_path, run):
-        save(policy.with_evidence(evidence), folder / "policy.json")
-        save_set(PolicySet((policy.with_evidence(evidence),)), folder / "front.json")
+    for folder, own in ((tmp_path, policy), (run, replace(policy, model=DEMO_SPEC))):
+        save(own.with_evidence(evidence), folder / "policy.json")
+        save_set(PolicySet((own.with_evidence(evidence),)), folder / "front.json")
     cat = Path(tokensearch.__file__).parent / "data" / "photographs" / "chelsea.jpg"
     (tmp_path / "cat.jpg").write_bytes(cat.read_bytes())
     monkeypatch.chdir(tmp_path)

@@ -50,6 +50,37 @@ def test_what_was_timed_under_doubt_is_no_firm_answer_and_no_firm_miss() -> None
     assert choose((slow, BASELINE), HALF).outcome == "ambiguous"
 
 
+def test_a_better_policy_whose_interval_alone_misses_the_target_is_promising() -> None:
+    better, over = candidate(0.495, 0.01), candidate(0.505, 0.001)
+
+    choice = choose((FAST, FAIR, better, over, BASELINE), HALF)
+
+    assert (choice.index, choice.outcome, choice.promising) == (0, "met", 2)
+    assert choose(ALL, HALF).promising is None
+
+
+def test_a_policy_that_may_miss_the_target_and_is_no_better_is_not_promising() -> None:
+    alike = candidate(0.495, 0.0499, 30)
+
+    assert choose((FAST, FAIR, alike, BASELINE), HALF).promising is None
+
+
+def test_a_faster_policy_whose_loss_alone_is_open_is_promising_under_a_bound() -> None:
+    open_loss = candidate(0.3, 0.095)
+
+    choice = choose((open_loss, FAIR, BASELINE), Goal(max_divergence=0.1))
+
+    assert (choice.index, choice.outcome, choice.promising) == (1, "met", 0)
+
+
+def test_where_a_bound_is_kept_by_the_baseline_alone_for_certain_that_is_the_fallback() -> None:
+    open_loss = candidate(0.3, 0.095)
+
+    choice = choose((open_loss, BASELINE), Goal(max_divergence=0.1))
+
+    assert (choice.index, choice.outcome, choice.fallback) == (0, "ambiguous", 1)
+
+
 def test_no_doubt_turns_microseconds_into_seconds() -> None:
     mild = candidate(0.9, 0.01, sure=False)
 

@@ -72,20 +72,23 @@ def test_a_target_that_no_policy_meets_says_what_the_fastest_takes() -> None:
     )
 
 
-def known(keep: int, ratio: float, low: float, high: float, *, sure: bool) -> Policy:
+def known(
+    keep: int, ratio: float, low: float, high: float, *, sure: bool = True, top1: float = 0.9
+) -> Policy:
     """A policy with all that the rule of the answer goes by."""
     evidence = Evidence(
-        cell={"batch": 8}, latency={"median_ms": 10 * ratio}, accuracy={"top1": 0.9},
+        cell={"batch": 8}, latency={"median_ms": 10 * ratio}, accuracy={"top1": top1},
         baseline={"median_ms": 10.0}, confirmed=sure,
         extra={
-            "select": {"top1": 0.9, "kl": 0.01, "images": 8},
-            "choice": {"right": "7f", "kl_low": 0.0, "kl_high": 0.02},
+            "select": {"top1": top1, "kl": 1 - top1, "images": 8},
+            "choice": {"right": "7f", "kl_low": 0.0, "kl_high": 2 * (1 - top1)},
             "comparison": {
                 "ratio": ratio, "low": low, "high": high, "low_ms": 10 * low, "high_ms": 10 * high
             },
         },
     )  # fmt: skip
-    return Policy(SPEC, (Prune(1, keep),)).with_evidence(evidence)
+    steps = () if ratio == 1 else (Prune(1, keep),)
+    return Policy(SPEC, steps).with_evidence(evidence)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +106,24 @@ def test_a_policy_that_is_refused_is_named_with_its_doubt(*, sure: bool, doubt: 
         front.best(target)
 
     assert front.best(target, doubtful=True) == front.policies[0]
+
+
+def test_what_may_be_better_is_returned_where_doubts_are_allowed() -> None:
+    sure, better = known(4, 0.42, 0.40, 0.44), known(8, 0.49, 0.46, 0.52, top1=0.95)
+    front = PolicySet((sure, better))
+
+    assert front.best("0.5x") == sure
+    assert front.best("0.5x", doubtful=True) == better
+
+
+def test_where_only_the_baseline_surely_keeps_a_bound_it_is_returned_with_a_warning() -> None:
+    reduced, baseline = known(4, 0.42, 0.40, 0.44), known(16, 1.0, 1.0, 1.0, top1=1.0)
+    front = PolicySet((reduced, baseline))
+
+    with pytest.warns(TokensearchWarning, match="only the baseline meets at most 0.15 nats"):
+        assert front.best(max_divergence=0.15) == baseline
+    assert front.best(max_divergence=0.15, doubtful=True) == reduced
+    assert front.best(max_divergence=0.5) == reduced
 
 
 def test_a_drop_below_zero_is_refused_in_points() -> None:

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from tests.report.fixtures import run_document
+from tests.report.fixtures import MILD, run_document
 from tokensearch.errors import RunError
 from tokensearch.policy import Outcome, parse_target
 from tokensearch.records.measurements import Caution, PairedAccuracy
@@ -11,10 +11,16 @@ from tokensearch.report.run.sentences import (
     cost_sentence,
     limitation_lines,
     preset_sentence,
+    promising_sentences,
     rival_sentences,
     target_sentence,
 )
 
+BETTER = (
+    "Better may be found b19998e4 (28.8 ms against 40.0 ms for the baseline, 0.49x [0.48, 0.50], "
+    "97.9 % [97.1, 98.6]), which is not sure to meet the target: its latency may be up to 0.504x "
+    "where 0.500x is asked; allow more --confirm-seconds on a quiet machine to know."
+)
 ASKED = "0.5x for a pass of 8 images"
 TOOK = "the answer takes 19.2 ms against 40.0 ms for the baseline, 0.48x [0.47, 0.49]"
 FASTEST = TOOK.replace(
@@ -35,6 +41,21 @@ def answer() -> Finalist:
     finalist = run_document().finished.answer
     assert finalist is not None
     return finalist
+
+
+def test_what_may_be_better_than_the_answer_is_named_with_its_doubt() -> None:
+    run = run_document()
+    finalists = [
+        at_ratio(f, 0.49, 0.476, 0.504) if f.schedule_hash == MILD.schedule_hash else f
+        for f in run.finished.finalists
+    ]
+
+    said = promising_sentences(
+        changed(run, finalists=tuple(finalists), promising=MILD.schedule_hash)
+    )
+
+    assert said == (BETTER,)
+    assert promising_sentences(run) == ()
 
 
 def lead(percent: float, low: float, high: float, p_value: float) -> PairedAccuracy:

@@ -59,6 +59,16 @@ def test_the_answer_a_preset_and_a_random_one_are_timed_in_one_session() -> None
     assert again[12] == SLOW
 
 
+def test_what_is_better_and_may_meet_the_target_is_timed_beside_the_answer() -> None:
+    better = finalist(11, 0.495, 98)
+    sessions = Sessions({8: 0.45, 11: 0.488})
+
+    done = settled(sessions, MINE, better, SLOW)
+
+    assert set(sessions.asked[0]) == {8, 11}
+    assert outcome(done) == (11, "met")
+
+
 def test_an_answer_that_misses_the_target_the_second_time_gives_way() -> None:
     other = finalist(5, 0.41, 93)
     sessions = Sessions({8: 0.51, 5: 0.41})

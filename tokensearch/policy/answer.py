@@ -179,6 +179,9 @@ class Choice:
     index: int | None
     outcome: Outcome
     as_good: tuple[int, ...] = ()  # all that cannot be told apart from the best, fastest first
+    # What would be the answer, were its figures certain: an interval reaches over what was asked.
+    promising: int | None = None
+    fallback: int | None = None  # the baseline where it surely meets what a doubtful answer may
 
 
 def choose(candidates: Sequence[PolicyFigures], goal: Goal) -> Choice:
@@ -193,10 +196,14 @@ def choose(candidates: Sequence[PolicyFigures], goal: Goal) -> Choice:
     unreduced = [i for i in met if not candidates[i].reduces]
     if unreduced and not goal.bounded:
         return Choice(unreduced[0], "unreduced")
+    likely = [i for i in doubtful if _is_likely(candidates[i], goal, baseline)]
     if reduced := [i for i in met if candidates[i].reduces]:
-        return _pick(candidates, reduced, goal, "met")
-    if likely := [i for i in doubtful if _is_likely(candidates[i], goal, baseline)]:
-        return _pick(candidates, likely, goal, "ambiguous")
+        hoped = _pick(candidates, [*reduced, *likely], goal, "ambiguous").index
+        sure = _pick(candidates, reduced, goal, "met")
+        return replace(sure, promising=hoped if hoped in likely else None)
+    if likely:
+        chosen = _pick(candidates, likely, goal, "ambiguous")
+        return replace(chosen, fallback=next(iter(unreduced), None))
     far = [i for i in doubtful if candidates[i].reduces]
     if far and not unreduced:
         nearest = min(far, key=lambda i: _measure_excess(candidates[i], goal, baseline))

@@ -73,7 +73,10 @@ class PolicySet:
         latency         "5ms", "800us", "0.6x" of the baseline, or "2000/s"
         max_drop        points of top-1 that may be lost
         max_divergence  nats from the baseline's predictions
-        doubtful        also return what may meet all this, or was timed under doubt
+        doubtful        also return what would be better and may meet all this
+
+        Where only the baseline surely keeps a bound on the loss, it is returned, and a
+        TokensearchWarning names what is faster and may keep it.
 
         Files of earlier releases lack the intervals. Of these the most accurate policy is
         returned whose median is under the latency, and the faster of equally accurate ones; a
@@ -93,7 +96,18 @@ class PolicySet:
         choice = choose(known, goal)
         if choice.index is None:
             raise NoPolicyError(f"no policy of the set meets {goal}; {self._nearest(target)}")
+        if doubtful and choice.promising is not None:
+            return self.policies[choice.promising]
         if choice.outcome == "ambiguous" and not doubtful:
+            if choice.fallback is not None:
+                warnings.warn(
+                    f"only the baseline meets {goal} for certain; one policy may, of "
+                    f"{_describe_doubt(known[choice.index])}; ask for it with doubtful=True, or "
+                    f"measure again on more images",
+                    TokensearchWarning,
+                    stacklevel=2,
+                )
+                return self.policies[choice.fallback]
             raise NoPolicyError(
                 f"no policy of the set meets {goal} for certain, though one may, of "
                 f"{_describe_doubt(known[choice.index])}; ask for it with doubtful=True, or "

@@ -312,6 +312,7 @@ _RESULT = fields(
     {
         "rivals": items(_ALTERNATIVE, most=1000),
         "as_good": items(NAME, most=10_000),
+        "promising": NAME,
         "equal_preset": _RIVAL,
         "best_random": _RIVAL,
     },

@@ -205,6 +205,7 @@ class RunResult:
 
     WRITTEN: ClassVar = (
         *("outcome", "exit_code", "limit_ms", "baseline_ms", "answer_hash", "as_good"),
+        "promising",
         *("best_preset", "equal_preset", "best_random"),
         *("finalists", "alternatives", "cautions", "search_seconds", "trials", "baseline_moved"),
         *("forecast", "seconds"),
@@ -227,6 +228,8 @@ class RunResult:
     best_random: Rival | None = field(default=None, metadata=OMIT_NONE)
     # Schedules that cannot be told apart from the best under the target, fastest first.
     as_good: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
+    # The schedule that would be the answer, if its intervals did not leave open what was asked.
+    promising: str | None = field(default=None, metadata=OMIT_NONE)
 
     def __repr__(self) -> str:
         return f"<{self._title}>"

@@ -45,6 +45,7 @@ def answer_sentences(run: RunDocument) -> tuple[str, ...]:
     return (
         target_sentence(run),
         cost_sentence(answer, measure),
+        *promising_sentences(run),
         *contradiction_sentences(run),
         preset_sentence(run),
         *rival_sentences(run),
@@ -195,6 +196,24 @@ def cost_sentence(finalist: Finalist, measure: str) -> str:
     what = "difference" if change.value == 0 else "loss" if change.value < 0 else "gain"
     images = text.count(finalist.report.images, "image")
     return f"Its {now}, {moved}; on the same {images} the {what} is {significant} ({proof})."
+
+
+def promising_sentences(run: RunDocument) -> tuple[str, ...]:
+    """Name what would be the answer if its intervals did not leave open whether it may be."""
+    promising = run.finished.finalist(run.finished.promising)
+    if promising is None:
+        return ()
+    doubt, remedy = " and ".join(describe_unkept_losses(run, promising)), _images_hint(run)
+    if not doubt:
+        asked = target_ratio_beside(run, promising.comparison)
+        doubt = (
+            f"its latency may be up to {promising.comparison.high:.3f}x where {asked:.3f}x is asked"
+        )
+        remedy = "allow more --confirm-seconds on a quiet machine to know"
+    return (
+        f"Better may be {_named(promising)}, which is not sure to meet the target: {doubt}; "
+        f"{remedy}.",
+    )
 
 
 def preset_sentence(run: RunDocument) -> str:

@@ -124,6 +124,7 @@ class Answer(NamedTuple):
     policy: ConfirmedPolicy | None
     outcome: Outcome
     as_good: tuple[ConfirmedPolicy, ...] = ()  # as the best that meets the target, fastest first
+    promising: ConfirmedPolicy | None = None  # better, if its intervals did not leave it open
 
 
 def on_front(finalists: Sequence[ConfirmedPolicy]) -> tuple[ConfirmedPolicy, ...]:
@@ -165,8 +166,11 @@ def select_answer(finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: in
     """Choose from the front of the finalists, as `PolicySet.best` does from the file of it."""
     members = on_front(finalists)
     choice = choose([f.figures(batch) for f in members], goal)
-    policy = None if choice.index is None else members[choice.index]
-    return Answer(policy, choice.outcome, tuple(members[index] for index in choice.as_good))
+    policy, promising = (
+        None if index is None else members[index] for index in (choice.index, choice.promising)
+    )
+    as_good = tuple(members[index] for index in choice.as_good)
+    return Answer(policy, choice.outcome, as_good, promising)
 
 
 def best_preset(

@@ -108,6 +108,7 @@ def write_result(
         baseline_ms=baseline_ms,
         answer_hash=None if answer.policy is None else answer.policy.schedule_hash,
         as_good=tuple(policy.schedule_hash for policy in answer.as_good),
+        promising=None if answer.promising is None else answer.promising.schedule_hash,
         best_preset=_describe_rival(selection.preset, leads),
         equal_preset=_describe_rival(selection.equal, leads),
         best_random=_describe_rival(selection.random, leads),

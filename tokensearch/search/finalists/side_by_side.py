@@ -128,7 +128,7 @@ def tell_rounds(
 def _compared(
     finalists: Sequence[ConfirmedPolicy], goal: Goal, answer: Answer, batch: int
 ) -> tuple[ConfirmedPolicy, ...]:
-    """Return the answer, the best preset and random schedule, and doubtful ones that decide."""
+    """Return the answer, what may be better, the best preset and random one, and what decides."""
     if answer.outcome == "unreduced":
         return ()
     compared = [
@@ -137,6 +137,7 @@ def _compared(
         equal_preset(finalists, answer.policy, batch=batch),
         best_random(finalists, goal, batch=batch),
         *([] if answer.outcome == "met" else _doubtful(finalists)),
+        None if goal.bounded else answer.promising,  # a loss is left open by any clock
     ]
     return tuple({f.schedule_hash: f for f in compared if f is not None}.values())
 

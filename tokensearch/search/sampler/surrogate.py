@@ -108,7 +108,7 @@ class Surrogate:
             optimizer=None,
         )
         self._process.fit(_as_matrix(observed), (log_loss - self._mean) / self._scale)
-        self._std_inflation = self._leave_one_out_error([p.counts.any() for p in observed])
+        self._std_inflation = self._leave_one_out_error([bool(p.counts.any()) for p in observed])
 
     def predict(self, policies: Sequence[Features]) -> tuple[Values, Values]:
         """Return the mean and the standard deviation of each log loss, (m,) both."""
