@@ -110,7 +110,7 @@ QUICK: dict[str, tuple[list[str], int, str]] = {
     ),
     "tokensearch calibrate runs/demo-cpu-0.5x/front.json": (
         ["--device", "cpu", "--batch-size", "1", "--seconds", "1"],
-        0,
+        TIMED,
         "front  runs/demo-cpu-0.5x/front-here.json",
     ),
     "tokensearch evaluate tome-r13 --model hf:facebook/dinov2-small": (

@@ -5,14 +5,17 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.search.clockless import no_clock_in_runs
-from tests.search.tiny import CONFIG
+from tests.search.clockless import no_clock_in_runs, together
+from tests.search.tiny import CONFIG, by_macs
 from tokensearch.cli.main import app
+from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import load, load_set, save_set
+from tokensearch.records.measurements import Caution, Comparison
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.result import SEARCHED
 from tokensearch.report.text import short
@@ -215,6 +218,30 @@ def test_a_front_timed_twice_in_its_own_cell_has_its_evidence_replaced(front: Pa
 
     for policy in load_set(front).policies:
         assert [one.cell["batch"] for one in policy.evidence] == [3, 2]
+
+
+def test_timings_that_confirm_nothing_are_shown_beside_those_that_are_kept(
+    front: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = ("calibrate", front, *OWN, "--seconds", "0.5", "--out", front)
+    assert called(*again).exit_code == 0
+    before = load_set(front)
+
+    def busy(*asked: Any) -> Comparison:
+        fresh = replace(by_macs(*asked), ratio=3.0, low=2.9, high=3.1)
+        return replace(fresh, cautions=(Caution.BUSY,))
+
+    monkeypatch.setattr(PolicyTimer, "time_together", together(busy))
+    result = called(*again)
+
+    assert result.exit_code == 4, result.output
+    assert "too close to call: no policy is confirmed by the timings of now" in result.stderr
+    assert result.stdout.count("3.00x [2.90,") == len(before.policies)
+    assert result.stdout.count("no: busy; kept") == len(before.policies)
+    assert load_set(front) == before
+    document = json.loads(called(*again, "--json").stdout)
+    assert {one["now"]["comparison"]["ratio"] for one in document["policies"]} == {3.0}
+    assert {one["comparison"]["ratio"] for one in document["policies"]}.isdisjoint({3.0})
 
 
 def test_a_front_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:

@@ -141,6 +141,14 @@ def test_a_bound_on_the_loss_is_answered_in_words(outcome: Outcome, sentence: st
     assert target_sentence(bounded) == sentence
 
 
+def test_a_retargeted_run_names_no_option_that_retarget_lacks() -> None:
+    run = run_document(outcome="unreduced")
+    asked = replace(run.settings, target=None, max_drop=0.01)
+    bounded = changed(replace(run, settings=asked, retargeted="runs/other"), limit_ms=None)
+
+    assert target_sentence(bounded).endswith(": search anew on more images to know better.")
+
+
 def with_losses(run: RunDocument, lost: int) -> RunDocument:
     """The same run, whose finalists are wrong on so many more images of `select` each."""
     finalists = [
@@ -187,6 +195,8 @@ def test_a_run_that_tried_nothing_says_so_and_what_to_do() -> None:
         "baseline: allow more --minutes or --trials."
     )
     assert preset_sentence(tried_nothing) == "No published preset is among the finalists."
+    retargeted = replace(tried_nothing, retargeted="runs/other")
+    assert target_sentence(retargeted).endswith("anything but the baseline: search longer.")
 
 
 def test_a_preset_of_the_answers_accuracy_and_a_random_one_are_compared_with_it() -> None:
@@ -202,7 +212,9 @@ def test_a_preset_of_the_answers_accuracy_and_a_random_one_are_compared_with_it(
 
     equal, random = rival_sentences(changed(run, **rivals))
 
-    assert equal.startswith("The fastest published finalist as accurate is ppt-r50-pool (28.8 ms")
+    assert equal.startswith(
+        "The fastest published finalist at least as accurate is ppt-r50-pool (28.8 ms"
+    )
     assert equal.endswith(": the answer is faster by 33.3 %.")
     assert random.startswith("It beats the best random one that meets the target, random ")
     assert rival_sentences(run) == ()

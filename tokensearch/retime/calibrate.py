@@ -1,7 +1,7 @@
 """A front timed anew in another cell, so that `PolicySet.best` answers for that one."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from math import ceil
 
@@ -17,10 +17,24 @@ WARMUP, MAX_ROUNDS = 2, 60  # a dozen rounds show something, thirty are enough
 WIDEST = 0.05  # of a ratio, either way, for a timing that confirms
 
 
+@dataclass(frozen=True, slots=True)
+class CalibratedFront:
+    """A front timed anew; mappings are by schedule hash."""
+
+    front: PolicySet  # fastest first by the evidence that counts, which is the first of each policy
+    fresh: Mapping[str, Evidence]  # what was timed now, whether it counts or not
+    doubts: Mapping[str, str]  # why a timing of now confirms nothing; empty where it confirms
+
+    @property
+    def confirms(self) -> bool:
+        """Whether any policy is confirmed by the timings of now."""
+        return not all(self.doubts.values())
+
+
 def calibrate_front(
     policies: PolicySet, timing: PolicyTimer, seconds: float, listener: ProgressListener
-) -> PolicySet:
-    """Return the set with fresh evidence before the old, fastest first.
+) -> CalibratedFront:
+    """Put fresh evidence before the old.
 
     Evidence of an equal cell gives way to the fresh, unless it alone was confirmed.
 
@@ -42,8 +56,13 @@ def calibrate_front(
         timed = timing.time_together([fitting[policy] for policy in some], budget, tell=told)
         comparisons |= zip(some, timed, strict=True)
     _warn(comparisons, listener)
-    fresh = [_add_evidence(policy, timed, timing) for policy, timed in comparisons.items()]
-    return replace(policies, policies=tuple(sorted(fresh, key=_ratio)))
+    fresh = {policy: _make_evidence(policy, timed, timing) for policy, timed in comparisons.items()}
+    counted = [_add_evidence(policy, evidence) for policy, evidence in fresh.items()]
+    return CalibratedFront(
+        replace(policies, policies=tuple(sorted(counted, key=_ratio))),
+        {policy.schedule_hash: evidence for policy, evidence in fresh.items()},
+        {policy.schedule_hash: _describe_doubt(timed) for policy, timed in comparisons.items()},
+    )
 
 
 def _ratio(policy: Policy) -> float:
@@ -81,36 +100,47 @@ def _warn(comparisons: Mapping[Policy, Comparison], listener: ProgressListener) 
     for caution in Caution:
         if caution in doubts:
             listener.caution(caution.value)
-    unsure = sum(not _is_confirmed(comparison) for comparison in comparisons.values())
-    if unsure:
+    unsure = sum(bool(_describe_doubt(comparison)) for comparison in comparisons.values())
+    if unsure == len(comparisons):
         listener.caution(
-            f"{unsure} of {len(comparisons)} policies are not confirmed here, by few passes, other "
-            f"programs at work or an interval wider than {100 * WIDEST:.0f} % either way, and keep "
-            f"what was confirmed here before: allow more --seconds"
+            "too close to call: no policy is confirmed by the timings of now, and what was "
+            "confirmed here before is kept; stop other programs, or allow more --seconds"
+        )
+    elif unsure:
+        listener.caution(
+            f"{unsure} of {len(comparisons)} policies are not confirmed by the timings of now, and "
+            f"keep what was confirmed here before: stop other programs, or allow more --seconds"
         )
 
 
-def _is_confirmed(comparison: Comparison) -> bool:
-    """Whether a timing is good enough to rely on."""
-    interval, doubts = comparison.interval, deciding_cautions(comparison)
+def _describe_doubt(comparison: Comparison) -> str:
+    """Name why a timing is not good enough to rely on; empty where it is."""
+    doubts = [doubt.name.lower().replace("_", " ") for doubt in deciding_cautions(comparison)]
+    interval = comparison.interval
     reach = max(interval.high - interval.value, interval.value - interval.low)
-    return not doubts and reach <= WIDEST * interval.value
+    if reach > WIDEST * interval.value:
+        doubts.append("wide interval")
+    return ", ".join(doubts)
 
 
-def _add_evidence(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Policy:
-    """Put what was timed before the evidence of the same accuracies in other cells.
-
-    A timing that confirms nothing does not displace one of the same cell that does.
-    """
+def _make_evidence(policy: Policy, comparison: Comparison, timing: PolicyTimer) -> Evidence:
+    """Return what was timed now, with the accuracies of before."""
     old = policy.evidence[0]
-    fresh = Evidence(
+    return Evidence(
         cell=to_json(timing.cell),
         latency=to_json(comparison.candidate),
         accuracy=old.accuracy,
         baseline=to_json(comparison.baseline),
-        confirmed=_is_confirmed(comparison),
+        confirmed=not _describe_doubt(comparison),
         extra={**old.extra, "comparison": note_comparison(comparison)},
     )
+
+
+def _add_evidence(policy: Policy, fresh: Evidence) -> Policy:
+    """Put what was timed before the evidence of the same accuracies in other cells.
+
+    A timing that confirms nothing does not displace one of the same cell that does.
+    """
     elsewhere = (one for one in policy.evidence if one.cell != fresh.cell)
     earlier = [one for one in policy.evidence if one.cell == fresh.cell and one.confirmed]
     best = earlier[0] if earlier and not fresh.confirmed else fresh

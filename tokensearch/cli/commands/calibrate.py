@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from tokensearch.cli.timing_subject import TimingSubject
-    from tokensearch.policy import Policy, PolicySet
+    from tokensearch.policy import Evidence, Policy, PolicySet
+    from tokensearch.retime.calibrate import CalibratedFront
+
+
+UNCONFIRMED = 4  # the exit code where nothing is confirmed, as of a target too close to call
 
 
 @grouped
@@ -39,7 +43,8 @@ def calibrate(
     """Time the policies of a front on this machine, so that a latency asked of it is one of here.
 
     Device, batch and backend are those of the front's own evidence, if not given. Accuracies stay
-    what they were. What was timed in another cell is kept behind what is timed here.
+    what they were. What was timed in another cell is kept behind what is timed here. Exit code 4
+    says that no policy could be confirmed.
     """
     from tokensearch.errors import PolicyError
     from tokensearch.policy import load_set
@@ -52,14 +57,16 @@ def calibrate(
         raise PolicyError(f"{front} holds no policies that could be timed")
     check_file(where)
     calibrated = _calibrate(policies, again, seconds)
-    write_document(where, set_to_json(calibrated))
+    write_document(where, set_to_json(calibrated.front))
     if as_json:
         print_json({"front": str(where), **_document(calibrated)})
     else:
         _show(calibrated, policies, where)
+    if not calibrated.confirms:
+        raise typer.Exit(UNCONFIRMED)
 
 
-def _calibrate(policies: "PolicySet", again: CellOverrides, seconds: float) -> "PolicySet":
+def _calibrate(policies: "PolicySet", again: CellOverrides, seconds: float) -> "CalibratedFront":
     """Time every policy, and say in which cell."""
     from tokensearch.cli.progress import progress_listener
     from tokensearch.evaluation.latency import PolicyTimer
@@ -101,28 +108,37 @@ def _size(cell: "Mapping[str, Any]") -> tuple[int, int] | None:
     return None if rows is None else (rows, cell.get("columns", rows))
 
 
-def _show(calibrated: "PolicySet", before: "PolicySet", where: Path) -> None:
+def _show(calibrated: "CalibratedFront", before: "PolicySet", where: Path) -> None:
     """Print what was timed, and where it is now."""
     from tokensearch.report.run.console import calibration_table
     from tokensearch.report.table import table_to_rich
 
-    out.print(table_to_rich(calibration_table(calibrated, before)))
+    table = calibration_table(calibrated.front, before, calibrated.fresh, calibrated.doubts)
+    out.print(table_to_rich(table))
     out.print(f"front  {where}", soft_wrap=True)
 
 
-def _document(calibrated: "PolicySet") -> dict[str, Any]:
-    """What was timed, fastest first."""
+def _document(calibrated: "CalibratedFront") -> dict[str, Any]:
+    """Return what counts, fastest first, and beside it what was timed now."""
+    policies = calibrated.front.policies
     return {
-        "cell": calibrated.policies[0].evidence[0].cell,
+        "cell": policies[0].evidence[0].cell,
         "policies": [
             {
                 "schedule_hash": policy.schedule_hash,
                 "patch_tokens_per_block": list(policy.patch_tokens_per_block),
-                "median_ms": policy.evidence[0].median_ms,
-                "baseline_ms": policy.evidence[0].baseline["median_ms"],
-                "comparison": policy.evidence[0].extra["comparison"],
-                "confirmed": policy.evidence[0].confirmed,
+                **_figures(policy.evidence[0]),
+                "now": _figures(calibrated.fresh[policy.schedule_hash]),
             }
-            for policy in calibrated.policies
+            for policy in policies
         ],
+    }
+
+
+def _figures(evidence: "Evidence") -> dict[str, Any]:
+    return {
+        "median_ms": evidence.median_ms,
+        "baseline_ms": evidence.baseline["median_ms"],
+        "comparison": evidence.extra.get("comparison"),
+        "confirmed": evidence.confirmed,
     }

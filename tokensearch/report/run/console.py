@@ -158,19 +158,33 @@ def _figures(evaluated: PolicyEvaluation) -> ReportTable:
     return ReportTable(("figure", "value"), rows)
 
 
-def calibration_table(policies: PolicySet, before: PolicySet) -> ReportTable:
-    """A row per policy, fastest first; `before` is the set that was timed anew."""
+def calibration_table(
+    policies: PolicySet,
+    before: PolicySet,
+    fresh: Mapping[str, Evidence],
+    doubts: Mapping[str, str],
+) -> ReportTable:
+    """A row per policy: what was timed now, beside what was known before.
+
+    before  the set that was timed anew
+    fresh   what was timed now, by schedule hash
+    doubts  why that confirms nothing, likewise; empty where it does
+    """
     earlier = {policy.schedule_hash: policy.evidence[0] for policy in before.policies}
     columns = (
         "policy",
-        "tokens by block",
+        "tokens left",
         "latency",
         "of baseline",
         "before",
         _right_answers(policies),
         "confirmed",
     )
-    rows = [_row(policy, earlier[policy.schedule_hash]) for policy in policies.policies]
+    rows = [
+        _row(policy, earlier[name], fresh[name], doubts[name])
+        for policy in policies.policies
+        for name in [policy.schedule_hash]
+    ]
     return ReportTable(columns, rows, numbers=frozenset({"latency"}))
 
 
@@ -180,8 +194,10 @@ def _right_answers(policies: PolicySet) -> str:
     return measure_in(accuracy) if "cosine" in accuracy else "right answers"
 
 
-def _row(policy: Policy, earlier: Evidence) -> tuple[str, ...]:
-    here, there = (read_evidence(policy, evidence) for evidence in (policy.evidence[0], earlier))
+def _row(policy: Policy, earlier: Evidence, fresh: Evidence, doubt: str) -> tuple[str, ...]:
+    kept = policy.evidence[0] != fresh
+    before = policy.evidence[0] if kept else earlier
+    here, there = (read_evidence(policy, evidence) for evidence in (fresh, before))
     return (
         name_of(policy, str(policy.provenance.get("origin", "sampler"))),
         token_strip(policy),
@@ -189,5 +205,5 @@ def _row(policy: Policy, earlier: Evidence) -> tuple[str, ...]:
         text.NONE if here.ratio is None else text.ratio_interval(here.ratio),
         text.NONE if there.ratio is None else text.ratio_interval(there.ratio),
         text.percent_interval(here.accuracy),
-        "kept from before" if policy.evidence[0] == earlier else "yes" if here.confirmed else "no",
+        f"no: {doubt}{'; kept before' if kept else ''}" if doubt else "yes",
     )

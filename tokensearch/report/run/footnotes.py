@@ -10,25 +10,28 @@ MARKS = "¹²³⁴⁵⁶⁷⁸⁹"
 REMEDIES: Mapping[Caution, str] = {
     Caution.SLOW_START: "allow more --confirm-seconds, so that it counts for less",
     Caution.WIDE_SPREAD: "stop other work on the machine, or allow more --confirm-seconds",
-    Caution.FEW_PASSES: "allow more --confirm-seconds, and --minutes for them",
+    Caution.FEW_PASSES: "allow more --confirm-seconds",
     Caution.COARSE_CLOCK: "use a larger --batch-size",
 }
+NEED_MINUTES = {Caution.FEW_PASSES}  # a search gives timings what its minutes leave
 
 
 class Footnotes:
     """Numbers the cautions of a table's rows."""
 
-    def __init__(self, comparisons: Iterable[Comparison]) -> None:
+    def __init__(self, comparisons: Iterable[Comparison], *, has_minutes: bool = False) -> None:
         raised = {caution for comparison in comparisons for caution in comparison.cautions}
         ordered = [caution for caution in Caution if caution in raised]
         self._marks = dict(zip(ordered, MARKS, strict=False))
+        self._has_minutes = has_minutes  # the command: `retarget` takes as long as it takes
 
     @classmethod
     def of_run(cls, run: RunDocument) -> "Footnotes":
         """Number what was raised of finalists and alternatives, for all tables of a report."""
         result = run.finished
         finalists = [finalist.comparison for finalist in result.finalists]
-        return cls([*finalists, *(other.comparison for other in result.alternatives)])
+        others = [other.comparison for other in result.alternatives]
+        return cls([*finalists, *others], has_minutes=run.retargeted is None)
 
     def mark(self, comparison: Comparison) -> str:
         """Return the marks of a row, with a space before them; empty where nothing was raised."""
@@ -41,13 +44,14 @@ class Footnotes:
         """Return what the marks of some rows mean."""
         raised = {caution for comparison in comparisons for caution in comparison.cautions}
         return tuple(
-            f"{mark} {describe_caution(caution)}"
+            f"{mark} {describe_caution(caution, has_minutes=self._has_minutes)}"
             for caution, mark in self._marks.items()
             if caution in raised
         )
 
 
-def describe_caution(caution: Caution) -> str:
+def describe_caution(caution: Caution, *, has_minutes: bool) -> str:
     """Say what is doubtful, and what can be done about it with the options that there are."""
     what, general = caution.value.split(": ")
-    return f"{what}: {REMEDIES.get(caution, general)}"
+    for_them = ", and --minutes for them" if has_minutes and caution in NEED_MINUTES else ""
+    return f"{what}: {REMEDIES.get(caution, general)}{for_them}"

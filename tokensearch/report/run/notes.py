@@ -48,8 +48,8 @@ def dominated_note(front: PolicySet, run: RunDocument) -> str | None:
         return None
     verb = "is" if len(left) == 1 else "are"
     return (
-        f"{text.listed(left)} {verb} confirmed too, but left out of the table: one of its rows is "
-        f"as fast and as good on `select`. The finalists' table of the report has all."
+        f"{text.listed(left)} {verb} confirmed too, but left out of the table: a row of the "
+        f"table is as fast and as good on select. The finalists' table of the report has all."
     )
 
 

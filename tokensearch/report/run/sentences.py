@@ -62,8 +62,8 @@ def target_sentence(run: RunDocument) -> str:
     fastest = result.answer or _fastest(result)
     if not any(finalist.policy.reduces for finalist in result.finalists):
         return (
-            f"Target not met: {asked}; there was no time to try anything but the baseline: allow "
-            f"more --minutes or --trials."
+            f"Target not met: {asked}; there was no time to try anything but the baseline: "
+            f"{'search longer' if run.retargeted else 'allow more --minutes or --trials'}."
         )
     if fastest is None:
         return (
@@ -119,6 +119,8 @@ def _images_hint(run: RunDocument) -> str:
     images = 0 if split is None else split.images
     cut = split is not None and (split.of or 0) > images  # there was no time for all of them
     more = "allow more --minutes" if cut else "give more --images"
+    if run.retargeted:  # it has neither option
+        more = "search anew on more images"
     return (
         f"losses are judged on {text.count(images, 'image')} (select), where 0 points are known "
         f"to {text.points(_least_loss_known(run, images))}: {more} to know better"
@@ -241,8 +243,8 @@ def rival_sentences(run: RunDocument) -> tuple[str, ...]:
     if answer and equal and equal.schedule_hash not in {best, answer.schedule_hash}:
         speed = pace(answer.comparison.interval, equal.comparison.interval)
         said.append(
-            f"The fastest published finalist {alike_as(run)} is {_named(equal)}: the answer is "
-            f"{speed}."
+            f"The fastest published finalist at least {alike_as(run)} is {_named(equal)}: the "
+            f"answer is {speed}."
         )
     rival = result.best_random
     drawn = None if rival is None else result.finalist(rival.schedule_hash)
