@@ -15,7 +15,7 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.measure import describe_cell
 from tokensearch.measure.cautions import ENOUGH_PASSES
-from tokensearch.policy import Policy, Prune
+from tokensearch.policy import Goal, Policy, Prune, parse_target
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_settings import SearchBudget
 from tokensearch.runtime import describe
@@ -31,6 +31,7 @@ from tokensearch.search.time_plan import (
     count_images,
     fit_plan,
     take_first,
+    warn_few_images,
 )
 from tokensearch.stats.bootstrap import VERDICT_PAIRS
 
@@ -66,6 +67,16 @@ def seconds_of(plan: TimePlan, pace: Pace, counts: dict[Purpose, int]) -> float:
     reading = 2 * sum(counts.values()) * pace.read_s
     images = counts["search"] + policies * (counts["select"] + counts["report"])
     return reading + images * pace.predict_s + plan.finalists * plan.confirm_seconds
+
+
+def test_a_bound_that_so_few_images_cannot_tell_is_said_before_the_search() -> None:
+    listener = Quiet()
+
+    for goal in (Goal(max_drop=0.1), Goal(parse_target("0.5x")), Goal(max_drop=0.05)):
+        warn_few_images(goal, 32, listener)
+
+    assert len(listener.cautions) == 1
+    assert listener.cautions[0].startswith("32 images to select on know a loss to 8.2 points")
 
 
 def test_the_shares_are_all_of_the_time_and_the_sweep_is_a_fifth_at_most() -> None:

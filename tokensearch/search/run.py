@@ -48,6 +48,7 @@ from tokensearch.search.time_plan import (
     fit_plan,
     measure_pace,
     take_first,
+    warn_few_images,
 )
 from tokensearch.search.warm_start import (
     choose_first,
@@ -123,6 +124,7 @@ class SearchRun:
 
     def _run_within(self, plan: TimePlan, asked: Splits) -> RunDocument:
         """Run on the images that there is time for, of all that were asked for."""
+        warn_few_images(self.settings.goal, len(self.splits.select), self.listener)
         evaluator = self.evaluator()
         self.listener.stage("reading every image once", unit="images")
         evaluator.predictions.read(tell_images(self.listener))

@@ -17,7 +17,10 @@ from tokensearch.data.splits import PURPOSES, Images, Purpose, Split, Splits
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.predictions import CHUNK
 from tokensearch.measure.cautions import ENOUGH_PASSES
+from tokensearch.policy import Goal
+from tokensearch.progress import ProgressListener
 from tokensearch.stats.bootstrap import TRIAL_PAIRS, VERDICT_PAIRS
+from tokensearch.stats.interval import paired_difference
 
 # Shares of a run's seconds, in order. A stage that needs less leaves the rest to those after it.
 SHARES: Mapping[str, float] = {
@@ -122,6 +125,17 @@ class TimePlan:
             f"; what a run does at least ({LEAST_TRIALS} policies, {CHUNK} images of each split, "
             f"two sessions of {VERDICT_PAIRS} rounds) is estimated at {self.least_s:.0f} s by the "
             f"first passes, and takes longer where the machine slows down"
+        )
+
+
+def warn_few_images(goal: Goal, images: int, listener: ProgressListener) -> None:
+    """Say so where no loss could be told from the bound on `images` of `select`, however small."""
+    known = -paired_difference(0, 0, images)[0]
+    if goal.max_drop is not None and known > goal.max_drop:
+        listener.caution(
+            f"{images} images to select on know a loss to {100 * known:.1f} points, so that none "
+            f"is within {100 * goal.max_drop:g} for certain: allow more --minutes, or give more "
+            f"--images"
         )
 
 
