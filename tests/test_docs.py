@@ -3,6 +3,7 @@
 import re
 import shlex
 import shutil
+import subprocess
 import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -303,6 +304,23 @@ def test_every_room_is_on_the_map() -> None:
     rooms = {p.stem for p in there if not p.name.startswith("__")}
 
     assert on_map == rooms
+
+
+def test_what_the_commands_of_the_pages_leave_behind_is_ignored_by_git() -> None:
+    if not (ROOT / ".git").exists():
+        pytest.skip("the sources are not a checkout")
+    given = [
+        Path(name).parts[0] for line in commands() for name in re.findall(r"--out (\S+)", line)
+    ]
+    usual = ["thresholds.json", "thresholds-training/x", "rates.json", "merger.json", "demo.onnx"]
+    left = [*(f"{name}/x" if not Path(name).suffix else name for name in given), *usual]
+
+    listed = subprocess.run(
+        ["git", "check-ignore", "--no-index", *left], cwd=ROOT, capture_output=True, text=True
+    )
+
+    assert len(given) > 4
+    assert listed.stdout.split() == left
 
 
 def test_every_verb_is_in_the_readme() -> None:

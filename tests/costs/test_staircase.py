@@ -20,7 +20,7 @@ def test_counts_worth_stopping_at_are_the_ends_of_the_planted_treads(noise: floa
     )
 
     assert stairs.good_counts == (8, 16, 24, 32, 40, 48)
-    assert stairs.sentences[0] == "1 patch tokens cost as much as 8 here"
+    assert stairs.sentences[0] == "1 patch token costs as much as 8 here"
 
 
 def test_levels_are_the_isotonic_fit_of_scikit_learn() -> None:

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 from tests.report.fixtures import FOUND, MILD, comparison, run_document, run_folder
 from tests.report.test_html import Reader
 from tokensearch.cli.main import app
+from tokensearch.records.measurements import Caution
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import ChoiceFigures, Finalist, RunDocument
 from tokensearch.report.cells import (
@@ -169,6 +170,22 @@ def test_runs_that_measure_other_things_say_so(runs: list[Path]) -> None:
     assert f"the runs measure {own} and {theirs}, which cannot be compared" in doubt_sentences(
         cells
     )
+
+
+def test_a_doubt_about_the_timing_of_an_answer_is_a_caution(runs: list[Path]) -> None:
+    other = RunFolder(runs[1])
+    run = other.require_run()
+    doubtful = tuple(
+        replace(each, comparison=replace(each.comparison, cautions=(Caution.WIDE_SPREAD,)))
+        for each in run.finished.finalists
+    )
+    other.write_run(replace(run, result=replace(run.finished, finalists=doubtful)))
+
+    said = doubt_sentences(read_cells(runs))
+
+    assert [one.partition(": passes differ")[0] for one in said if "of the answer" in one] == [
+        "run 2, of the answer"
+    ]
 
 
 def test_the_page_of_a_run_is_not_replaced(runs: list[Path]) -> None:

@@ -1,11 +1,12 @@
 """What is doubtful about a row stands on the row, and names an option that exists."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from typer.main import get_command
 
-from tests.report.fixtures import front, run_document
+from tests.report.fixtures import front, run_document, run_folder
 from tokensearch.cli.main import app
 from tokensearch.records.measurements import Caution, Latency
 from tokensearch.records.run_result import RunDocument
@@ -13,6 +14,7 @@ from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes
 from tokensearch.report.run.notes import baseline_note, front_row_notes
+from tokensearch.report.run.page import write_report
 from tokensearch.report.run.sentences import contradiction_sentences
 
 
@@ -44,6 +46,18 @@ def test_a_doubt_about_a_row_is_a_mark_on_it_and_a_note_below() -> None:
         "¹ few passes were timed: allow more --confirm-seconds, and --minutes for them",
         "² other programs worked on the machine while timing: stop them, and repeat",
     )
+
+
+def test_where_only_rows_are_doubted_no_report_says_that_nothing_was(tmp_path: Path) -> None:
+    folder = run_folder(tmp_path, profiles=False)
+    said = []
+    for run in (doubted("sampler", Caution.WIDE_SPREAD), doubted("nobody")):
+        folder.write_run(run)
+        page = write_report(folder).read_text(encoding="utf-8")
+        for words in (page, folder.report.read_text(encoding="utf-8")):
+            said.append(("None besides those marked" in words, "None was raised" in words))
+
+    assert said == [(True, False), (True, False), (False, True), (False, True)]
 
 
 def test_a_doubt_about_a_control_stands_on_its_own_row_alone() -> None:

@@ -13,7 +13,7 @@ from tests.report.fixtures import (
     front,
     run_document,
 )
-from tokensearch.policy import Policy, Pool, Prune, Step, preset
+from tokensearch.policy import Policy, PolicySet, Pool, Prune, Step, preset
 from tokensearch.records.measurements import Caution
 from tokensearch.records.policy_evaluation import CountSpread
 from tokensearch.records.run_folder import RunFolder
@@ -51,6 +51,17 @@ def test_the_figure_that_decided_is_shown_and_marked_where_it_is_as_good_as_the_
 
     assert grid.columns[-1] == "KL (select)"
     assert [row[-1] for row in grid.rows] == ["≈ 0.00260", "0.00200", "0.00180"]
+
+
+def test_a_divergence_of_rounding_is_not_written_out() -> None:
+    policy = front().policies[1]
+    evidence = policy.evidence[0]
+    close = {**evidence.extra["select"], "kl": 1.14e-8}
+    near = replace(evidence, extra={**evidence.extra, "select": close})
+
+    grid = tables.front_table(PolicySet((policy.with_evidence(near),)), run_document())
+
+    assert grid.rows[0][-1] == "under 0.00001"
 
 
 def test_the_answer_is_marked_on_a_console_without_bold() -> None:

@@ -4,7 +4,7 @@ The sweep, which runs a model, is `costs.sweep`; all else reads and predicts wit
 """
 
 from tokensearch.costs.file import costs_from_json, costs_to_json, load_costs, save_costs
-from tokensearch.costs.staircase import Staircase, Tread, fit_staircase
+from tokensearch.costs.staircase import Staircase, Tread, describe_equal_cost, fit_staircase
 from tokensearch.costs.table import BlockCost, Calibration, CostTable
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Tread",
     "costs_from_json",
     "costs_to_json",
+    "describe_equal_cost",
     "fit_staircase",
     "load_costs",
     "save_costs",

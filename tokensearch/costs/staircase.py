@@ -56,7 +56,17 @@ class Staircase:
     def sentences(self) -> tuple[str, ...]:
         """The real treads in words, widest first."""
         wide = sorted((one for one in self.treads if one.real), key=lambda it: it.first / it.last)
-        return tuple(f"{one.first} patch tokens cost as much as {one.last} here" for one in wide)
+        return tuple(describe_equal_cost(one.first, one.last) for one in wide)
+
+
+def describe_equal_cost(fewer: int, more: int) -> str:
+    """Say that some patch tokens cost as much as more of them.
+
+    >>> describe_equal_cost(1, 12)
+    '1 patch token costs as much as 12 here'
+    """
+    tokens = "patch token costs" if fewer == 1 else "patch tokens cost"
+    return f"{fewer:,} {tokens} as much as {more:,} here"
 
 
 def block_costs(table: CostTable) -> dict[int, float]:

@@ -11,6 +11,7 @@ from tokensearch.records.run_folder import RunFolder
 from tokensearch.records.run_result import Finalist, RunDocument
 from tokensearch.report import text
 from tokensearch.report.run.bounds import describe_unkept_losses, keeps_latency
+from tokensearch.report.run.footnotes import describe_caution
 from tokensearch.report.run.result import measure_of, name_finalist
 from tokensearch.report.run.tables import cell_line
 from tokensearch.report.table import ReportTable
@@ -218,5 +219,7 @@ def doubt_sentences(cells: Sequence[CellRun]) -> tuple[str, ...]:
     if len({cell.cell.machine.name for cell in cells}) > 1:
         said.append("the runs are of several machines: milliseconds tell these apart, too")
     for number, cell in enumerate(cells, 1):
+        raised = map(describe_caution, cell.answer.comparison.cautions)
         said += [f"run {number}: {caution}" for caution in cell.run.finished.cautions]
+        said += [f"run {number}, of the answer: {caution}" for caution in raised]
     return tuple(said)

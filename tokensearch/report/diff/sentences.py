@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from itertools import chain
 
-from tokensearch.costs import Staircase
+from tokensearch.costs import Staircase, describe_equal_cost
 from tokensearch.diff.ledger import CLOSED, KINDS, Kind, Ledger
 from tokensearch.policy import changes_sizes
 from tokensearch.policy.file import policy_from_json
@@ -315,7 +315,4 @@ def staircase_sentences(candidate: Profile, staircase: Staircase) -> Iterator[st
     for tokens in dict.fromkeys(candidate.patch_tokens):
         for tread in staircase.treads:
             if tread.real and tread.first <= tokens < tread.last:
-                yield (
-                    f"{text.count(tokens)} patch tokens cost as much as {text.count(tread.last)} "
-                    "here."
-                )
+                yield f"{describe_equal_cost(tokens, tread.last)}."

@@ -47,7 +47,7 @@ from tokensearch.report.patches import (
     patch_table,
 )
 from tokensearch.report.run.alternatives import alternative_table
-from tokensearch.report.run.footnotes import Footnotes
+from tokensearch.report.run.footnotes import Footnotes, cautions_absent
 from tokensearch.report.run.notes import (
     alternatives_note,
     finalists_note,
@@ -293,6 +293,7 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
         "legend": () if ledger is None or ledger.empty else (legend(ledger),),
         "staircase": () if source.costs is None else fit_staircase(source.costs).sentences[:5],
         "cautions": source.cautions,
+        "no_cautions": () if source.cautions else (cautions_absent(run),),
         "patches": tuple(map(describe_patches, source.patches)),
         "origin": origin_lines(run),
         "limits": limitation_lines(run),

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
+from math import isclose
 from typing import Literal
 
+from tokensearch.records.measurements import PairedAccuracy
 from tokensearch.records.run_result import Alternative, Finalist, RunDocument
 from tokensearch.report import text
 from tokensearch.report.run.footnotes import Footnotes
@@ -93,6 +95,16 @@ def more_or_less(change: float, measure: str) -> str:
     return f"{text.points(change)} {'more' if change > 0 else 'less'} {measure}"
 
 
+def same_images(lead: PairedAccuracy, share: float, other: float) -> str:
+    """Say that a lead is of the same images, and why it is not the difference of what is shown.
+
+    share, other  right answers of both, which are shown rounded
+    """
+    exact, shown = 100 * lead.difference, round(100 * share, 1) - round(100 * other, 1)
+    rounded = isclose(exact, 100 * (share - other)) and f"{exact:z.1f}" != f"{shown:z.1f}"
+    return f"on the same images{', before rounding' if rounded else ''}"
+
+
 def alternative_table(run: RunDocument) -> ReportTable:
     """The answer beside what else would be as fast."""
     answer, named = run.finished.answer, measure_of(run)
@@ -141,10 +153,11 @@ def _clause(alternative: Alternative, answer: Finalist, measure: str) -> str:
     assert lead is not None  # there is an answer
     mine = -lead.interval
     figures = f"{text.signed_points_interval(mine)}, {text.probability(lead.p_value)}"
+    where = same_images(lead, answer.report.share, alternative.report.share)
     more = more_or_less(mine.value, measure)
     proof = "" if lead.significant else ", which is not significant,"
     return (
-        f"{title_of(alternative)} ({_figures(alternative)}) has {more} on the same images "
+        f"{title_of(alternative)} ({_figures(alternative)}) has {more} {where} "
         f"({figures}){proof} and is "
         f"{pace(alternative.comparison.interval, answer.comparison.interval)}"
     )

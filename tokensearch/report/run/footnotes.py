@@ -33,6 +33,11 @@ class Footnotes:
         others = [other.comparison for other in result.alternatives]
         return cls([*finalists, *others], has_minutes=run.retargeted is None)
 
+    @property
+    def raised(self) -> bool:
+        """Whether any row carries a mark."""
+        return bool(self._marks)
+
     def mark(self, comparison: Comparison) -> str:
         """Return the marks of a row, with a space before them; empty where nothing was raised."""
         marks = "".join(
@@ -48,6 +53,12 @@ class Footnotes:
             for caution, mark in self._marks.items()
             if caution in raised
         )
+
+
+def cautions_absent(run: RunDocument) -> str:
+    """Say that nothing is doubtful about a run as a whole; its rows may carry marks."""
+    raised = Footnotes.of_run(run).raised
+    return "None besides those marked in the tables." if raised else "None was raised."
 
 
 def describe_caution(caution: Caution, *, has_minutes: bool) -> str:

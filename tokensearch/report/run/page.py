@@ -18,7 +18,7 @@ from tokensearch.report.html.page import write_html
 from tokensearch.report.patches import describe_patches, draw_answer_patches, save_patches
 from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
-from tokensearch.report.run.footnotes import Footnotes
+from tokensearch.report.run.footnotes import Footnotes, cautions_absent
 from tokensearch.report.run.front_plot import draw_front
 from tokensearch.report.run.notes import (
     alternatives_note,
@@ -79,7 +79,7 @@ def _page(source: ReportSource) -> str:
         ("Finalists and controls", _finalists(source)),
         ("Other ways to be as fast", _alternatives(run)),
         ("Where the time goes", _times(source)),
-        ("Cautions", _bullets(source.cautions) or "None was raised."),
+        ("Cautions", _bullets(source.cautions) or cautions_absent(run)),
         ("How the numbers came about", _origin(source)),
         ("How far to trust them", _bullets(limitation_lines(run))),
         ("To repeat it", f"```\n{text.plain(run.command)}\n```"),

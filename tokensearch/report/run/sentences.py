@@ -10,6 +10,7 @@ from tokensearch.report.run.alternatives import (
     alternative_sentences,
     more_or_less,
     pace,
+    same_images,
     settings_sentences,
 )
 from tokensearch.report.run.bounds import (
@@ -18,6 +19,7 @@ from tokensearch.report.run.bounds import (
     may_keep_latency,
     measure_drop,
 )
+from tokensearch.report.run.notes import drift_note, widening_note
 from tokensearch.report.run.result import (
     alike_as,
     find_best_preset,
@@ -290,12 +292,13 @@ def _against(best: str, rival: Finalist, lead: PairedAccuracy | None, run: RunDo
     answer = run.finished.answer
     assert answer is not None  # it is what is compared
     speed = pace(answer.comparison.interval, rival.comparison.interval)
-    change = answer.report.share - rival.report.share
+    shares = answer.report.share, rival.report.share
+    change = shares[0] - shares[1] if lead is None else lead.difference
     more = more_or_less(change, measure_of(run))
     if lead is None:
         return f"Beside {best}, it is {speed}, with {more}, not compared image by image."
     figures = text.signed_points_interval(lead.interval)
-    more += f" ({figures} on the same images, {text.probability(lead.p_value)})"
+    more += f" ({figures} {same_images(lead, *shares)}, {text.probability(lead.p_value)})"
     if lead.significant and change > 0:
         verb = "gives more than" if speed.startswith("slower") else "beats"
         return f"It {verb} {best}: {more}, and is {speed}."
@@ -347,10 +350,9 @@ def limitation_lines(run: RunDocument) -> tuple[str, ...]:
         f"Latencies belong to one cell: {cell_line(to_json(run.cell))}. "
         "Another machine, batch or number type wants its own run.",
         _precision(run),
-        "Each row was timed beside the baseline: compare rows by their ratios, since "
-        "milliseconds drift with the machine; here the baseline's moved by "
-        f"{text.percent(run.finished.baseline_moved.finalists)}.",
-        "Every interval covers its own figure at 95 %; of twenty, one may miss.",
+        drift_note(run),
+        "Every interval covers its own figure at 95 %; of twenty, one may miss. Differences are "
+        "taken before rounding.",
         "A latency is the forward pass alone, images ready on the device; loading and "
         "preprocessing are not in it.",
     ]
@@ -367,6 +369,8 @@ def limitation_lines(run: RunDocument) -> tuple[str, ...]:
             "The images have no labels: agreement says how often the reduced model answers as the "
             "baseline, not how often either is right."
         )
+    if (widened := widening_note(run)) is not None:
+        lines.append(widened)
     if run.settings.model == DEMO:
         lines.append(
             "The bundled model and its digit scenes are small: they show what this machine does "

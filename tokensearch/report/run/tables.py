@@ -96,7 +96,7 @@ def _deciding(policy: Policy, result: RunResult) -> str:
     value = objective_value(evidence["select"], evidence["objective"])
     match evidence["objective"]:
         case "kl" | "ce":
-            shown = text.three_digits(max(0.0, -value))
+            shown = text.bare_nats(max(0.0, -value))
         case "cosine":
             shown = text.cosine(1.0 + value)
         case _:
