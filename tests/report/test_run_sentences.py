@@ -14,9 +14,9 @@ from tokensearch.records.run_result import (
     RunDocument,
 )
 from tokensearch.report.run.alternatives import same_images
+from tokensearch.report.run.limitations import limitation_lines
 from tokensearch.report.run.sentences import (
     cost_sentence,
-    limitation_lines,
     preset_sentence,
     promising_sentences,
     rival_sentences,

@@ -48,6 +48,7 @@ from tokensearch.report.patches import (
 )
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes, cautions_absent
+from tokensearch.report.run.limitations import limitation_lines
 from tokensearch.report.run.notes import (
     alternatives_note,
     finalists_note,
@@ -58,7 +59,7 @@ from tokensearch.report.run.notes import (
     split_table,
 )
 from tokensearch.report.run.result import is_answer, measure_of, name_finalist, name_of, origin_of
-from tokensearch.report.run.sentences import answer_sentences, limitation_lines
+from tokensearch.report.run.sentences import answer_sentences
 from tokensearch.report.run.source import ReportSource
 from tokensearch.report.run.tables import (
     facts_table,

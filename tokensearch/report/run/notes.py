@@ -2,7 +2,6 @@
 
 from tokensearch.policy import PolicySet, is_control
 from tokensearch.policy.answer import MARGIN, TOLERANCE_NATS
-from tokensearch.records.comparability import BaselineDrift
 from tokensearch.records.profile import Profile
 from tokensearch.records.run_result import RunData, RunDocument
 from tokensearch.report import text
@@ -15,9 +14,6 @@ from tokensearch.report.run.result import (
     name_finalist,
 )
 from tokensearch.report.table import ReportTable
-from tokensearch.stats.proportions import wilson
-
-LEAST_WIDENING = 0.001  # that is worth saying; below it is rounding
 
 
 def front_note(run: RunDocument) -> str:
@@ -96,44 +92,6 @@ def baseline_note(run: RunDocument) -> str | None:
     if own == beside:
         return None
     return f"The baseline was timed as policies are: {own}. Beside the answer it took {beside}."
-
-
-def drift_note(run: RunDocument) -> str:
-    """Say why rows are compared by ratios, and by how much the baseline's speed changed here."""
-    said = (
-        "Each row was timed beside the baseline: compare rows by their ratios, since milliseconds "
-        "drift with the machine"
-    )
-    result = run.finished
-    finalists = [finalist.comparison for finalist in result.finalists]
-    before = [finalist.earlier for finalist in result.finalists if finalist.earlier is not None]
-    others = [alternative.comparison for alternative in result.alternatives]
-    drift = BaselineDrift([timed.baseline for timed in (*finalists, *before, *others)])
-    moved = max(drift.moved, result.baseline_moved.finalists)  # that counts finalists not quoted
-    if moved == 0:  # all were timed in one session: there is nothing to compare
-        return f"{said}."
-    return f"{said}; from session to session the baseline's moved by {text.percent(moved)}."
-
-
-def widening_note(run: RunDocument) -> str | None:
-    """Say that intervals are wider than Wilson's, since images share what they show.
-
-    None where they are not.
-    """
-    finalists = run.finished.finalists
-    quoted = run.finished.answer or (finalists[0] if finalists else None)
-    if quoted is None:
-        return None
-    score = quoted.report
-    low, high = wilson(score.right, score.images, level=score.level)
-    wider = 2 * score.interval.reach / (high - low) - 1
-    if wider < LEAST_WIDENING:
-        return None
-    return (
-        f"Images of a split share what they show, as digit scenes share digits, so they tell less "
-        f"than as many unrelated ones: intervals of the {measure_of(run)} are Wilson intervals, "
-        f"widened here by {text.percent(wider)}."
-    )
 
 
 def finalists_note(run: RunDocument) -> str:

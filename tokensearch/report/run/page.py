@@ -20,6 +20,7 @@ from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes, cautions_absent
 from tokensearch.report.run.front_plot import draw_front
+from tokensearch.report.run.limitations import limitation_lines
 from tokensearch.report.run.notes import (
     alternatives_note,
     finalists_note,
@@ -32,7 +33,6 @@ from tokensearch.report.run.notes import (
 from tokensearch.report.run.result import measure_of, reading
 from tokensearch.report.run.results import results_table
 from tokensearch.report.run.sentences import answer_sentences as answer_in_words
-from tokensearch.report.run.sentences import limitation_lines
 from tokensearch.report.run.source import ReportSource, read_source
 from tokensearch.report.table import markdown_text, sentence, table_to_csv, table_to_markdown
 

@@ -3,7 +3,7 @@
 from tokensearch.policy import is_control, is_published
 from tokensearch.policy.answer import MARGIN
 from tokensearch.records.comparability import contradicts
-from tokensearch.records.measurements import Caution, PairedAccuracy, to_json
+from tokensearch.records.measurements import Caution, PairedAccuracy
 from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report import text
 from tokensearch.report.run.alternatives import (
@@ -19,7 +19,6 @@ from tokensearch.report.run.bounds import (
     may_keep_latency,
     measure_drop,
 )
-from tokensearch.report.run.notes import drift_note, widening_note
 from tokensearch.report.run.result import (
     alike_as,
     find_best_preset,
@@ -28,7 +27,6 @@ from tokensearch.report.run.result import (
     name_finalist,
     target_ratio_beside,
 )
-from tokensearch.report.run.tables import cell_line
 from tokensearch.stats.interval import paired_difference
 
 
@@ -339,67 +337,3 @@ def _fastest(result: RunResult) -> Finalist | None:
     """The fastest that is no control: what the search could offer."""
     offered = (finalist for finalist in result.finalists if not is_control(finalist.origin))
     return min(offered, key=lambda finalist: finalist.comparison.ratio, default=None)
-
-
-DEMO = "demo"
-
-
-def limitation_lines(run: RunDocument) -> tuple[str, ...]:
-    """Return what a reader should know before relying on the figures."""
-    lines = [
-        f"Latencies belong to one cell: {cell_line(to_json(run.cell))}. "
-        "Another machine, batch or number type wants its own run.",
-        _precision(run),
-        drift_note(run),
-        "Every interval covers its own figure at 95 %; of twenty, one may miss. Differences are "
-        "taken before rounding.",
-        "A latency is the forward pass alone, images ready on the device; loading and "
-        "preprocessing are not in it.",
-    ]
-    if run.retargeted is not None:
-        lines.insert(
-            0,
-            f"Only time was taken in this run: its schedules and their right answers are those of "
-            f"{run.retargeted}, so it has no trials and no profiles of its own.",
-        )
-    if judges_embeddings(run):
-        lines.append(_embedding_limits(run))
-    elif not run.data.labelled:
-        lines.append(
-            "The images have no labels: agreement says how often the reduced model answers as the "
-            "baseline, not how often either is right."
-        )
-    if (widened := widening_note(run)) is not None:
-        lines.append(widened)
-    if run.settings.model == DEMO:
-        lines.append(
-            "The bundled model and its digit scenes are small: they show what this machine does "
-            "with fewer tokens, and say nothing of what another model would lose."
-        )
-    return tuple(lines)
-
-
-def _embedding_limits(run: RunDocument) -> str:
-    """Say what embeddings were compared with, and among how many images."""
-    images = text.count(run.data.report.images)
-    return (
-        f"Embeddings are compared with the baseline's, not with what is true of the images. "
-        f"Recall is among the {images} images of the split, both times by the same model; among "
-        f"more images, nearest neighbours change more often."
-    )
-
-
-def _precision(run: RunDocument) -> str:
-    answer = run.finished.answer
-    split = run.data.report
-    known = f"The report split has {text.count(split.images, 'image')}"
-    if (split.of or 0) > split.images:
-        known += f" of the {text.count(split.of or 0)} that were asked for"
-    if answer is None:
-        return f"{known}."
-    reach = text.points(answer.report.interval.reach)
-    paired = text.points(answer.paired.interval.reach)
-    return (
-        f"{known}: the answer's {measure_of(run)} is known to about {reach} either way, its "
-        f"change from the baseline to about {paired}."
-    )
