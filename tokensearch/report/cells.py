@@ -219,7 +219,8 @@ def doubt_sentences(cells: Sequence[CellRun]) -> tuple[str, ...]:
     if len({cell.cell.machine.name for cell in cells}) > 1:
         said.append("the runs are of several machines: milliseconds tell these apart, too")
     for number, cell in enumerate(cells, 1):
-        raised = map(describe_caution, cell.answer.comparison.cautions)
+        timed, has_minutes = cell.answer.comparison, cell.run.retargeted is None
+        raised = (describe_caution(one, has_minutes=has_minutes) for one in timed.cautions)
         said += [f"run {number}: {caution}" for caution in cell.run.finished.cautions]
         said += [f"run {number}, of the answer: {caution}" for caution in raised]
     return tuple(said)
