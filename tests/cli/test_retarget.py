@@ -1,6 +1,7 @@
 """The verbs that answer from a finished run, and how `run` starts from a front."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,6 +14,7 @@ from typer.testing import CliRunner, Result
 from tests.search.clockless import no_clock_in_runs, together
 from tests.search.tiny import CONFIG, by_macs
 from tokensearch.cli.main import app
+from tokensearch.errors import PolicyError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import load, load_set, save_set
 from tokensearch.records.measurements import Caution, Comparison
@@ -251,6 +253,15 @@ def test_a_front_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     assert result.stderr == (
         f"error: the file cannot be read: No such file or directory (in {tmp_path / 'none.json'})\n"
     )
+
+
+def test_a_front_in_the_place_of_a_policy_is_told_of_a_file_that_exists(source: RunFolder) -> None:
+    with pytest.raises(PolicyError) as raised:
+        load(source.front)
+
+    named = re.search(r"such as (\S+) of its run", str(raised.value))
+    assert named is not None
+    assert (source.path / named[1]).is_file()
 
 
 def test_what_is_no_policy_set_is_one_sentence(source: RunFolder) -> None:

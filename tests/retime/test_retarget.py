@@ -181,6 +181,37 @@ def test_the_same_target_again_replaces_its_answer(source: RunFolder, tmp_path: 
     assert again.finished.answer_hash == first.finished.answer_hash
 
 
+def test_finalists_of_the_run_that_are_not_timed_again_are_counted(
+    source: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.retime.retarget.ON_FRONT", 1)
+    asked = retarget(source, tmp_path / "new", "0.1x")
+
+    document = asked.run()
+
+    left = len(known(source)) - len(document.finished.finalists)
+    assert isinstance(asked.listener, Quiet)
+    assert left > 0
+    assert asked.listener.notes[-1] == (
+        f"{left} of the {len(known(source))} finalists of {source.path} are not timed again: by "
+        "predicted latency they are neither the answer to 0.1x nor needed for the front"
+    )
+
+
+def test_no_note_is_left_where_all_finalists_are_timed_again(
+    source: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.retime.retarget.ON_FRONT", 100)
+    monkeypatch.setattr("tokensearch.retime.retarget.UNDER", 100)
+    asked = retarget(source, tmp_path / "new", "10x")
+
+    document = asked.run()
+
+    assert isinstance(asked.listener, Quiet)
+    assert len(document.finished.finalists) == len(known(source))
+    assert not any("not timed again" in note for note in asked.listener.notes)
+
+
 def doubts(asked: Retarget) -> list[str]:
     """Cautions about where the run searched."""
     return [one for one in asked.run().finished.cautions if "tokensearch run --from" in one]

@@ -321,7 +321,7 @@ def _read(
 # What to do where a user names the one kind of file for the other.
 _OTHERWISE = {
     SET_FORMAT: "the file holds a front of several policies; name one of them, such as "
-    "policies/0.json beside it, or choose with tokensearch.load_set(FILE).best(latency=...)",
+    "policies/00.json of its run, or choose with tokensearch.load_set(FILE).best(latency=...)",
     FORMAT: "the file holds one policy and no front; read it with tokensearch.load(FILE), or name "
     "the front.json of a run",
 }

@@ -280,6 +280,7 @@ class Retarget:
         chosen = select_to_time(
             self.source.known, forecast, self.goal, target_ratio=target_ratio, objective=objective
         )
+        self._note_left(len(self.source.known) - len(chosen))
         confirmed = confirm_known(
             chosen,
             timing,
@@ -309,6 +310,15 @@ class Retarget:
             cautions=(*result.cautions, *(() if doubt is None else (doubt,))),
             forecast=ForecastError(forecast.error, timed=0),
         )
+
+    def _note_left(self, left: int) -> None:
+        """Say of how many finalists of the run no timing is taken, and why."""
+        if left:
+            self.listener.note(
+                f"{left} of the {len(self.source.known)} finalists of {self.source.folder.path} "
+                f"are not timed again: by predicted latency they are neither the answer to "
+                f"{self.goal} nor needed for the front"
+            )
 
     def _doubt(self, forecast: Forecast, target_ratio: float) -> str | None:
         """Say so where the run did not search for what is asked now."""
