@@ -149,6 +149,16 @@ def test_a_bound_on_the_loss_is_answered_in_words(outcome: Outcome, sentence: st
     assert target_sentence(bounded) == sentence
 
 
+def test_a_target_that_is_missed_by_far_is_told_as_a_factor() -> None:
+    run = run_document(outcome="missed")
+    asked = replace(run.settings, target=parse_target("0.0001x"))
+
+    said = target_sentence(replace(run, settings=asked))
+
+    assert "0.48x [0.47, 0.49], 4,800 times the target. The front below" in said
+    assert "%" not in said
+
+
 def test_a_retargeted_run_names_no_option_that_retarget_lacks() -> None:
     run = run_document(outcome="unreduced")
     asked = replace(run.settings, target=None, max_drop=0.01)

@@ -119,7 +119,7 @@ def test_a_target_out_of_reach_asks_about_the_fastest_schedule_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, trials: int
 ) -> None:
     asked = listening(monkeypatch)
-    one = session(tmp_path, trials=trials, target="0.05x")
+    one = session(tmp_path, trials=trials, target="0.001x")
 
     found = one.run()
 
@@ -132,7 +132,11 @@ def test_a_target_out_of_reach_asks_about_the_fastest_schedule_alone(
     assert 0 < found.finished.search_seconds < found.finished.seconds
     front = load_set(tmp_path / "front.json").policies
     assert {policy.schedule_hash for policy in front} == allowed
-    assert any("0.05x is out of reach" in caution for caution in one.listener.cautions)
+    (said,) = (line for line in one.listener.cautions if "0.001x is out of reach" in line)
+    fastest = tried[1].predicted
+    assert said.startswith("target 0.001x is out of reach of any steps: that is 0.001x of the")
+    assert f"is predicted to take {fastest:.2f}x, " in said
+    assert said.endswith("; ask for that or more")
 
 
 def test_what_is_predicted_too_slow_is_never_asked_about_an_image(

@@ -370,9 +370,10 @@ class SearchRun:
             return True
         least = min(map(search.forecast.ratio, [*(one.policy for one in fastest), *fixed]))
         self.listener.caution(
-            f"target {self.settings.target} is out of reach: that is {search.target_ratio:.2f}x of "
-            f"the baseline, and the fastest schedule of this space or published is predicted "
-            f"to take {least:.2f}x, {describe_margin(search.forecast)}"
+            f"target {self.settings.target} is out of reach of any steps: that is "
+            f"{search.target_ratio:.2g}x of the baseline, and the fastest schedule of this space "
+            f"or published is predicted to take {least:.2f}x, {describe_margin(search.forecast)}; "
+            f"ask for that or more"
             f"{launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)}"
         )
         search.try_fixed((("fastest", one.policy) for one in fastest[:1]), always=True)

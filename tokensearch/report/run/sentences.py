@@ -29,6 +29,8 @@ from tokensearch.report.run.result import (
 )
 from tokensearch.stats.interval import paired_difference
 
+FAR = 10  # times the target: from here on a percentage says less than a factor
+
 
 def answer_sentences(run: RunDocument) -> tuple[str, ...]:
     """Return the answer as sentences, the most important first."""
@@ -326,6 +328,8 @@ def _margin(run: RunDocument, finalist: Finalist) -> str:
     if target is None or limit_ms is None:
         return ""
     share = timed.ratio / target.number if target.relative else timed.candidate.median_ms / limit_ms
+    if share >= FAR:
+        return f", {text.count(round(share))} times the target"
     return f", {text.percent(abs(1 - share))} {'under' if share <= 1 else 'over'} the target"
 
 

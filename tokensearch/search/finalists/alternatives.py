@@ -136,7 +136,7 @@ def fit_resolution(
     patch_px = _patch_px(model)
     promised = pixels_within(runtime.describe(model), patch_px, target_ratio)
     if promised is None:
-        raise ModelError(f"one patch alone takes more than {target_ratio:.2f}x of a pass")
+        raise ModelError(f"one patch alone takes more than {target_ratio:.2g}x of a pass")
     most = 1 if evaluator.cell.backend in COMPILED else SIZES_TIMED
     best, pixels, step = None, promised, 0
     for _ in range(most):
