@@ -370,10 +370,9 @@ class SearchRun:
             return True
         least = min(map(search.forecast.ratio, [*(one.policy for one in fastest), *fixed]))
         self.listener.caution(
-            f"target {self.settings.target} is out of reach of any steps: that is "
-            f"{search.target_ratio:.2g}x of the baseline, and the fastest schedule of this space "
-            f"or published is predicted to take {least:.2f}x, {describe_margin(search.forecast)}; "
-            f"ask for that or more"
+            f"target {self.settings.target} is out of reach of any steps, ask for {least:.2f}x or "
+            f"more: it is {search.target_ratio:.2g}x of the baseline, of which the fastest of this "
+            f"space or published takes {least:.2f}x as predicted {describe_margin(search.forecast)}"
             f"{launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)}"
         )
         search.try_fixed((("fastest", one.policy) for one in fastest[:1]), always=True)
