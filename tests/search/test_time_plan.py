@@ -151,6 +151,7 @@ def test_what_a_run_does_at_least_is_said_where_it_takes_longer_than_asked() -> 
     assert short.least_s == long.least_s > 90.0
     assert f"is estimated at {short.least_s:.0f} s by the first" in short.describe(WHOLE, WHOLE)
     assert "at least" not in long.describe(WHOLE, WHOLE)
+    assert "(what a stage leaves goes to those after it)" in long.describe(WHOLE, WHOLE)
 
 
 def test_without_a_bound_on_time_everything_is_measured() -> None:
@@ -216,6 +217,35 @@ def test_a_run_without_time_still_hands_back_a_policy(tmp_path: Path) -> None:
     assert (tmp_path / "policy.json").exists()
     assert len(result.finalists) <= LEAST_FINALISTS
     assert "the time was up before profiles were taken: allow more --minutes" in result.cautions
+
+
+class Counting(Quiet):
+    """Remembers of how much the search is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: list[int] = []
+
+    def progress(self, *, done: int, total: int, seconds_left: float | None, text: str) -> None:
+        super().progress(done=done, total=total, seconds_left=seconds_left, text=text)
+        if self.stages[-1].startswith("searching"):
+            self.totals.append(total)
+
+
+@pytest.mark.usefixtures("_no_clock")
+def test_the_bar_of_a_search_does_not_count_the_seconds_of_the_stages_before(
+    tmp_path: Path,
+) -> None:
+    """Of the 67 s by which it is to end, 60 had gone when it began."""
+    counting = Counting()
+    asked = replace(session(tmp_path, trials=1), limits=SearchBudget(None, 100.0))
+    run = replace(asked, listener=counting)
+    run.folder.create()
+
+    run.searched(run.evaluator(), TimePlan(100.0, began=monotonic() - 60))
+
+    assert counting.totals
+    assert max(counting.totals) <= 7
 
 
 @pytest.mark.usefixtures("_no_clock")

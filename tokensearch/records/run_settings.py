@@ -56,10 +56,14 @@ class SearchBudget:
         """What `progress` counts in."""
         return "trials" if self.trials is not None or self.seconds is None else "s"
 
-    def progress(self, *, trials: int, seconds: float) -> tuple[int, int]:
-        """How far a search is, of how much: of trials where they are limited, else of seconds."""
+    def progress(self, *, trials: int, seconds: float, before: float = 0.0) -> tuple[int, int]:
+        """How far a search is, of how much: of trials where they are limited, else of seconds.
+
+        seconds  of the run
+        before   of these went by before the search began, and are not counted
+        """
         if self.unit == "trials":
             return trials, max(trials, self.trials or 0)
         assert self.seconds is not None  # by the unit
-        most = max(1, round(self.seconds))
-        return min(round(seconds), most), most
+        most = max(1, round(self.seconds - before))
+        return min(round(seconds - before), most), most

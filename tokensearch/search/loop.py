@@ -373,7 +373,8 @@ class SearchLoop:
         spent = self.budget.spent(trials=trials, seconds=seconds)
         speed = f"{'about ' if trial.comparison is None else ''}{trial.ratio:.2f}x"
         speed = speed if trial.state == "complete" else trial.state
-        done, total = self.budget.progress(trials=trials, seconds=seconds)
+        before = self._entered - self.began  # reading and the sweep of costs
+        done, total = self.budget.progress(trials=trials, seconds=seconds, before=before)
         self.listener.progress(
             done=done,
             total=total,

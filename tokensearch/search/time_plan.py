@@ -115,7 +115,9 @@ class TimePlan:
             if len(splits.of(purpose)) < len(asked.of(purpose))
         ]
         fewer = f"; enough for {', '.join(counts)}" if counts else ""
-        return f"at most {shares}, {self.finalists} finalists{fewer}{self._describe_least()}"
+        left = "what a stage leaves goes to those after it"
+        least = self._describe_least()
+        return f"at most {shares} ({left}), {self.finalists} finalists{fewer}{least}"
 
     def _describe_least(self) -> str:
         """Say so where what a run does at least takes longer than was asked."""
