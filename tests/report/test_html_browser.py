@@ -115,10 +115,19 @@ def test_on_a_telephone_nothing_but_tables_and_pictures_is_wider_than_the_page(
           .filter((part) => !part.closest(".scroll, table, .fall, .blocks"))
           .filter((part) => part.getBoundingClientRect().right > 391)
           .map((part) => part.textContent.slice(0, 60));
+        const right = (part) => part.getBoundingClientRect().right;
+        seen.charts = [...document.querySelectorAll("svg")].map(right);
+        seen.boxes = [...document.querySelectorAll("table")].map((table) => {
+          const box = table.closest(".scroll");
+          return [right(box) < 391, getComputedStyle(box).overflowX];
+        });
         """,
     )
 
     assert seen["wide"] == []
+    assert seen["charts"]
+    assert max(seen["charts"]) < 391  # charts shrink
+    assert set(map(tuple, seen["boxes"])) == {(True, "auto")}  # tables scroll in a box of theirs
     assert seen["said"] == []
 
 

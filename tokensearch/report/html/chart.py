@@ -10,6 +10,13 @@ LEFT, RIGHT, TOP, BOTTOM = 64, 16, 14, 48  # margins, for the numbers and titles
 TICKS = 8  # at most so many steps on an axis
 
 
+# Of names from their marks, the likeliest to be free first: at the right and the left, above and
+# below. Phones show names at the larger size (report.css).
+NEAR = ((10.0, -10.0), (10.0, 22.0), (-10.0, -10.0), (-10.0, 22.0))
+NAME_PX, LONGEST_NAME = 19, 34
+LETTER = 0.6  # width of a letter, as a share of its height
+
+
 class Tick(NamedTuple):
     """A number on an axis."""
 
@@ -92,6 +99,47 @@ class Mark(NamedTuple):
     along: tuple[float, float] | None = None  # ... and along the y axis
     star: bool = False  # the answer
     sunk: bool = False  # it lies below what is shown
+    offset: tuple[float, float] = NEAR[0]  # of its name; left of the mark where dx is below 0
+
+
+class Box(NamedTuple):
+    """What a mark or its name covers, in pixels."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def overlap(self, other: "Box") -> float:
+        """Return the area that both cover."""
+        width = min(self.right, other.right) - max(self.left, other.left)
+        height = min(self.bottom, other.bottom) - max(self.top, other.top)
+        return max(0.0, width) * max(0.0, height)
+
+
+def place_names(marks: Sequence[Mark]) -> tuple[Mark, ...]:
+    """Write every name where it covers least of other names, of named marks and of the edge."""
+    named = [mark for mark in marks if mark.name]
+    covered = [Box(m.x - 6, m.y - 6, m.x + 6, m.y + 6) for m in named]
+    covered += [Box(WIDTH, 0, 2 * WIDTH, HEIGHT), Box(-WIDTH, 0, LEFT, HEIGHT)]
+    covered += [Box(0, HEIGHT - BOTTOM, WIDTH, 2 * HEIGHT)]
+    placed = []
+    for mark in marks:
+        if mark.name:
+            spots = [(name_box(mark._replace(offset=offset)), offset) for offset in NEAR]
+            box, offset = min(spots, key=lambda spot: sum(map(spot[0].overlap, covered)))
+            covered.append(box)
+            mark = mark._replace(offset=offset)
+        placed.append(mark)
+    return tuple(placed)
+
+
+def name_box(mark: Mark) -> Box:
+    """Return what the name of a mark covers."""
+    dx, dy = mark.offset
+    width = LETTER * NAME_PX * min(len(mark.name), LONGEST_NAME)
+    left, baseline = mark.x + dx - (width if dx < 0 else 0), mark.y + dy
+    return Box(left, baseline - 0.8 * NAME_PX, left + width, baseline + 0.2 * NAME_PX)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,15 @@ from tokensearch.policy import Policy, PolicySet, parse_target
 from tokensearch.records.measurements import Trial
 from tokensearch.records.run_result import RunDocument
 from tokensearch.report import text
-from tokensearch.report.html.chart import Axis, Chart, Mark, horizontal, path_of, vertical
+from tokensearch.report.html.chart import (
+    Axis,
+    Chart,
+    Mark,
+    horizontal,
+    path_of,
+    place_names,
+    vertical,
+)
 from tokensearch.report.run.front_dots import (
     FrontDot,
     compared_dots,
@@ -34,10 +42,11 @@ def front_chart(
     result, (x, y) = run.finished, _axes(run, dots, trials)
     cloud = [_trial_mark(trial, run, (x, y)) for trial in trials]
     marks = [_mark(dot, run, (x, y), order) for dot in dots]
-    members = [(x.at(dot.ms.value), y.at(dot.share.value)) for dot in dots if dot.kind == "front"]
+    front = [dot for dot in dots if dot.kind == "front" and dot.share.value >= y.low]
+    members = [(x.at(dot.ms.value), y.at(dot.share.value)) for dot in front]
     limit = None if result.limit_ms is None else x.at(result.limit_ms)
     title = f"{measure_of(run)} against latency, with 95 % intervals"
-    return Chart("front", title, x, y, (*cloud, *marks), path_of(members), limit)
+    return Chart("front", title, x, y, (*cloud, *place_names(marks)), path_of(members), limit)
 
 
 def shown_dots(run: RunDocument, front: PolicySet) -> tuple[FrontDot, ...]:
@@ -74,7 +83,7 @@ def _mark(dot: FrontDot, run: RunDocument, axes: tuple[Axis, Axis], order: Seque
         x=x.at(dot.ms.value),
         y=y.at(dot.share.value),
         tip=f"{dot.name}{', the answer' if answer else ''}: {_describe(dot, run)}",
-        name=_written(dot, answer=answer),
+        name=_written(dot, answer=answer, sunk=dot.share.value < y.low),
         policy=order.index(dot.policy.schedule_hash) if known else None,
         across=(x.at(dot.ms.low), x.at(dot.ms.high)),
         along=(y.at(dot.share.low), y.at(dot.share.high)),
@@ -83,8 +92,10 @@ def _mark(dot: FrontDot, run: RunDocument, axes: tuple[Axis, Axis], order: Seque
     )
 
 
-def _written(dot: FrontDot, *, answer: bool) -> str:
+def _written(dot: FrontDot, *, answer: bool, sunk: bool) -> str:
     """What is written beside a dot; other members of the front say their names when asked."""
+    if sunk:  # its height says nothing
+        return f"{'answer' if answer else dot.name}, {text.percent(dot.share.value / 100)}"
     if answer:
         return "answer"
     return dot.name if dot.kind != "front" or not dot.policy.reduces else ""

@@ -48,6 +48,7 @@ from tokensearch.report.patches import (
 )
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes, cautions_absent
+from tokensearch.report.run.front_dots import picture_notes
 from tokensearch.report.run.limitations import limitation_lines
 from tokensearch.report.run.notes import (
     alternatives_note,
@@ -287,6 +288,7 @@ def _lines(source: ReportSource) -> dict[str, tuple[str, ...]]:
     notes = Footnotes.of_run(run)
     return {
         "front": (front_note(run), *front_row_notes(source.front, run)),
+        "picture": picture_notes(run, shown_dots(run, source.front), trials=bool(source.trials)),
         "finalists": (finalists_note(run), *notes.lines(timed)),
         "alternatives": (alternatives_note(run), *notes.lines(others)) if others else (),
         "profiled": () if profiled is None else (profiled,),

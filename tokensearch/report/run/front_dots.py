@@ -1,13 +1,15 @@
 """What a picture of a front shows, before it is drawn: members, presets and controls."""
 
 from collections.abc import Iterable, Sequence
+from statistics import quantiles
 from typing import Literal, NamedTuple
 
 from tokensearch.policy import Policy, PolicySet, is_control
-from tokensearch.records.run_result import Finalist, RunResult
+from tokensearch.records.run_result import Finalist, RunDocument, RunResult
 from tokensearch.report.run.result import (
     SEARCHED,
     is_answer,
+    measure_of,
     name_finalist,
     name_of,
     origin_of,
@@ -15,7 +17,8 @@ from tokensearch.report.run.result import (
 )
 from tokensearch.stats.interval import Interval
 
-ROOM = 0.75  # of what front and presets span, shown below them
+ROOM = 0.15  # of what is worth showing, below it
+FENCE = 3.0  # interquartile ranges below the first quartile: what is lower is far out (Tukey 1977)
 
 
 class FrontDot(NamedTuple):
@@ -39,12 +42,36 @@ def compared_dots(result: RunResult) -> tuple[FrontDot, ...]:
 
 
 def lowest_share(dots: Sequence[FrontDot]) -> float:
-    """Lowest share worth showing: a hopeless trial must not squeeze the front into a line."""
+    """Lowest share worth showing: what lost nearly all must not squeeze the others into a line."""
     spans = [dot.share for dot in dots if dot.kind != "control"]
     if not spans:
         return 0.0
-    low, high = min(span.low for span in spans), max(span.high for span in spans)
-    return low - ROOM * (high - low)
+    values = [span.value for span in spans]
+    first, _, third = quantiles(values, method="inclusive") if len(spans) > 1 else values * 3
+    fence = first - FENCE * (third - first)
+    low = min(span.low for span in spans if span.value >= fence)
+    high = max(span.high for span in spans)
+    return max(0.0, low - ROOM * (high - low))
+
+
+def picture_notes(run: RunDocument, dots: Sequence[FrontDot], *, trials: bool) -> tuple[str, ...]:
+    """Say what the picture may be misread for.
+
+    trials  whether it has any
+    """
+    said, floor = list[str](), lowest_share(dots)
+    if floor > 0:
+        said.append(
+            f"The axis of the {measure_of(run)} does not begin at 0; a triangle at its foot lies "
+            f"below it."
+        )
+    if trials:
+        said.append(
+            "Grey dots are trials, by their score on `search`: other images, on which the search "
+            "optimised. A trial above and left of the answer was not passed over, since figures of "
+            "different splits cannot be compared."
+        )
+    return tuple(said)
 
 
 def _make_member(policy: Policy, result: RunResult) -> FrontDot:

@@ -39,7 +39,7 @@ def draw_front(run: RunDocument, front: PolicySet, trials: Iterable[Trial], path
     if result.limit_ms is not None:
         label = f"target {run.settings.target} ({text.ms(result.limit_ms)})"
         axes.axvline(result.limit_ms, color=TARGET, linestyle="--", linewidth=1.2, label=label)
-    _draw_members(axes, result, members)
+    _draw_members(axes, result, members, floor)
     _draw_compared(axes, compared, floor)
     axes.set_ylim(bottom=floor - MARGIN * max(1.0, axes.get_ylim()[1] - floor))
     images = text.count(run.cell.batch, "image")
@@ -69,7 +69,7 @@ def _scatter(
         axes.scatter(*zip(*sunk, strict=True), linewidths=0, **below)
 
 
-def _draw_members(axes: Axes, result: RunResult, members: Sequence[FrontDot]) -> None:
+def _draw_members(axes: Axes, result: RunResult, members: Sequence[FrontDot], floor: float) -> None:
     axes.errorbar(
         [dot.ms.value for dot in members],
         [dot.share.value for dot in members],
@@ -81,6 +81,9 @@ def _draw_members(axes: Axes, result: RunResult, members: Sequence[FrontDot]) ->
         linewidth=1.4,
         label="front (report split, 95 % intervals)",
     )
+    sunk = [dot.ms.value for dot in members if dot.share.value < floor]
+    label = "front (report split)"
+    _scatter(axes, sunk, [-1.0] * len(sunk), floor, color=FOUND, s=36, label=label, zorder=3)
     for dot in members:
         if is_answer(dot.policy, result):
             axes.plot(

@@ -19,6 +19,7 @@ from tokensearch.report.patches import describe_patches, draw_answer_patches, sa
 from tokensearch.report.run import tables
 from tokensearch.report.run.alternatives import alternative_table
 from tokensearch.report.run.footnotes import Footnotes, cautions_absent
+from tokensearch.report.run.front_dots import compared_dots, front_members, picture_notes
 from tokensearch.report.run.front_plot import draw_front
 from tokensearch.report.run.limitations import limitation_lines
 from tokensearch.report.run.notes import (
@@ -97,8 +98,10 @@ def _answer(source: ReportSource) -> str:
 def _front(source: ReportSource) -> str:
     table = table_to_markdown(tables.front_table(source.front, source.run))
     picture = f"![{measure_of(source.run)} against latency]({FRONT_PICTURE})"
+    dots = (*front_members(source.front, source.run.finished), *compared_dots(source.run.finished))
+    misread = picture_notes(source.run, dots, trials=bool(source.trials))
     notes = map(sentence, front_row_notes(source.front, source.run))
-    return "\n\n".join([front_note(source.run), table, *notes, picture])
+    return "\n\n".join([front_note(source.run), table, *notes, picture, *misread])
 
 
 def _schedule(source: ReportSource) -> str:
