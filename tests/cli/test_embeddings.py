@@ -173,6 +173,7 @@ def test_thresholds_found_by_embeddings_are_told_by_them(config: str, tmp_path: 
 
     assert result.exit_code == 0, result.output
     assert re.search(r"\nthresholds: recall@1 [\d.]+ %, cosine [\d.]+, .* on select", result.stdout)
+    assert re.search(r"\nbetter: .* recall@1 ", result.stdout)
     assert OF_CLASSES.findall(result.stdout) == []
 
 

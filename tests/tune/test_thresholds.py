@@ -11,10 +11,14 @@ from typer.testing import CliRunner
 import tokensearch
 from tests.runtime.test_apply import vit
 from tokensearch.cli.main import app
+from tokensearch.cli.tune_output import compare_with_static
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import spread_of_counts
 from tokensearch.policy import Policy, Threshold, load, mac_share
+from tokensearch.records.measurements import PairedAccuracy, to_json
 from tokensearch.runtime import count_tokens, describe
+from tokensearch.stats.interval import LEVEL, paired_difference
+from tokensearch.stats.proportions import mcnemar
 from tokensearch.tune import thresholds as tuning
 from tokensearch.tune.budget import MacBudget, share_of_macs
 from tokensearch.tune.thresholds import (
@@ -22,6 +26,7 @@ from tokensearch.tune.thresholds import (
     CalibratedThresholds,
     _first_images,
     calibrate_thresholds,
+    freeze,
     move_to_budget,
 )
 
@@ -126,6 +131,13 @@ def test_counts_are_told_as_mean_median_and_tail() -> None:
     assert one.p90 == pytest.approx(7.9)
 
 
+def paired(lost: int, won: int, *, images: int) -> PairedAccuracy:
+    """Thresholds beside their static twin: wrong alone, right alone."""
+    low, high = paired_difference(lost, won, images)
+    difference = (won - lost) / images
+    return PairedAccuracy(images, lost, won, mcnemar(lost, won), difference, low, high, LEVEL)
+
+
 def tune(*words: str) -> tuple[int, str, str]:
     done = CliRunner().invoke(app, ["tune", "thresholds", *words])
     return done.exit_code, done.stdout, done.stderr
@@ -141,9 +153,41 @@ def test_the_verb_writes_thresholds_and_tells_what_they_keep(tmp_path: Path) -> 
     document = json.loads(out)
     assert abs(document["mac_share"] / 0.5 - 1) <= TOLERANCE
     assert {"thresholds", "static"} == document["select"].keys()
+    right = {name: accuracy["right"] for name, accuracy in document["select"].items()}
+    lead = document["lead"]
+    assert lead["only_candidate"] - lead["only_baseline"] == right["thresholds"] - right["static"]
+    assert document["static_mac_share"] == mac_share(freeze(load(path)))
     policy = load(path)
     assert policy.counts == "per_image"
     assert [step.block for step in policy.steps] == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "static", "verdict"),
+    [
+        (10, 9, 0.601, "better: static, which costs less; the accuracy differs by -0.4 points "),
+        (10, 9, 0.76, "better: neither; the accuracy differs by -0.4 points "),
+        (1, 20, 0.601, "better: thresholds; thresholds gain +7.4 points "),
+        (20, 1, 0.601, "better: static; thresholds lose -7.4 points "),
+    ],
+)
+def test_the_better_of_thresholds_and_static_counts_is_named(
+    lost: int, won: int, static: float, verdict: str
+) -> None:
+    lead = paired(lost, won, images=256)
+    document = {
+        "padded_mac_share": 0.76,
+        "static_mac_share": static,
+        "batch": 8,
+        "lead": to_json(lead),
+        "select": {"static": {"kind": "top1"}},
+    }
+
+    said = compare_with_static(document)
+
+    assert said.startswith(verdict)
+    assert ("which is significant" in said) == lead.significant == (abs(won - lost) > 1)
+    assert said.endswith(f"; 0.760x against {static:.3f}x in batches of 8")
 
 
 @pytest.mark.parametrize(

@@ -115,13 +115,38 @@ def print_thresholds(document: dict[str, Any], policy: "Policy") -> None:
         )
     for name, accuracy in document["select"].items():
         out.print(f"{name}: {_figures(accuracy)} on select", soft_wrap=True)
+    out.print(compare_with_static(document), soft_wrap=True)
     out.print(f"compare their latency: tokensearch tune freeze {document['file']}")
+
+
+def compare_with_static(document: dict[str, Any]) -> str:
+    """Say whether thresholds or the same counts for all images are better, and how sure that is.
+
+    A batch is filled up to its largest image: at equal accuracy the static twin is better.
+    """
+    from tokensearch.records.measurements import PairedAccuracy, from_json
+    from tokensearch.report import text
+    from tokensearch.report.run.result import measure_in
+
+    lead = from_json(PairedAccuracy, document["lead"])
+    own, static = document["padded_mac_share"], document["static_mac_share"]
+    measure = measure_in(document["select"]["static"])
+    figures = f"{text.signed_points_interval(lead.interval)} ({text.probability(lead.p_value)})"
+    costs = f"{own:.3f}x against {static:.3f}x in batches of {document['batch']}"
+    if lead.significant:
+        better, verb = ("thresholds", "gain") if lead.difference > 0 else ("static", "lose")
+        gained = f"thresholds {verb} {figures} {measure}, which is significant"
+        return f"better: {better}; {gained}; {costs}"
+    better = "static, which costs less" if static < own else "neither"
+    return f"better: {better}; the {measure} differs by {figures}, not significantly; {costs}"
 
 
 def thresholds_to_json(result: "ThresholdsResult") -> dict[str, Any]:
     """Return thresholds and what they keep, as JSON."""
     from tokensearch.evaluation.evaluator import spread_of_counts
+    from tokensearch.policy import mac_share
     from tokensearch.records.measurements import to_json
+    from tokensearch.tune.thresholds import freeze
 
     calibrated, learning = result.calibrated, {}
     if result.search is not None and result.learned is not None:
@@ -136,5 +161,7 @@ def thresholds_to_json(result: "ThresholdsResult") -> dict[str, Any]:
         "mac_share": calibrated.mac_share,
         "padded_mac_share": calibrated.padded_mac_share,
         "patch_tokens_by_image": [asdict(one) for one in spread_of_counts(calibrated.counts)],
+        "static_mac_share": mac_share(freeze(calibrated.policy)),
         "select": {name: to_json(scored.accuracy) for name, scored in result.select.items()},
+        "lead": to_json(result.lead),
     }

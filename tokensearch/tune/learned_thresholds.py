@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from tokensearch.accuracy.accuracy import compare_results
 from tokensearch.errors import PolicyError
 from tokensearch.evaluation.evaluator import PolicyEvaluator, ScoredPolicy
 from tokensearch.ops import Tokens, mask_above
 from tokensearch.policy import Policy, Score, Threshold
 from tokensearch.progress import ProgressListener, tell_images
+from tokensearch.records.measurements import PairedAccuracy
 from tokensearch.runtime import apply, describe, learning_masks
 from tokensearch.tune.budget import Budget
 from tokensearch.tune.changes import ChangedAccuracy, compare_policies, is_better
@@ -42,6 +44,7 @@ class ThresholdsResult:
 
     calibrated: CalibratedThresholds  # or learned, where that is better on `search`
     select: Mapping[str, ScoredPolicy]  # "thresholds" and "static"
+    lead: PairedAccuracy  # of the thresholds over their static twin, on `select`
     search: ChangedAccuracy | None = None  # calibrated, then learned; None where none learned
     learned: CalibratedThresholds | None = None  # whether they are kept or not
 
@@ -86,7 +89,9 @@ def find_thresholds(
     for name, policy in policies.items():
         watcher.stage(f"accuracy on the select split: {name}", unit="images")
         scored[name] = evaluator.score(policy, "select", on_batch=tell_images(watcher))
-    return ThresholdsResult(kept, scored, changed, learned)
+    mine, twin = (evaluator.predictions.results(each, "select") for each in policies.values())
+    lead = compare_results(mine, twin, evaluator.splits.select)
+    return ThresholdsResult(kept, scored, lead, changed, learned)
 
 
 def learn_thresholds(
