@@ -11,7 +11,7 @@ import pytest
 
 from tests.report.fixtures import trials
 from tokensearch.errors import RunError
-from tokensearch.files import write_whole
+from tokensearch.files import refuse_unwritable, write_whole
 from tokensearch.records.run_folder import RunFolder
 
 FULL = "no space is left on the disk that holds {}; free some and give the same command again"
@@ -26,6 +26,28 @@ def largest_file(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("folder", ["/proc/new", "new"])
+def test_a_place_that_takes_no_files_is_refused_before_anything_is_written(
+    monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    monkeypatch.chdir("/proc")
+
+    with pytest.raises(RunError) as raised:
+        refuse_unwritable(Path(folder), "it")
+
+    assert str(raised.value) == "it cannot be written: No such file or directory"
+
+
+def test_a_place_that_takes_files_is_left_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    refuse_unwritable(tmp_path / "new" / "folder", "it")
+    with pytest.raises(RunError, match=r"it cannot be written: .*file is a file"):
+        refuse_unwritable(tmp_path / "file" / "folder", "it")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_file_that_the_system_cuts_short_leaves_the_old_one_and_no_part(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from secrets import token_hex
+from tempfile import TemporaryFile
 
 from tokensearch.errors import RunError
 
@@ -45,6 +46,22 @@ def in_place_of(path: Path) -> Iterator[Path]:
             with suppress(OSError):  # its folder may be none
                 part.unlink(missing_ok=True)
         sync_folder(path.parent)
+
+
+def refuse_unwritable(folder: Path, what: Path | str) -> None:
+    """See whether files could be written in a folder, which may be still to be made.
+
+    It is tried with a file without a name: permissions do not tell of file systems that are
+    read-only, or like `/proc`. Nothing is left behind.
+
+    Raises:
+        RunError: They cannot, so that `what` cannot be written.
+    """
+    with writing(what):
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        if not there.is_dir():
+            raise RunError(f"{what} cannot be written: {there} is a file")
+        TemporaryFile(dir=there).close()
 
 
 def make_folder(folder: Path) -> Path:

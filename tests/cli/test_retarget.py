@@ -144,6 +144,18 @@ def test_the_folder_of_the_run_itself_is_refused(source: RunFolder) -> None:
     assert source.run.read_bytes() == before
 
 
+def test_a_place_without_out_that_cannot_be_written_is_refused_before_a_model_is_built(
+    source: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tokensearch.cli.commands.retarget._timed", None)
+    shutil.copytree(source.path, tmp_path / "run")
+    (tmp_path / "run-retargeted").write_text("in the way")
+
+    result = called("retarget", tmp_path / "run", *OWN, "--latency-target", "1x")
+
+    assert said(result).startswith(f"error: {tmp_path / 'run-retargeted'} cannot be written: ")
+
+
 def test_a_front_is_timed_anew_beside_itself(front: Path) -> None:
     before = {policy.schedule_hash: policy for policy in load_set(front).policies}
     own, here = front.read_bytes(), front.with_name("front-here.json")

@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
+from tests.report.fixtures import run_folder
 from tests.search.tiny import CONFIG, ByMacs, by_macs
 from tests.search.tiny import model as tiny
 from tokensearch.cli.main import app
@@ -51,6 +52,16 @@ pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 def called(*args: str) -> Result:
     return CliRunner().invoke(app, list(args))
+
+
+@pytest.fixture
+def _nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither model nor images are there to be loaded."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("tokensearch.cli.inputs.load_inputs", refuse)
 
 
 @pytest.fixture
@@ -309,7 +320,8 @@ def test_the_run_json_of_another_program_is_refused_before_anything_is_made(tmp_
 
     assert result.exit_code == 1
     assert result.stderr == (
-        f"error: the file is not of a tokensearch run (in {tmp_path / 'run.json'})\n"
+        f"error: the file is not of a tokensearch run (in {tmp_path / 'run.json'}, --fresh moves "
+        "it to a folder within and begins anew, --out names another folder)\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
@@ -545,3 +557,87 @@ def test_a_policy_of_another_model_is_refused_naming_both(tmp_path: Path, config
     assert result.stderr.splitlines()[-1] == (
         "error: the policy was made for deit_small with blocks 12; VisionTransformer has blocks 6"
     )
+
+
+@pytest.mark.usefixtures("_nothing_is_loaded")
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--model", "deit_t"), "settings.model 'demo', this one has 'deit_tiny_"),
+        (("--latency-target", "0.4x"), "settings.target '0.5x', this one has '0.4x'"),
+        (("--seed", "9"), "settings.seed 0, this one has 9"),
+    ],
+)
+def test_the_folder_of_another_run_is_refused_before_a_model_is_loaded(
+    tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    run_folder(tmp_path / "run")
+
+    result = called("run", "--out", str(tmp_path / "run"), *words)
+
+    assert result.exit_code == 1
+    assert f"error: run folder {tmp_path / 'run'} holds a run with {said}" in result.stderr
+    assert result.stderr.endswith("; name another folder with --out\n")
+
+
+@pytest.mark.usefixtures("_nothing_is_loaded")
+def test_a_run_that_was_cut_short_is_told_how_to_begin_anew(tmp_path: Path) -> None:
+    where = tmp_path / "run"
+    run_folder(where)
+    path = RunFolder(where).run
+    path.write_text(path.read_text()[:500])
+
+    result = called("run", "--out", str(where))
+
+    assert result.exit_code == 1
+    assert result.stderr.endswith(
+        f" (in {path}, --fresh moves it to a folder within and begins anew, --out names another "
+        "folder)\n"
+    )
+
+
+@pytest.mark.usefixtures("_nothing_is_loaded")
+def test_a_place_where_no_folder_can_be_made_is_refused_before_a_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir("/proc")
+
+    result = called("run")
+
+    assert result.exit_code == 1
+    assert result.stderr == (
+        "error: runs cannot be written: No such file or directory (name another folder with "
+        "--out)\n"
+    )
+
+
+@pytest.mark.usefixtures("_nothing_is_loaded")
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("run", "--device", "tpu"),
+        ("evaluate", "tome-r13", "--device", "tpu"),
+        ("calibrate", "nowhere/front.json", "--device", "tpu"),
+        ("tune", "merger", "--block", "1", "--keep", "8", "--device", "tpu"),
+    ],
+)
+def test_a_device_that_is_not_here_is_refused_before_a_model_is_loaded(
+    words: tuple[str, ...],
+) -> None:
+    result = called(*words)
+
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: device 'tpu' is not on this machine; it has cpu")
+
+
+@pytest.mark.usefixtures("_nothing_is_loaded")
+def test_blocks_that_the_model_does_not_have_are_refused_before_it_is_loaded(
+    tmp_path: Path,
+) -> None:
+    result = called(
+        *("tune", "thresholds", "--sites", "2,5,99", "--budget", "0.6x"),
+        *("--out", str(tmp_path / "thresholds.json")),
+    )
+
+    assert result.exit_code == 1
+    assert "block 99" in result.stderr

@@ -113,6 +113,7 @@ LIGHT: dict[tuple[str, ...], int] = {
     ("evaluate", "tome-r13", "--confirm-seconds", "0"): 2,
     ("run", "--data", "nowhere"): 1,
     ("run", "--images-from", "nowhere"): 1,
+    ("run", "--out", "/proc/run"): 1,
     ("run", "--images-from", "tests", "--data", "digits"): 2,
     ("run", "--latency-target", "0x"): 2,
     ("run", "--latency-target", "fast"): 2,
@@ -135,6 +136,9 @@ LIGHT: dict[tuple[str, ...], int] = {
     ("tune", "weights", "--policy", "nonsense"): 1,
     ("tune", "merger", "--block", "1", "--keep", "8", "--data", "nowhere"): 1,
     ("export", "nonsense"): 1,
+    ("export", "tome-r13", "--out", "model.pt2"): 1,
+    ("export", "tome-r13", "--out", "nowhere/model.onnx"): 1,
+    ("export", "tome-r13", "--out", "/proc/model.onnx"): 1,
 }
 
 

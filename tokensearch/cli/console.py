@@ -12,7 +12,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
 from tokensearch.errors import RunError
-from tokensearch.files import make_folder, write_whole
+from tokensearch.files import make_folder, refuse_unwritable, write_whole
 from tokensearch.policy.file import to_text
 from tokensearch.records.measurements import Caution
 from tokensearch.redaction import hide_secrets
@@ -99,16 +99,18 @@ def with_remedy(doubt: Caution) -> str:
 
 def check_file(path: Path) -> None:
     """See whether a file could be written, and leave nothing behind; RunError if not."""
-    there = next(one for one in path.absolute().parents if one.exists())
-    reason = None
     if path.is_dir():
-        reason = "it is a folder"
-    elif not there.is_dir():
-        reason = f"{there} is a file"
-    elif not os.access(there, os.W_OK):
-        reason = "Permission denied"
-    if reason is not None:
-        raise RunError(f"{path} cannot be written: {reason}")
+        raise RunError(f"{path} cannot be written: it is a folder")
+    refuse_unwritable(path.parent, path)
+
+
+def check_writable(path: Path) -> None:
+    """See whether a folder could be written that need not exist; RunError if not."""
+    try:
+        refuse_unwritable(path, path)
+    except RunError as failure:
+        failure.add_note("name another folder with --out")
+        raise
 
 
 def write_document(path: Path, document: Mapping[str, Any]) -> None:

@@ -85,11 +85,20 @@ class ModelOptions:
             )
         read_sizes(self.images)
         read_options(self.img_size, self.model_kwargs)
+        check_device(self.device)
 
     @property
     def options(self) -> "Options":
         """What the model is built with."""
         return read_options(self.img_size, self.model_kwargs)
+
+
+def check_device(name: str | None) -> None:
+    """Refuse a GPU that is not there before anything but torch is loaded; MeasurementError."""
+    if name not in {None, "auto", "cpu"}:
+        from tokensearch.measure.resolve_cell import resolve_device
+
+        resolve_device(str(name))
 
 
 @dataclass(frozen=True)

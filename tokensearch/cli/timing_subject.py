@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from typer import Option
 
 from tokensearch.cli.goal import TOKENS
-from tokensearch.cli.inputs import check_forward
+from tokensearch.cli.inputs import check_device, check_forward
 from tokensearch.cli.options import ImgSizeOption, ModelKwargsOption, read_options
 
 if TYPE_CHECKING:
@@ -106,6 +106,10 @@ class CellOverrides:
         Literal["auto", "eager", "compile", "cudagraph", "compile-cudagraph"] | None,
         Option("--backend", help="default: as it was timed before; on a CPU, eager for graphs"),
     ] = None
+
+    def __post_init__(self) -> None:
+        """Refuse a device that is not there before anything is read or built."""
+        check_device(self.device)
 
     def named(self, stored: str, *, what: str) -> "ModelName":
         """Return what the user typed, or else the model that a file names.

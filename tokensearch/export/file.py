@@ -43,14 +43,10 @@ class Traced(nn.Module):
         return out
 
 
-def check_target(path: Path, format: Format, dtype: torch.dtype) -> None:
-    """See what can be seen before a model is loaded: packages, file name, folder."""
+def check_target(format: Format, dtype: torch.dtype) -> None:
+    """Refuse what a format cannot do here, before a model is loaded: ExportError."""
     if format == "onnx":
         onnx.check_possible(dtype)
-    if path.suffix != f".{format}":
-        raise ExportError(f"--out is {path}; a file of format {format} must end in .{format}")
-    if not path.parent.is_dir():
-        raise ExportError(f"--out is {path}; its folder {path.parent} does not exist")
 
 
 def export(

@@ -33,6 +33,7 @@ from tokensearch.files import (
     make_folder,
     no_follow,
     refuse_link,
+    refuse_unwritable,
     signals_held,
     sync_folder,
     write_whole,
@@ -69,6 +70,8 @@ FOLDERS = ("policies", "profiles", "report_data")
 # What a process may have left that was stopped before it wrote run.json; folders while empty.
 FIRST_FILES = (".lock", ".probe", ".run.json.*.part")
 EARLIER = "earlier-"
+# What a search can do where it cannot go on in a folder.
+WAYS_ON = "--fresh moves it to a folder within and begins anew, --out names another folder"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +153,9 @@ class RunFolder:
     def read_run(self) -> RunDocument | None:
         """Return run.json, or None in a folder that is new; RunError when it is another's."""
         self.refuse_links()
+        return self._read_run()
+
+    def _read_run(self) -> RunDocument | None:
         if not self.run.exists():
             return None
         with _naming(self.run):
@@ -183,28 +189,22 @@ class RunFolder:
         except PermissionError as error:
             raise RunError(f"run folder {self.path} cannot be read: {error.strerror}") from error
 
-    def check(self, *, fresh: bool = False) -> None:
+    def check(
+        self, *, fresh: bool = False, ways_on: str = "name another folder with --out"
+    ) -> None:
         """See whether the folder could be written, and is nobody else's; leave nothing behind.
 
-        fresh  what is there will be set aside, so that run.json may be damaged
+        fresh    what is there will be set aside, so that run.json may be damaged
+        ways_on  what the user can do where it is damaged
 
         Raises:
             RunError: It is not so.
         """
-        try:
-            there = next(path for path in (self.path, *self.path.parents) if path.exists())
-            reason = None if there.is_dir() else f"{there} is a file"
-        except OSError as error:
-            reason = str(error.strerror)
-        else:
-            if reason is None and not os.access(there, os.W_OK):
-                reason = "Permission denied"
-        if reason is not None:
-            raise RunError(f"run folder {self.path} cannot be written: {reason}")
-        if fresh:
-            self.refuse_links()
-        else:
-            self.read_run()
+        refuse_unwritable(self.path, f"run folder {self.path}")
+        self.refuse_links()
+        if not fresh:
+            with _advising(ways_on):
+                self._read_run()
             self._refuse_second_names()
         if foreign := self._foreign():
             raise RunError(
@@ -241,6 +241,14 @@ class RunFolder:
             with open(probe, "xb", opener=no_follow) as file:
                 file.write(bytes(4096))
             probe.unlink()
+
+    def refuse_other(self, what: str, before: object, now: object) -> None:
+        """Refuse to go on with a run of which something was other than now; RunError."""
+        if before != now:
+            raise RunError(
+                f"run folder {self.path} holds a run with {what} {before!r:.80}, this one has "
+                f"{now!r:.80}; name another folder with --out"
+            )
 
     def set_aside(self) -> Path | None:
         """Move what an earlier run left to a new folder within, and return that; None without one.
@@ -314,6 +322,16 @@ def _naming(file: Path | str) -> Iterator[None]:
         yield
     except RunError as error:
         error.add_note(f"in {file}")
+        raise
+
+
+@contextmanager
+def _advising(remedy: str) -> Iterator[None]:
+    """Add what can be done to what is wrong."""
+    try:
+        yield
+    except RunError as error:
+        error.add_note(remedy)
         raise
 
 

@@ -13,7 +13,7 @@ from tokensearch.errors import RunError
 from tokensearch.files import no_follow, writing
 from tokensearch.policy import ModelSpec
 from tokensearch.records.measurements import Cell, Trial, to_json
-from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_folder import WAYS_ON, RunFolder
 from tokensearch.records.run_result import ModelIdentity, RunDocument, SplitInfo
 from tokensearch.records.run_settings import SearchSettings
 from tokensearch.redaction import redact
@@ -48,7 +48,6 @@ OTHERS = {
     "architecture": "of a model that was put together otherwise (modules, their settings, hooks)",
     "code": "of a model whose code was another",
 }
-WAYS_ON = "--fresh moves it to a folder within and begins anew, --out names another folder"
 
 
 def check_same_run(before: RunDocument, now: RunDocument, folder: RunFolder) -> tuple[str, ...]:
@@ -69,8 +68,8 @@ def check_same_run(before: RunDocument, now: RunDocument, folder: RunFolder) -> 
     _check_identity(before.identity, now.identity, folder)
     _check_equal(before.model, now.model, "model", folder)
     _check_equal(before.cell, now.cell, "cell", folder)
-    _check_value(before.data.name, now.data.name, "data.name", folder)
-    _check_value(before.data.labelled, now.data.labelled, "data.labelled", folder)
+    folder.refuse_other("data.name", before.data.name, now.data.name)
+    folder.refuse_other("data.labelled", before.data.labelled, now.data.labelled)
     splits = {purpose: now.data.splits[purpose] for purpose in PURPOSES}
     changed = {
         purpose: _count_changed(before.data.splits.get(purpose), split, purpose, folder)
@@ -98,15 +97,7 @@ def _check_equal(before: _Record, now: _Record, part: str, folder: RunFolder) ->
     """Compare two records field by field."""
     for item in fields(now):
         was, is_now = (to_json(getattr(record, item.name)) for record in (before, now))
-        _check_value(was, is_now, f"{part}.{item.name}", folder)
-
-
-def _check_value(before: object, now: object, name: str, folder: RunFolder) -> None:
-    if before != now:
-        raise RunError(
-            f"run folder {folder.path} holds a run with {name} {before!r:.80}, this one has "
-            f"{now!r:.80}; name another folder with --out"
-        )
+        folder.refuse_other(f"{part}.{item.name}", was, is_now)
 
 
 def _check_identity(
@@ -134,7 +125,7 @@ def _count_changed(
     """How many images of a split are others than before."""
     if before is None or before.contents is None or now.contents is None:
         raise RunError(f"{folder.run} lacks the contents of data.splits.{purpose}")
-    _check_value(before.images, now.images, f"data.splits.{purpose}.images", folder)
+    folder.refuse_other(f"data.splits.{purpose}.images", before.images, now.images)
     known, shown = before.contents.split(), now.contents.split()
     others = sum((Counter(shown) - Counter(known)).values())
     return others or int(shown != known)  # in another order, races would look at others first

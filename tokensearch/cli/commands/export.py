@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from tokensearch.cli.console import caution, err, out, print_json
+from tokensearch.cli.console import caution, check_file, err, out, print_json
 from tokensearch.cli.options import (
     DEMO,
     BatchOption,
@@ -71,6 +71,9 @@ def export(
     from tokensearch.cli.commands.show import check_policy_name, read_policy
 
     check_policy_name(policy)
+    short = Path(policy).stem if is_file(policy) else policy
+    where = out_file or Path(f"{model}-{short}.{format}".replace("/", "-").replace(":", "-"))
+    _check_out(where, format)
     import torch
 
     from tokensearch.cli.inputs import resolve_name
@@ -79,9 +82,7 @@ def export(
     from tokensearch.report.presets import is_rescaled, rescaled_line
     from tokensearch.runtime import apply
 
-    short = Path(policy).stem if is_file(policy) else policy
-    where = out_file or Path(f"{model}-{short}.{format}".replace("/", "-").replace(":", "-"))
-    check_target(where, format, getattr(torch, dtype))
+    check_target(format, getattr(torch, dtype))
     options = read_options(img_size, model_kwargs)
     resolve_name(model, options)
     chosen = read_policy(policy, model, options, rescale=rescale)
@@ -113,6 +114,17 @@ def export(
         print_json(document)
     else:
         out.print(_table(document))
+
+
+def _check_out(path: Path, format: str) -> None:
+    """Refuse a file that is not named as its format, or cannot be written; before torch."""
+    from tokensearch.errors import ExportError
+
+    if path.suffix != f".{format}":
+        raise ExportError(f"--out is {path}; a file of format {format} must end in .{format}")
+    if not path.parent.is_dir():
+        raise ExportError(f"--out is {path}; its folder {path.parent} does not exist")
+    check_file(path)
 
 
 def _loaded(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokensearch.cli.commands.run import hand_out
-from tokensearch.cli.console import err
+from tokensearch.cli.console import check_writable, err
 from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
@@ -49,7 +49,9 @@ def retarget(
     from tokensearch.retime.retarget import Retarget, check_folder, read_finished
 
     source = read_finished(RunFolder(run))
-    if out_folder is not None:  # refused before anything is prepared
+    if out_folder is None:  # what cannot be written is refused before anything is prepared
+        check_writable(_parent(run))
+    else:
         check_folder(source.folder, RunFolder(out_folder))
     ready = _timed(source, again)
     timing = PolicyTimer(
@@ -98,7 +100,12 @@ def _usual(run: Path, cell: "Cell", goal: "Goal") -> Path:
     from tokensearch.measure.resolve_cell import device_slug
 
     way = f"{device_slug(cell)}-{cell.backend}-batch{cell.batch}-{goal.slug}".replace("/", "-")
-    return Path(f"{_named(run)}-retargeted") / way
+    return _parent(run) / way
+
+
+def _parent(run: Path) -> Path:
+    """Where answers without --out lie."""
+    return Path(f"{_named(run)}-retargeted")
 
 
 def _say(model: str, cell: "Cell", folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 from typer import BadParameter, Option
 
-from tokensearch.cli.console import caution, err, out, print_json
+from tokensearch.cli.console import caution, check_writable, err, out, print_json
 from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 DEFAULT_MINUTES = 4.5
 DEFAULT_TARGET = "0.5x"
 DTYPES = ("float32", "float16", "bfloat16")
+RUNS = "runs"  # holds the folders of runs without --out
 MOST_SETTINGS = 6  # each is timed twice, for the baseline and the answer, beside the finalists
 
 
@@ -225,23 +226,27 @@ def run(
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
     from tokensearch.cli.smaller_model import check_smaller_model, load_smaller_model
-    from tokensearch.records.run_folder import RunFolder
+    from tokensearch.records.run_folder import WAYS_ON, RunFolder
 
     # What can be refused is refused before anything heavy is imported or loaded.
     limits, goal = searching.limits(), asked.goal(default=DEFAULT_TARGET)
     sharing.check(fresh=searching.fresh)
     neighbours = searching.neighbours()
     check_smaller_model(smaller, smaller_checkpoint)
-    if out_folder is not None:
-        RunFolder(out_folder).check(fresh=searching.fresh)
-    resolve_name(wanted.model, wanted.options)
+    if out_folder is None:
+        check_writable(Path(RUNS))
+    else:
+        RunFolder(out_folder).check(fresh=searching.fresh, ways_on=WAYS_ON)
+    name = resolve_name(wanted.model, wanted.options)
+    if out_folder is not None and not searching.fresh:
+        _refuse_other(RunFolder(out_folder), name, goal, wanted)
     from tokensearch.search import SearchRun, load_space
 
     space = load_space(searching.space)
     subject = load_inputs(wanted)
     others = searching.other_settings(subject.cell)  # refused before anything is written
     folder = _folder(wanted.model, subject.cell, goal, out_folder)
-    folder.check(fresh=searching.fresh)
+    folder.check(fresh=searching.fresh, ways_on=WAYS_ON)
     alternative = load_smaller_model(subject, smaller, smaller_checkpoint)
     with progress_listener(err) as shown, _drawn(shown, folder, tensorboard) as watcher:
         session = SearchRun(
@@ -266,6 +271,25 @@ def run(
             document = started.run()
     _keep_patches(subject, document, folder)
     hand_out(folder, document, as_json=as_json)
+
+
+def _refuse_other(folder: "RunFolder", name: str, goal: "Goal", wanted: ModelOptions) -> None:
+    """Refuse the folder of another run by what is known before a model is loaded; RunError."""
+    from tokensearch.records.measurements import to_json
+
+    before = folder.read_run()
+    if before is None:
+        return
+    for what, now in (
+        ("model", name),
+        ("target", goal.target),
+        ("max_drop", goal.max_drop),
+        ("max_divergence", goal.max_divergence),
+        ("batch", wanted.batch_size),
+        ("seed", wanted.seed),
+    ):
+        was = getattr(before.settings, what)
+        folder.refuse_other(f"settings.{what}", to_json(was), to_json(now))
 
 
 @contextmanager
@@ -324,7 +348,7 @@ def _folder(model: str, cell: "Cell", goal: "Goal", out_folder: Path | None) -> 
     from tokensearch.records.run_folder import RunFolder
 
     way = device_slug(cell) if cell.backend == "eager" else f"{device_slug(cell)}-{cell.backend}"
-    usual = Path("runs") / f"{model}-{way}-{goal.slug}".replace("/", "-")
+    usual = Path(RUNS) / f"{model}-{way}-{goal.slug}".replace("/", "-")
     folder = RunFolder(out_folder or usual)
     err.print(f"run folder {folder.path}", soft_wrap=True)
     return folder

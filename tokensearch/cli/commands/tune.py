@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 
 from tokensearch.cli.commands.show import check_policy_name
-from tokensearch.cli.console import check_file, err, error, out, print_json
+from tokensearch.cli.console import check_file, check_writable, err, error, out, print_json
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import JsonOption
@@ -118,19 +118,18 @@ def thresholds(
     blocks, scored_by = _read_blocks(sites), cast(Score, score)
     _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
-    from tokensearch.cli.inputs import load_inputs
+    from tokensearch.cli.inputs import load_inputs, spec_of_model
     from tokensearch.cli.progress import progress_listener
-    from tokensearch.runtime import describe
     from tokensearch.tune.budget import make_twin
     from tokensearch.tune.learned_thresholds import find_thresholds
     from tokensearch.tune.thresholds import check_reach
 
-    subject = load_inputs(wanted)
-    spec = describe(subject.model)
+    spec = spec_of_model(wanted.model, wanted.options)
     twin = make_twin(spec, blocks, scored_by)  # blocks that the model does not have: wrong usage
     limit = _read_budget(budget, costs, twin)
     with _reach():
         check_reach(spec, blocks, limit)
+    subject = load_inputs(wanted)
     evaluator = _evaluator(subject, wanted.seed)
     folder = out_file.with_name(f"{out_file.stem}-training")
     asked = (
@@ -292,6 +291,7 @@ def weights(
     The better of before and after on `search` is kept. The same command goes on after anything.
     """
     check_policy_name(policy, "a policy, a front, or the name of a preset")
+    check_writable(out_folder)
     from tokensearch.cli.inputs import load_inputs
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.weights import tune_weights
