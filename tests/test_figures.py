@@ -31,7 +31,8 @@ LOOKED_UP = re.compile(r"(?<![\d.])(\d+(?:\.\d+)?)(?: ms\b|x(?![\w]))")
 COMMENT = re.compile(r"<!-- figures: (.+?) -->")
 NEWEST = "## 2026-11-28"
 SOURCE = re.compile(
-    r"tests/|reports/|python -m tests|make \w|tokensearch \w|No bench|run --minutes|nothing prints"
+    r"tests/|reports/|python -m tests|`make (?:run|test|gpu|soak|bench)|tokensearch \w|No bench|"
+    r"run --minutes|nothing prints"
 )
 
 

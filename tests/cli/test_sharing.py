@@ -29,7 +29,9 @@ def test_a_database_makes_no_worker_read_a_folder_or_run_code() -> None:
         merge_options(publish_options(replace(RUN, model="os:system")), ModelOptions(), ())
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": "8"}, {"device": ["cpu"]}, {"seed": True}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": "8"}, {"device": ["cpu"]}, {"seed": True}, {"seed": None}]
+)
 def test_an_option_of_a_database_that_no_command_line_could_give_is_refused(
     wrong: dict[str, object],
 ) -> None:

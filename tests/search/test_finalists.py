@@ -110,7 +110,7 @@ def test_of_all_that_are_as_good_as_the_best_the_fastest_is_the_answer() -> None
 
     chosen = select_answer([BASELINE, best, alike, worse], HALF, batch=8)
 
-    assert chosen == (alike, "met", (alike, best), None)
+    assert chosen == (alike, "met", (alike, best), ())
 
 
 def test_what_is_significantly_less_often_right_is_not_as_good() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from optuna.exceptions import StorageInternalError
 from optuna.storages import InMemoryStorage
 from optuna.trial import create_trial
+from sqlalchemy.exc import OperationalError, PendingRollbackError, ProgrammingError
 
 from tests.postgres import postgres
 from tests.search import tiny
@@ -26,7 +28,7 @@ from tokensearch.search.time_plan import TimePlan
 from tokensearch.search.workers.answers import store_beside
 from tokensearch.search.workers.publish import Publication
 from tokensearch.search.workers.run import SharedRun, Sharing, WorkerRun
-from tokensearch.search.workers.storage import SharedStorage, shared_storage
+from tokensearch.search.workers.storage import SharedStorage, is_away, shared_storage
 from tokensearch.search.workers.study import RECORD, SharedStudy
 
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -155,6 +157,16 @@ def test_a_database_that_is_not_there_is_not_waited_for(
 
     with pytest.raises(RunError, match='database "nowhere" does not exist'):
         opening.__enter__()
+
+
+@pytest.mark.parametrize(("said", "away"), [("closed the connection", True), ("syntax", False)])
+def test_a_connection_lost_within_a_transaction_is_waited_for(*, said: str, away: bool) -> None:
+    kind = OperationalError if away else ProgrammingError
+    lost = StorageInternalError("An exception is raised during the commit.")
+    lost.__cause__ = PendingRollbackError("Can't reconnect until it is rolled back")
+    lost.__cause__.__context__ = kind("SELECT 1", {}, Exception(said))
+
+    assert is_away(lost) is away
 
 
 def test_an_address_that_processes_cannot_share_is_refused() -> None:

@@ -8,8 +8,9 @@ from tests.search.test_finalists import BASELINE, HALF, finalist, timing
 from tests.search.tiny import Quiet
 from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy
-from tokensearch.records.measurements import Caution, Comparison
+from tokensearch.records.measurements import Caution, Comparison, Latency
 from tokensearch.search.finalists.finalist import ConfirmedPolicy, select_answer
+from tokensearch.search.finalists.result import name_promising
 from tokensearch.search.finalists.side_by_side import TRIES, Settled, settle
 
 
@@ -67,6 +68,16 @@ def test_what_is_better_and_may_meet_the_target_is_timed_beside_the_answer() -> 
 
     assert set(sessions.asked[0]) == {8, 11}
     assert outcome(done) == (11, "met")
+
+
+def test_only_what_was_timed_beside_the_answer_is_named_as_likely_better() -> None:
+    better, other = finalist(11, 0.49, 98, reach=0.02), finalist(13, 0.495, 98, kl=0.005)
+    apart = replace(other, comparison=replace(other.comparison, baseline=Latency((11.0,), 1)))
+
+    named = name_promising(select_answer([BASELINE, MINE, better], HALF, batch=8))
+
+    assert named == better.schedule_hash
+    assert name_promising(select_answer([BASELINE, MINE, apart], HALF, batch=8)) is None
 
 
 def test_an_answer_that_misses_the_target_the_second_time_gives_way() -> None:

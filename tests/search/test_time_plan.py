@@ -70,13 +70,15 @@ def seconds_of(plan: TimePlan, pace: Pace, counts: dict[Purpose, int]) -> float:
 
 
 def test_a_bound_that_so_few_images_cannot_tell_is_said_before_the_search() -> None:
-    listener = Quiet()
+    listener, select = Quiet(), replace(WHOLE.select, dataset=[(torch.zeros(1), 0)] * 32)
+    alike = replace(select, groups=tuple(range(16)) * 2)  # which show the same, two by two
 
     for goal in (Goal(max_drop=0.1), Goal(parse_target("0.5x")), Goal(max_drop=0.05)):
-        warn_few_images(goal, 32, listener)
+        warn_few_images(goal, select, listener)
+    warn_few_images(Goal(max_drop=0.1), alike, listener)
 
-    assert len(listener.cautions) == 1
-    assert listener.cautions[0].startswith("32 images to select on know a loss to 8.2 points")
+    assert ["under 8.2 points" in said for said in listener.cautions] == [True, False]
+    assert all("32 images to select on" in said for said in listener.cautions)
 
 
 def test_the_shares_are_all_of_the_time_and_the_sweep_is_a_fifth_at_most() -> None:

@@ -128,11 +128,12 @@ def merge_options(
 
 
 def _check_kinds(published: Mapping[str, Any]) -> None:
-    """Refuse options of a database that are of no kind that the command line would give."""
+    """Refuse options of a database that are not of the type of the command line's."""
     for item in fields(ModelOptions):
         value, usual = published.get(item.name), item.default
         kind = str if usual is None else type(usual)
-        if value is not None and type(value) is not kind:
+        left_out = value is None and usual is None
+        if item.name in published and not left_out and type(value) is not kind:
             raise RunError(
                 f"the study's {_flag(item.name)} is {value!r:.60}, not of type {kind.__name__}; "
                 f"give {_flag(item.name)}, or begin a new --study"

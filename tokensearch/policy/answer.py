@@ -179,8 +179,8 @@ class Choice:
     index: int | None
     outcome: Outcome
     as_good: tuple[int, ...] = ()  # all that cannot be told apart from the best, fastest first
-    # What would be the answer, were its figures certain: an interval reaches over what was asked.
-    promising: int | None = None
+    # What likely meets the goal, and is better than all that surely do: the best first.
+    promising: tuple[int, ...] = ()
     fallback: int | None = None  # the baseline where it surely meets what a doubtful answer may
 
 
@@ -198,9 +198,8 @@ def choose(candidates: Sequence[PolicyFigures], goal: Goal) -> Choice:
         return Choice(unreduced[0], "unreduced")
     likely = [i for i in doubtful if _is_likely(candidates[i], goal, baseline)]
     if reduced := [i for i in met if candidates[i].reduces]:
-        hoped = _pick(candidates, [*reduced, *likely], goal, "ambiguous").index
         sure = _pick(candidates, reduced, goal, "met")
-        return replace(sure, promising=hoped if hoped in likely else None)
+        return replace(sure, promising=_find_promising(candidates, sure, likely, goal))
     if likely:
         chosen = _pick(candidates, likely, goal, "ambiguous")
         return replace(chosen, fallback=next(iter(unreduced), None))
@@ -236,6 +235,26 @@ def _pick(
     best = max(among, key=lambda i: (candidates[i].value, -candidates[i].ratio.value))
     as_good = find_as_good(candidates, best, among)
     return Choice(as_good[0], outcome, tuple(as_good))
+
+
+def _find_promising(
+    candidates: Sequence[PolicyFigures], sure: Choice, likely: Sequence[int], goal: Goal
+) -> tuple[int, ...]:
+    """Return those of `likely` that would be better than what is surely chosen, the best first."""
+    reduced = [i for i in likely if candidates[i].reduces]
+    if goal.bounded:
+        assert sure.index is not None  # something was chosen
+        fastest = candidates[sure.index].ratio.value
+        faster = [i for i in reduced if candidates[i].ratio.value < fastest]
+        return tuple(sorted(faster, key=lambda i: candidates[i].ratio.value))
+    best = max(sure.as_good, key=lambda i: candidates[i].value)
+    better = [
+        i
+        for i in reduced
+        if candidates[i].value > candidates[best].value
+        and not is_as_good(candidates[best], candidates[i])
+    ]
+    return tuple(sorted(better, key=lambda i: -candidates[i].value))
 
 
 def is_as_good(candidate: PolicyFigures, best: PolicyFigures) -> bool:

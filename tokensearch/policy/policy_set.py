@@ -65,7 +65,7 @@ class PolicySet:
         max_divergence: float | None = None,
         doubtful: bool = False,
     ) -> Policy:
-        """Return what `tokensearch run` and `retarget` would answer from these policies.
+        """Return what `tokensearch run` and `retarget` would surely answer from these policies.
 
         The rule is `policy.answer.choose`: the fastest of all that are as accurate as the best
         under the latency; with a bound on the loss, the fastest within it. Intervals decide.
@@ -73,7 +73,8 @@ class PolicySet:
         latency         "5ms", "800us", "0.6x" of the baseline, or "2000/s"
         max_drop        points of top-1 that may be lost
         max_divergence  nats from the baseline's predictions
-        doubtful        also return what would be better and may meet all this
+        doubtful        return what likely meets all this where it is better than what surely does,
+                        or nothing surely does
 
         Where only the baseline surely keeps a bound on the loss, it is returned, and a
         TokensearchWarning names what is faster and may keep it.
@@ -96,14 +97,14 @@ class PolicySet:
         choice = choose(known, goal)
         if choice.index is None:
             raise NoPolicyError(f"no policy of the set meets {goal}; {self._nearest(target)}")
-        if doubtful and choice.promising is not None:
-            return self.policies[choice.promising]
+        if doubtful and choice.promising:
+            return self.policies[choice.promising[0]]
         if choice.outcome == "ambiguous" and not doubtful:
             if choice.fallback is not None:
                 warnings.warn(
                     f"only the baseline meets {goal} for certain; one policy may, of "
                     f"{_describe_doubt(known[choice.index])}; ask for it with doubtful=True, or "
-                    f"measure again on more images",
+                    f"measure again, or on more images",
                     TokensearchWarning,
                     stacklevel=2,
                 )

@@ -228,7 +228,7 @@ class RunResult:
     best_random: Rival | None = field(default=None, metadata=OMIT_NONE)
     # Schedules that cannot be told apart from the best under the target, fastest first.
     as_good: tuple[str, ...] | None = field(default=None, metadata=OMIT_NONE)
-    # The schedule that would be the answer, if its intervals did not leave open what was asked.
+    # The schedule that is better than the answer, and likely but not sure to be what was asked for.
     promising: str | None = field(default=None, metadata=OMIT_NONE)
 
     def __repr__(self) -> str:

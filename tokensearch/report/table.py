@@ -14,7 +14,7 @@ from tokensearch.report.text import NONE, plain
 
 # What a spreadsheet would compute instead of showing it (OWASP, "CSV Injection").
 FORMULA = ("=", "@", "+", "-")
-FIGURE = re.compile(r"[+-][0-9.,]+( [^(|!]*)?")  # signed; no function, no command, no other cell
+FIGURE = re.compile(r"[+-][0-9.,]+( [a-z%]+)?( \[[-+0-9., ]+\](, p [=<] [0-9.]+)?)?")  # signed
 MARK = "→ "  # before a row that stands out, where a console shows nothing bold
 
 

@@ -170,7 +170,7 @@ def count(number: int, thing: str = "") -> str:
     """
     if not thing or number == 1:
         return f"{number:,} {thing}".rstrip()
-    if thing.endswith("y"):
+    if thing.endswith("cy"):
         return f"{number:,} {thing.removesuffix('y')}ies"
     return f"{number:,} {thing}{'es' if thing.endswith('s') else 's'}"
 

@@ -128,6 +128,8 @@ class SearchLoop:
         return reduces and (trial.origin == RANDOM_ORIGIN or is_control(trial.origin))
 
     def _try(self, policy: Policy, origin: str, *, race: bool) -> None:
+        if policy.schedule_hash in self._failed:
+            return
         known = self.find_trial(policy)
         proposal = self.study.claim(policy, origin)
         if proposal is None:  # another worker is at it

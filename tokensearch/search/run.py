@@ -124,7 +124,7 @@ class SearchRun:
 
     def _run_within(self, plan: TimePlan, asked: Splits) -> RunDocument:
         """Run on the images that there is time for, of all that were asked for."""
-        warn_few_images(self.settings.goal, len(self.splits.select), self.listener)
+        warn_few_images(self.settings.goal, self.splits.select, self.listener)
         evaluator = self.evaluator()
         self.listener.stage("reading every image once", unit="images")
         evaluator.predictions.read(tell_images(self.listener))

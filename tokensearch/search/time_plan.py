@@ -20,7 +20,7 @@ from tokensearch.measure.cautions import ENOUGH_PASSES
 from tokensearch.policy import Goal
 from tokensearch.progress import ProgressListener
 from tokensearch.stats.bootstrap import TRIAL_PAIRS, VERDICT_PAIRS
-from tokensearch.stats.interval import paired_difference
+from tokensearch.stats.interval import design_effect, paired_difference
 
 # Shares of a run's seconds, in order. A stage that needs less leaves the rest to those after it.
 SHARES: Mapping[str, float] = {
@@ -130,14 +130,16 @@ class TimePlan:
         )
 
 
-def warn_few_images(goal: Goal, images: int, listener: ProgressListener) -> None:
-    """Say so where no loss could be told from the bound on `images` of `select`, however small."""
-    known = -paired_difference(0, 0, images)[0]
+def warn_few_images(goal: Goal, select: Split, listener: ProgressListener) -> None:
+    """Say so where no policy could be shown to keep the bound by being right on the same images."""
+    images = len(select)
+    shared = design_effect([1.0] * images, select.groups) if select.groups else 1.0
+    known = -paired_difference(0, 0, images / shared)[0]
     if goal.max_drop is not None and known > goal.max_drop:
         listener.caution(
-            f"{images} images to select on know a loss to {100 * known:.1f} points, so that none "
-            f"is within {100 * goal.max_drop:g} for certain: allow more --minutes, or give more "
-            f"--images"
+            f"on {images} images to select on, the loss of a policy that is right on the same ones "
+            f"is only known to be under {100 * known:.1f} points, and not under "
+            f"{100 * goal.max_drop:g}: allow more --minutes, or give more --images"
         )
 
 

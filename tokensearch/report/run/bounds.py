@@ -1,6 +1,7 @@
 """Which of the bounds that were asked for a policy does not keep for certain, in words."""
 
 from tokensearch.policy import RightImages
+from tokensearch.records.comparability import contradicts
 from tokensearch.records.measurements import Caution
 from tokensearch.records.run_result import Finalist, RunDocument
 from tokensearch.report import text
@@ -9,7 +10,12 @@ from tokensearch.stats.interval import Interval
 
 
 def describe_unkept_losses(run: RunDocument, finalist: Finalist) -> tuple[str, ...]:
-    """Return each loss, on `select`, that is not within its bound for certain."""
+    """Return each loss, on `select`, that is not within its bound for certain.
+
+    The baseline has none.
+    """
+    if not finalist.policy.reduces:
+        return ()
     settings, said = run.settings, list[str]()
     drop, divergence = measure_drop(run, finalist), _divergence(finalist)
     if settings.max_drop is not None and (drop is None or drop.high > settings.max_drop):
@@ -26,7 +32,8 @@ def describe_unkept_losses(run: RunDocument, finalist: Finalist) -> tuple[str, .
 def keeps_latency(run: RunDocument, finalist: Finalist) -> bool:
     """Whether its timing settles that it is fast enough."""
     comparison = finalist.comparison
-    doubted = Caution.BUSY in comparison.cautions
+    contradicted = finalist.earlier is not None and contradicts(finalist.earlier, comparison)
+    doubted = Caution.BUSY in comparison.cautions or contradicted
     return not doubted and comparison.high <= target_ratio_beside(run, comparison)
 
 

@@ -124,7 +124,7 @@ class Answer(NamedTuple):
     policy: ConfirmedPolicy | None
     outcome: Outcome
     as_good: tuple[ConfirmedPolicy, ...] = ()  # as the best that meets the target, fastest first
-    promising: ConfirmedPolicy | None = None  # better, if its intervals did not leave it open
+    promising: tuple[ConfirmedPolicy, ...] = ()  # better, and likely to be what was asked for
 
 
 def on_front(finalists: Sequence[ConfirmedPolicy]) -> tuple[ConfirmedPolicy, ...]:
@@ -166,10 +166,10 @@ def select_answer(finalists: Sequence[ConfirmedPolicy], goal: Goal, *, batch: in
     """Choose from the front of the finalists, as `PolicySet.best` does from the file of it."""
     members = on_front(finalists)
     choice = choose([f.figures(batch) for f in members], goal)
-    policy, promising = (
-        None if index is None else members[index] for index in (choice.index, choice.promising)
+    policy = None if choice.index is None else members[choice.index]
+    as_good, promising = (
+        tuple(members[index] for index in indices) for indices in (choice.as_good, choice.promising)
     )
-    as_good = tuple(members[index] for index in choice.as_good)
     return Answer(policy, choice.outcome, as_good, promising)
 
 

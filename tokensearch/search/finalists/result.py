@@ -108,7 +108,7 @@ def write_result(
         baseline_ms=baseline_ms,
         answer_hash=None if answer.policy is None else answer.policy.schedule_hash,
         as_good=tuple(policy.schedule_hash for policy in answer.as_good),
-        promising=None if answer.promising is None else answer.promising.schedule_hash,
+        promising=name_promising(answer),
         best_preset=_describe_rival(selection.preset, leads),
         equal_preset=_describe_rival(selection.equal, leads),
         best_random=_describe_rival(selection.random, leads),
@@ -123,6 +123,15 @@ def write_result(
         forecast=ForecastError(error=0.0, timed=0),
         seconds=0.0,
     )
+
+
+def name_promising(answer: Answer) -> str | None:
+    """Return the schedule that is likely better, by a timing of the answer's own session."""
+    if answer.policy is None:
+        return None
+    session = answer.policy.comparison.baseline
+    beside = (f for f in answer.promising if f.comparison.baseline == session)
+    return next((policy.schedule_hash for policy in beside), None)
 
 
 def _make_finalist(confirmed: ConfirmedPolicy, report: ScoredPolicy, *, on_front: bool) -> Finalist:

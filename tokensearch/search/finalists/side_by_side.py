@@ -26,6 +26,7 @@ from tokensearch.search.finalists.finalist import (
 from tokensearch.stats.bootstrap import VERDICT_PAIRS
 
 TRIES = 3  # sessions at most
+PROMISING = 2  # that are likely to be better than the answer, timed in its session
 DOUBTFUL = 4  # policies timed again in a session for their doubts alone
 
 
@@ -137,7 +138,7 @@ def _compared(
         equal_preset(finalists, answer.policy, batch=batch),
         best_random(finalists, goal, batch=batch),
         *([] if answer.outcome == "met" else _doubtful(finalists)),
-        None if goal.bounded else answer.promising,  # a loss is left open by any clock
+        *answer.promising[:PROMISING],
     ]
     return tuple({f.schedule_hash: f for f in compared if f is not None}.values())
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, GrpcStorageProxy, RDBStorage, get_storage
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError, ProgrammingError
 
 from tokensearch.errors import RunError, first_line
 from tokensearch.redaction import hide_secrets
@@ -122,7 +122,9 @@ def is_away(error: BaseException | None) -> bool:
         if isinstance(error, DBAPIError):
             refused = any(words in str(error.orig) for words in REFUSALS)
             return not refused and type(error).__name__ in {"OperationalError", "InterfaceError"}
-        error = error.__cause__
+        # A session that lost its connection within a transaction says so while it is left.
+        left = isinstance(error, PendingRollbackError)
+        error = error.__context__ if left else error.__cause__
     return False
 
 
