@@ -52,7 +52,7 @@ from tokensearch.search.time_plan import (
 )
 from tokensearch.search.warm_start import (
     choose_first,
-    describe_margin,
+    describe_out_of_reach,
     describe_reach,
     fastest_policies,
     launch_floor_hint,
@@ -369,11 +369,9 @@ class SearchRun:
         if any(map(search.may_meet_target, [*(one.policy for one in fastest), *fixed])):
             return True
         least = min(map(search.forecast.ratio, [*(one.policy for one in fastest), *fixed]))
+        hint = launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)
         self.listener.caution(
-            f"target {self.settings.target} is out of reach of any steps, ask for {least:.2f}x or "
-            f"more: it is {search.target_ratio:.2g}x of the baseline, of which the fastest of this "
-            f"space or published takes {least:.2f}x as predicted {describe_margin(search.forecast)}"
-            f"{launch_floor_hint(search.evaluator.timing.launching, search.target_ratio)}"
+            describe_out_of_reach(str(self.settings.target), least, search.forecast) + hint
         )
         search.try_fixed((("fastest", one.policy) for one in fastest[:1]), always=True)
         return False

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import cycle
+from math import ceil
 from typing import Any
 
 from tokensearch.costs.forecast import Forecast
@@ -85,6 +86,18 @@ def describe_margin(forecast: Forecast) -> str:
     if forecast.calibrated:
         return f"within {100 * forecast.margin:.0f} %"
     return "by multiply-accumulates alone, against which nothing was timed yet"
+
+
+def describe_out_of_reach(target: str, least: float, forecast: Forecast) -> str:
+    """Say what can be asked for in place of a target that no steps reach.
+
+    least  the fastest, as a share of the baseline's latency, as predicted
+    """
+    return (
+        f"target {target} is out of reach: ask for {ceil(100 * least) / 100:.2f}x or more. The "
+        f"fastest schedule, of this space or published, is predicted at {least:.3g}x, "
+        f"{describe_margin(forecast)}"
+    )
 
 
 def launch_floor_hint(launching: LaunchCost | None, target_ratio: float) -> str:
