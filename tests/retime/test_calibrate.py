@@ -152,7 +152,7 @@ def test_a_busy_machine_or_a_wide_interval_confirm_nothing(
     assert all(found.doubts.values())
     assert not any(policy.evidence[0].confirmed for policy in found.front.policies)
     assert watcher.cautions[-1] == (
-        "too close to call: no policy is confirmed by the timings of now, and what was confirmed "
+        "too close to call: no policy is confirmed by the timings of now, and anything confirmed "
         "here before is kept; stop other programs, or allow more --seconds"
     )
 
@@ -162,19 +162,33 @@ def test_policies_that_are_not_confirmed_are_counted(
 ) -> None:
     def half(timer: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
         comparison = by_macs(timer, policy, budget)
-        return replace(comparison, cautions=(Caution.BUSY,) if policy.reduces else ())
+        first = front.policies[0].schedule_hash
+        busy = policy.reduces and policy.schedule_hash != first
+        return replace(comparison, cautions=(Caution.BUSY,) if busy else ())
 
     monkeypatch.setattr(PolicyTimer, "time_together", together(half))
     watcher = Quiet()
 
     calibration = calibrate_front(front, timing(), 1.0, watcher)
 
-    count = len(front.policies)
+    reducing = sum(policy.reduces for policy in front.policies)
     assert calibration.confirms
     assert watcher.cautions[-1] == (
-        f"{count - 1} of {count} policies are not confirmed by the timings of now, and keep what "
-        "was confirmed here before: stop other programs, or allow more --seconds"
+        f"{reducing - 1} of {reducing} policies are not confirmed by the timings of now, and keep "
+        "anything confirmed here before: stop other programs, or allow more --seconds"
     )
+
+
+def test_a_baseline_beside_itself_confirms_no_front(
+    front: PolicySet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(timer: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
+        comparison = by_macs(timer, policy, budget)
+        return replace(comparison, cautions=(Caution.BUSY,) if policy.reduces else ())
+
+    monkeypatch.setattr(PolicyTimer, "time_together", together(busy))
+
+    assert not calibrate_front(front, timing(), 1.0, Quiet()).confirms
 
 
 def test_a_timing_that_confirms_nothing_displaces_none_that_does(

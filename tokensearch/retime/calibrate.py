@@ -27,8 +27,9 @@ class CalibratedFront:
 
     @property
     def confirms(self) -> bool:
-        """Whether any policy is confirmed by the timings of now."""
-        return not all(self.doubts.values())
+        """Whether any policy that reduces is confirmed by the timings of now."""
+        reducing = [policy.schedule_hash for policy in self.front.policies if policy.reduces]
+        return not reducing or not all(self.doubts[name] for name in reducing)
 
 
 def calibrate_front(
@@ -100,16 +101,17 @@ def _warn(comparisons: Mapping[Policy, Comparison], listener: ProgressListener) 
     for caution in Caution:
         if caution in doubts:
             listener.caution(caution.value)
-    unsure = sum(bool(_describe_doubt(comparison)) for comparison in comparisons.values())
-    if unsure == len(comparisons):
+    reducing = [timed for policy, timed in comparisons.items() if policy.reduces]
+    unsure = sum(bool(_describe_doubt(timed)) for timed in reducing)
+    if unsure == len(reducing) > 0:
         listener.caution(
-            "too close to call: no policy is confirmed by the timings of now, and what was "
+            "too close to call: no policy is confirmed by the timings of now, and anything "
             "confirmed here before is kept; stop other programs, or allow more --seconds"
         )
     elif unsure:
         listener.caution(
-            f"{unsure} of {len(comparisons)} policies are not confirmed by the timings of now, and "
-            f"keep what was confirmed here before: stop other programs, or allow more --seconds"
+            f"{unsure} of {len(reducing)} policies are not confirmed by the timings of now, and "
+            f"keep anything confirmed here before: stop other programs, or allow more --seconds"
         )
 
 

@@ -205,5 +205,5 @@ def _row(policy: Policy, earlier: Evidence, fresh: Evidence, doubt: str) -> tupl
         text.NONE if here.ratio is None else text.ratio_interval(here.ratio),
         text.NONE if there.ratio is None else text.ratio_interval(there.ratio),
         text.percent_interval(here.accuracy),
-        f"no: {doubt}{'; kept before' if kept else ''}" if doubt else "yes",
+        f"no ({doubt}){', earlier timing kept' if kept else ''}" if doubt else "yes",
     )
