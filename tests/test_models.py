@@ -1,5 +1,6 @@
 import argparse
 import json
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -530,8 +531,19 @@ def test_a_compressed_checkpoint_is_refused_before_it_is_unpacked(tmp_path: Path
 
 def test_a_safetensors_file_with_a_huge_header_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "huge.safetensors"
-    file.write_bytes((10**12).to_bytes(8, "little") + b"{}")
+    file.write_bytes((2**25).to_bytes(8, "little") + b"{}")
+    os.truncate(file, 2**25 + 8)
 
     assert refusal(NAME, checkpoint=file) == (
-        f"checkpoint {file} has a header of 1,000,000,000,000 bytes; at most 16,777,216 are read"
+        f"checkpoint {file} has a header of 33,554,432 bytes; at most 16,777,216 are read"
+    )
+
+
+def test_what_is_no_safetensors_file_is_called_so(tmp_path: Path) -> None:
+    file = tmp_path / "bad.safetensors"
+    file.write_bytes(b"not a checkpoint")
+
+    assert refusal(NAME, checkpoint=file) == (
+        f"checkpoint {file} is no safetensors file, or was cut short: its first 8 bytes name a "
+        "header longer than all of it"
     )

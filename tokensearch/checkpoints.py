@@ -197,6 +197,11 @@ def _check_container(file: Path) -> None:
         if file.suffix == ".safetensors":
             with file.open("rb") as opened:
                 header = int.from_bytes(opened.read(8), "little")
+            if header > file.stat().st_size:
+                raise ModelError(
+                    f"checkpoint {file} is no safetensors file, or was cut short: its first 8 "
+                    f"bytes name a header longer than all of it"
+                )
             if header > MAX_HEADER_BYTES:
                 raise ModelError(
                     f"checkpoint {file} has a header of {header:,} bytes; at most "

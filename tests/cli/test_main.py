@@ -81,11 +81,23 @@ def test_help_is_in_words_and_ends_with_an_example_that_can_be_given(
 
     options = said.partition("\nOptions:")[2]
     assert not re.search("<(str|path|(int|float)( range)?)>", options)
+    assert not re.search(r"[{}]|<(str|path|list)\b", said)
     example = re.search(r"\n  Example: tokensearch (.+(?:\n  .+)*)\s*$", said)
     assert example is not None
     given = shlex.split(example[1])
     assert tuple(given[: len(words)]) == words
     command.make_context(words[-1], given[len(words) :])  # wrong usage raises
+
+
+@pytest.mark.parametrize(
+    ("verb", "usage"), [("retarget", "RUN"), ("evaluate", "POLICY..."), ("diff", "a b")]
+)
+def test_arguments_are_shown_by_their_names_alone(verb: str, usage: str) -> None:
+    said = called(verb, "-h").stdout
+
+    assert said.startswith(f"Usage: tokensearch {verb} [OPTIONS] {usage}\n")
+    name = usage.removesuffix("...").split()[0]
+    assert re.search(rf"\nArguments:\n  {name}  +\w", said)
 
 
 def test_lines_of_verbs_are_not_cut() -> None:

@@ -29,6 +29,7 @@ from tokensearch.cli.commands.show import show
 from tokensearch.cli.commands.tune import tune
 from tokensearch.cli.commands.worker import worker
 from tokensearch.cli.console import caution, err, error, out
+from tokensearch.cli.option_groups import Verb
 from tokensearch.cli.patches import PICTURES
 from tokensearch.errors import SpaceError, TargetError, TokensearchError, TokensearchWarning
 from tokensearch.files import FULL, describe_refusal
@@ -133,7 +134,9 @@ app = typer.Typer(
 )
 for _verb in VERBS:
     app.command(
-        short_help=first_sentence(_verb), epilog=f"Example: tokensearch {EXAMPLES[_verb.__name__]}"
+        cls=Verb,
+        short_help=first_sentence(_verb),
+        epilog=f"Example: tokensearch {EXAMPLES[_verb.__name__]}",
     )(_verb)
 app.add_typer(tune, short_help=str(tune.info.help))
 

@@ -1,5 +1,6 @@
 """Options that belong together, as one record: an option per field, in every verb that takes it."""
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import is_dataclass
 from functools import wraps
@@ -7,8 +8,24 @@ from inspect import Parameter, signature
 from typing import Any
 
 from typer import Context
+from typer.core import TyperCommand
 
 GIVEN = "given"  # the field of a record that hears which options the user gave, as spelt
+
+# What typer adds to the names of arguments: braces around one that is needed, and Python's types.
+BRACES, TYPES = re.compile(r"\{([^{}]*)\}"), re.compile(r" <(?:str|path|list\[\w+\])>")
+
+
+class Verb(TyperCommand):
+    """A command whose help shows arguments as other programs do: by their names alone."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """Return what stands in the line of usage."""
+        return [BRACES.sub(r"\1", piece) for piece in super().collect_usage_pieces(ctx)]
+
+    def get_help(self, ctx: Any) -> str:
+        """Return all of the help."""
+        return TYPES.sub(lambda match: " " * len(match[0]), super().get_help(ctx))
 
 
 def grouped(verb: Callable[..., None]) -> Callable[..., None]:

@@ -30,7 +30,7 @@ SECONDS = 6.0  # of passes, at most, for each policy
 def evaluate(
     policies: Annotated[
         list[str],
-        typer.Argument(metavar="POLICY ...", help="policy files, or names of presets"),
+        typer.Argument(metavar="POLICY", help="policy files, or names of presets"),
     ],
     wanted: ModelOptions,
     rescale: RescaleOption = False,

@@ -48,7 +48,9 @@ DynamicOption = Annotated[
 
 
 def export(
-    policy: Annotated[str, typer.Argument(help="policy file, or name of a preset")],
+    policy: Annotated[
+        str, typer.Argument(metavar="POLICY", help="policy file, or name of a preset")
+    ],
     model: ModelOption = DEMO,
     img_size: ImgSizeOption = None,
     model_kwargs: ModelKwargsOption = None,

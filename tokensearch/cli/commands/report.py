@@ -15,7 +15,7 @@ SEVERAL = Path("runs-report")  # folder of the page of several runs
 
 def report(
     runs: Annotated[
-        list[Path], Argument(metavar="RUN ...", help="folders of finished runs of one model")
+        list[Path], Argument(metavar="RUN", help="folders of finished runs of one model")
     ],
     storage: StorageOption = None,
     study: StudyOption = None,

@@ -11,7 +11,7 @@ import typer
 from tokensearch.cli.commands.show import check_policy_name
 from tokensearch.cli.console import check_file, check_writable, err, error, out, print_json
 from tokensearch.cli.inputs import ModelOptions
-from tokensearch.cli.option_groups import grouped
+from tokensearch.cli.option_groups import Verb, grouped
 from tokensearch.cli.options import JsonOption
 from tokensearch.cli.training_options import TrainingOptions, Usual
 from tokensearch.cli.tune_output import (
@@ -56,9 +56,9 @@ def describe_tune() -> None:
     """Train: weights under a policy; thresholds, and make them static; mergers; counts."""
 
 
-@tune.command(epilog="Example: tokensearch tune freeze thresholds.json")
+@tune.command(cls=Verb, epilog="Example: tokensearch tune freeze thresholds.json")
 def freeze(
-    policy: Annotated[Path, typer.Argument(help="policy file with thresholds")],
+    policy: Annotated[Path, typer.Argument(metavar="POLICY", help="policy file with thresholds")],
     out_file: Annotated[
         Path | None,
         typer.Option("--out", metavar="FILE", help="default: POLICY-static.json beside it"),
