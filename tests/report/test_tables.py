@@ -61,7 +61,7 @@ def test_a_divergence_of_rounding_is_not_written_out() -> None:
 
     grid = tables.front_table(PolicySet((policy.with_evidence(near),)), run_document())
 
-    assert grid.rows[0][-1] == "under 0.00001"
+    assert grid.rows[0][-1] == "< 0.00001"
 
 
 def test_the_answer_is_marked_on_a_console_without_bold() -> None:

@@ -251,7 +251,7 @@ def nats(divergence: float) -> str:
     """A divergence.
 
     >>> nats(0.01234), nats(1.8e-9), nats(0)
-    ('0.0123 nats', 'under 0.00001 nats', '0 nats')
+    ('0.0123 nats', '< 0.00001 nats', '0 nats')
     """
     return f"{bare_nats(divergence)} nats"
 
@@ -260,9 +260,9 @@ def bare_nats(divergence: float) -> str:
     """A divergence without its unit; under 0.00001 it is that of rounding.
 
     >>> bare_nats(0.01234), bare_nats(1.8e-9)
-    ('0.0123', 'under 0.00001')
+    ('0.0123', '< 0.00001')
     """
-    return "under 0.00001" if 0 < divergence < 1e-5 else three_digits(divergence)
+    return "< 0.00001" if 0 < divergence < 1e-5 else three_digits(divergence)
 
 
 def strip(counts: Iterable[int], full: int) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from tokensearch.policy import Evidence, Policy, PolicySet
@@ -35,7 +36,7 @@ def summary(
         RunError: The run has no result yet.
     """
     first, *rest = answer_sentences(run)
-    parts: list[RenderableType] = [Text(first, style="bold"), Text(" ".join(rest))]
+    parts: list[RenderableType] = [Text(first, style="bold"), _list_sentences(rest)]
     parts.append(table_to_rich(front_table(front, run)))
     if notes := front_row_notes(front, run):
         parts.append(Text("\n".join(notes)))
@@ -44,6 +45,14 @@ def summary(
     if folder is not None:
         parts.append(_paths(folder))
     return Group(*parts)
+
+
+def _list_sentences(sentences: Sequence[str]) -> Table:
+    """Draw each sentence as an item of a list."""
+    items = Table.grid(padding=(0, 1, 0, 0))
+    for one in sentences:
+        items.add_row("-", Text(one))
+    return items
 
 
 def unfinished_summary(run: RunDocument, folder: RunFolder) -> RenderableType:
