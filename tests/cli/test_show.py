@@ -131,6 +131,7 @@ LIGHT: dict[tuple[str, ...], int] = {
     ("retarget", "tests/golden", "--latency-target", "0.5x"): 1,
     ("tune", "thresholds", "--sites", "some", "--budget", "0.6x"): 2,
     ("tune", "thresholds", "--sites", "2", "--budget", "2x"): 2,
+    ("tune", "thresholds", "--sites", "2,5,99", "--budget", "0.6x"): 1,
     ("tune", "thresholds", "--sites", "2", "--budget", "5ms"): 2,
     ("tune", "thresholds", "--sites", "2", "--budget", "0.6x", "--score", "none"): 2,
     ("tune", "weights", "--policy", "nonsense"): 1,

@@ -24,7 +24,17 @@ from tokensearch.cli.tune_output import (
     weights_to_json,
 )
 from tokensearch.errors import PolicyError
-from tokensearch.policy import Merger, is_file, load, load_policies, mac_share, preset, save
+from tokensearch.policy import (
+    Merger,
+    Policy,
+    Prune,
+    is_file,
+    load,
+    load_policies,
+    mac_share,
+    preset,
+    save,
+)
 from tokensearch.policy.file import policy_to_json
 from tokensearch.policy.steps import SCORES, Score
 
@@ -33,7 +43,6 @@ if TYPE_CHECKING:
 
     from tokensearch.cli.inputs import EvaluationInputs
     from tokensearch.evaluation.evaluator import PolicyEvaluator
-    from tokensearch.policy import Policy
     from tokensearch.tune.budget import Budget
 
 NO_BETTER = 4  # the exit code where training has not helped
@@ -119,13 +128,15 @@ def thresholds(
     _check_budget(budget, costs)
     check_file(out_file)  # before minutes are spent
     from tokensearch.cli.inputs import load_inputs, spec_of_model
+
+    spec = spec_of_model(wanted.model, wanted.options)
+    Policy(spec, (Prune(blocks[-1], 1),))  # a block that the model does not have is refused here
     from tokensearch.cli.progress import progress_listener
     from tokensearch.tune.budget import make_twin
     from tokensearch.tune.learned_thresholds import find_thresholds
     from tokensearch.tune.thresholds import check_reach
 
-    spec = spec_of_model(wanted.model, wanted.options)
-    twin = make_twin(spec, blocks, scored_by)  # blocks that the model does not have: wrong usage
+    twin = make_twin(spec, blocks, scored_by)
     limit = _read_budget(budget, costs, twin)
     with _reach():
         check_reach(spec, blocks, limit)
@@ -220,7 +231,7 @@ def _check_score(score: str | None) -> None:
         raise typer.BadParameter(f"--score is {score!r}; it must be one of {', '.join(SCORES)}")
 
 
-def _read_budget(budget: str, costs: Path | None, twin: "Policy") -> "Budget":
+def _read_budget(budget: str, costs: Path | None, twin: Policy) -> "Budget":
     """Return the budget of counts that go where the steps of `twin` stand."""
     from tokensearch.costs import load_costs
     from tokensearch.tune.budget import LatencyBudget, MacBudget
