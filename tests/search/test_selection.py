@@ -4,6 +4,7 @@ from tests.search.test_finalists import BASELINE, HALF, finalist, trial
 from tokensearch.front import Point
 from tokensearch.policy import Goal, parse_target
 from tokensearch.search.finalists.selection import RankedTrial, find_overlooked, select_finalists
+from tokensearch.search.time_plan import LEAST_FINALISTS
 
 
 def place(keep: int, ratio: float, right: int, origin: str = "sampler") -> RankedTrial:
@@ -127,3 +128,14 @@ def test_a_published_schedule_that_surely_meets_the_target_is_confirmed_beside_o
     chosen = select_finalists([near, *mine, sure], HALF, target_ratio=0.5, off=0.02)
 
     assert {"tome-r13", "topk-0.7"} <= {one.origin for one in chosen}
+
+
+def test_a_published_schedule_is_among_the_few_that_there_is_time_to_confirm() -> None:
+    """Of eight finalists none was published, so that nothing said whether the search was needed."""
+    mine = [place(8 - n, 0.45 - n / 100, 96 - n) for n in range(6)]
+    preset = place(9, 0.49, 80, "tome-r13")
+    best = [place(16, 1.0, 98, "none"), *mine, preset]
+
+    chosen = select_finalists(best, HALF, target_ratio=0.5, off=0.01)
+
+    assert "tome-r13" in [one.origin for one in chosen[:LEAST_FINALISTS]]

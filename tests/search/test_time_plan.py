@@ -221,6 +221,25 @@ def test_a_run_without_time_still_hands_back_a_policy(tmp_path: Path) -> None:
     assert "the time was up before profiles were taken: allow more --minutes" in result.cautions
 
 
+@pytest.mark.usefixtures("_no_clock")
+def test_what_policies_share_is_freed_once_the_search_has_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, forget = list[int](), PolicyEvaluator.forget_activations
+
+    def note(evaluator: PolicyEvaluator) -> None:
+        kept.append(evaluator._prefix_cache.bytes)
+        forget(evaluator)
+        kept.append(evaluator._prefix_cache.bytes)
+
+    monkeypatch.setattr(PolicyEvaluator, "forget_activations", note)
+
+    session(tmp_path, trials=6, target="0.7x").run()
+
+    assert kept[0] > 0
+    assert kept[1:] == [0]
+
+
 class Counting(Quiet):
     """Remembers of how much the search is."""
 

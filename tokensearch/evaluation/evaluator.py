@@ -171,6 +171,10 @@ class PolicyEvaluator:
             folder=folder.profiles / "tensorboard",
         )
 
+    def forget_activations(self) -> None:
+        """Free the activations that policies share, once nothing more is searched."""
+        self._prefix_cache.clear()
+
     @cached_property
     def _prefix_cache(self) -> PrefixCache:
         return PrefixCache(round(self.cache_gb * GIGA))

@@ -43,9 +43,9 @@ def select_finalists(
     """Trials worth confirming, for a target of `target_ratio` times the baseline's latency.
 
     The baseline, what the rule of the answer would take, what it would take if latencies were off
-    (or a busy machine is left with nothing that meets the target), the best near the target, the
-    best published presets and the best random schedule that may meet it, and the front's spread: in
-    this order, since there may be no time for all. Controls come after what was searched for.
+    (or a busy machine is left with nothing that meets the target), the best published presets that
+    may meet it, the best near the target, the best random schedule, and the front's spread: in this
+    order, since there may be no time for all. Controls come after what was searched for.
 
     best  best first
     off   relative error of latencies
@@ -60,10 +60,11 @@ def select_finalists(
         sorted(_likely_answers(best, goal, reach), key=lambda one: _is_control(one.trial))
         for reach in (target_ratio, target_ratio * (1 - max(off, LEAST_SPARE)))
     )
-    chosen += [one.trial for one in (*likely[:1], *spare[:1], *likely[1:FASTEST_FINALISTS])]
-    chosen += under[:TARGET_FINALISTS]
+    chosen += [one.trial for one in (*likely[:1], *spare[:1])]
     for those in (sure, near):
         chosen += [trial for trial in those if is_published(trial.origin)][:1]
+    chosen += [one.trial for one in likely[1:FASTEST_FINALISTS]]
+    chosen += under[:TARGET_FINALISTS]
     chosen += [trial for trial in near if trial.origin == RANDOM_ORIGIN][:1]
     chosen += [trial for trial in near if trial not in under][:1]
     chosen += [trials[index] for index in spread([one.point for one in best], FRONT_FINALISTS)]
