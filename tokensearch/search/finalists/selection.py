@@ -44,7 +44,7 @@ def select_finalists(
 
     The baseline, what the rule of the answer would take, what it would take if latencies were off
     (or a busy machine is left with nothing that meets the target), the best published presets that
-    may meet it, the best near the target, the best random schedule, and the front's spread: in this
+    may meet it, or else the nearest, the best near the target, the best random schedule, and the front's spread: in this
     order, since there may be no time for all. Controls come after what was searched for.
 
     best  best first
@@ -61,14 +61,26 @@ def select_finalists(
         for reach in (target_ratio, target_ratio * (1 - max(off, LEAST_SPARE)))
     )
     chosen += [one.trial for one in (*likely[:1], *spare[:1])]
-    for those in (sure, near):
-        chosen += [trial for trial in those if is_published(trial.origin)][:1]
+    chosen += _published_rivals(best, sure, near)
     chosen += [one.trial for one in likely[1:FASTEST_FINALISTS]]
     chosen += under[:TARGET_FINALISTS]
     chosen += [trial for trial in near if trial.origin == RANDOM_ORIGIN][:1]
     chosen += [trial for trial in near if trial not in under][:1]
     chosen += [trials[index] for index in spread([one.point for one in best], FRONT_FINALISTS)]
     return tuple({trial.schedule_hash: trial for trial in chosen}.values())
+
+
+def _published_rivals(
+    best: Sequence[RankedTrial], sure: Sequence[Trial], near: Sequence[Trial]
+) -> list[Trial]:
+    """Return the best presets that seem to meet the target, or the fastest where none does."""
+    rivals = list[Trial]()
+    for those in (sure, near):
+        rivals += [trial for trial in those if is_published(trial.origin)][:1]
+    published = [one for one in best if is_published(one.trial.origin)]
+    if not rivals and published:
+        return [min(published, key=lambda one: one.point.latency).trial]
+    return rivals
 
 
 def find_overlooked(
