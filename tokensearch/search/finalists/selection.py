@@ -44,8 +44,9 @@ def select_finalists(
 
     The baseline, what the rule of the answer would take, what it would take if latencies were off
     (or a busy machine is left with nothing that meets the target), the best published presets that
-    may meet it, or else the nearest, the best near the target, the best random schedule, and the front's spread: in this
-    order, since there may be no time for all. Controls come after what was searched for.
+    may meet it, or else the nearest, the best near the target, the best random schedule, and the
+    front's spread: in this order, since there may be no time for all. Controls come after what was
+    searched for.
 
     best  best first
     off   relative error of latencies
