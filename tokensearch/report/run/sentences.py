@@ -237,9 +237,14 @@ def preset_sentence(run: RunDocument) -> str:
     rival, answer = run.finished.best_preset, run.finished.answer
     preset = find_best_preset(run.finished)
     if rival is None or preset is None:
-        if not any(is_published(finalist.origin) for finalist in run.finished.finalists):
+        published = [f for f in run.finished.finalists if is_published(f.origin)]
+        if not published:
             return "No published preset is among the finalists."
-        return "No published preset among the finalists meets the target."
+        nearest = min(published, key=lambda finalist: finalist.comparison.ratio)
+        return (
+            f"No published preset among the finalists meets the target; the fastest is "
+            f"{_named(nearest)}."
+        )
     if answer is None:
         return f"A published preset {_meets(preset, run)} the target: {_named(preset)}."
     best = f"the best published finalist that {_meets(preset, run)} the target, {_named(preset)}"
