@@ -605,10 +605,8 @@ def test_a_place_where_no_folder_can_be_made_is_refused_before_a_model_is_loaded
     result = called("run")
 
     assert result.exit_code == 1
-    assert result.stderr == (
-        "error: runs cannot be written: No such file or directory (name another folder with "
-        "--out)\n"
-    )
+    assert result.stderr.startswith("error: runs cannot be written: ")
+    assert result.stderr.endswith(" (name another folder with --out)\n")
 
 
 @pytest.mark.usefixtures("_nothing_is_loaded")

@@ -79,6 +79,22 @@ def test_what_is_likely_better_than_the_answer_is_named_with_its_doubt(
     assert promising_sentences(run) == ()
 
 
+def test_what_is_right_more_often_is_not_called_closer_to_the_baseline() -> None:
+    run = run_document()
+    finalists = [
+        replace(at_ratio(f, 0.49, 0.476, 0.504), select=replace(f.select, kl=0.5))
+        if f.schedule_hash == MILD.schedule_hash
+        else f
+        for f in run.finished.finalists
+    ]
+
+    (said,) = promising_sentences(
+        changed(run, finalists=tuple(finalists), promising=MILD.schedule_hash)
+    )
+
+    assert "which is right more often on select. It is not sure" in said
+
+
 def test_timings_that_contradict_each_other_leave_it_open_what_is_better() -> None:
     run = run_document()
     finalists = [

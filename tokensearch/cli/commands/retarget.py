@@ -49,10 +49,10 @@ def retarget(
     from tokensearch.retime.retarget import Retarget, check_folder, read_finished
 
     source = read_finished(RunFolder(run))
-    if out_folder is None:  # what cannot be written is refused before anything is prepared
-        check_writable(_parent(run))
-    else:
+    if out_folder is not None:  # what cannot be written is refused before anything is prepared
         check_folder(source.folder, RunFolder(out_folder))
+    elif not _parent(run).is_dir():
+        check_writable(_parent(run))
     ready = _timed(source, again)
     timing = PolicyTimer(
         ready.model, ready.images, ready.cell, source.settings.seed, dense=ready.dense

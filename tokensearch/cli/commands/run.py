@@ -233,10 +233,10 @@ def run(
     sharing.check(fresh=searching.fresh)
     neighbours = searching.neighbours()
     check_smaller_model(smaller, smaller_checkpoint)
-    if out_folder is None:
-        check_writable(Path(RUNS))
-    else:
+    if out_folder is not None:
         RunFolder(out_folder).check(fresh=searching.fresh, ways_on=WAYS_ON)
+    elif not Path(RUNS).is_dir():  # or a folder within may be writable all the same
+        check_writable(Path(RUNS))
     name = resolve_name(wanted.model, wanted.options)
     if out_folder is not None and not searching.fresh:
         _refuse_other(RunFolder(out_folder), name, goal, wanted)

@@ -207,7 +207,10 @@ def promising_sentences(run: RunDocument) -> tuple[str, ...]:
     promising = run.finished.finalist(run.finished.promising)
     if promising is None:
         return ()
-    how = "faster" if run.settings.goal.bounded else "closer to the baseline on select"
+    how, answer = "faster", run.finished.answer
+    if answer is not None and not run.settings.goal.bounded:
+        closer = promising.select.divergence < answer.select.divergence
+        how = f"{'closer to the baseline' if closer else 'right more often'} on select"
     doubts, remedies = [*describe_unkept_losses(run, promising)], list[str]()
     if doubts:
         remedies.append(_images_hint(run))
