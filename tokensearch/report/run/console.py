@@ -50,8 +50,8 @@ def summary(
 def _list_sentences(sentences: Sequence[str]) -> Table:
     """Draw each sentence as an item of a list."""
     items = Table.grid(padding=(0, 1, 0, 0))
-    for one in sentences:
-        items.add_row("-", Text(one))
+    for sentence in sentences:
+        items.add_row("-", Text(sentence))
     return items
 
 
