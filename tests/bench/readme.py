@@ -57,7 +57,7 @@ def run(place: Path) -> tuple[str, str]:
 
 def write(said: str, took: str, run_json: Path, machine: str) -> None:
     """Quote a run in README, and keep it in the report that README names."""
-    readme = ROOT / "README.md"
+    readme, commit = ROOT / "README.md", describe_commit()  # before anything is written
     before = readme.read_text()
     today, name = datetime.now(UTC).date().isoformat(), REPORT.search(before)
     assert name is not None
@@ -73,7 +73,7 @@ def write(said: str, took: str, run_json: Path, machine: str) -> None:
     (report / "README.md").write_text(
         f"# The bundled model on CPU cores\n\n"
         f"The run that the project's README quotes: `make run` on {machine}, {today}, at "
-        f"{describe_commit()},\n{took} after set-up. `run.json` is what it left.\n"
+        f"{commit},\n{took} after set-up. `run.json` is what it left.\n"
         f"`python -m tests.bench readme` runs it again, and replaces both.\n"
     )
     print(quote)

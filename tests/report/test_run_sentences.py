@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -51,61 +52,48 @@ def answer() -> Finalist:
     return finalist
 
 
+def beside_a_promising(change: Callable[[Finalist], Finalist]) -> RunDocument:
+    """A run that calls the milder policy, changed so, likely better than its answer."""
+    run = run_document()
+    finalists = (
+        change(f) if f.schedule_hash == MILD.schedule_hash else f for f in run.finished.finalists
+    )
+    return changed(run, finalists=tuple(finalists), promising=MILD.schedule_hash)
+
+
 @pytest.mark.parametrize(
-    ("changes", "doubt"),
+    ("cautions", "doubt"),
     [
-        ({}, "it may take up to 0.504x where 0.500x is asked"),
-        ({"cautions": (Caution.BUSY,)}, "other programs worked on the machine while it was timed"),
+        ((), "it may take up to 0.504x where 0.500x is asked"),
+        ((Caution.BUSY,), "other programs worked on the machine while it was timed"),
     ],
 )
 def test_what_is_likely_better_than_the_answer_is_named_with_its_doubt(
-    changes: dict[str, object], doubt: str
+    cautions: tuple[Caution, ...], doubt: str
 ) -> None:
-    run = run_document()
-
     def doubtful(finalist: Finalist) -> Finalist:
         timed = at_ratio(finalist, 0.49, 0.476, 0.504)
-        return replace(timed, comparison=replace(timed.comparison, **changes))
+        return replace(timed, comparison=replace(timed.comparison, cautions=cautions))
 
-    finalists = [
-        doubtful(f) if f.schedule_hash == MILD.schedule_hash else f for f in run.finished.finalists
-    ]
-
-    said = promising_sentences(
-        changed(run, finalists=tuple(finalists), promising=MILD.schedule_hash)
-    )
-
-    assert said == (BETTER.format(doubt),)
-    assert promising_sentences(run) == ()
+    assert promising_sentences(beside_a_promising(doubtful)) == (BETTER.format(doubt),)
+    assert promising_sentences(run_document()) == ()
 
 
 def test_what_is_right_more_often_is_not_called_closer_to_the_baseline() -> None:
-    run = run_document()
-    finalists = [
-        replace(at_ratio(f, 0.49, 0.476, 0.504), select=replace(f.select, kl=0.5))
-        if f.schedule_hash == MILD.schedule_hash
-        else f
-        for f in run.finished.finalists
-    ]
-
     (said,) = promising_sentences(
-        changed(run, finalists=tuple(finalists), promising=MILD.schedule_hash)
+        beside_a_promising(
+            lambda f: replace(at_ratio(f, 0.49, 0.476, 0.504), select=replace(f.select, kl=0.5))
+        )
     )
 
     assert "which is right more often on select. It is not sure" in said
 
 
 def test_timings_that_contradict_each_other_leave_it_open_what_is_better() -> None:
-    run = run_document()
-    finalists = [
-        replace(at_ratio(f, 0.45, 0.44, 0.46), earlier=comparison(0.6))
-        if f.schedule_hash == MILD.schedule_hash
-        else f
-        for f in run.finished.finalists
-    ]
-
     (said,) = promising_sentences(
-        changed(run, finalists=tuple(finalists), promising=MILD.schedule_hash)
+        beside_a_promising(
+            lambda f: replace(at_ratio(f, 0.45, 0.44, 0.46), earlier=comparison(0.6))
+        )
     )
 
     assert "asked for: its timings contradict each other; allow more" in said

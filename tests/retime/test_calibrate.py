@@ -1,4 +1,4 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -157,16 +157,21 @@ def test_a_busy_machine_or_a_wide_interval_confirm_nothing(
     )
 
 
+def disturb(patch: pytest.MonkeyPatch, chosen: Callable[[Policy], bool]) -> None:
+    """Have other programs work while the chosen policies are timed."""
+
+    def busy(timer: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
+        comparison = by_macs(timer, policy, budget)
+        return replace(comparison, cautions=(Caution.BUSY,) if chosen(policy) else ())
+
+    patch.setattr(PolicyTimer, "time_together", together(busy))
+
+
 def test_policies_that_are_not_confirmed_are_counted(
     front: PolicySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def half(timer: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
-        comparison = by_macs(timer, policy, budget)
-        first = front.policies[0].schedule_hash
-        busy = policy.reduces and policy.schedule_hash != first
-        return replace(comparison, cautions=(Caution.BUSY,) if busy else ())
-
-    monkeypatch.setattr(PolicyTimer, "time_together", together(half))
+    first = front.policies[0].schedule_hash
+    disturb(monkeypatch, lambda policy: policy.reduces and policy.schedule_hash != first)
     watcher = Quiet()
 
     calibration = calibrate_front(front, timing(), 1.0, watcher)
@@ -182,11 +187,7 @@ def test_policies_that_are_not_confirmed_are_counted(
 def test_a_baseline_beside_itself_confirms_no_front(
     front: PolicySet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def busy(timer: PolicyTimer, policy: Policy, budget: TimingBudget) -> Comparison:
-        comparison = by_macs(timer, policy, budget)
-        return replace(comparison, cautions=(Caution.BUSY,) if policy.reduces else ())
-
-    monkeypatch.setattr(PolicyTimer, "time_together", together(busy))
+    disturb(monkeypatch, lambda policy: policy.reduces)
 
     assert not calibrate_front(front, timing(), 1.0, Quiet()).confirms
 
