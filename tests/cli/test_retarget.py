@@ -41,6 +41,12 @@ def run(where: Path, config: Path, *more: str | Path) -> Result:
     )  # fmt: skip
 
 
+def ended(result: Result) -> dict[str, Any]:
+    """What run.json holds, of the last event that `run --json` printed."""
+    document: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])["run"]
+    return document
+
+
 def said(result: Result) -> str:
     """The error, which is one line."""
     assert (result.exit_code, result.stdout) == (1, ""), result.output
@@ -67,7 +73,7 @@ def source(tmp_path_factory: pytest.TempPathFactory, config: Path) -> RunFolder:
     where = tmp_path_factory.mktemp("runs") / "tiny"
     result = run(where, config, "--latency-target", "0.9x", "--json")
     assert result.exit_code == 0, result.output
-    assert json.loads(result.stdout)["result"]["outcome"] == "met"
+    assert ended(result)["result"]["outcome"] == "met"
     return RunFolder(where)
 
 
@@ -401,7 +407,7 @@ def test_a_search_starts_from_the_front_of_another_run(
     )  # fmt: skip
 
     assert result.exit_code == 0, result.output
-    settings = json.loads(result.stdout)["settings"]
+    settings = ended(result)["settings"]
     assert (settings["objective"], settings["sampler"]) == ("ce", "random")
 
 

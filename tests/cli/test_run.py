@@ -179,7 +179,17 @@ def test_a_target_out_of_reach_exits_with_3_and_still_leaves_the_front(
     )  # fmt: skip
 
     assert result.exit_code == 3, result.stderr
-    assert json.loads(result.stdout)["result"]["outcome"] == "missed"
+    events = [json.loads(line) for line in result.stdout.splitlines()]
+    assert {one["event"] for one in events} <= {"stage", "note", "caution", "trial", "result"}
+    told = [one for one in events if one["event"] == "trial"]
+    assert [(one["number"], one["schedule_hash"], one["ratio"]) for one in told] == [
+        (one.number, one.schedule_hash, one.ratio) for one in RunFolder(where).read_trials()
+    ]
+    assert "reading every image once" in [one.get("title") for one in events]
+    assert "reading every image once" in result.stderr
+    last = events[-1]
+    assert (last["event"], last["exit_code"], last["outcome"]) == ("result", 3, "missed")
+    assert last["run"] == json.loads((where / "run.json").read_text())
     assert load_set(where / "front.json").policies
     assert not (where / "policy.json").exists()
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tokensearch.cli.commands.run import hand_out
-from tokensearch.cli.console import check_writable, err
+from tokensearch.cli.console import check_writable, err, print_json
 from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.option_groups import grouped
 from tokensearch.cli.options import ConfirmOption, JsonOption
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from tokensearch.cli.timing_subject import TimingSubject
     from tokensearch.policy import Goal
     from tokensearch.records.measurements import Cell
+    from tokensearch.records.run_result import RunDocument
     from tokensearch.retime.retarget import FinishedRun
 
 
@@ -66,7 +67,11 @@ def retarget(
         if confirm_seconds is not None:
             asked_again = replace(asked_again, confirm_seconds=confirm_seconds)
         document = asked_again.run()
-    hand_out(folder, document, as_json=as_json)
+    hand_out(folder, document, print_document=_print_document if as_json else None)
+
+
+def _print_document(document: "RunDocument") -> None:
+    print_json(document.to_json())
 
 
 def _timed(source: "FinishedRun", again: CellOverrides) -> "TimingSubject":

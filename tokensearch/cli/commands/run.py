@@ -1,8 +1,8 @@
 """`tokensearch run`: search a model for a policy that meets a target."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast, get_args
 import typer
 from typer import BadParameter, Option
 
-from tokensearch.cli.console import caution, check_writable, err, out, print_json
+from tokensearch.cli.console import check_writable, err, out
 from tokensearch.cli.goal import GoalOptions
 from tokensearch.cli.inputs import ModelOptions
 from tokensearch.cli.option_groups import grouped
-from tokensearch.cli.options import ConfirmOption, JsonOption
+from tokensearch.cli.options import ConfirmOption
 from tokensearch.cli.sharing import SharingOptions, shared_run
 from tokensearch.errors import TokensearchError
 from tokensearch.records.measurements import Backend
@@ -216,13 +216,17 @@ def run(
             "--tensorboard", metavar="DIR", help="draw every trial for TensorBoard as it ends"
         ),
     ] = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[
+        bool,
+        typer.Option("--json", help="print events on stdout as they come, a JSON object a line"),
+    ] = False,
 ) -> None:
     """Search for the schedules worth having: front, policy and report, in one run folder.
 
     Stopped at any moment, it goes on with the same command. Exit codes: 0 the target is met, 3 no
     policy meets it, 4 too close to call.
     """
+    from tokensearch.cli.event_stream import print_result
     from tokensearch.cli.inputs import load_inputs, resolve_name
     from tokensearch.cli.progress import progress_listener
     from tokensearch.cli.smaller_model import check_smaller_model, load_smaller_model
@@ -248,7 +252,10 @@ def run(
     folder = _folder(wanted.model, subject.cell, goal, out_folder)
     folder.check(fresh=searching.fresh, ways_on=WAYS_ON)
     alternative = load_smaller_model(subject, smaller, smaller_checkpoint)
-    with progress_listener(err) as shown, _drawn(shown, folder, tensorboard) as watcher:
+    with (
+        progress_listener(err) as shown,
+        _relayed(shown, folder, tensorboard, as_json=as_json) as watcher,
+    ):
         session = SearchRun(
             subject.model,
             subject.splits,
@@ -269,8 +276,8 @@ def run(
         )
         with shared_run(session, sharing, wanted, space_source=searching.space) as started:
             document = started.run()
-    _keep_patches(subject, document, folder)
-    hand_out(folder, document, as_json=as_json)
+        _keep_patches(subject, document, folder, watcher)
+    hand_out(folder, document, print_document=print_result if as_json else None)
 
 
 def _refuse_other(folder: "RunFolder", name: str, goal: "Goal", wanted: ModelOptions) -> None:
@@ -293,24 +300,24 @@ def _refuse_other(folder: "RunFolder", name: str, goal: "Goal", wanted: ModelOpt
 
 
 @contextmanager
-def _drawn(
-    listener: "ProgressListener", folder: "RunFolder", directory: Path | None
+def _relayed(
+    listener: "ProgressListener", folder: "RunFolder", board: Path | None, *, as_json: bool
 ) -> "Iterator[ProgressListener]":
-    """Hand out a listener that also draws every trial for TensorBoard, where that is wanted."""
-    if directory is None:
-        yield listener
-        return
+    """Hand out a listener that also draws trials for TensorBoard or prints events, where wanted."""
     from tokensearch.cli.board import SearchBoard
+    from tokensearch.cli.event_stream import EventStream
 
-    board = SearchBoard(listener, folder, directory)
-    try:
-        yield board
-    finally:
-        board.close()
+    with ExitStack() as stack:
+        if board is not None:
+            listener = stack.enter_context(closing(SearchBoard(listener, folder, board)))
+        yield stack.enter_context(closing(EventStream(listener, folder))) if as_json else listener
 
 
 def _keep_patches(
-    subject: "EvaluationInputs", document: "RunDocument", folder: "RunFolder"
+    subject: "EvaluationInputs",
+    document: "RunDocument",
+    folder: "RunFolder",
+    listener: "ProgressListener",
 ) -> None:
     """Keep where the patches of a few images go under the answer, for the report.
 
@@ -325,18 +332,23 @@ def _keep_patches(
     try:
         write_answer_traces(subject.model, split, subject.data_config, policy, folder=folder)
     except (TokensearchError, torch.OutOfMemoryError) as error:
-        caution(f"the report shows no images: {error}")
+        listener.caution(f"the report shows no images: {error}")
 
 
-def hand_out(folder: "RunFolder", document: "RunDocument", *, as_json: bool) -> None:
-    """Write the report, print the result, and exit with its code."""
+def hand_out(
+    folder: "RunFolder",
+    document: "RunDocument",
+    *,
+    print_document: "Callable[[RunDocument], None] | None" = None,
+) -> None:
+    """Write the report, print the result, as JSON where a function does so, and exit."""
     from tokensearch.policy import load_set
     from tokensearch.report.run.console import summary
     from tokensearch.report.run.page import write_report
 
     write_report(folder)
-    if as_json:
-        print_json(document.to_json())
+    if print_document is not None:
+        print_document(document)
     else:
         out.print(summary(document, load_set(folder.front), folder=folder))
     raise typer.Exit(document.finished.exit_code)
