@@ -32,6 +32,7 @@ class Server:
     """A server under way."""
 
     folder: Path
+    small: bool = False  # whether its data has a small file system of its own
 
     @property
     def address(self) -> str:
@@ -41,11 +42,33 @@ class Server:
     def start(self) -> None:
         """Start it, and wait until it answers."""
         quick = "-c fsync=off -c max_connections=400"  # tests kill it no harder than pg_ctl does
+        if self.small:
+            quick += " -c max_wal_size=32MB -c min_wal_size=32MB"
         self._ctl("start", "-l", str(self.folder / "log"), "-o", f"-k {self.folder} -h '' {quick}")
 
     def stop(self) -> None:
         """Stop it at once, as a crash would."""
         self._ctl("stop", "-m", "immediate")
+
+    def restart(self) -> None:
+        """Start it whether it is there or not."""
+        with suppress(AssertionError):
+            self.stop()
+        self.start()
+
+    def fill_disk(self) -> None:
+        """Leave no byte free beside the data."""
+        with suppress(OSError), self._ballast.open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(2**16))
+
+    def empty_disk(self) -> None:
+        """Free what `fill_disk` took."""
+        self._ballast.unlink(missing_ok=True)
+
+    @property
+    def _ballast(self) -> Path:
+        return self.folder / "data" / "ballast"
 
     def _ctl(self, *words: str) -> None:
         command = [_program("pg_ctl"), "-w", "-D", str(self.folder / "data"), *words]
@@ -67,22 +90,37 @@ class Server:
 
 
 @contextmanager
-def postgres() -> Iterator[Server]:
-    """Run a server while the context is open; skip the test where PostgreSQL is not installed."""
+def postgres(*, disk_mb: int | None = None) -> Iterator[Server]:
+    """Run a server while the context is open; skip the test where PostgreSQL is not installed.
+
+    disk_mb  size of a file system for its data, where one may be mounted
+    """
     initdb = _program("initdb")
     if initdb is None:
         pytest.skip(MISSING)
     pytest.importorskip("psycopg", reason="needs psycopg: pip install 'tokensearch[postgres]'")
     folder = Path(tempfile.mkdtemp(prefix="tokensearch-pg-"))  # sockets have short names
-    server = Server(folder)
+    data = folder / "data"
+    data.mkdir()
+    server = Server(folder, small=disk_mb is not None and _mount(data, disk_mb))
     if (user := _ordinary_user()) is not None:
-        os.chown(folder, pwd.getpwnam(user).pw_uid, -1)
+        for path in (folder, data):
+            os.chown(path, pwd.getpwnam(user).pw_uid, -1)
         folder.chmod(0o755)
     try:
-        server.run([initdb, "-D", str(folder / "data"), "-U", USER, "--auth=trust", "--no-sync"])
+        server.run([initdb, "-D", str(data), "-U", USER, "--auth=trust", "--no-sync"])
         server.start()
         yield server
     finally:
         with suppress(AssertionError):
             server.stop()
+        if server.small:
+            subprocess.run(["umount", "--lazy", data], check=True)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _mount(folder: Path, size_mb: int) -> bool:
+    """Give a folder a file system in memory; whether that may be done here."""
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=700", "tmpfs", str(folder)]
+    program = shutil.which("mount")
+    return program is not None and not subprocess.run(command, stderr=subprocess.DEVNULL).returncode

@@ -20,6 +20,7 @@ BENCHES = {
     "runtime": "tests.bench.runtime",
     "noise": "tests.bench.noise",
     "search": "tests.bench.search",
+    "soak": "tests.bench.soak",
     "structure": "tests.bench.structure",
     "tune": "tests.bench.tune",
 }
