@@ -38,7 +38,7 @@ from tokensearch.search.workers.lease import STALE_S
 from tokensearch.search.workers.publish import Publication
 from tokensearch.search.workers.storage import shared_storage
 
-WORKERS, TRIALS, MINUTES = 8, 80, 12.0
+WORKERS, TRIALS, MINUTES = 8, 120, 12.0
 MODEL = ("--model", "tests.search.tiny:model")
 STUDY = "soak"
 DISK_MB = 192  # of the database's file system; half of it is there before a trial is made

@@ -264,6 +264,35 @@ def test_timings_that_confirm_nothing_are_shown_beside_those_that_are_kept(
     assert {one["comparison"]["ratio"] for one in document["policies"]}.isdisjoint({3.0})
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("retarget", "{run}", *OWN, "--latency-target", "1x", "--out", "{held}"),
+        ("calibrate", "{held}/front.json", *OWN),
+        ("report", "{held}"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_folder_that_another_process_holds_is_left_alone(
+    source: RunFolder, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    held = RunFolder(tmp_path / "held")
+    if words[0] == "retarget":
+        held.create()
+    else:
+        shutil.copytree(source.path, held.path)
+    before = {path: path.read_bytes() for path in held.path.rglob("*.*") if path.is_file()}
+
+    with held.locked():
+        result = called(*(word.format(run=source.path, held=held.path) for word in words))
+
+    message = f"run folder {held.path} is in use by another process; wait until that has ended"
+    assert said(result) == f"error: {message}"
+    left = {path: path.read_bytes() for path in before}
+    assert left == before
+    assert not held.path.joinpath("front-here.json").exists()
+
+
 def test_a_front_that_does_not_exist_is_one_sentence(tmp_path: Path) -> None:
     result = called("calibrate", tmp_path / "none.json")
 

@@ -15,7 +15,6 @@ from tokensearch.errors import RunError
 from tokensearch.policy import Evidence, ModelSpec, Policy, Prune
 from tokensearch.records.run_folder import FILES, FOLDERS, IN_PLACE, RunFolder
 from tokensearch.search.finalists.result import write_front
-from tokensearch.search.resume import lock_folder
 
 INSIDE = ("policies/00.json", "profiles/answer.json", "profiles/tensorboard", "profiles/a/b.json")
 NAMES = (*FILES, *FOLDERS, *INSIDE)
@@ -166,7 +165,7 @@ def test_nobody_waits_for_a_pipe_in_place_of_the_lock(tmp_path: Path) -> None:
 
     with (
         pytest.raises(RunError, match="lock cannot be written: No such device"),
-        lock_folder(folder),
+        folder.locked(),
     ):
         pass
 

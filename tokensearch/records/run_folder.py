@@ -18,6 +18,7 @@ power went) is cut off. A link among these names is refused: what it leads to is
 is a second name (hard link) of a file that is changed in place.
 """
 
+import fcntl
 import itertools
 import json
 import os
@@ -241,6 +242,27 @@ class RunFolder:
             with open(probe, "xb", opener=no_follow) as file:
                 file.write(bytes(4096))
             probe.unlink()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder against other processes; a killed one lets go of it.
+
+        Raises:
+            RunError: Another process holds it.
+        """
+        with writing(self.lock):
+            lock = no_follow(str(self.lock), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK)
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise RunError(
+                    f"run folder {self.path} is in use by another process; wait until that has "
+                    f"ended"
+                ) from error
+            yield
+        finally:
+            os.close(lock)
 
     def refuse_other(self, what: str, before: object, now: object) -> None:
         """Refuse to go on with a run of which something was other than now; RunError."""

@@ -251,7 +251,7 @@ class Retarget:
         Leaves a run folder like that of a search, but for trials and profiles.
 
         Raises:
-            RunError: `folder` is that of another run, or cannot be written.
+            RunError: `folder` is that of another run, is in use, or cannot be written.
             PolicyError: The model of `timing` has another geometry than that of the run.
         """
         began = time.monotonic()
@@ -260,10 +260,11 @@ class Retarget:
             check_policy(self.timing.model, known.policy)
         document = self._document()
         self.folder.create()
-        self.folder.write_run(document)
-        result = replace(self._answer(document), seconds=time.monotonic() - began)
-        document = replace(document, result=result)
-        self.folder.write_run(document)
+        with self.folder.locked():
+            self.folder.write_run(document)
+            result = replace(self._answer(document), seconds=time.monotonic() - began)
+            document = replace(document, result=result)
+            self.folder.write_run(document)
         return document
 
     def _answer(self, document: RunDocument) -> RunResult:

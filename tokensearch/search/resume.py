@@ -1,16 +1,12 @@
 """What an earlier process left in a run folder, and whether this one may go on with it."""
 
-import fcntl
-import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import fields
 from typing import TypeVar
 
 from tokensearch.data.splits import PURPOSES, Purpose
 from tokensearch.errors import RunError
-from tokensearch.files import no_follow, writing
 from tokensearch.policy import ModelSpec
 from tokensearch.records.measurements import Cell, Trial, to_json
 from tokensearch.records.run_folder import WAYS_ON, RunFolder
@@ -19,21 +15,6 @@ from tokensearch.records.run_settings import SearchSettings
 from tokensearch.redaction import redact
 
 _Record = TypeVar("_Record", SearchSettings, ModelSpec, Cell)
-
-
-@contextmanager
-def lock_folder(folder: RunFolder) -> Iterator[None]:
-    """Hold the folder against other processes; a killed one lets go of it."""
-    with writing(folder.lock):
-        lock = no_follow(str(folder.lock), os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK)
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise RunError(f"run folder {folder.path} is in use by another process") from error
-        yield
-    finally:
-        os.close(lock)
 
 
 def read_trials(folder: RunFolder) -> tuple[Trial, ...]:

@@ -37,7 +37,7 @@ from tokensearch.search.finalists.other_settings import OtherSettings
 from tokensearch.search.finalists.result import warn_launch_bound
 from tokensearch.search.latency_model import SWEEP_SECONDS, draw_policies, make_forecast
 from tokensearch.search.loop import RANDOM_ORIGIN, SearchLoop
-from tokensearch.search.resume import check_same_run, digest_by_name, lock_folder, read_trials
+from tokensearch.search.resume import check_same_run, digest_by_name, read_trials
 from tokensearch.search.sampler.local import LocalSampler
 from tokensearch.search.sampler.storage import using_study
 from tokensearch.search.sampler.study import StudyAdapter, optuna_sampler
@@ -130,7 +130,7 @@ class SearchRun:
         evaluator.predictions.read(tell_images(self.listener))
         document = self._document(evaluator, asked)
         self.folder.create(fresh=self.fresh)
-        with lock_folder(self.folder):
+        with self.folder.locked():
             return self._run(document, plan, evaluator)
 
     def _check_neighbours(self) -> None:

@@ -1,5 +1,6 @@
 """`tokensearch calibrate`."""
 
+from contextlib import nullcontext
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,9 +14,11 @@ from tokensearch.cli.timing_subject import CellOverrides
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
     from tokensearch.cli.timing_subject import TimingSubject
     from tokensearch.policy import Evidence, Policy, PolicySet
+    from tokensearch.records.run_folder import RunFolder
     from tokensearch.retime.calibrate import CalibratedFront
 
 
@@ -49,21 +52,29 @@ def calibrate(
     from tokensearch.errors import PolicyError
     from tokensearch.policy import load_set
     from tokensearch.policy.file import set_to_json
+    from tokensearch.records.run_folder import RunFolder
 
     if not isfinite(seconds):
         raise typer.BadParameter(f"--seconds is {seconds}; it must be a number")
-    policies, where = load_set(front), out_file or front.with_name(f"{front.stem}-here.json")
-    if not policies.policies:
-        raise PolicyError(f"{front} holds no policies that could be timed")
-    check_file(where)
-    calibrated = _calibrate(policies, again, seconds)
-    write_document(where, set_to_json(calibrated.front))
+    where = out_file or front.with_name(f"{front.stem}-here.json")
+    with _locked(RunFolder(where.parent)):
+        policies = load_set(front)
+        if not policies.policies:
+            raise PolicyError(f"{front} holds no policies that could be timed")
+        check_file(where)
+        calibrated = _calibrate(policies, again, seconds)
+        write_document(where, set_to_json(calibrated.front))
     if as_json:
         print_json({"front": str(where), **_document(calibrated)})
     else:
         _show(calibrated, policies, where)
     if not calibrated.confirms:
         raise typer.Exit(UNCONFIRMED)
+
+
+def _locked(folder: "RunFolder") -> "AbstractContextManager[None]":
+    """Hold the folder where the front goes, if it is that of a run."""
+    return folder.locked() if folder.run.exists() else nullcontext()
 
 
 def _calibrate(policies: "PolicySet", again: CellOverrides, seconds: float) -> "CalibratedFront":

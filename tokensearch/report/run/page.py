@@ -48,12 +48,19 @@ def write_report(folder: RunFolder, out: Path | None = None) -> Path:
     out  folder for it; None: the run's own
 
     Raises:
-        RunError: The folder holds no run, the search has not ended, a file is damaged, or the
-            report cannot be written.
+        RunError: The folder holds no run, is in use, the search has not ended, a file is damaged,
+            or the report cannot be written.
         PolicyError: front.json cannot be read.
     """
+    if out is None:
+        folder.require_run()  # no lock is left where there is none
+        with folder.locked():
+            return _write_report(folder, folder.path)
+    return _write_report(folder, make_folder(out))
+
+
+def _write_report(folder: RunFolder, to: Path) -> Path:
     source = read_source(folder)
-    to = folder.path if out is None else make_folder(out)
     if source.changed is not None:
         warnings.warn(source.changed, TokensearchWarning, stacklevel=2)
     with reading(RunError, str(folder.path)):

@@ -117,12 +117,13 @@ class Publication:
         """Make a run folder of the study alone, and return its trials."""
         trials = self.trials()
         folder.create()
-        folder.write_trials(trials)
-        for name, text in (self._get(RESULTS) or {}).items():
-            path = _inside(folder.path, name)
-            make_folder(path.parent)
-            write_whole(path, str(text))
-        self.fetch(folder)  # last: a folder with a run.json is not written again
+        with folder.locked():
+            folder.write_trials(trials)
+            for name, text in (self._get(RESULTS) or {}).items():
+                path = _inside(folder.path, name)
+                make_folder(path.parent)
+                write_whole(path, str(text))
+            self.fetch(folder)  # last: a folder with a run.json is not written again
         return trials
 
     def trials(self) -> tuple[Trial, ...]:
