@@ -20,6 +20,7 @@ from tokensearch.evaluation.latency import OtherModel, PolicyTimer
 from tokensearch.evaluation.predictions import OnBatch, PredictionCache
 from tokensearch.evaluation.prefix_reuse import Batch, PrefixCache, logits_with_reuse
 from tokensearch.measure import TellRounds, TimingBudget, tell_nobody
+from tokensearch.measure.allocator import give_back_freed_memory
 from tokensearch.policy import Objective, Policy
 from tokensearch.profiling import SPLIT, ProfilePlan, profile
 from tokensearch.records.measurements import Cell, Comparison, PairedAccuracy, Score
@@ -174,6 +175,7 @@ class PolicyEvaluator:
     def forget_activations(self) -> None:
         """Free the activations that policies share, once nothing more is searched."""
         self._prefix_cache.clear()
+        give_back_freed_memory()
 
     @cached_property
     def _prefix_cache(self) -> PrefixCache:

@@ -5,7 +5,8 @@ largest block freed so far. A pass that gets its activations anew pays for every
 batch 8 took 50,000 page faults a pass, a seventh of its time, and none after another model had
 freed a larger block. So a latency would depend on what ran before, and the baseline, whose
 activations are largest, would look slow beside any other. Timings are therefore taken with freed
-memory kept, as the caching allocator of a GPU does, and serving processes are told to do.
+memory kept, as the caching allocator of a GPU does, and serving processes are told to do. What one
+stage of a run has freed is given back before the next: a warm-up pass pays for its own pages.
 """
 
 import ctypes
@@ -29,3 +30,15 @@ def keep_freed_memory() -> bool:
         return False
     taken = mallopt(M_MMAP_THRESHOLD, MOST_MMAP), mallopt(M_TRIM_THRESHOLD, MOST_TRIM)
     return taken == (1, 1)
+
+
+def give_back_freed_memory() -> bool:
+    """Give what the C library keeps back to the system; False where there was none, or no such call.
+
+    Not between the passes of a timing: the next one would pay for its pages anew.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # not glibc
+        return False
+    return bool(trim(0))
