@@ -29,7 +29,7 @@ print(last_of_five())
 """
 
 
-# Resident pages while 24 blocks of 8 MB are there, after they are dropped and after they are given back.
+# Resident pages with 24 blocks of 8 MB, after they are dropped and after they are given back.
 RESIDENT = """
 from pathlib import Path
 import torch

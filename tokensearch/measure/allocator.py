@@ -33,7 +33,7 @@ def keep_freed_memory() -> bool:
 
 
 def give_back_freed_memory() -> bool:
-    """Give what the C library keeps back to the system; False where there was none, or no such call.
+    """Give what the C library keeps back to the system; False where that was nothing.
 
     Not between the passes of a timing: the next one would pay for its pages anew.
     """
