@@ -15,12 +15,13 @@ from tokensearch.policy import preset as _preset
 if TYPE_CHECKING:
     from torch import nn
 
-    from tokensearch.runtime import applied, apply, remove, trace
+    from tokensearch.runtime import add_score, applied, apply, remove, trace
 
 __version__ = "0.1.0"
 __all__ = [
     "Policy",
     "PolicySet",
+    "add_score",
     "applied",
     "apply",
     "load",
@@ -31,7 +32,7 @@ __all__ = [
     "trace",
 ]
 
-_LAZY = {"apply", "applied", "remove", "trace"}
+_LAZY = {"add_score", "apply", "applied", "remove", "trace"}
 
 
 def preset(name: str, model: "ModelSpec | nn.Module", **options: Unpack[Options]) -> Policy:

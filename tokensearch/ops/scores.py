@@ -4,10 +4,55 @@ Those by attention cost one extra row of it beside the fused kernel, never the f
 is what the block's own attention adds to its logits (proportional attention).
 """
 
+from collections.abc import Callable
+from re import fullmatch
+
 import torch
 from torch import Tensor
 
+from tokensearch.errors import PolicyError
 from tokensearch.ops.fused import is_fused
+
+# Called with the features of the patch tokens after attention, (B, N, C), and their keys
+# (B, H, N, D); gives (B, N).
+OwnScoreFunction = Callable[[Tensor, Tensor], Tensor]
+_OWN: dict[str, OwnScoreFunction] = {}
+
+
+def add_score(name: str, function: OwnScoreFunction) -> None:
+    """Let policies of this process score patch tokens by `function`: files call it `own:NAME`.
+
+    function  of the features of N patch tokens after the block's attention, (B, N, C), and of
+              their keys (B, H, N, D); returns (B, N), where higher survives. It must be a pure
+              function of torch operators, so that it can be compiled and exported
+
+    A function of the same name is replaced. PolicyError where the name is none.
+    """
+    if fullmatch("[a-z0-9_]{1,40}", name) is None:
+        raise PolicyError(
+            f"a score is called {name!r:.60}; give 1 to 40 small letters, digits and underscores"
+        )
+    _OWN[f"own:{name}"] = function
+
+
+def check_own_score(score: str) -> None:
+    """Refuse a score whose function this process does not have: PolicyError."""
+    if score not in _OWN:
+        raise PolicyError(
+            f"the policy scores by {score!r}, a function that this program has not given; call "
+            f"tokensearch.add_score({score.removeprefix('own:')!r}, FUNCTION) first"
+        )
+
+
+def own_score(score: str, patches: Tensor, keys: Tensor) -> Tensor:
+    """Score by a function of the user's own, as `add_score` says it."""
+    values = _OWN[score](patches, keys)
+    if values.shape != patches.shape[:2]:
+        raise PolicyError(
+            f"the score {score!r} has the shape {tuple(values.shape)}; it must have "
+            f"{tuple(patches.shape[:2])}, a number for each image and patch token"
+        )
+    return values
 
 
 def attention_row(

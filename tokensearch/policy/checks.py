@@ -23,6 +23,7 @@ from tokensearch.policy.steps import (
     Shape,
     Step,
     Threshold,
+    is_own,
     roles_of,
     tensors_of,
 )
@@ -173,14 +174,14 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
     """What a step names, with the names that may stand there."""
     match step:
         case Prune(score=score, rest=rest, at=at):
-            yield "scores by", score, (*SCORES, LEARNED)
+            yield "scores by", score, (*SCORES, LEARNED, *_own(score))
             yield "treats the discarded as", rest, RESTS
             yield "acts at", at, PLACES
         case Pool(match=match_, score=score, metric=metric):
             yield "matches by", match_, MATCHES
             yield "compares by", metric, METRICS
             if score is not None:
-                yield "scores by", score, SCORES
+                yield "scores by", score, (*SCORES, *_own(score))
         case PruneOrPool(score=score):  # the threshold is one for shares that sum to 1
             yield "scores by", score, ("class_attention_value",)
         case Threshold(score=score, at=at):
@@ -189,6 +190,11 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         case Merger(values=values, at=at):
             yield "averages values that are", values, VALUES
             yield "acts at", at, PLACES
+
+
+def _own(score: str) -> tuple[str, ...]:
+    """Return a score of the user's own, which may stand beside those that are known."""
+    return (score,) if is_own(score) else ()
 
 
 def check_counts(steps: tuple[Step, ...], counts: str) -> None:

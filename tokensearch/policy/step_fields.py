@@ -4,12 +4,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from tokensearch.documents import NAME, NUMBER, Check, choice, fields, integer
+from tokensearch.documents import NAME, NUMBER, Check, choice, fields, integer, leaf
 from tokensearch.policy.model_spec import BOUNDS
 from tokensearch.policy.steps import (
     LEARNED,
     MATCHES,
     METRICS,
+    OWN_PATTERN,
     PLACES,
     RESTS,
     SCORES,
@@ -21,11 +22,23 @@ from tokensearch.policy.steps import (
     PruneOrPool,
     Step,
     Threshold,
+    is_own,
 )
 
 _PLACE = {"op": NAME, "block": integer(0, BOUNDS["blocks"][1] - 1)}
 _KEPT = {**_PLACE, "keep": integer(1, BOUNDS["patch_tokens"][1])}
 _SCORED = {"score": choice(*SCORES)}
+
+
+def _choice_or_own(*known: str) -> Check:
+    """One of some names, or the name of a function of the user's own."""
+    return leaf(
+        f"one of {', '.join(known)}, own:NAME",
+        lambda value: type(value) is str and (value in known or is_own(value)),
+        {"anyOf": [{"enum": list(known)}, {"pattern": f"^{OWN_PATTERN}$"}]},
+    )
+
+
 # Closed: a field that changes the maths must not be passed over.
 _STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
     "keep": (Keep, fields(_PLACE, closed=True)),
@@ -34,7 +47,7 @@ _STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
         fields(
             _KEPT,
             {
-                "score": choice(*SCORES, LEARNED),
+                "score": _choice_or_own(*SCORES, LEARNED),
                 "rest": choice(*RESTS),
                 "at": choice(*PLACES),
                 "tensors": NAME,
@@ -47,7 +60,7 @@ _STEPS: dict[str, tuple[type[Keep | Step], Check]] = {
         fields(
             _KEPT,
             {
-                **_SCORED,
+                "score": _choice_or_own(*SCORES),
                 "match": choice(*MATCHES),
                 "margin": NUMBER,
                 "metric": choice(*METRICS),

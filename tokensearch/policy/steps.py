@@ -6,6 +6,7 @@ block's end (`at`).
 """
 
 from dataclasses import dataclass
+from re import fullmatch
 from typing import ClassVar, Literal, get_args
 
 Score = Literal[
@@ -17,6 +18,7 @@ Score = Literal[
     "random",
     "learned",
 ]
+OwnScore = str  # own:NAME, of a function of the user's own
 Match = Literal[
     "bipartite",
     "sized_bipartite",
@@ -34,6 +36,8 @@ Values = Literal["normed", "raw"]
 Metric = Literal["keys", "learned"]
 
 LEARNED = "learned"
+OWN = "own:"
+OWN_PATTERN = f"{OWN}[a-z0-9_]{{1,40}}"
 SCORES: tuple[str, ...] = tuple(score for score in get_args(Score) if score != LEARNED)
 METRICS: tuple[str, ...] = ("keys", LEARNED)
 MATCHES: tuple[str, ...] = get_args(Match)
@@ -65,13 +69,14 @@ class Prune:
     POMT, arXiv:2407.05941).
 
     The score `learned` is the product of the features and a learned vector (Cropr,
-    arXiv:2412.00965), `NAME.query` (width) of the tensors file, where NAME is `tensors`.
+    arXiv:2412.00965), `NAME.query` (width) of the tensors file, where NAME is `tensors`. The score
+    `own:NAME` is a function that the user's program gives with `tokensearch.add_score`.
     """
 
     op: ClassVar[str] = "prune"
     block: int
     keep: int
-    score: Score = "class_attention"
+    score: Score | OwnScore = "class_attention"
     rest: Rest = "drop"
     at: At = "between"
     tensors: str | None = None
@@ -107,7 +112,7 @@ class Pool:
     block: int
     keep: int
     match: Match = "bipartite"
-    score: Score | None = None
+    score: Score | OwnScore | None = None
     margin: float | None = None
     metric: Metric = "keys"
     tensors: str | None = None
@@ -186,6 +191,11 @@ class Threshold:
 
 Step = Prune | Pool | PruneOrPool | Merger | Threshold
 Shape = tuple[int | None, ...]  # None: any number
+
+
+def is_own(score: object) -> bool:
+    """Whether a score is computed by a function of the user's own."""
+    return type(score) is str and fullmatch(OWN_PATTERN, score) is not None
 
 
 def _as_float(value: object) -> object:

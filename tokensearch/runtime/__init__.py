@@ -1,5 +1,6 @@
 """What ships to production: make a model follow a policy. Imports torch and nothing else."""
 
+from tokensearch.ops import add_score
 from tokensearch.runtime.attach import (
     applied,
     apply,
@@ -28,6 +29,7 @@ from tokensearch.runtime.reduced_block import Around
 __all__ = [
     "Around",
     "Forward",
+    "add_score",
     "applied",
     "apply",
     "capture_activations",

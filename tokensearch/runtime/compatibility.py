@@ -6,7 +6,9 @@ from pathlib import Path
 from torch import nn
 
 from tokensearch.errors import ModelError, PolicyError, TokensearchWarning
+from tokensearch.ops import check_own_score
 from tokensearch.policy import CLASS_SCORES, Policy, changes_sizes, is_file, load, preset
+from tokensearch.policy.steps import is_own
 from tokensearch.runtime.host import (
     as_host,
     describe,
@@ -41,6 +43,8 @@ def check_policy(model: nn.Module, policy: Policy) -> None:
             f"the policy keeps other counts for other images, which the head of {own.name} "
             f"cannot tell apart; it must read the class token or the average of all tokens"
         )
+    for score in sorted(filter(is_own, policy.scores)):
+        check_own_score(score)
     by_class = sorted(policy.scores & CLASS_SCORES)
     if by_class and not has_class_token(model):
         raise ModelError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from tokensearch import ops
 from tokensearch.ops import Ranking, Tokens, take
 from tokensearch.policy import Merger, Pool, Prune, PruneOrPool, Score, Step, Threshold
+from tokensearch.policy.steps import OWN, OwnScore
 from tokensearch.records.profile import Phase
 from tokensearch.runtime.adapters import Attended
 from tokensearch.runtime.learned import learned
@@ -60,7 +61,7 @@ class StepReducer:
     choose: ChooseThreshold | None = None  # thresholds while they are looked for
     learner: MaskLearner | None = None  # ... and while they learn
     pruned: Tensor | None = None  # (B, P + K) rows that an earlier prune of this block kept
-    scores: dict[Score, Tensor] = field(default_factory=dict)
+    scores: dict[Score | OwnScore, Tensor] = field(default_factory=dict)
 
     def carry_out(self, step: Step, tokens: Tokens) -> Tokens:
         """Return the tokens that `step` leaves of `tokens`."""
@@ -201,19 +202,21 @@ class StepReducer:
         weight, bias = learned(block, step, "weight"), learned(block, step, "bias")
         return F.linear(block.norm1(self.site.before), weight, bias)
 
-    def _score(self, name: Score) -> Tensor:
+    def _score(self, name: Score | OwnScore) -> Tensor:
         """Score the patch tokens that entered the block: (B, N)."""
         if name not in self.scores:
             with self.range("scoring"):
                 self.scores[name] = self._scored(name)
         return self.scores[name]
 
-    def _scored(self, name: Score) -> Tensor:
+    def _scored(self, name: Score | OwnScore) -> Tensor:
         present = self.site.present
         at, bias, prefix = self.site.attended, self.site.bias, self.prefix
         if name == "random":
             images, left = at.keys.shape[0], at.keys.shape[2] - prefix
             return ops.random_order(images, left, seed=self.block, device=at.keys.device)
+        if name.startswith(OWN):  # no pattern, which the compiler cannot trace
+            return ops.own_score(name, self.site.after[:, prefix:], at.keys[:, :, prefix:])
         if name == "shift":
             return ops.representation_shift(
                 self.site.before, self.site.after, prefix=prefix, present=present
