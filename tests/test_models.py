@@ -1,6 +1,7 @@
 import argparse
 import json
 import os
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -386,6 +387,7 @@ def factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         "def ending(): raise SystemExit(0)\n"
         "def leaving(): raise GeneratorExit\n"
         "def nothing(): pass\n"
+        "def silencing(): import warnings; warnings.simplefilter('ignore'); return model()\n"
         "def stopped(): raise KeyboardInterrupt\n"
         "constant = 3\n"
     )
@@ -420,6 +422,13 @@ def test_a_factory_that_gives_no_module_is_refused(
     factory: str, function: str, sentence: str
 ) -> None:
     assert refusal(f"{factory}:{function}") == sentence
+
+
+def test_a_factory_that_silences_warnings_does_not_silence_cautions(factory: str) -> None:
+    load_model(resolve_model(f"{factory}:silencing"))
+
+    with pytest.raises(TokensearchWarning):  # as pytest is set to, and nobody has changed
+        warnings.warn("a caution", TokensearchWarning, stacklevel=1)
 
 
 def test_a_factory_nowhere_to_be_found_is_refused() -> None:

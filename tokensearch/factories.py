@@ -3,6 +3,7 @@
 import importlib
 import re
 import sys
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -24,18 +25,23 @@ def call_factory(name: str, options: Mapping[str, object]) -> nn.Module:
     Raises:
         ModelError: It cannot be imported, fails, or returns something else than a module.
     """
-    factory = _factory(name)
-    try:
-        module = factory(**options)
-    except KeyboardInterrupt:
-        raise
-    except BaseException as error:  # that of a SystemExit would pass for our own exit code
-        raise ModelError(f"model factory {name} failed: {first_line(error)}") from error
+    with warnings.catch_warnings():  # one that silences all of them would silence our cautions too
+        factory = _factory(name)
+        module = _call(factory, name, options)
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"model factory {name} returned a {type(module).__name__}, not a torch module"
         )
     return module
+
+
+def _call(factory: Callable[..., object], name: str, options: Mapping[str, object]) -> object:
+    try:
+        return factory(**options)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # that of a SystemExit would pass for our own exit code
+        raise ModelError(f"model factory {name} failed: {first_line(error)}") from error
 
 
 def _factory(name: str) -> Callable[..., object]:

@@ -203,8 +203,9 @@ def test_one_class_is_too_few_to_tell_apart(config: str, tmp_path: Path) -> None
     )
 
     assert error_of(result) == (
-        "error: --objective knn needs labels of two classes at least, and the folder images have "
-        "one class; give --data a folder of class folders, or take --objective cosine"
+        "error: --objective knn needs labels of two classes at least, and the images "
+        "(folder images) have one class; give --data a folder of class folders, or take "
+        "--objective cosine"
     )
 
 

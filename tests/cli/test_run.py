@@ -392,7 +392,8 @@ def test_more_class_folders_than_the_model_has_classes_are_one_sentence(tmp_path
     result = called("run", "--model", FACTORY, "--data", data, "--out", str(tmp_path / "run"))
 
     assert result.exit_code == 1
-    assert "error: the folder images have 6 classes and model" in result.stderr.splitlines()[-1]
+    said = result.stderr.splitlines()[-1]
+    assert "error: the images (folder images) have 6 classes and model" in said
 
 
 def test_a_space_that_does_not_fit_leaves_nothing(tmp_path: Path, config: str) -> None:
@@ -481,7 +482,7 @@ def test_the_bundled_scenes_are_refused_to_a_model_of_other_classes(
     )  # fmt: skip
 
     assert result.exit_code == 1
-    assert "error: the digit scenes have 10 classes and model" in result.stderr
+    assert "error: the images (digit scenes) have 10 classes and model" in result.stderr
 
 
 @pytest.mark.parametrize(

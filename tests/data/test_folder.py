@@ -331,7 +331,9 @@ def test_labels_are_held_against_the_classes_of_the_model(
     )
     made = splits(folder, class_map=names if class_map else None)
 
-    with pytest.raises(DataError, match=f"have 3 classes and model m has {classes}; give weights"):
+    with pytest.raises(
+        DataError, match=rf"images \(folder a\) have 3 classes and model m has {classes};"
+    ):
         made.check_classes("m", classes)
 
 

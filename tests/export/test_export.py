@@ -280,3 +280,24 @@ def test_an_export_of_the_users_own_computes_what_the_model_computes(
     with torch.no_grad(), quiet():
         torch.onnx.export(model, (images,), path, dynamo=True, input_names=["images"])
         torch.testing.assert_close(onnx.load(path)(images), model(images), rtol=1e-4, atol=1e-5)
+
+
+QUICK = ("prune by random", "prune, rest fuse", "pool energy", "merger")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch says much about what it traces, and that it is old
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.long) for n in POLICIES]
+)
+def test_the_older_onnx_exporter_takes_every_operator_for_batches_of_any_size(
+    name: str, tmp_path: Path
+) -> None:
+    model, path = tokensearch.apply(host(), POLICIES[name]), tmp_path / "model.onnx"
+    generator = torch.Generator().manual_seed(0)
+    two, five = (torch.randn(images, 3, 32, 32, generator=generator) for images in (2, 5))
+    axes, names = {"images": {0: "batch"}}, ["images"]
+
+    with quiet():
+        torch.onnx.export(model, (two,), path, dynamo=False, dynamic_axes=axes, input_names=names)
+
+    torch.testing.assert_close(onnx.load(path)(five), model(five), rtol=1e-4, atol=1e-5)

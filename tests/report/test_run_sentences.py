@@ -13,6 +13,7 @@ from tokensearch.records.run_result import (
     Finalist,
     Rival,
     RunDocument,
+    TrialCounts,
 )
 from tokensearch.report.run.alternatives import same_images
 from tokensearch.report.run.limitations import limitation_lines
@@ -239,13 +240,16 @@ def test_a_bound_that_is_not_kept_is_named_and_no_other(
 def test_a_run_that_tried_nothing_says_so_and_what_to_do() -> None:
     run = run_document(outcome="missed")
     alone = tuple(finalist for finalist in run.finished.finalists if not finalist.policy.reduces)
-    tried_nothing = changed(run, finalists=alone, best_preset=None)
+    only_baseline = TrialCounts(complete=1)
+    tried_nothing = changed(run, finalists=alone, best_preset=None, trials=only_baseline)
 
     assert target_sentence(tried_nothing) == (
         "Target not met: 0.4x for a pass of 8 images; there was no time to try anything but the "
         "baseline: allow more --minutes or --trials."
     )
     assert preset_sentence(tried_nothing) == "No published preset is among the finalists."
+    in_vain = changed(tried_nothing, trials=TrialCounts(complete=2))
+    assert "nothing that was confirmed is faster than the baseline" in target_sentence(in_vain)
     retargeted = replace(tried_nothing, retargeted="runs/other")
     assert target_sentence(retargeted).endswith("anything but the baseline: search longer.")
 

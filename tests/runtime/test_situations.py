@@ -458,20 +458,6 @@ def test_a_model_on_the_meta_device_follows() -> None:
     assert weights_digest(model) is None
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_older_onnx_exporter_takes_prunes_for_batches_of_any_size(tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
-    runtime = pytest.importorskip("onnxruntime")
-    model = follow(vit(), Prune(0, 12), Prune(1, 9))
-    file, given = tmp_path / "model.onnx", {"input_names": ["images"]}
-    axes = {"images": {0: "batch"}}
-    torch.onnx.export(model, (pictures(model),), file, dynamo=False, dynamic_axes=axes, **given)
-
-    x = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(2))
-    (out,) = runtime.InferenceSession(file).run(None, {"images": x.numpy()})
-    torch.testing.assert_close(torch.from_numpy(out), model(x), atol=1e-5, rtol=1e-5)
-
-
 def test_a_model_of_fake_tensors_follows() -> None:
     fake, real = FakeTensorMode(), average()
     with FakeCopyMode(fake):

@@ -82,6 +82,6 @@ def check_labels(splits: "Splits", objective: Objective) -> None:
         return
     have = "have one class" if splits.labelled else "have none"
     raise DataError(
-        f"--objective {objective} needs labels of two classes at least, and the {splits.name} "
-        f"{have}; give --data a folder of class folders, or take --objective cosine"
+        f"--objective {objective} needs labels of two classes at least, and the images "
+        f"({splits.name}) {have}; give --data a folder of class folders, or take --objective cosine"
     )

@@ -145,9 +145,9 @@ class Splits:
         if own is None or own == classes or (own < classes and not self.report.all_classes):
             return
         raise DataError(
-            f"the {self.name} have {own} classes and model {name} has {classes}; give weights that "
-            f"were trained on them with --checkpoint FILE, the names of all its classes with "
-            f"--class-map FILE, or other images"
+            f"the images ({self.name}) have {own} classes and model {name} has {classes}; give "
+            f"weights that were trained on them with --checkpoint FILE, the names of all its "
+            f"classes with --class-map FILE, or other images"
         )
 
     @property

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tokensearch.ops.pool import normalize, one_hot
+from tokensearch.ops.prune import first_rows
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 # Token Pooling (arXiv:2110.03860) reports that clusters settle within about five rounds.
@@ -71,7 +72,8 @@ def kmedoids(features: Tensor, *, clusters: int) -> Tensor:
     """
     distance = _distances(features, features)
     # Of a cluster of two, either is the medoid: an exact tie, which rounding must not decide.
-    itself = torch.eye(features.shape[1], dtype=torch.bool, device=features.device)
+    every = torch.arange(features.shape[1], device=features.device)
+    itself = every[:, None] == every
     distance = (distance + distance.transpose(1, 2)).masked_fill(itself, 0)
     centre = _spread(features, clusters)
     label = _nearest(features, take(features, centre), centre)
@@ -95,12 +97,12 @@ def agglomerative(features: Tensor, *, clusters: int, linkage: Linkage = "averag
     the quality of pooling, not a fast operator. Source: ATC (arXiv:2409.11923).
     """
     direction = normalize(features)
-    images, count, _ = features.shape
+    count = features.shape[1]
     every = torch.arange(count, device=features.device)
-    itself = torch.eye(count, dtype=torch.bool, device=features.device)
+    itself = every[:, None] == every
     distance = (1 - direction @ direction.transpose(1, 2)).masked_fill(itself, torch.inf)
-    label = every.expand(images, count)  # a cluster is called by its first token
-    weight = features.new_ones(images, count)
+    label = first_rows(distance.argmin(dim=2), count)  # a cluster is called by its first token
+    weight = (label >= 0).to(features.dtype)
     for _ in range(count - clusters):
         nearest = distance.flatten(1).argmin(dim=1)
         low = torch.minimum(nearest // count, nearest % count)[:, None]
@@ -114,7 +116,7 @@ def agglomerative(features: Tensor, *, clusters: int, linkage: Linkage = "averag
         weight = weight + torch.where(is_low, weight.gather(1, high), 0)
         label = torch.where(label == high, low, label)
     first = label == every
-    return (first.cumsum(dim=1) - 1).gather(1, label)
+    return (first.long().cumsum(dim=1) - 1).gather(1, label)
 
 
 def grid_2x2(images: int, patch_tokens: int, *, device: torch.device) -> Tensor:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokensearch.ops.pool import normalize
-from tokensearch.ops.prune import sort_descending
+from tokensearch.ops.prune import first_rows, sort_descending
 from tokensearch.ops.tokens import Moves, Tokens, follow_moves, in_own_type, is_tracked, take
 
 
@@ -52,8 +52,7 @@ def match_by_energy(
         by_edge = sort_descending(best)
         rest = source.gather(1, by_edge[:, removed:])
         source, partner = (part.gather(1, by_edge[:, :removed]) for part in (source, partner))
-    own = torch.arange(prefix, device=order.device).expand(order.shape[0], -1)
-    stay = torch.cat([own, rest + prefix], dim=1)
+    stay = torch.cat([first_rows(order, prefix), rest + prefix], dim=1)
     return Folding(stay, target + prefix, source + prefix, partner)
 
 

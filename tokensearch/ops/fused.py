@@ -54,7 +54,7 @@ def is_fused(x: Tensor, *others: Tensor | None) -> bool:
     """Whether fused kernels take these tensors, tokens along the last dimension but one of `x`."""
     if _wanted == "torch" or not (x.is_cuda or _wanted == "triton"):
         return False
-    if not _HAS_TRITON or torch.compiler._is_exporting_flag or _is_jit_tracing():
+    if not _HAS_TRITON or torch.compiler._is_exporting_flag or is_jit_tracing():
         return False
     if x.is_cuda and not (_is_current(x.device) and _runs_on(x.device.index)):
         return False
@@ -84,7 +84,7 @@ def _fits(x: Tensor, *others: Tensor | None) -> bool:
     )
 
 
-def _is_jit_tracing() -> bool:
+def is_jit_tracing() -> bool:
     """Whether TorchScript records the call, which would keep our operators in its file."""
     return not torch.compiler.is_compiling() and torch._C._get_tracing_state() is not None
 

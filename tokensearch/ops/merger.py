@@ -35,7 +35,7 @@ def merge_by_queries(
     x = tokens.x
     patches = x[:, prefix:]
     weight, bias = (part.to(x.dtype) for part in norm)
-    normed = F.layer_norm(patches, patches.shape[-1:], weight, bias, NORM_EPS)
+    normed = F.layer_norm(patches, weight.shape, weight, bias, NORM_EPS)
     attention = (queries.to(x.dtype) @ normed.transpose(1, 2) * scale).softmax(dim=-1)
     means = attention @ (patches if raw else normed)
     size = None

@@ -39,9 +39,15 @@ def rank(score: Tensor, *, keep: int, prefix: int, by_score: bool = False) -> Ra
     kept, gone = order[:, :keep], order[:, keep:]
     if not by_score:
         kept = kept.sort(dim=1).values
-    # By adding and not by size, which an export by torch.jit.trace would fix to its example.
-    first = order[:, :1] * 0 + torch.arange(prefix, device=order.device)
-    return Ranking(torch.cat([first, kept], dim=1), gone)
+    return Ranking(torch.cat([first_rows(order, prefix), kept], dim=1), gone)
+
+
+def first_rows(like: Tensor, count: int) -> Tensor:
+    """Row numbers 0 to `count`, left out, for every image of `like`, (B, N): (B, count).
+
+    By adding and not by size, which an export by torch.jit.trace would fix to its example.
+    """
+    return like[:, :1] * 0 + torch.arange(count, device=like.device)
 
 
 def pick(tokens: Tokens, index: Tensor, *, prefix: int) -> Tokens:

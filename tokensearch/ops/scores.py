@@ -199,5 +199,11 @@ def random_order(images: int, patch_tokens: int, *, seed: int, device: torch.dev
     word = 2**32 - 1
     mixed = (torch.arange(patch_tokens, device=device) + seed * 0x9E3779B1) & word
     for factor in (0x045D9F3B, 0x045D9F3B):
-        mixed = ((mixed >> 16 ^ mixed) * factor) & word
-    return (mixed >> 16 ^ mixed).expand(images, patch_tokens)
+        mixed = (_fold(mixed) * factor) & word
+    return _fold(mixed).expand(images, patch_tokens)
+
+
+def _fold(word: Tensor) -> Tensor:
+    """`word ^ word >> 16`, spelt without the XOR that torch's older exporter to ONNX lacks."""
+    high = word >> 16
+    return word + high - 2 * (word & high)

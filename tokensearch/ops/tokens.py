@@ -11,6 +11,8 @@ from typing import NamedTuple, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
+from tokensearch.ops.fused import is_jit_tracing
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -67,6 +69,8 @@ def take(values: Tensor, index: Tensor) -> Tensor:
     Whole rows are copied; `gather` with an expanded index moves one element at a time.
     """
     images, rows, width = values.shape
+    if torch.onnx.is_in_onnx_export() and is_jit_tracing():  # shapes are the example's there
+        return values.gather(1, index[..., None].expand(-1, -1, width))
     first = torch.arange(0, images * rows, rows, device=index.device)[:, None]
     picked = values.reshape(images * rows, width).index_select(0, (index + first).flatten())
     return picked.view(images, index.shape[1], width)

@@ -213,7 +213,7 @@ class StepReducer:
         present = self.site.present
         at, bias, prefix = self.site.attended, self.site.bias, self.prefix
         if name == "random":
-            images, left = at.keys.shape[0], at.keys.shape[2] - prefix
+            images, left = self.site.before.shape[0], self.site.before.shape[1] - prefix
             return ops.random_order(images, left, seed=self.block, device=at.keys.device)
         if name.startswith(OWN):  # no pattern, which the compiler cannot trace
             return ops.own_score(name, self.site.after[:, prefix:], at.keys[:, :, prefix:])

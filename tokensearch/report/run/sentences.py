@@ -62,7 +62,9 @@ def target_sentence(run: RunDocument) -> str:
     if result.outcome == "unreduced":
         return f"Target met without reducing anything: {asked}; {_only_baseline(run)}."
     fastest = result.answer or _fastest(result)
-    if not any(finalist.policy.reduces for finalist in result.finalists):
+    tried = result.trials.complete + result.trials.raced
+    reduces = any(finalist.policy.reduces for finalist in result.finalists)
+    if not reduces and (run.retargeted or tried <= 1):  # the baseline is a trial too
         return (
             f"Target not met: {asked}; there was no time to try anything but the baseline: "
             f"{'search longer' if run.retargeted else 'allow more --minutes or --trials'}."
