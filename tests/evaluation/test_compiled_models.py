@@ -26,7 +26,7 @@ SPEC = describe(model())
 @pytest.fixture
 def compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counting]:
     counting = Counting()
-    monkeypatch.setattr(latency, "with_backend", partial(with_backend, compiler=counting))
+    monkeypatch.setattr(latency, "prepare_backend", partial(with_backend, compiler=counting))
     yield counting
     torch.compiler.reset()
 

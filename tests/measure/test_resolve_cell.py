@@ -134,9 +134,9 @@ def test_an_unknown_number_type_is_one_sentence() -> None:
 
 
 def test_a_backend_that_was_named_is_tried_and_auto_is_not() -> None:
-    check_named("auto", CPU)
+    check_named("auto", CPU, torch.float32)
     with pytest.raises(ModelError, match="needs an NVIDIA GPU"):
-        check_named("cudagraph", CPU)
+        check_named("cudagraph", CPU, torch.float32)
 
 
 IMAGES: Any = SimpleNamespace(device=GPU)  # which nothing here computes with

@@ -107,7 +107,7 @@ def test_a_compiled_pass_is_a_whole() -> None:
     seen: list[str] = []
     backed = ours.runtime.with_backend
 
-    def eagerly(model: nn.Module, backend: str, example: torch.Tensor) -> object:
+    def eagerly(model: nn.Module, backend: str, example: torch.Tensor, **_: object) -> object:
         seen.append(backend)
         return backed(model, "eager", example)
 

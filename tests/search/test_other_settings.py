@@ -82,7 +82,7 @@ def test_one_more_pass_of_another_backend_is_timed_beside_the_others() -> None:
         return model
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tokensearch.evaluation.latency.with_backend", with_backend)
+        patch.setattr("tokensearch.evaluation.latency.prepare_backend", with_backend)
         other = replace(variant, backend="compile").on(timed.images)
         timed.time_together((), budget, others=[other], tell=lambda *_: None)
 

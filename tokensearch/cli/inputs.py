@@ -163,7 +163,7 @@ def load_inputs(wanted: ModelOptions) -> EvaluationInputs:
 
     device = resolve_device(wanted.device)
     kind = getattr(torch, resolve_dtype(wanted.dtype, device))
-    check_named(wanted.backend, device)
+    check_named(wanted.backend, device, kind)
     sizes = Sizes(*read_sizes(wanted.images))
     loaded = load_model(
         resolve_model(wanted.model),

@@ -87,11 +87,14 @@ DtypeOption = Annotated[
     ),
 ]
 BackendOption = Annotated[
-    Literal["auto", "eager", "compile", "cudagraph", "compile-cudagraph"],
+    Literal[
+        "auto", "eager", "compile", "cudagraph", "compile-cudagraph", "onnxruntime", "openvino"
+    ],
     Option(
         "--backend",
         help="how the model is run when it is timed; auto: cudagraph on a GPU if the model can be "
-        "captured, else eager; compiling takes its time",
+        "captured, else eager; compiling takes its time, as does exporting for onnxruntime or "
+        "openvino",
     ),
 ]
 ObjectiveOption = Annotated[

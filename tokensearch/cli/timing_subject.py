@@ -65,7 +65,7 @@ def make_timing_subject(
     describe(
         skeleton(name, options or {})
     )  # what cannot follow a policy is refused before it is built
-    check_named(backend, resolved)
+    check_named(backend, resolved, kind)
     torch.manual_seed(seed)
     model = untrained(name, options or {}).to(resolved, kind)
     rows, columns = input_pixels(model)
@@ -103,7 +103,10 @@ class CellOverrides:
         Option("--batch-size", min=1, metavar="N", help="default: as it was timed before"),
     ] = None
     backend: Annotated[
-        Literal["auto", "eager", "compile", "cudagraph", "compile-cudagraph"] | None,
+        Literal[
+            "auto", "eager", "compile", "cudagraph", "compile-cudagraph", "onnxruntime", "openvino"
+        ]
+        | None,
         Option("--backend", help="default: as it was timed before; on a CPU, eager for graphs"),
     ] = None
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch import runtime
+from tokensearch.export import prepare_backend
 from tokensearch.measure import (
     MachineMonitor,
     Run,
@@ -32,7 +33,6 @@ from tokensearch.measure import (
 from tokensearch.policy import ModelSpec, Policy
 from tokensearch.records.launch_bound import LaunchCost
 from tokensearch.records.measurements import COMPILED, REPLAYED, Backend, Cell, Comparison, Latency
-from tokensearch.runtime import with_backend
 from tokensearch.runtime.backends import Forward
 
 # A compiled candidate of twelve blocks leaves about 15 MB behind in torch 2.15 until torch's
@@ -70,7 +70,7 @@ class CompiledModels:
         # All graphs share one memory: no two are replayed at one time, and logits are copied out.
         chosen = backend or self.backend
         sharing = self._baseline if chosen == self.backend else None
-        run = with_backend(candidate, chosen, own, sharing=sharing)
+        run = prepare_backend(candidate, chosen, own, sharing=sharing)
         if chosen == "eager" and own.device.type != "cpu":
             # Libraries plan for new token counts: tens of milliseconds for each of cuDNN's plans.
             run(own)
@@ -80,7 +80,7 @@ class CompiledModels:
         """Return a pass of the baseline, warmed up."""
         if self._baseline is None or self._must_reset:
             self._reset()
-            self._baseline = with_backend(self.model, self.backend, images)
+            self._baseline = prepare_backend(self.model, self.backend, images)
         return partial(self._baseline, images)
 
     @property
@@ -120,7 +120,8 @@ class PolicyTimer:
     def candidate(self) -> nn.Module:
         """The copy that follows policies."""
         if not self._copy:
-            self._copy.append(copy.deepcopy(self.model))
+            with torch.inference_mode(mode=False):  # weights made in it cannot be exported
+                self._copy.append(copy.deepcopy(self.model))
         return self._copy[0]
 
     @cached_property

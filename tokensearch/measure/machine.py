@@ -4,6 +4,7 @@ import os
 import platform
 import socket
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -19,7 +20,7 @@ from tokensearch.measure.interleaved import TimingBudget
 from tokensearch.measure.machine_monitor import MachineMonitor, usable_cores
 from tokensearch.measure.paired import compare
 from tokensearch.ops import kernels_of
-from tokensearch.records.measurements import Backend, Cache, Cell, Comparison, Machine
+from tokensearch.records.measurements import EXPORTED, Backend, Cache, Cell, Comparison, Machine
 from tokensearch.records.run_result import RunEnvironment
 
 PACKAGES = ("torch", "timm", "numpy")  # those whose version changes what runs
@@ -104,7 +105,7 @@ def describe_cell(
         resolution=resolution,
         backend=backend,
         threads=torch.get_num_threads(),
-        machine=this_machine(device),
+        machine=_with_library(this_machine(device), backend),
         memory="kept" if keep_freed_memory() else "system",
         cache=cache,
         attention=attention,
@@ -164,6 +165,13 @@ def _processor() -> str:
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
+
+
+def _with_library(machine: Machine, backend: Backend) -> Machine:
+    """Add the version of the library that runs the model, where that is not torch."""
+    if backend not in EXPORTED:
+        return machine
+    return replace(machine, versions=(*machine.versions, (backend, version(backend))))
 
 
 def _versions(device: torch.device) -> tuple[tuple[str, str], ...]:

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 from tokensearch.errors import MeasurementError
-from tokensearch.records.measurements import Backend, Cell
+from tokensearch.export import check_exported
+from tokensearch.records.measurements import EXPORTED, Backend, Cell
 from tokensearch.runtime import check_backend, choose_backend
 
 DTypeName = Literal["float32", "float16", "bfloat16"]
@@ -51,18 +52,22 @@ def resolve_dtype(name: str, device: torch.device) -> DTypeName:
     raise MeasurementError(f"number type {name!r} is unknown; known are {listed}")
 
 
-def check_named(backend: str, device: torch.device) -> None:
+def check_named(backend: str, device: torch.device, dtype: torch.dtype) -> None:
     """See whether a backend that was named works on `device`, before anything is loaded.
 
     Raises:
         MeasurementError: None is called that.
         ModelError: It does not work here.
+        ExportError: It needs other packages, another device or number type.
     """
     if backend == AUTO:
         return
     for known in get_args(Backend):
         if backend == known:
-            check_backend(known, device)
+            if known in EXPORTED:
+                check_exported(known, device, dtype)
+            else:
+                check_backend(known, device)
             return
     listed = ", ".join(get_args(Backend))  # a file says what it likes
     raise MeasurementError(f"backend {backend!r} is unknown; known are {listed}")

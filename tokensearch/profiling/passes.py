@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from tokensearch import runtime
+from tokensearch.export import prepare_backend
 from tokensearch.measure import (
     PhaseTimer,
     Run,
@@ -82,10 +83,10 @@ def passes(model: nn.Module, policy: Policy, images: Tensor, cell: Cell) -> Iter
 
         def plain_floor() -> Turn:
             copied = ranged(_no_range, floor=True)
-            run = runtime.with_backend(copied, cell.backend, images, sharing=backed)
+            run = prepare_backend(copied, cell.backend, images, sharing=backed)
             return make_pass_turn(partial(run, images), clock_for(device))
 
-        backed = runtime.with_backend(
+        backed = prepare_backend(
             runtime.apply(copy_sharing_weights(model), policy), cell.backend, images
         )
         whole = partial(backed, images)

@@ -25,9 +25,10 @@ _Record = TypeVar("_Record")
 OMIT_NONE: Mapping[str, Any] = {"omit_none": True}  # of a field that older files lack
 SIGNIFICANT = 0.05  # largest p-value called significant: what the 95 % intervals stand for
 
-Backend = Literal["eager", "compile", "cudagraph", "compile-cudagraph"]
+Backend = Literal["eager", "compile", "cudagraph", "compile-cudagraph", "onnxruntime", "openvino"]
 COMPILED: tuple[Backend, ...] = ("compile", "compile-cudagraph")
 REPLAYED: tuple[Backend, ...] = ("cudagraph", "compile-cudagraph")
+EXPORTED: tuple[Backend, ...] = ("onnxruntime", "openvino")  # libraries that run an exported file
 Cache = Literal["warm", "flushed"]
 Memory = Literal["kept", "system"]
 Verdict = Literal["faster", "slower", "same", "ambiguous"]

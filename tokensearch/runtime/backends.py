@@ -62,6 +62,11 @@ def with_backend(
             return _captured(model, example, sharing, None)
         case "compile-cudagraph":
             return _captured(model, example, sharing, compiler)
+        case "onnxruntime" | "openvino":
+            raise ModelError(
+                f"backend {backend} runs an exported file and no torch model; "
+                f"tokensearch.export.prepare_backend makes one"
+            )
 
 
 def check_backend(backend: Backend, device: torch.device) -> None:

@@ -19,7 +19,7 @@ from tokensearch import runtime
 from tokensearch.accuracy.accuracy import Results, compare_results
 from tokensearch.accuracy.model_identity import model_identity
 from tokensearch.data.pixels import Preprocessing
-from tokensearch.errors import MeasurementError, ModelError, first_line
+from tokensearch.errors import ExportError, MeasurementError, ModelError, first_line
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.evaluation.latency import OtherModel
 from tokensearch.measure import TimingBudget
@@ -27,6 +27,7 @@ from tokensearch.policy import ModelSpec, Policy, block_macs
 from tokensearch.progress import ProgressListener
 from tokensearch.records.measurements import (
     COMPILED,
+    EXPORTED,
     AlternativeKind,
     Backend,
     Comparison,
@@ -39,7 +40,7 @@ from tokensearch.records.run_result import Alternative, SmallerModel
 # Enough to tell sizes a patch a side apart: at 14 patches a side they differ by 15 %.
 QUICK_BUDGET = TimingBudget(warmup=1, max_rounds=20, seconds=1.0, precision=0.02)
 SIZES_TIMED = 4  # at most
-NO_REASON_TO_FAIL = MeasurementError, ModelError, RuntimeError, MemoryError
+NO_REASON_TO_FAIL = MeasurementError, ModelError, ExportError, RuntimeError, MemoryError
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def fit_resolution(
     promised = pixels_within(runtime.describe(model), patch_px, target_ratio)
     if promised is None:
         raise ModelError(f"one patch alone takes more than {target_ratio:.2g}x of a pass")
-    most = 1 if evaluator.cell.backend in COMPILED else SIZES_TIMED
+    most = 1 if evaluator.cell.backend in (*COMPILED, *EXPORTED) else SIZES_TIMED
     best, pixels, step = None, promised, 0
     for _ in range(most):
         candidate = at_resolution(model, pixels)
