@@ -3,13 +3,14 @@
 import shutil
 from collections import Counter
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.search_space import intersection_search_space
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 
 from tokensearch.policy import Policy, Prune, load
 from tokensearch.policy.file import policy_from_json, policy_to_json
@@ -53,11 +54,17 @@ def adapter(folder: Path) -> StudyAdapter:
     return study
 
 
+def reconcile(study: StudyAdapter) -> None:
+    """Tell a study of every trial."""
+    known = estimated()
+    study.reconcile([each.trial for each in known], lambda trial: known[trial.number])
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A folder whose study was told every trial."""
     folder = tmp_path_factory.mktemp("told")
-    adapter(folder).reconcile(estimated())
+    reconcile(adapter(folder))
     return RunFolder(folder)
 
 
@@ -66,7 +73,7 @@ def study(told: RunFolder, tmp_path: Path) -> StudyAdapter:
     """A copy of that study, to be changed."""
     shutil.copy(told.study, tmp_path)
     copied = adapter(tmp_path)
-    copied.reconcile(estimated())
+    reconcile(copied)
     return copied
 
 
@@ -148,7 +155,7 @@ def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(tmp_path: Pat
     study = adapter(tmp_path)
     stale, lost = study.ask(line=2), study.ask(line=99)
 
-    study.reconcile(estimated())
+    reconcile(study)
 
     trials = study.study.trials
     assert trials[stale.trial.number].state == TrialState.COMPLETE
@@ -160,12 +167,38 @@ def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(tmp_path: Pat
     assert Counter(t.user_attrs["line"] for t in trials if t.values)[2] == 1
 
 
+def test_trials_that_are_added_at_once_are_as_optuna_adds_them(
+    study: StudyAdapter, tmp_path: Path
+) -> None:
+    (tmp_path / "new").mkdir()
+    single = adapter(tmp_path / "new")
+    for finished in estimated():
+        single.add(finished)
+
+    def told(each: StudyAdapter) -> list[list[FrozenTrial]]:
+        return [_untimed(one.trials) for one in (each.study, each.outside)]
+
+    assert told(study) == told(single)
+    study.study.add_trial(study.study.trials[0])  # numbers go on
+    assert [trial.number for trial in study.study.trials] == list(range(len(study.study.trials)))
+
+
+def _untimed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials without what differs by nature: when they were told, and the key in the file."""
+    for trial in trials:
+        for when in (trial.datetime_start, trial.datetime_complete):
+            assert when is not None
+            assert abs((when - datetime.now()).total_seconds()) < 3600
+        trial.datetime_start, trial.datetime_complete, trial._trial_id = None, None, 0
+    return trials
+
+
 def test_a_study_of_version_1_stays_and_its_trials_are_told_anew(tmp_path: Path) -> None:
     shutil.copy(GOLDEN.study, RunFolder(tmp_path).study)
     before = len(optuna.load_study(study_name="tokensearch", storage=_storage(tmp_path)).trials)
 
     study = adapter(tmp_path)
-    study.reconcile(estimated())
+    reconcile(study)
 
     assert {*optuna.get_all_study_names(_storage(tmp_path))} == {"tokensearch", SEARCHED, OUTSIDE}
     old = optuna.load_study(study_name="tokensearch", storage=_storage(tmp_path))

@@ -15,6 +15,7 @@ from tests.search.test_study import MODEL, SPACE, estimated
 from tokensearch.policy import Policy, Prune
 from tokensearch.policy.file import policy_from_json
 from tokensearch.records.run_folder import RunFolder
+from tokensearch.search.space.suggest import suggest_value
 from tokensearch.search.workers.device import DeviceLock
 from tokensearch.search.workers.lease import BEAT, BEAT_S, STALE_S, Ages
 from tokensearch.search.workers.storage import _open
@@ -143,6 +144,21 @@ def test_a_proposal_of_the_sampler_is_handed_back_by_a_worker_that_is_interrupte
 
     assert len(other.study.get_trials(states=(TrialState.WAITING,))) == 1
     assert other.ask(0).policy.schedule_hash == proposed.schedule_hash
+
+
+def test_a_worker_that_dies_while_it_proposes_leaves_nothing_to_be_begun_anew(
+    join: Callable[..., SharedStudy],
+) -> None:
+    dead, alive = join(), join()
+    name, values = next(iter(SPACE.dimensions(MODEL).items()))
+    suggest_value(dead.study.ask(), name, values)
+    (begun,) = alive._running_trials()
+    assert begun.params
+
+    alive._take_over(begun)
+
+    assert alive.study.get_trials(states=(TrialState.WAITING,)) == []
+    assert alive.ask(0).trial is not None
 
 
 def test_tables_that_another_process_is_making_are_no_failure(

@@ -16,6 +16,7 @@ from tokensearch.records.run_settings import SearchBudget
 from tokensearch.search.early_stopping import (
     EvaluatedTrial,
     ExtrapolatedLoss,
+    LossGrowth,
     Race,
     extrapolate_loss,
     loss_growths,
@@ -27,6 +28,7 @@ from tokensearch.search.time_plan import LEAST_TRIALS
 
 RANDOM_ORIGIN = "random"
 CONTROL_SHARE = 0.2  # of the trials at most: a control is found by nobody
+MOST_GROWTHS = 250  # each asks for stored results, which a process checks at their first use
 COMPLETED_SHARE = 0.5  # of what proposals leave: a race is wrong about few
 
 # A sampler that proposes nothing new this many times in a row has exhausted what it can reach.
@@ -49,7 +51,8 @@ class SearchLoop:
     searched_seconds: float = 0.0  # of proposing; set once the search has ended
     began: float = field(default_factory=time.monotonic)  # of the run, in this process
     _evaluated: list[EvaluatedTrial] = field(default_factory=list)
-    _losses: list[ExtrapolatedLoss] = field(default_factory=list)  # of each
+    _losses: dict[int, ExtrapolatedLoss] = field(default_factory=dict)  # by number, once asked for
+    _growths: dict[int, tuple[int, list[LossGrowth]]] = field(default_factory=dict)
     _failed: set[str] = field(default_factory=set)  # schedules that cannot be measured
     _entered: float = field(default_factory=time.monotonic)
 
@@ -70,16 +73,10 @@ class SearchLoop:
         """Every trial so far with its policy, in order."""
         return tuple(self._evaluated)
 
-    @property
-    def estimated(self) -> tuple[EstimatedTrial, ...]:
-        """Every trial so far with its loss on all images, in order."""
-        return tuple(map(self._estimate, self.trials))
-
     def add_trial(self, trial: Trial) -> None:
         """Add a trial, of this process or of an earlier one."""
         evaluated = EvaluatedTrial(trial, policy_from_json(trial.policy))
         self._evaluated.append(evaluated)
-        self._losses.append(self._extrapolate(trial))
         if trial.comparison is not None:
             self.update_forecast(evaluated.policy, trial.comparison)
 
@@ -176,9 +173,9 @@ class SearchLoop:
         for evaluated in self._evaluated:
             if evaluated.trial.state == "complete" or evaluated.trial not in latest:
                 continue
-            loss, ratio = self._losses[evaluated.trial.number], self.ratio(evaluated)
+            loss, ratio = self._loss(evaluated.trial), self.ratio(evaluated)
             best = min(
-                (self._losses[c.trial.number].log_loss for c in complete if self.ratio(c) <= ratio),
+                (self._loss(c.trial).log_loss for c in complete if self.ratio(c) <= ratio),
                 default=loss.log_loss,
             )
             if (lead := loss.log_loss - loss.noise - best) <= 0:
@@ -277,7 +274,7 @@ class SearchLoop:
         proposal = self.study.ask(len(self._evaluated))
         known = self.find_trial(proposal.policy)
         if known is not None:
-            self.study.repeat(proposal, self._estimate(known))
+            self.study.repeat(proposal, self.estimate(known))
         elif not self.may_meet_target(proposal.policy):
             self.study.refuse(proposal, self.forecast.ratio(proposal.policy))
         elif proposal.policy.schedule_hash in self._failed or self._is_others(proposal):
@@ -313,11 +310,11 @@ class SearchLoop:
             return False
         self.study.keep(trial)
         self.add_trial(trial)
-        if self.study.tell(proposal, self._estimate(trial)):
+        if self.study.tell(proposal, self.estimate(trial)):
             self._report_progress(trial)
         else:  # this process was thought dead: the trial is another's now
             self.forecast = forecast
-            del self._evaluated[-1], self._losses[-1]
+            del self._evaluated[-1], self._losses[trial.number]
         return True
 
     def _name_overflow(self, policy: Policy) -> str:
@@ -348,8 +345,15 @@ class SearchLoop:
             policy=policy_to_json(policy),
         )
 
-    def _estimate(self, trial: Trial) -> EstimatedTrial:
-        return EstimatedTrial(trial, self._losses[trial.number])
+    def estimate(self, trial: Trial) -> EstimatedTrial:
+        """Return a trial of this search with its loss on all images."""
+        return EstimatedTrial(trial, self._loss(trial))
+
+    def _loss(self, trial: Trial) -> ExtrapolatedLoss:
+        """Log loss on all images, from the first time that it was asked for."""
+        if trial.number not in self._losses:
+            self._losses[trial.number] = self._extrapolate(trial)
+        return self._losses[trial.number]
 
     def _complete(self) -> list[EvaluatedTrial]:
         return [evaluated for evaluated in self._evaluated if evaluated.trial.state == "complete"]
@@ -362,13 +366,18 @@ class SearchLoop:
         log_loss = to_log_loss(trial_value(trial.accuracy, self.objective), self.objective)
         if trial.state == "complete":
             return ExtrapolatedLoss(log_loss, 0.0)
-        growths = loss_growths(
-            self._complete(),
-            trial.accuracy.images,
-            evaluator=self.evaluator,
-            objective=self.objective,
-        )
-        return extrapolate_loss(log_loss, growths)
+        return extrapolate_loss(log_loss, self._growths_from(trial.accuracy.images))
+
+    def _growths_from(self, images: int) -> list[LossGrowth]:
+        """Return how losses grew from so many images, for the latest complete trials."""
+        complete = self._complete()
+        known, growths = self._growths.get(images, (-1, []))
+        if known != len(complete):
+            growths = loss_growths(
+                complete[-MOST_GROWTHS:], images, evaluator=self.evaluator, objective=self.objective
+            )
+            self._growths[images] = len(complete), growths
+        return growths
 
     def _report_progress(self, trial: Trial) -> None:
         trials, seconds = len(self._evaluated), self.seconds

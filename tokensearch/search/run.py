@@ -337,7 +337,7 @@ class SearchRun:
             earlier_seconds=plan.earlier,
         )
         search.fetch_trials()
-        study.reconcile(search.estimated)
+        study.reconcile(search.trials, search.estimate)
         return search
 
     def _sampler(self, study: StudyAdapter, forecast: Forecast, target_ratio: float) -> BaseSampler:

@@ -37,7 +37,13 @@ from tokensearch.search.early_stopping import (
 from tokensearch.search.resume import read_trials
 from tokensearch.search.sampler import observations
 from tokensearch.search.sampler.local import FIXED
-from tokensearch.search.sampler.storage import DIRECTIONS, make_studies, open_storage, study_failure
+from tokensearch.search.sampler.storage import (
+    DIRECTIONS,
+    add_trials,
+    make_studies,
+    open_storage,
+    study_failure,
+)
 from tokensearch.search.space.space import SearchSpace
 from tokensearch.search.space.suggest import encode, make_distributions
 
@@ -130,9 +136,14 @@ class StudyAdapter:
         """Use a sampler from now on."""
         self.study.sampler = sampler
 
-    def reconcile(self, finished: Iterable[EstimatedTrial]) -> None:
-        """Bring the studies to the state of `trials.jsonl`."""
-        lines = {estimated.trial.number: estimated for estimated in finished}
+    def reconcile(
+        self, trials: Iterable[Trial], finished: Callable[[Trial], EstimatedTrial]
+    ) -> None:
+        """Bring the studies to the state of `trials.jsonl`.
+
+        finished  estimates a trial's loss; called for what the studies lack alone
+        """
+        lines = {trial.number: trial for trial in trials}
         told = self._told_lines()
         for stale in _trials(self.study, TrialState.RUNNING):
             line = lines.get(stale.user_attrs.get(_LINE, -1))
@@ -141,10 +152,9 @@ class StudyAdapter:
                 fixed = stale.system_attrs.get(FIXED, stale.params)
                 self.study.enqueue_trial(fixed, user_attrs={ORIGIN: origin_of_trial(stale)})
             else:
-                self._tell_stale(stale.number, line)
-                told.add(line.trial.number)
-        for number in sorted(lines.keys() - told):
-            self.add(lines[number])
+                self._tell_stale(stale.number, finished(line))
+                told.add(line.number)
+        self._add_all(finished(trial) for line, trial in sorted(lines.items()) if line not in told)
 
     def _tell_stale(self, number: int, finished: EstimatedTrial) -> None:
         """Tell the result of a proposal of a process that was killed before it could."""
@@ -239,10 +249,24 @@ class StudyAdapter:
 
     def add(self, finished: EstimatedTrial) -> None:
         """Tell of a policy that the sampler did not propose."""
+        study, told = self._told(finished)
+        study.add_trial(told)
+
+    def _add_all(self, finished: Iterable[EstimatedTrial]) -> None:
+        assert isinstance(self._storage, RDBStorage)  # the file of the folder
+        added: dict[int, list[FrozenTrial]] = {}
+        for each in finished:
+            study, told = self._told(each)
+            added.setdefault(study._study_id, []).append(told)
+        for study_id, trials in added.items():
+            add_trials(self._storage, study_id, trials)
+
+    def _told(self, finished: EstimatedTrial) -> tuple[optuna.Study, FrozenTrial]:
+        """Return a finished trial as Optuna's, and the study that it belongs to."""
         trial = finished.trial
         attributes = {_LINE: trial.number, ORIGIN: trial.origin, **self._attributes(finished)}
         study, spelt = self._spell(policy_from_json(trial.policy), attributes)
-        study.add_trial(create_trial(values=self._values(finished), **spelt))
+        return study, create_trial(values=self._values(finished), **spelt)
 
     def _spell(
         self, policy: Policy, attributes: Mapping[str, Any]

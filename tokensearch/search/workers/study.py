@@ -89,7 +89,7 @@ class SharedStudy(StudyAdapter):
         """Return nothing: no file has trials, the study has them all."""
         return ()
 
-    def reconcile(self, finished: object) -> None:
+    def reconcile(self, trials: object, finished: object) -> None:
         """Nothing: the study is the truth itself, and trials of others are under way."""
 
     @property
@@ -259,7 +259,9 @@ class SharedStudy(StudyAdapter):
             attributes[observations.POLICY] = trial.user_attrs[observations.POLICY]
             waiting = create_trial(state=TrialState.WAITING, user_attrs=attributes)
             self._shared.create_new_trial(self.outside._study_id, waiting)
-        elif fixed := trial.system_attrs.get(FIXED, trial.params):
+            return
+        fixed = trial.system_attrs.get(FIXED, trial.params)
+        if fixed.keys() >= self.space.dimensions(self.model).keys():  # or it died while proposing
             self.study.enqueue_trial(fixed, user_attrs=attributes)
 
 
