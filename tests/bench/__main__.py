@@ -17,6 +17,7 @@ BENCHES = {
     "kernels": "tests.bench.kernels",
     "gpu": "tests.bench.gpu.command",
     "reuse": "tests.bench.reuse",
+    "resume": "tests.bench.resume",
     "runtime": "tests.bench.runtime",
     "noise": "tests.bench.noise",
     "search": "tests.bench.search",
