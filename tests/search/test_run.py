@@ -12,6 +12,7 @@ from pathlib import Path
 import jsonschema
 import pytest
 
+from tests.bench.resume import kill_runs
 from tests.report.fixtures import trials
 from tests.search.tiny import by_macs, session
 from tokensearch.errors import RunError
@@ -212,6 +213,13 @@ def test_a_killed_run_goes_on_with_no_trial_lost_or_repeated(
     assert [trial.number for trial in trials] == list(range(16))
     assert len({trial.schedule_hash for trial in trials}) == 16
     assert [trial.origin for trial in trials].count("seed") >= 2
+
+
+@pytest.mark.slow
+def test_fifty_kills_at_random_instants_lose_and_repeat_nothing(tmp_path: Path) -> None:
+    killed = kill_runs(tmp_path, 50, seed=0)
+
+    assert (killed.kills, killed.lost, killed.repeated, killed.unended) == (50, 0, 0, 0)
 
 
 def _lines(folder: RunFolder) -> list[str]:
