@@ -13,6 +13,7 @@ import timm
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 
 from tokensearch import hugging_face, models
 from tokensearch.demo.model import demo_model
@@ -169,6 +170,40 @@ def test_a_checkpoint_that_does_not_fit_names_a_few_tensors(tmp_path: Path) -> N
     assert refusal("vit_t", checkpoint=file) == (
         f"checkpoint {file} does not fit {NAME} in 4 tensors: cls_token is missing; "
         "norm.bias is (3,), not (192,); extra.bias is unknown"
+    )
+
+
+def pruned(model: nn.Module) -> None:
+    prune.l1_unstructured(model.get_submodule("blocks.0.attn.qkv"), "weight", 0.5)
+
+
+def normed(model: nn.Module) -> None:
+    parametrizations.weight_norm(model.get_submodule("blocks.0.attn.qkv"))
+
+
+def adapted(model: nn.Module) -> None:  # as PEFT does, by hand: names are what matters
+    block: Any = model.get_submodule("blocks.0.attn")
+    block.qkv = nn.ModuleDict({"base_layer": block.qkv})
+    block.qkv["lora_A"] = nn.ModuleDict({"default": nn.Linear(192, 4, bias=False)})
+
+
+@pytest.mark.parametrize(
+    ("store", "remedy"),
+    [
+        (pruned, "torch.nn.utils.prune.remove"),
+        (normed, "torch.nn.utils.parametrize.remove_parametrizations"),
+        (adapted, "PEFT's merge_and_unload()"),
+    ],
+)
+def test_weights_that_were_stored_in_parts_name_the_remedy(
+    store: Callable[[nn.Module], None], remedy: str, tmp_path: Path
+) -> None:
+    model, file = tiny(), tmp_path / "weights.pth"
+    store(model)
+    torch.save({"state_dict": under("model.", model.state_dict())}, file)
+
+    assert f"its weights are stored in parts: save them after {remedy}" in refusal(
+        "vit_t", checkpoint=file
     )
 
 

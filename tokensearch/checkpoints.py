@@ -28,6 +28,13 @@ _AVERAGES = ("ema", "teacher", "averag")
 _DEPTH = 3  # of tables within tables
 _HEADS = ("head.", "head_dist.", "classifier.", "fc.")
 
+# By what names weights stored in parts are known, and what makes them whole.
+_IN_PARTS = (
+    (".lora_", "PEFT's merge_and_unload()"),
+    ("weight_mask", "torch.nn.utils.prune.remove(module, name)"),
+    ("parametrizations.", "torch.nn.utils.parametrize.remove_parametrizations(module, name)"),
+)
+
 # What training code stores beside weights, none of which runs code when it is read.
 _SCALAR: Any = np.float64(0).__reduce__()[0]
 SAFE: list[Any] = [
@@ -109,6 +116,14 @@ def list_misfits(wanted: Table, given: Table) -> Iterator[str]:
         elif given[name].shape != tensor.shape:
             yield f"{name} is {tuple(given[name].shape)}, not {tuple(tensor.shape)}"
     yield from (f"{name} is unknown" for name in given if name not in wanted)
+
+
+def explain_misfit(given: Table) -> str:
+    """Return what makes weights whole that were stored in parts, as the end of a sentence."""
+    for sign, remedy in _IN_PARTS:
+        if any(sign in name for name in given):
+            return f"; its weights are stored in parts: save them after {remedy}"
+    return ""
 
 
 def other_pool(state: Table, wanted: Table) -> str | None:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from tokensearch.checkpoints import (
     Table,
+    explain_misfit,
     fit_table,
     list_misfits,
     other_pool,
@@ -357,7 +358,7 @@ def _with_checkpoint(name: str, file: Path, options: Options) -> nn.Module:
     if differing:
         raise ModelError(
             f"checkpoint {file} does not fit {name} in {len(differing)} tensors: "
-            f"{'; '.join(differing[:3])}"
+            f"{'; '.join(differing[:3])}{explain_misfit(state)}"
         )
     target.load_state_dict(state)
     say(file, notes)

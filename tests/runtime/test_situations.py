@@ -323,6 +323,20 @@ def test_hooks_that_would_be_passed_over_are_refused(register: str, *, late: boo
         (model if late else follow(model))(pictures(model))
 
 
+def test_a_hook_on_attention_that_is_no_longer_fused_is_noticed() -> None:
+    model = vit()
+    attention = model.blocks[0].attn
+    attention.fused_attn = True
+    follow(model)
+    attention.attn_drop.register_forward_hook(lambda *_: None)
+    model(pictures(model))  # the host does not call it, either
+
+    attention.fused_attn = False  # as those do who want to see attention
+
+    with pytest.raises(ModelError, match=r"attn\.attn_drop of block 0 has hooks"):
+        model(pictures(model))
+
+
 def test_a_hook_on_what_the_host_never_calls_is_no_matter() -> None:
     model = vit()
     model.blocks[0].attn.fused_attn = True

@@ -43,6 +43,7 @@ class ReducedBlock:
     around: Around | None = None  # what to put around every phase
     hooks_of_ours: bool = False  # ranges and traces hang on modules: hooks are not looked at
     watched: tuple[str, ...] = ()  # modules whose hooks would not be honoured
+    idle: tuple[str, ...] = ()  # ... nor of these, which the host only calls when not fused
     # The code of modules that the opened block does in their place, "" for the block itself.
     spelt_out: tuple[tuple[str, object], ...] = ()
     facts: ModelFacts | None = None  # of the first block that is opened: what the policy relies on
@@ -59,6 +60,7 @@ class ReducedBlock:
         watching = replace(
             self,
             watched=tuple(parts) if self.prefix_only else names,
+            idle=tuple(name for name in parts if name.endswith("attn_drop")),
             spelt_out=(("", type(self.block).forward), *spelt_out),
         )
         if not self.hooks_of_ours:
@@ -67,7 +69,7 @@ class ReducedBlock:
 
     def check_hooks(self) -> None:
         """Refuse hooks that would be passed over, or see prefix tokens alone."""
-        for name in self.watched:
+        for name in (*self.watched, *filter(self._is_called_now, self.idle)):
             part = _find_part(self.block, name)
             if part is None:  # as after `merge_and_unload` of PEFT: what is gone has no hooks
                 continue
@@ -80,6 +82,11 @@ class ReducedBlock:
                     f"{name} of block {self.index} has {what}, which a policy would {effect}; "
                     f"remove them, or the policy, first"
                 )
+
+    def _is_called_now(self, dropout: str) -> bool:
+        """Whether the host's attention would call its dropout: timm's switch may be set later."""
+        attention = _find_part(self.block, dropout.rpartition(".")[0])
+        return attention is not None and not getattr(attention, "fused_attn", True)
 
     def _check_code(self) -> None:
         """ModelError if what is done here in the place of modules is no longer what they do."""
