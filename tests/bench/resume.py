@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import random
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
@@ -87,7 +88,7 @@ def kill_runs(folder: Path, kills: int, *, seed: int) -> Killed:
     context.set_forkserver_preload([__name__])
     made, lost, repeated, unended, trials, most_s = 0, 0, 0, 0, 0, 0.0
     for number in count():
-        run, seen = RunFolder(folder / str(number)), list[str]()
+        run, seen, before = RunFolder(folder / str(number)), list[str](), made
         while True:
             process, began = context.Process(target=run_to_end, args=(run.path,)), time.monotonic()
             process.start()
@@ -98,11 +99,13 @@ def kill_runs(folder: Path, kills: int, *, seed: int) -> Killed:
             process.kill()
             process.join()
             made += 1
+            print(f"kill {made} of {kills}, run {number}", file=sys.stderr, flush=True)
             now = read_lines(run)
             lost += sum(line not in now for line in seen)
             seen = now
-        if number == 0:  # undisturbed: how long one takes
+        if made == before:  # undisturbed: how long one takes, on a machine as busy as now
             most_s = time.monotonic() - began
+        if number == 0:
             continue
         ended = read_lines(run)
         lost += sum(line not in ended for line in seen)
