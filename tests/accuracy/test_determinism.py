@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from tests.search import tiny
 from tokensearch.accuracy.determinism import check_deterministic
-from tokensearch.errors import ModelError
+from tokensearch.errors import ModelError, TokensearchWarning
 
 IMAGES = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
@@ -70,3 +70,11 @@ def test_a_model_whose_answers_do_not_depend_on_the_image_is_refused() -> None:
     with pytest.raises(ModelError, match="the same outputs for different images"):
         check_deterministic(constant, torch.rand(4, 3, 8, 8), name="m")
     check_deterministic(constant, torch.zeros(4, 3, 8, 8), name="m")  # of equal images it may be
+
+
+def test_probabilities_in_the_place_of_logits_are_a_caution() -> None:
+    model: Any = tiny.model()
+    model.head.register_forward_hook(lambda _, args, out: out.softmax(dim=1))
+
+    with pytest.warns(TokensearchWarning, match="model mine returns probabilities where logits"):
+        check_deterministic(model, IMAGES, name="mine")
