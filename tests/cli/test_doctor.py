@@ -1,5 +1,4 @@
 import json
-import sys
 
 import pytest
 import torch
@@ -93,7 +92,10 @@ def test_a_missing_package_is_a_problem_with_a_remedy(monkeypatch: pytest.Monkey
 
 
 def test_a_torchvision_of_another_release_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torchvision.ops", None)
+    def fail(path: object) -> None:
+        raise OSError(f"{path}: undefined symbol")
+
+    monkeypatch.setattr(torch.ops, "load_library", fail)
 
     found = machine.vision()
 

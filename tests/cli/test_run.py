@@ -21,7 +21,7 @@ from tokensearch.errors import ModelError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.measure import resolve_cell
 from tokensearch.policy import Policy, Threshold, load, load_set, save
-from tokensearch.records.run_folder import FILES, FOLDERS, RunFolder
+from tokensearch.records.run_folder import FILES, FOLDERS, WAYS_ON, RunFolder
 from tokensearch.runtime import describe
 
 FACTORY = "tests.search.tiny:model"
@@ -588,7 +588,7 @@ def test_the_folder_of_another_run_is_refused_before_a_model_is_loaded(
 
     assert result.exit_code == 1
     assert f"error: run folder {tmp_path / 'run'} holds a run with {said}" in result.stderr
-    assert result.stderr.endswith("; name another folder with --out\n")
+    assert result.stderr.endswith(f"; {WAYS_ON}\n")
 
 
 @pytest.mark.usefixtures("_nothing_is_loaded")

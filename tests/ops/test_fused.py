@@ -13,7 +13,7 @@ from torch import Tensor
 
 import tokensearch
 from tokensearch import ops
-from tokensearch.ops import Tokens, use_kernels
+from tokensearch.ops import Tokens, fused, use_kernels
 from tokensearch.policy import Policy, Pool, Prune, PruneOrPool
 from tokensearch.runtime import describe
 
@@ -68,6 +68,14 @@ def test_matches_are_the_same(shape: tuple[int, ...]) -> None:
     wanted, fused = both(lambda: ops.match_bipartite(keys, removed=shape[4], prefix=shape[5]))
 
     assert all(map(torch.equal, wanted, fused))
+
+
+def test_what_runs_is_marked_as_torch_marks_constants() -> None:
+    @torch.compiler.assume_constant_result
+    def marked() -> bool:
+        return True
+
+    assert fused._runs_on.__dict__ == marked.__dict__
 
 
 def test_of_equals_the_earlier_is_matched_and_what_is_no_number_comes_first() -> None:

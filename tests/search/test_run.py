@@ -20,7 +20,7 @@ from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import load, load_set
 from tokensearch.records.checks import run_schema
 from tokensearch.records.measurements import to_json
-from tokensearch.records.run_folder import RunFolder
+from tokensearch.records.run_folder import WAYS_ON, RunFolder
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -161,7 +161,7 @@ def test_a_folder_of_another_run_is_refused(finished: RunFolder) -> None:
 
     assert str(raised.value) == (
         f"run folder {finished.path} holds a run with settings.target '1000s', "
-        "this one has '0.5x'; name another folder with --out"
+        f"this one has '0.5x'; {WAYS_ON}"
     )
 
 

@@ -5,9 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import tokensearch
 from tokensearch.errors import first_line
 from tokensearch.report import text
 from tokensearch.stats.interval import Interval
@@ -70,15 +72,32 @@ def vision() -> HealthCheck:
     import torch
 
     try:
-        from torchvision.ops import nms
-
-        nms(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
+        _load_nms()(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([1.0]), 0.5)
     except (ImportError, RuntimeError, AttributeError, OSError) as error:
         remedy = "install the torchvision of torch's release: pip install -U torch torchvision"
         return HealthCheck(
             "operators", "problem", f"torchvision does not fit torch: {first_line(error)}", remedy
         )
     return HealthCheck("operators", "ok", "torchvision fits torch")
+
+
+def _load_nms() -> Callable[..., object]:
+    """Return an operator that torchvision compiled.
+
+    Its library is loaded alone where it is found: its import loads torch's compiler, two seconds.
+    """
+    import torch
+
+    found = find_spec("torchvision")
+    folder = None if found is None or found.origin is None else Path(found.origin).parent
+    for library in () if folder is None else folder.glob("_C*"):
+        torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # torch's gap
+    if not hasattr(torch.ops.torchvision, "nms"):
+        from torchvision.ops import nms
+
+        return nms  # type: ignore[no-any-return]  # of a package without types
+    operator: Callable[..., object] = torch.ops.torchvision.nms
+    return operator
 
 
 def device() -> HealthCheck:
@@ -132,9 +151,7 @@ def attention() -> HealthCheck:
 
 def demo() -> HealthCheck:
     """Whether the bundled model has its weights."""
-    from tokensearch.demo.model import WEIGHTS
-
-    if WEIGHTS.exists():
+    if Path(tokensearch.__file__).with_name("demo").joinpath("demo.safetensors").exists():
         return HealthCheck("demo", "ok", "the bundled weights are there")
     remedy = "install tokensearch again; other models work without them"
     return HealthCheck("demo", "caution", "the bundled weights are missing", remedy)

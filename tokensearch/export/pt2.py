@@ -1,6 +1,7 @@
 """PyTorch's own file: loading and running it takes torch alone."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from io import BytesIO
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-BATCH = Dim("batch", min=1)
+
+@cache
+def batch_size() -> Dim:
+    """Return the size that is left open; made when it is needed, since that loads sympy."""
+    return Dim("batch", min=1)
 
 
 def program_of(module: nn.Module, images: Tensor, *, dynamic: bool) -> ExportedProgram:
@@ -19,7 +24,7 @@ def program_of(module: nn.Module, images: Tensor, *, dynamic: bool) -> ExportedP
 
 def shapes(*, dynamic: bool) -> tuple[dict[int, Dim]] | None:
     """Say which sizes of the input are left open."""
-    return ({0: BATCH},) if dynamic else None
+    return ({0: batch_size()},) if dynamic else None
 
 
 def save(program: ExportedProgram, path: Path, notes: Mapping[str, str]) -> None:

@@ -101,7 +101,6 @@ def _is_current(device: torch.device) -> bool:
     return device.index == torch.cuda.current_device()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _runs_on(index: int) -> bool:
     """Whether Triton's kernels run on this GPU: one is tried, once, and a failure is said."""
     if index not in _tried:
@@ -109,6 +108,9 @@ def _runs_on(index: int) -> bool:
     return _tried[index]
 
 
+# As torch.compiler.assume_constant_result marks it, which loads torch's compiler: two seconds in
+# every process, whether anything is compiled or not.
+_runs_on._dynamo_marked_constant = True  # type: ignore[attr-defined]
 _tried: dict[int, bool] = {}
 
 

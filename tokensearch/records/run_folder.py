@@ -269,7 +269,7 @@ class RunFolder:
         if before != now:
             raise RunError(
                 f"run folder {self.path} holds a run with {what} {before!r:.80}, this one has "
-                f"{now!r:.80}; name another folder with --out"
+                f"{now!r:.80}; {WAYS_ON}"
             )
 
     def set_aside(self) -> Path | None:
