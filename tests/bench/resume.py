@@ -16,20 +16,18 @@ import random
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from tests.bench.results import store
 from tests.search.clockless import no_clock_in_runs
-from tests.search.test_study import MODEL, SPACE, estimated
+from tests.search.test_study import MODEL, estimated
 from tests.search.tiny import promised, session
 from tests.short import short_profiles
 from tokensearch.costs.forecast import Forecast
-from tokensearch.policy import mac_share
+from tokensearch.policy import Policy, Prune, mac_share
 from tokensearch.policy.file import policy_to_json
 from tokensearch.records.measurements import Trial
 from tokensearch.records.run_folder import RunFolder
@@ -150,26 +148,19 @@ def _resume(run: RunFolder, trials: int) -> tuple[float, float]:
     return round(seconds[0], 1), round(seconds[1], 1)
 
 
-@dataclass(frozen=True, slots=True)
-class Dice:
-    """Suggests parameters at random, in no time."""
-
-    random: random.Random
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """Choose one."""
-        return self.random.choice(choices)
-
-    def suggest_int(self, name: str, low: int, high: int) -> int:
-        """Choose an integer."""
-        return self.random.randint(low, high)
+def draw_policy(dice: random.Random) -> Policy:
+    """Return some prunes; the space of searches spells a part of them alone."""
+    count = dice.randint(1, MODEL.blocks)
+    blocks = sorted(dice.sample(range(MODEL.blocks), count))
+    keeps = sorted(dice.sample(range(1, MODEL.patch_tokens), count), reverse=True)
+    return Policy(MODEL, tuple(Prune(*step) for step in zip(blocks, keeps, strict=True)))
 
 
 def make_trials(count: int) -> list[Trial]:
     """Return trials of as many schedules, drawn at random: some timed, half of them raced."""
-    like, dice, schedules = estimated()[3].trial, Dice(random.Random(0)), dict[str, Trial]()
+    like, dice, schedules = estimated()[3].trial, random.Random(0), dict[str, Trial]()
     while len(schedules) < count:
-        policy = SPACE.suggest(dice, MODEL)
+        policy = draw_policy(dice) if schedules else Policy(MODEL)
         number, ratio = len(schedules), mac_share(policy)
         if policy.schedule_hash in schedules:
             continue
