@@ -370,13 +370,13 @@ class SearchLoop:
 
     def _growths_from(self, images: int) -> list[LossGrowth]:
         """Return how losses grew from so many images, for the latest complete trials."""
-        complete = self._complete()
         known, growths = self._growths.get(images, (-1, []))
-        if known != len(complete):
+        if known != len(self._evaluated):
+            latest = self._complete()[-MOST_GROWTHS:]
             growths = loss_growths(
-                complete[-MOST_GROWTHS:], images, evaluator=self.evaluator, objective=self.objective
+                latest, images, evaluator=self.evaluator, objective=self.objective
             )
-            self._growths[images] = len(complete), growths
+            self._growths[images] = len(self._evaluated), growths
         return growths
 
     def _report_progress(self, trial: Trial) -> None:
