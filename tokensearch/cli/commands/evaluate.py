@@ -72,16 +72,29 @@ def evaluate(
         dense=subject.dense,
     )
     evaluator.check_deterministic(subject.name)
+    each = confirm_seconds or SECONDS
+    _say_plan(len(chosen), len(subject.splits.report), each)
     with progress_listener(err) as watcher:
         scored = [
             _score(named, policy, evaluator, watcher, model=name)
             for named, policy in zip(policies, chosen, strict=True)
         ]
-        timed = _time(chosen, evaluator, watcher, confirm_seconds or SECONDS)
+        timed = _time(chosen, evaluator, watcher, each)
     evaluations = [
         known(comparison=comparison) for known, comparison in zip(scored, timed, strict=True)
     ]
     _print(evaluations, as_csv=as_csv, as_json=as_json)
+
+
+def _say_plan(policies: int, images: int, seconds: float) -> None:
+    """Say what is done and how long it takes, as far as that is known."""
+    from tokensearch.report import text
+
+    most = text.duration(policies * seconds)
+    err.print(
+        f"measures {text.count(policies, 'policy')} on {text.count(images, 'image')}, "
+        f"then times passes for about {most}"
+    )
 
 
 def _score(
