@@ -17,6 +17,7 @@ from tokensearch.search.sampler.surrogate import (
     Surrogate,
     Values,
     features,
+    fit_trend,
 )
 
 
@@ -30,20 +31,32 @@ def kernel(some: Sequence[Features], others: Sequence[Features]) -> Values:
     return np.asarray(AMPLITUDE**2 * (1 + scaled) * np.exp(-scaled))
 
 
+def textbook_trend(
+    observed: Sequence[Features], losses: Values, new: Sequence[Features]
+) -> tuple[Values, Values]:
+    """A line through all but the baseline, by the pseudo-inverse."""
+    rows, others = (
+        np.array([[1.0, policy.counts.mean()] for policy in some]) for some in (observed, new)
+    )
+    line = np.linalg.pinv(rows[1:]) @ losses[1:]
+    return rows @ line, others @ line
+
+
 def textbook_prediction(
     observed: Sequence[Features], losses: Values, noise: Values, new: Sequence[Features]
 ) -> tuple[Values, Values]:
     """Rasmussen & Williams (2006), equations 2.25, 2.26 and 5.12, by the inverse."""
-    scale = losses.std()
-    y = (losses - losses.mean()) / scale
+    trend, trend_of_new = textbook_trend(observed, losses, new)
+    scale = (losses - trend)[1:].std()  # the baseline is the first
+    y = (losses - trend) / scale
     inverse = np.linalg.inv(
         kernel(observed, observed) + np.diag(np.square(noise / scale) + NOISE**2)
     )
     across = kernel(new, observed)
     variance = AMPLITUDE**2 - np.einsum("ij,jk,ik->i", across, inverse, across)
-    left_out = (np.square(inverse @ y) / np.diag(inverse))[1:]  # the baseline is the first
+    left_out = (np.square(inverse @ y) / np.diag(inverse))[1:]
     inflation = np.clip(np.sqrt(left_out.mean()), 1.0, MAX_STD_INFLATION)
-    mean = losses.mean() + scale * (across @ inverse @ y)
+    mean = trend_of_new + scale * (across @ inverse @ y)
     return mean, scale * inflation * np.sqrt(np.maximum(variance, 1e-8))
 
 
@@ -94,3 +107,22 @@ def test_a_policy_near_the_observed_has_a_smaller_deviation_than_one_far_away() 
     _, deviation = surrogate.predict([features(near[5]), features(Policy(DEIT, (Prune(0, 2),)))])
 
     assert deviation[0] < 0.2 * deviation[1]
+
+
+def test_what_leaves_almost_nothing_is_expected_to_lose_more_than_anything_observed() -> None:
+    mild = [Policy(DEIT, (Prune(block, keep),)) for block in (3, 6, 9) for keep in (100, 130, 160)]
+    losses = np.array([log_loss(policy) for policy in mild])
+    surrogate = Surrogate()
+    surrogate.fit([features(policy) for policy in mild], losses, np.zeros(9))
+
+    mean, _ = surrogate.predict([features(Policy(DEIT, (Prune(0, 4),)))])
+
+    assert mean[0] > losses.max()
+
+
+def test_observations_that_lose_less_the_deeper_they_cut_have_no_trend() -> None:
+    depths = np.array([-0.1, -0.2, -0.3])
+
+    slope, offset = fit_trend(depths, np.array([-1.0, -2.0, -3.0]))
+
+    assert (slope, offset) == (0.0, -2.0)

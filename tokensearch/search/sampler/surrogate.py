@@ -1,13 +1,15 @@
 """Predict the loss of a policy from those observed: a Gaussian process over policy features.
 
 Losses span orders of magnitude and change smoothly with the tokens left after each block. So the
-process models their logarithm, over what a policy leaves and how it takes the rest away.
+process models their logarithm, over what a policy leaves and how it takes the rest away. Far from
+all that was observed it returns to a trend: the fewer tokens are left, the more is lost. Returning
+to the mean instead, it took schedules that leave almost nothing for good ones, and tried them.
 
 Notation:
 
 X: features of the n observed policies, (n, d): counts, operators, flags, side by side.
 x: features of the m policies to predict, (m, d).
-y: observed log losses, (n,), in nats; standardised to mean 0 and standard deviation 1.
+y: observed log losses less their trend, (n,); standardised to standard deviation 1.
 noise: standard errors of y, (n,).
 K: covariance of the observed, k(X, X) + diag(noise^2 + NOISE^2), (n, n).
 d: distance, the root of the sum over groups of mean((x - x')^2) / length^2.
@@ -48,6 +50,7 @@ AMPLITUDE, NOISE = 1.0, 0.1
 NU = 1.5
 LENGTHS = 2.5, 1.3, 7.0  # counts, operators, flags
 MAX_STD_INFLATION = 3.0
+MIN_FOR_TREND = 3  # policies that reduce
 MIN_STD = 1e-4  # of a prediction, in standard deviations of the losses: rounding gives 0
 
 
@@ -101,22 +104,29 @@ class Surrogate:
         log_loss  (n,) natural logarithms
         noise     (n,) standard errors of them, from how many images they rest on
         """
-        self._mean, self._scale = float(log_loss.mean()), float(log_loss.std()) or 1.0
+        reducing = np.array([bool(policy.counts.any()) for policy in observed])
+        self._trend = fit_trend(_depths(observed)[reducing], log_loss[reducing])
+        rest = log_loss - self._predict_trend(observed)
+        self._scale = float(rest[reducing].std() if reducing.any() else 0.0) or 1.0
         self._process = GaussianProcessRegressor(
             ConstantKernel(AMPLITUDE**2) * Matern(_length_scales(observed[0]), nu=NU),
             alpha=np.square(noise / self._scale) + NOISE**2,
             optimizer=None,
         )
-        self._process.fit(_as_matrix(observed), (log_loss - self._mean) / self._scale)
-        self._std_inflation = self._leave_one_out_error([bool(p.counts.any()) for p in observed])
+        self._process.fit(_as_matrix(observed), rest / self._scale)
+        self._std_inflation = self._leave_one_out_error(reducing)
 
     def predict(self, policies: Sequence[Features]) -> tuple[Values, Values]:
         """Return the mean and the standard deviation of each log loss, (m,) both."""
         mean, std = self._process.predict(_as_matrix(policies), return_std=True)
         deviation = self._std_inflation * np.maximum(std, MIN_STD)
-        return self._mean + self._scale * mean, self._scale * deviation
+        return self._predict_trend(policies) + self._scale * mean, self._scale * deviation
 
-    def _leave_one_out_error(self, reducing: Sequence[bool]) -> float:
+    def _predict_trend(self, policies: Sequence[Features]) -> Values:
+        slope, offset = self._trend
+        return offset + slope * _depths(policies)
+
+    def _leave_one_out_error(self, reducing: npt.NDArray[np.bool_]) -> float:
         """Error of each observation predicted by the others, over its own deviation: 1 if true.
 
         reducing  which observations reduce anything, and so count
@@ -124,9 +134,28 @@ class Surrogate:
         alpha, root = self._process.alpha_, self._process.L_
         inverse_root = solve_triangular(root, np.eye(len(root)), lower=True)
         inverse_diagonal = np.square(inverse_root).sum(axis=0)
-        squares = (np.square(alpha) / inverse_diagonal)[np.array(reducing)]
+        squares = (np.square(alpha) / inverse_diagonal)[reducing]
         error = np.sqrt(squares.mean()) if squares.size else 1.0
         return float(np.clip(error, 1.0, MAX_STD_INFLATION))
+
+
+def fit_trend(depths: Values, log_loss: Values) -> tuple[float, float]:
+    """Return slope and offset of log losses over the depth of cuts, by least squares.
+
+    depths    (n,) mean of a policy's counts over its blocks: 0 for none removed, -0.5 for half
+    log_loss  (n,) of policies that reduce; the baseline's lies far below any line
+
+    The slope is never positive: with few observations, all mild, chance would make it so.
+    """
+    if len(log_loss) >= MIN_FOR_TREND and depths.std() > 0:
+        slope, offset = np.polyfit(depths, log_loss, 1)
+        if slope < 0:
+            return float(slope), float(offset)
+    return 0.0, float(log_loss.mean()) if log_loss.size else 0.0
+
+
+def _depths(policies: Sequence[Features]) -> Values:
+    return np.array([policy.counts.mean() for policy in policies])
 
 
 def _groups(policy: Features) -> tuple[Values, ...]:
