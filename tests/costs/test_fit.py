@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from tests.costs.machine import SPEC, SyntheticMachine, slope
 from tokensearch.costs.curves import Halves, fit_curve, shrink_ratios
-from tokensearch.costs.fit import SplitPass, samples_of
+from tokensearch.costs.fit import SplitPass, fit_line, samples_of
 from tokensearch.costs.prices import fit_price, solve_non_negative
+from tokensearch.costs.table import CheckedPrediction
 from tokensearch.policy import Policy, Pool, Prune
 
 
@@ -79,3 +80,25 @@ def test_two_steps_of_one_block_share_their_phases_and_give_no_sample() -> None:
 
     assert "score class_attention" in names
     assert not names & {"prune drop", "pool bipartite"}
+
+
+def test_where_noise_has_fewer_tokens_take_longer_parts_are_believed_as_measured() -> None:
+    trials = [
+        CheckedPrediction(f"sha256:{n:064x}", parts, 20.0 - parts, 50)
+        for n, parts in enumerate((10.0, 8.0, 6.0, 4.0))
+    ]
+
+    fixed_ms, scale = fit_line(trials)
+
+    parts, ms = np.array([10.0, 8.0, 6.0, 4.0]), np.array([10.0, 12.0, 14.0, 16.0])
+    assert fixed_ms == 0.0
+    assert scale == pytest.approx((parts / ms).sum() / np.square(parts / ms).sum())
+
+
+def test_where_launches_take_more_than_all_of_a_pass_parts_are_believed_as_measured() -> None:
+    trials = [
+        CheckedPrediction(f"sha256:{n:064x}", parts, 5.0, 50, 9.0)
+        for n, parts in enumerate((300.0, 200.0, 100.0))
+    ]
+
+    assert fit_line(trials) == (0.0, 1.0)

@@ -23,6 +23,7 @@ SPEED_FITS = 2  # of passes by curves, and curves by passes; a third changes not
 # Of the slowest way by the scale of the parts, and of that by the way: a third changes nothing on a
 # scripted machine. Plain passes and those behind a delay differ by some hundredths.
 PATH_FITS = 3
+LEAST_SCALE = 0.1  # of parts in plain passes: they differ by some hundredths, noise apart
 SCALED_SD, SCALED_NOISE = 0.05, 0.01
 DISTURBED = 3.0  # times as wide as usual: a spread within a pass that is not the machine's own
 
@@ -205,7 +206,7 @@ def fit_calibration(
     fixed_ms, scale = 0.0, 1.0
     for _ in range(PATH_FITS):
         trials = [_trial(policy, path(policy, scale), ms) for policy, ms in timed.items()]
-        fixed_ms, scale = _line(trials)
+        fixed_ms, scale = fit_line(trials)
     errors = [_left_out(trials, scope) for scope in range(1, len(trials))]
     return Calibration(fixed_ms, scale, tuple(trials), fmean(errors), max(errors))
 
@@ -218,7 +219,7 @@ def _trial(policy: Policy, path: Path, ms: Sequence[float]) -> CheckedPrediction
 
 def _left_out(trials: Sequence[CheckedPrediction], index: int) -> float:
     """Relative error of one trial's ratio, by what the others say."""
-    fixed_ms, scale = _line([*trials[:index], *trials[index + 1 :]])
+    fixed_ms, scale = fit_line([*trials[:index], *trials[index + 1 :]])
     whole, share = (
         (fixed_ms + it.launches_ms + scale * it.parts_ms) / it.measured_ms
         for it in (trials[0], trials[index])
@@ -226,11 +227,12 @@ def _left_out(trials: Sequence[CheckedPrediction], index: int) -> float:
     return abs(share / whole - 1)
 
 
-def _line(trials: Sequence[CheckedPrediction]) -> tuple[float, float]:
+def fit_line(trials: Sequence[CheckedPrediction]) -> tuple[float, float]:
     """Least squares of relative residuals, each trial as often as its passes are many.
 
     A fixed cost is believed when noise is not likely to have found it. Where launches take most of
-    every trial, they say nothing of the parts, which are then believed as they were measured.
+    every trial, they say nothing of the parts, which are then believed as they were measured; so
+    they are where noise has fewer tokens take longer, and no scale above 0 fits.
     """
     weight = np.sqrt([one.passes for one in trials])
     ones = weight / [one.measured_ms for one in trials]
@@ -243,5 +245,8 @@ def _line(trials: Sequence[CheckedPrediction]) -> tuple[float, float]:
     noise = np.square(wanted - rows @ coefficients).sum() / max(1, len(trials) - 2)
     error = np.sqrt(noise * np.linalg.pinv(square)[0, 0])
     fixed_ms = float(coefficients[0]) if abs(coefficients[0]) > DISTINCT * error else 0.0
-    scale = (parts @ (wanted - fixed_ms * ones) + held) / (parts @ parts + held)
-    return fixed_ms, float(scale)
+    for fixed in dict.fromkeys((fixed_ms, 0.0)):
+        scale = float((parts @ (wanted - fixed * ones) + held) / (parts @ parts + held))
+        if scale >= LEAST_SCALE:
+            return fixed, scale
+    return 0.0, 1.0
