@@ -88,8 +88,8 @@ def _load_nms() -> Callable[..., object]:
     """
     import torch
 
-    found = find_spec("torchvision")
-    folder = None if found is None or found.origin is None else Path(found.origin).parent
+    spec = find_spec("torchvision")
+    folder = None if spec is None or spec.origin is None else Path(spec.origin).parent
     for library in () if folder is None else folder.glob("_C*"):
         torch.ops.load_library(library)  # type: ignore[no-untyped-call]  # torch's gap
     if not hasattr(torch.ops.torchvision, "nms"):
