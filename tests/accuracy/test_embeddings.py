@@ -162,6 +162,12 @@ def test_readouts_tell_classes_that_lie_apart() -> None:
         assert (by(vectors) == labels).float().mean() > 0.9
 
 
+def test_few_images_of_many_classes_are_told_apart_without_a_warning() -> None:
+    vectors, labels = clouds(7, 0, spread=0.05)  # scikit-learn takes four classes for a regression
+
+    assert Readouts(vectors, labels).probe(vectors).tolist() == labels.tolist()
+
+
 def test_no_image_of_search_is_told_its_own_label() -> None:
     vectors, _ = clouds(80, 0)
     meaningless = torch.randint(0, 4, (80,), generator=torch.Generator().manual_seed(3))

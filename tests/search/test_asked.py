@@ -235,6 +235,6 @@ def test_a_preset_predicted_just_over_the_target_is_tried(tmp_path: Path) -> Non
     published = preset("topk-0.7", describe(model), rescale=True)
     target = f"{mac_share(published) / (1 + MARGIN * ERROR / 2):.4f}x"
 
-    replace(session(tmp_path, trials=10, target=target), model=model).run()
+    replace(session(tmp_path, trials=12, target=target), model=model).run()
 
     assert published.schedule_hash in {t.schedule_hash for t in RunFolder(tmp_path).read_trials()}

@@ -10,6 +10,7 @@ from tokensearch.search import load_space
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.warm_start import (
     LATENCY_SHARES,
+    choose_first,
     describe_margin,
     early_prunes,
     starting_points,
@@ -57,8 +58,8 @@ def test_starting_points_are_of_the_space_and_near_the_target(name: str) -> None
 
     assert len(found) == len(schedules)
     shares = [mac_share(policy) for policy in found]
-    assert shares[0] == pytest.approx(0.5 * LATENCY_SHARES[0], rel=0.25)
-    assert max(shares) == shares[0]
+    assert shares[:2] == pytest.approx([0.5 * share for share in LATENCY_SHARES[:2]], rel=0.25)
+    assert max(shares[2:]) < min(shares[:2])
 
 
 def test_an_error_is_quoted_only_where_something_was_timed() -> None:
@@ -74,15 +75,15 @@ def known(forecast: Forecast, target_ratio: float) -> SearchLoop:
     return SearchLoop(*(nothing,) * 5, forecast=forecast, objective="kl", target_ratio=target_ratio)
 
 
-def test_presets_nearest_to_the_target_come_first_and_the_very_first_is_to_meet_it() -> None:
+def test_presets_nearest_to_the_target_come_first_and_the_very_first_surely_meets_it() -> None:
     model = ModelSpec("any", 12, 196, 1, 192)
-    counts = {"over": 104, "deep": 60, "under": 95, "far": 190}
+    counts = {"over": 104, "deep": 60, "under": 95, "sure": 80, "far": 190}
     named = [(name, Policy(model, (Prune(2, keep),))) for name, keep in counts.items()]
     search = known(Forecast(mac_share, 0.05), mac_share(Policy(model, (Prune(2, 100),))))
 
     order = search.order_by_promise(named)
 
-    assert [name for name, _ in order] == ["under", "over", "deep"]
+    assert [name for name, _ in order] == ["sure", "over", "under", "deep"]
 
 
 def test_a_preset_is_not_tried_once_a_timing_has_shown_it_to_be_too_slow() -> None:
@@ -97,3 +98,17 @@ def test_a_preset_is_not_tried_once_a_timing_has_shown_it_to_be_too_slow() -> No
 
     assert name == "second"
     assert list(order) == []
+
+
+def test_published_shapes_and_early_prunes_are_scaled_to_the_same_latencies_in_turn() -> None:
+    model = ModelSpec("deit", 12, 196, 1, 384)
+    space, published = load_space("default"), preset("tome-r13", model)
+
+    first = choose_first(
+        space, model, (), [Policy(model), published], ratio=mac_share, target_ratio=0.5
+    )
+
+    shapes = [space.build(chosen, model) for chosen in first]
+    assert [shape.steps[0].op for shape in shapes[:2]] == ["pool", "prune"]
+    for shape in shapes[:2]:
+        assert mac_share(shape) == pytest.approx(0.5 * LATENCY_SHARES[0], rel=0.25)

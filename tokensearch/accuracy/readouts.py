@@ -93,6 +93,9 @@ def _fit_probe(vectors: Tensor, labels: Tensor) -> Any:
     if (labels == labels[0]).all():
         return DummyClassifier().fit(vectors.numpy(), labels.numpy())
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=MAX_ITERATIONS))
-    with warnings.catch_warnings():  # features that all images share need no more iterations
+    with warnings.catch_warnings():
+        # Features that all images share need no more iterations, and few images of many classes
+        # are no regression.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", "The number of unique classes", UserWarning)
         return probe.fit(vectors.numpy(), labels.numpy())

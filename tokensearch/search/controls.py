@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Iterator
 from itertools import islice, zip_longest
+from typing import TypeVar
 
 from tokensearch.errors import PolicyError
 from tokensearch.policy import (
@@ -18,6 +19,8 @@ from tokensearch.policy import (
     preset,
 )
 from tokensearch.search.space.space import SearchSpace
+
+T = TypeVar("T")
 
 # Presets that every search tries where they were made for the model; all presets would take most of
 # a short run. They are both controls, ToMe at three strengths, and of each other method the one
@@ -127,9 +130,7 @@ def draw_controls(
     return islice(meeting, RANDOM_CONTROLS)
 
 
-def alternate(
-    first: Iterable[tuple[str, Policy]], second: Iterable[tuple[str, Policy]]
-) -> Iterator[tuple[str, Policy]]:
-    """Yield controls of two kinds in turn, until both are used up."""
+def alternate(first: Iterable[T], second: Iterable[T]) -> Iterator[T]:
+    """Yield items of two kinds in turn, until both are used up."""
     for pair in zip_longest(first, second):
-        yield from (control for control in pair if control is not None)
+        yield from (item for item in pair if item is not None)

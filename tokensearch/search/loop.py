@@ -250,13 +250,14 @@ class SearchLoop:
     def order_by_promise(self, named: Sequence[tuple[str, Policy]]) -> Iterator[tuple[str, Policy]]:
         """Yield what may meet the target, nearest to it first: more tokens lose less.
 
-        A run that has time for one is not to spend it on what only the margin of predictions lets
-        in, so the first is predicted to meet it. All are asked anew after every timing.
+        A run that has time for one is to have one that meets it, and not what is as near as timings
+        can tell: the first is to meet it by the margin of predictions. All are asked anew after
+        every timing.
         """
         left = list(named)
         while left:
-            first = len(left) == len(named)
-            under = [each for each in left if self.predict(each[1]) <= self.target_ratio]
+            first, sure = len(left) == len(named), self.target_ratio / (1 + self.margin)
+            under = [each for each in left if self.predict(each[1]) <= sure]
             nearest = min((first and under) or left, key=lambda each: self._distance(each[1]))
             left.remove(nearest)
             if self.may_meet_target(nearest[1]):

@@ -11,11 +11,12 @@ from tokensearch.costs.forecast import Forecast
 from tokensearch.policy import ModelSpec, Policy, Prune
 from tokensearch.policy.rescale import match_latency
 from tokensearch.records.launch_bound import WAY_OUT, LaunchCost
+from tokensearch.search.controls import alternate
 from tokensearch.search.space.space import SearchSpace
 
 # Shares of the target to which schedules are scaled, in turn: just under it, where the answer is,
-# and further down, where the front goes on.
-LATENCY_SHARES = (0.97, 0.75, 0.55, 0.4)
+# and further down, where the front goes on. Each for a published shape and an early prune.
+LATENCY_SHARES = (0.97, 0.97, 0.75, 0.75, 0.55, 0.55, 0.4, 0.4)
 EARLY_PRUNES = (1, 2, 3)  # numbers of blocks that prune
 
 
@@ -176,6 +177,7 @@ def choose_first(
     """
     known = [replace(policy, model=model, evidence=()) for policy in neighbours]
     near = [space.nearest(policy, model) for policy in known]
-    shapes = [*known, *early_prunes(Policy(model), space.blocks(model)), *fixed]
-    reducing = [shape for shape in shapes if shape.steps]
-    return [*near, *starting_points(space, reducing, ratio=ratio, target_ratio=target_ratio)]
+    published = [policy for policy in fixed if policy.steps]
+    early = early_prunes(Policy(model), space.blocks(model))
+    shapes = [*(each for each in known if each.steps), *alternate(published, early)]
+    return [*near, *starting_points(space, shapes, ratio=ratio, target_ratio=target_ratio)]
