@@ -82,7 +82,7 @@ def test_two_steps_of_one_block_share_their_phases_and_give_no_sample() -> None:
     assert not names & {"prune drop", "pool bipartite"}
 
 
-def test_where_noise_has_fewer_tokens_take_longer_parts_are_believed_as_measured() -> None:
+def test_where_noise_has_fewer_tokens_take_longer_no_fixed_cost_is_believed() -> None:
     trials = [
         CheckedPrediction(f"sha256:{n:064x}", parts, 20.0 - parts, 50)
         for n, parts in enumerate((10.0, 8.0, 6.0, 4.0))

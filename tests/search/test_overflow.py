@@ -4,15 +4,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from math import inf
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch import Tensor, nn
 
 from tests.search import tiny
 from tests.search.clockless import no_clock
-from tokensearch.errors import MeasurementError
+from tokensearch.errors import ExportError, MeasurementError
+from tokensearch.evaluation.latency import PolicyTimer
+from tokensearch.measure import TimingBudget
 from tokensearch.policy import Policy
-from tokensearch.records.measurements import Trial
+from tokensearch.records.measurements import Comparison, Trial
 from tokensearch.search.loop import SearchLoop
 from tokensearch.search.sampler.study import StudyAdapter
 
@@ -53,6 +56,27 @@ def test_a_policy_that_overflows_fails_alone_and_its_block_is_named(tmp_path: Pa
     trials = session.folder.read_trials()
     assert trials[0].origin == "none"
     assert any(trial.origin != "none" for trial in trials)
+
+
+def test_a_policy_that_cannot_be_exported_fails_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse_one(self: PolicyTimer, policy: Policy, budget: TimingBudget, **_: Any) -> Comparison:
+        refused.add(policy.schedule_hash)
+        if len(refused) == 2:  # the first is the baseline
+            refused.add("the only one")
+            raise ExportError("the file computes something else")
+        return tiny.by_macs(self, policy, budget)
+
+    refused, session = set[str](), tiny.session(tmp_path / "run", trials=5)
+    with no_clock():
+        monkeypatch.setattr(PolicyTimer, "time", refuse_one)
+        document = session.run()
+
+    failed = [text for text in session.listener.cautions if text.startswith("a trial failed")]
+    assert [("computes something else" in text) for text in failed] == [True]
+    assert document.result is not None
+    assert len(session.folder.read_trials()) > 1
 
 
 def test_a_policy_that_overflowed_is_not_tried_again(

@@ -3,14 +3,13 @@
 import shutil
 from collections import Counter
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.distributions import IntDistribution
 from optuna.search_space import intersection_search_space
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
 from tokensearch.policy import Policy, Prune, load
 from tokensearch.policy.file import policy_from_json, policy_to_json
@@ -25,6 +24,7 @@ from tokensearch.search.sampler.study import (
     StudyAdapter,
     describe_schedule,
 )
+from tokensearch.search.space.suggest import suggest_value
 
 # Optuna's SQLite engine is closed by the garbage collector, which Python reports.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -167,30 +167,16 @@ def test_a_trial_that_was_written_but_not_told_is_told_on_resuming(tmp_path: Pat
     assert Counter(t.user_attrs["line"] for t in trials if t.values)[2] == 1
 
 
-def test_trials_that_are_added_at_once_are_as_optuna_adds_them(
-    study: StudyAdapter, tmp_path: Path
-) -> None:
-    (tmp_path / "new").mkdir()
-    single = adapter(tmp_path / "new")
-    for finished in estimated():
-        single.add(finished)
+def test_a_proposal_that_was_cut_off_in_the_middle_is_not_made_again(tmp_path: Path) -> None:
+    study = adapter(tmp_path)
+    cut = study.study.ask()
+    name, values = next(iter(SPACE.dimensions(MODEL).items()))
+    suggest_value(cut, name, values)
 
-    def told(each: StudyAdapter) -> list[list[FrozenTrial]]:
-        return [_untimed(one.trials) for one in (each.study, each.outside)]
+    reconcile(study)
 
-    assert told(study) == told(single)
-    study.study.add_trial(study.study.trials[0])  # numbers go on
-    assert [trial.number for trial in study.study.trials] == list(range(len(study.study.trials)))
-
-
-def _untimed(trials: list[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials without what differs by nature: when they were told, and the key in the file."""
-    for trial in trials:
-        for when in (trial.datetime_start, trial.datetime_complete):
-            assert when is not None
-            assert abs((when - datetime.now()).total_seconds()) < 3600
-        trial.datetime_start, trial.datetime_complete, trial._trial_id = None, None, 0
-    return trials
+    assert study.study.trials[cut.number].state == TrialState.FAIL
+    assert all(trial.state != TrialState.WAITING for trial in study.study.trials)
 
 
 def test_a_study_of_version_1_stays_and_its_trials_are_told_anew(tmp_path: Path) -> None:

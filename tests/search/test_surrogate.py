@@ -126,3 +126,13 @@ def test_observations_that_lose_less_the_deeper_they_cut_have_no_trend() -> None
     slope, offset = fit_trend(depths, np.array([-1.0, -2.0, -3.0]))
 
     assert (slope, offset) == (0.0, -2.0)
+
+
+def test_losses_that_are_all_alike_leave_the_surrogate_unsure_of_others() -> None:
+    alike = [Policy(DEIT, (Prune(3, keep),)) for keep in range(100, 180, 10)]
+    surrogate = Surrogate()
+    surrogate.fit([features(policy) for policy in alike], np.full(8, -6.9), np.zeros(8))
+
+    _, deviation = surrogate.predict([features(Policy(DEIT, (Prune(0, 2),)))])
+
+    assert deviation[0] > 0.1

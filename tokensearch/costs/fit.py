@@ -232,7 +232,7 @@ def fit_line(trials: Sequence[CheckedPrediction]) -> tuple[float, float]:
 
     A fixed cost is believed when noise is not likely to have found it. Where launches take most of
     every trial, they say nothing of the parts, which are then believed as they were measured; so
-    they are where noise has fewer tokens take longer, and no scale above 0 fits.
+    they are where no scale of at least LEAST_SCALE fits, with a fixed cost or without.
     """
     weight = np.sqrt([one.passes for one in trials])
     ones = weight / [one.measured_ms for one in trials]

@@ -6,6 +6,7 @@ import socket
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -171,7 +172,9 @@ def _with_library(machine: Machine, backend: Backend) -> Machine:
     """Add the version of the library that runs the model, where that is not torch."""
     if backend not in EXPORTED:
         return machine
-    return replace(machine, versions=(*machine.versions, (backend, version(backend))))
+    # By the module: distributions of other builds have other names, as onnxruntime-gpu.
+    library = str(import_module(backend).__version__)
+    return replace(machine, versions=(*machine.versions, (backend, library)))
 
 
 def _versions(device: torch.device) -> tuple[tuple[str, str], ...]:

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from tokensearch.costs.forecast import Forecast
-from tokensearch.errors import MeasurementError
+from tokensearch.errors import ExportError, MeasurementError
 from tokensearch.evaluation.evaluator import PolicyEvaluator
 from tokensearch.policy import Objective, Policy, is_control
 from tokensearch.policy.file import policy_from_json, policy_to_json
@@ -294,15 +294,15 @@ class SearchLoop:
     def _finish(self, proposal: Proposal, *, race: bool) -> bool:
         """Measure the policy of a proposal, write its trial, and tell Optuna; whether it could be.
 
-        A policy that cannot be measured, as one of half precision whose logits overflow, fails
-        alone; the baseline may not.
+        A policy that cannot be measured or exported, as one whose logits overflow, fails alone; the
+        baseline may not.
 
         race  stop early where the policy is significantly worse than a faster one
         """
         forecast, policy = self.forecast, proposal.policy
         try:
             trial = self._evaluate(policy, proposal.origin, race=race)
-        except MeasurementError as error:
+        except (MeasurementError, ExportError) as error:
             if not policy.reduces:
                 raise
             self.study.drop(proposal)
@@ -316,6 +316,7 @@ class SearchLoop:
         else:  # this process was thought dead: the trial is another's now
             self.forecast = forecast
             del self._evaluated[-1], self._losses[trial.number]
+            self._growths.clear()
         return True
 
     def _name_overflow(self, policy: Policy) -> str:

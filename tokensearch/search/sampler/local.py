@@ -28,9 +28,7 @@ from tokensearch.search.space.suggest import encode, make_distributions
 
 GENERATIONS, CHILDREN = 3, 120  # at each level of loss: less time than a timed trial takes
 SURVIVORS = 12  # best candidates so far, which are parents of the next generation as well
-MIN_OBSERVATIONS = (
-    4  # before the surrogate is fitted: with its trend, so few lead better than chance
-)
+MIN_OBSERVATIONS = 4  # before the surrogate is fitted: its trend needs no more (DECISIONS.md)
 FIXED = "fixed_params"  # system attribute of Optuna: the parameters that were enqueued
 
 # A gain, in log loss times share of latency, that is not worth a trial. Where no candidate gains

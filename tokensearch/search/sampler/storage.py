@@ -1,20 +1,14 @@
 """The file of the studies: opened, made whole, and its errors as sentences."""
 
 import errno
-import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import optuna
-from optuna.distributions import distribution_to_json
 from optuna.storages import RDBStorage
 from optuna.study import StudyDirection
-from optuna.trial import FrozenTrial
-from sqlalchemy import Connection, MetaData, func, insert, select
 
 from tokensearch.errors import RunError
 from tokensearch.files import describe_refusal, in_place_of
@@ -60,76 +54,6 @@ def make_studies(study: Path, names: Iterable[str]) -> None:
                 optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS)
         finally:
             storage.engine.dispose()
-
-
-def add_trials(storage: RDBStorage, study_id: int, trials: Sequence[FrozenTrial]) -> None:
-    """Add finished trials to a study at once, as Optuna would one by one.
-
-    Optuna looks up every trial, parameter and attribute before it writes it: 28 ms a trial. The
-    tables are read from the file; a version of Optuna that has others meets a test.
-    """
-    if not trials:
-        return
-    with storage.engine.begin() as connection:
-        tables = MetaData()
-        tables.reflect(connection)
-        table = tables.tables["trials"]
-        first = connection.execute(
-            select(func.coalesce(func.max(table.c.trial_id), 0))
-        ).scalar_one()
-        number = connection.execute(
-            select(func.count()).where(table.c.study_id == study_id)
-        ).scalar_one()
-        numbered = [(first + 1 + index, trial) for index, trial in enumerate(trials)]
-        rows: dict[str, list[dict[str, Any]]] = {
-            "trials": [
-                {
-                    "trial_id": trial_id,
-                    "number": number + index,
-                    "study_id": study_id,
-                    "state": trial.state.name,
-                    "datetime_start": _as_utc(trial.datetime_start),
-                    "datetime_complete": _as_utc(trial.datetime_complete),
-                }
-                for index, (trial_id, trial) in enumerate(numbered)
-            ],
-            "trial_values": [
-                {"trial_id": key, "objective": place, "value": value, "value_type": "FINITE"}
-                for key, trial in numbered
-                for place, value in enumerate(trial.values)
-            ],
-            "trial_params": [row for key, trial in numbered for row in _parameters(key, trial)],
-            "trial_user_attributes": [
-                {"trial_id": key, "key": name, "value_json": json.dumps(value)}
-                for key, trial in numbered
-                for name, value in trial.user_attrs.items()
-            ],
-        }
-        _insert(connection, tables, rows)
-
-
-def _parameters(trial_id: int, trial: FrozenTrial) -> Iterator[dict[str, Any]]:
-    for name, value in trial.params.items():
-        kind = trial.distributions[name]
-        yield {
-            "trial_id": trial_id,
-            "param_name": name,
-            "param_value": kind.to_internal_repr(value),
-            "distribution_json": distribution_to_json(kind),
-        }
-
-
-def _insert(
-    connection: Connection, tables: MetaData, rows: Mapping[str, list[dict[str, Any]]]
-) -> None:
-    for name, some in rows.items():
-        if some:
-            connection.execute(insert(tables.tables[name]), some)
-
-
-def _as_utc(when: datetime | None) -> datetime | None:
-    """Return a local time without zone as Optuna keeps it."""
-    return None if when is None else when.astimezone(UTC).replace(tzinfo=None)
 
 
 @contextmanager

@@ -39,7 +39,6 @@ from tokensearch.search.sampler import observations
 from tokensearch.search.sampler.local import FIXED
 from tokensearch.search.sampler.storage import (
     DIRECTIONS,
-    add_trials,
     make_studies,
     open_storage,
     study_failure,
@@ -149,12 +148,19 @@ class StudyAdapter:
             line = lines.get(stale.user_attrs.get(_LINE, -1))
             if line is None:
                 self.study.tell(stale.number, state=TrialState.FAIL)
-                fixed = stale.system_attrs.get(FIXED, stale.params)
-                self.study.enqueue_trial(fixed, user_attrs={ORIGIN: origin_of_trial(stale)})
+                self._propose_again(stale, {ORIGIN: origin_of_trial(stale)})
             else:
                 self._tell_stale(stale.number, finished(line))
                 told.add(line.number)
-        self._add_all(finished(trial) for line, trial in sorted(lines.items()) if line not in told)
+        for number, trial in sorted(lines.items()):
+            if number not in told:
+                self.add(finished(trial))
+
+    def _propose_again(self, trial: FrozenTrial, attributes: Mapping[str, Any]) -> None:
+        """Enqueue a proposal whose process died, unless that was in the middle of proposing."""
+        fixed = trial.system_attrs.get(FIXED, trial.params)
+        if fixed.keys() >= self.space.dimensions(self.model).keys():
+            self.study.enqueue_trial(fixed, user_attrs=dict(attributes))
 
     def _tell_stale(self, number: int, finished: EstimatedTrial) -> None:
         """Tell the result of a proposal of a process that was killed before it could."""
@@ -251,15 +257,6 @@ class StudyAdapter:
         """Tell of a policy that the sampler did not propose."""
         study, told = self._told(finished)
         study.add_trial(told)
-
-    def _add_all(self, finished: Iterable[EstimatedTrial]) -> None:
-        assert isinstance(self._storage, RDBStorage)  # the file of the folder
-        added: dict[int, list[FrozenTrial]] = {}
-        for each in finished:
-            study, told = self._told(each)
-            added.setdefault(study._study_id, []).append(told)
-        for study_id, trials in added.items():
-            add_trials(self._storage, study_id, trials)
 
     def _told(self, finished: EstimatedTrial) -> tuple[optuna.Study, FrozenTrial]:
         """Return a finished trial as Optuna's, and the study that it belongs to."""

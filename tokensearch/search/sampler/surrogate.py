@@ -51,6 +51,8 @@ NU = 1.5
 LENGTHS = 2.5, 1.3, 7.0  # counts, operators, flags
 MAX_STD_INFLATION = 3.0
 MIN_FOR_TREND = 3  # policies that reduce
+# Of log losses around the trend, in nats: a few that happen to lie on a line say little of others.
+LEAST_SCALE = 0.25
 MIN_STD = 1e-4  # of a prediction, in standard deviations of the losses: rounding gives 0
 
 
@@ -107,7 +109,7 @@ class Surrogate:
         reducing = np.array([bool(policy.counts.any()) for policy in observed])
         self._trend = fit_trend(_depths(observed)[reducing], log_loss[reducing])
         rest = log_loss - self._predict_trend(observed)
-        self._scale = float(rest[reducing].std() if reducing.any() else 0.0) or 1.0
+        self._scale = max(LEAST_SCALE, float(rest[reducing].std()) if reducing.any() else 0.0)
         self._process = GaussianProcessRegressor(
             ConstantKernel(AMPLITUDE**2) * Matern(_length_scales(observed[0]), nu=NU),
             alpha=np.square(noise / self._scale) + NOISE**2,

@@ -260,9 +260,7 @@ class SharedStudy(StudyAdapter):
             waiting = create_trial(state=TrialState.WAITING, user_attrs=attributes)
             self._shared.create_new_trial(self.outside._study_id, waiting)
             return
-        fixed = trial.system_attrs.get(FIXED, trial.params)
-        if fixed.keys() >= self.space.dimensions(self.model).keys():  # or it died while proposing
-            self.study.enqueue_trial(fixed, user_attrs=attributes)
+        self._propose_again(trial, attributes)
 
 
 def names_of(study: str) -> tuple[str, str]:
