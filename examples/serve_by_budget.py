@@ -30,7 +30,7 @@ def make_app(model: nn.Module, front: Path, transform: Callable[[Image.Image], T
 
     @cache
     def under(policy: Policy) -> nn.Module:
-        """Return a model that follows a policy for good: requests run at the same time."""
+        """Return a model that follows a policy for good."""
         weights = {id(value): value for value in model.parameters()}  # which all copies share
         return tokensearch.apply(copy.deepcopy(model, weights), policy)
 

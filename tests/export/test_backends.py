@@ -10,7 +10,7 @@ from tests.search import tiny
 from tokensearch import runtime
 from tokensearch.errors import ExportError, ModelError, PolicyError
 from tokensearch.evaluation.latency import PolicyTimer
-from tokensearch.export import check_exported, prepare_backend
+from tokensearch.export import check_exported, exported, prepare_backend
 from tokensearch.measure import TimingBudget, describe_cell
 from tokensearch.measure.resolve_cell import check_named
 from tokensearch.policy import Policy, Prune, Threshold
@@ -39,6 +39,17 @@ def test_a_file_gives_what_the_model_gives(backend: Backend) -> None:
     with torch.inference_mode():
         run = prepare_backend(model, backend, images)
         torch.testing.assert_close(run(images), model(images), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.long
+def test_what_openvino_gives_is_held_against_the_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("onnxscript", reason="exports need the extra export")
+    model, images = tiny.model(), torch.randn(2, 3, 32, 32)
+    monkeypatch.setattr(exported, "check_exported", lambda *_: None)
+    monkeypatch.setattr(exported, "_load", lambda *_: lambda images: model(images) + 1)
+
+    with torch.inference_mode(), pytest.raises(ExportError, match="off the model's by 1"):
+        prepare_backend(model, "openvino", images)
 
 
 @pytest.mark.long

@@ -74,6 +74,29 @@ def test_numbers_of_another_shape_are_refused() -> None:
         model(torch.randn(2, 3, 32, 32))
 
 
+def test_a_name_is_of_one_function() -> None:
+    tokensearch.add_score("place", by_place)
+    tokensearch.add_score("place", by_place)
+
+    with pytest.raises(PolicyError, match="'place' is there already"):
+        tokensearch.add_score("place", lambda patches, keys: patches[..., 0])
+
+
+def test_a_function_that_is_gone_when_the_model_runs_is_asked_for() -> None:
+    model = tiny.model()
+    tokensearch.add_score("place", by_place)
+    tokensearch.apply(model, pruned("own:place"))
+    scores._OWN.clear()  # as in a process that unpickles the model
+
+    with pytest.raises(PolicyError, match=r"call tokensearch.add_score\('place', FUNCTION\) first"):
+        model(torch.randn(2, 3, 32, 32))
+
+
+def test_what_orders_tokens_is_no_weight_of_a_fused_one() -> None:
+    with pytest.raises(PolicyError, match="can be dropped or averaged"):
+        Policy(describe(tiny.model()), (Prune(1, 4, score="own:place", rest="fuse"),))
+
+
 @pytest.mark.parametrize("name", ["", "a b", "A", "x" * 41, "own:place"])
 def test_names_that_no_file_could_hold_are_refused(name: str) -> None:
     with pytest.raises(PolicyError, match="small letters"):

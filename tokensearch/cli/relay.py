@@ -1,7 +1,7 @@
 """What all listeners beside the terminal do: pass everything on, and follow the list of trials.
 
-Trials are read from the run folder's own list, so that those of earlier processes and of other
-workers are heard of, too.
+Trials are read from the run folder's own list, so that those of earlier processes are heard of,
+too. That of a shared search is written at its end.
 """
 
 from contextlib import suppress

@@ -164,7 +164,7 @@ class PolicyTimer:
         """Time at most `MAX_TOGETHER` policies and the baseline, each once in every round.
 
         This takes little more than half the time of pairs, since the baseline is timed once for
-        all. All copies share its weights, as passes of one model do.
+        all. Copies share its weights, as passes of one model do; exported files hold their own.
 
         tell           called with the number of rounds so far, and the seconds of their passes
         others         timed in the same rounds; their comparisons come last

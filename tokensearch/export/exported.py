@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from tokensearch import runtime
 from tokensearch.errors import ExportError
 from tokensearch.export import onnx
+from tokensearch.export.check import answers, difference, tolerance
 from tokensearch.export.file import export
 from tokensearch.policy import check_static
 from tokensearch.records.measurements import EXPORTED, Backend
@@ -40,7 +41,8 @@ def check_exported(backend: Backend, device: torch.device, dtype: torch.dtype) -
         )
     if dtype not in PRECISIONS:
         raise ExportError(
-            f"backend {backend} runs float32 and float16, not {str(dtype).removeprefix('torch.')}"
+            f"backend {backend} runs float32 and float16, not {str(dtype).removeprefix('torch.')}; "
+            f"give --dtype float32"
         )
 
 
@@ -64,8 +66,21 @@ def prepare_backend(
         file = Path(folder) / "model.onnx"
         export(model, tuple(images.shape), file, format="onnx")
         run = _load(file, backend, images.dtype)
-    run(images)
+    if backend == "openvino":  # `export` has compared what ONNX Runtime makes of the file
+        _check_outputs(run(images), model, images)
+    else:
+        run(images)
     return run
+
+
+def _check_outputs(outputs: Tensor, model: nn.Module, images: Tensor) -> None:
+    expected = answers(model, [images])
+    allowed, reason = tolerance(model, [images], expected)
+    if not (off := difference([outputs], expected)) <= allowed:
+        raise ExportError(
+            f"OpenVINO's outputs for the exported file are off the model's by {off:.3g}, allowed "
+            f"is {allowed:.3g} ({reason}); take --backend onnxruntime"
+        )
 
 
 def _load(file: Path, backend: Backend, dtype: torch.dtype) -> Forward:

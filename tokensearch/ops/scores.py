@@ -26,13 +26,17 @@ def add_score(name: str, function: OwnScoreFunction) -> None:
               their keys (B, H, N, D); returns (B, N), where higher survives. It must be a pure
               function of torch operators, so that it can be compiled and exported
 
-    A function of the same name is replaced. PolicyError where the name is none.
+    PolicyError where the name is none, or another function's: what is known of a policy is kept by
+    its names.
     """
     if fullmatch("[a-z0-9_]{1,40}", name) is None:
         raise PolicyError(
             f"a score is called {name!r:.60}; give 1 to 40 small letters, digits and underscores"
         )
-    _OWN[f"own:{name}"] = function
+    if _OWN.setdefault(f"own:{name}", function) is not function:
+        raise PolicyError(
+            f"a score {name!r} is there already, and results are kept by that name; take another"
+        )
 
 
 def check_own_score(score: str) -> None:
@@ -46,6 +50,7 @@ def check_own_score(score: str) -> None:
 
 def own_score(score: str, patches: Tensor, keys: Tensor) -> Tensor:
     """Score by a function of the user's own, as `add_score` says it."""
+    check_own_score(score)
     values = _OWN[score](patches, keys)
     if values.shape != patches.shape[:2]:
         raise PolicyError(

@@ -116,7 +116,7 @@ def _check_choice(step: Step) -> None:
             )
     if isinstance(step, Pool):
         _check_pool(step)
-    if isinstance(step, Prune) and step.score in {"random", LEARNED} and step.rest == "fuse":
+    if isinstance(step, Prune) and step.rest == "fuse" and _is_no_weight(step.score):
         raise PolicyError(
             f"prune at block {step.block} fuses the discarded by {step.score} scores, which are no "
             f"weights; with them the discarded can be dropped or averaged"
@@ -190,6 +190,11 @@ def _choices(step: Step) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         case Merger(values=values, at=at):
             yield "averages values that are", values, VALUES
             yield "acts at", at, PLACES
+
+
+def _is_no_weight(score: str) -> bool:
+    """Whether scores order tokens, but are no shares of them."""
+    return score in {"random", LEARNED} or is_own(score)
 
 
 def _own(score: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from tokensearch.costs import CostTable, load_costs, save_costs
 from tokensearch.costs.design import DEEP, MILD
 from tokensearch.costs.forecast import LEAST_TIMED, MACS_ERROR, Forecast, forecast_from_timings
 from tokensearch.costs.sweep import PASSES_PER_ROUND, sweep
-from tokensearch.errors import MeasurementError
+from tokensearch.errors import ExportError, MeasurementError
 from tokensearch.evaluation.latency import PolicyTimer
 from tokensearch.policy import ModelSpec, Policy, mac_share
 from tokensearch.policy.rescale import match_latency
@@ -101,7 +101,11 @@ def _time_policies(
         spent_s = time.monotonic() - start_s
         if done >= LEAST_TIMED and spent_s > seconds:
             break
-        yield policy, timing.time(policy, TRIAL_BUDGET).ratio
+        try:
+            ratio = timing.time(policy, TRIAL_BUDGET).ratio
+        except ExportError:  # which fails alone, as trials do
+            continue
+        yield policy, ratio
         listener.progress(done=done + 1, total=len(policies), seconds_left=None, text="")
 
 
