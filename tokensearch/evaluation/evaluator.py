@@ -53,7 +53,7 @@ class PolicyEvaluator:
     cell: Cell
     seed: int
     store: PredictionStore = field(default_factory=partial(PredictionStore, None))
-    cache_gb: float = 1.0  # of activations that policies share
+    cache_gb: float = 0.75  # of activations that policies share
     objective: Objective = "kl"  # says how outputs are read: as scores of classes, or embeddings
     dense: bool = False  # whether the model returns its tokens, on the whole grid
 

@@ -77,7 +77,7 @@ class SearchRun:
     listener: ProgressListener
     command: str
     store: PredictionStore = field(default_factory=partial(PredictionStore, None))
-    cache_gb: float = 1.0  # of activations that policies share
+    cache_gb: float = 0.75  # of activations that policies share
     neighbours: tuple[Policy, ...] = ()  # what won elsewhere: tried first, near the target
     smaller: AlternativeModel | None = None  # a model to compare the answer with
     other_settings: tuple[OtherSettings, ...] = ()  # in which the answer is tried too

@@ -81,7 +81,7 @@ class SearchOptions:
             metavar="GB",
             help="memory for activations that policies share",
         ),
-    ] = 1.0
+    ] = 0.75
     remember: Annotated[
         bool,
         Option(

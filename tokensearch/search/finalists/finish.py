@@ -67,7 +67,7 @@ def finish_run(
     other_settings  in which the answer and the baseline are tried too
     """
     goal, batch = document.settings.goal, evaluator.cell.batch
-    evaluator.forget_activations()  # a gigabyte, which timings and profiles have use for
+    evaluator.forget_activations()  # timings and profiles have use for the memory
     scorer = FinalScorer(evaluator, search.listener, plan)
     finalists = _confirm_all(search, scorer, goal)
     answer = select_answer(finalists, goal, batch=batch)
