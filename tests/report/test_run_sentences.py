@@ -251,7 +251,21 @@ def test_a_run_that_tried_nothing_says_so_and_what_to_do() -> None:
     in_vain = changed(tried_nothing, trials=TrialCounts(complete=2))
     assert "nothing that was confirmed is faster than the baseline" in target_sentence(in_vain)
     retargeted = replace(tried_nothing, retargeted="runs/other")
-    assert target_sentence(retargeted).endswith("anything but the baseline: search longer.")
+    assert "the front holds the baseline alone: search again" in target_sentence(retargeted)
+
+
+def test_where_timings_were_disturbed_searching_longer_is_not_the_first_remedy() -> None:
+    run = run_document(outcome="missed")
+    alone = tuple(finalist for finalist in run.finished.finalists if not finalist.policy.reduces)
+    in_vain = changed(run, finalists=alone, best_preset=None, trials=TrialCounts(complete=3))
+    disturbed = tuple(
+        replace(one, comparison=replace(one.comparison, cautions=(Caution.BUSY,))) for one in alone
+    )
+
+    assert target_sentence(in_vain).endswith("than the baseline, so search longer.")
+    assert target_sentence(changed(in_vain, finalists=disturbed)).endswith(
+        "so stop other work on the machine and repeat, or search longer."
+    )
 
 
 def test_a_preset_of_the_answers_accuracy_and_a_random_one_are_compared_with_it() -> None:

@@ -62,18 +62,9 @@ def target_sentence(run: RunDocument) -> str:
     if result.outcome == "unreduced":
         return f"Target met without reducing anything: {asked}; {_only_baseline(run)}."
     fastest = result.answer or _fastest(result)
-    tried = result.trials.complete + result.trials.raced
     reduces = any(finalist.policy.reduces for finalist in result.finalists)
-    if not reduces and (run.retargeted or tried <= 1):  # the baseline is a trial too
-        return (
-            f"Target not met: {asked}; there was no time to try anything but the baseline: "
-            f"{'search longer' if run.retargeted else 'allow more --minutes or --trials'}."
-        )
-    if fastest is None:
-        return (
-            f"Target not met: {asked}; but for controls, nothing that was confirmed is faster than "
-            f"the baseline, so search longer."
-        )
+    if fastest is None or (run.retargeted and not reduces):
+        return f"Target not met: {asked}; {_why_nothing(run, reduces=reduces)}."
     who = f"the fastest finalist, {name_finalist(fastest)},"
     if result.answer:
         who = f"the answer{_as_good(run)}"
@@ -88,6 +79,24 @@ def target_sentence(run: RunDocument) -> str:
             )
         case "ambiguous":
             return f"Target too close to call: {asked}; {took}. {_way_out(run, fastest)}"
+
+
+def _why_nothing(run: RunDocument, *, reduces: bool) -> str:
+    """Say why no policy is faster than the baseline, and what to do."""
+    result = run.finished
+    if not reduces and run.retargeted:
+        return "the front holds the baseline alone: search again with more --minutes or --trials"
+    if not reduces and result.trials.complete + result.trials.raced <= 1:  # that of the baseline
+        return (
+            "there was no time to try anything but the baseline: allow more --minutes or --trials"
+        )
+    first = "stop other work on the machine and repeat, or "
+    cautions = {each for finalist in result.finalists for each in finalist.comparison.cautions}
+    disturbed = bool(cautions & {Caution.BUSY, Caution.WIDE_SPREAD, Caution.DRIFT})
+    return (
+        f"but for controls, nothing that was confirmed is faster than the baseline, so "
+        f"{first if disturbed else ''}search longer"
+    )
 
 
 def _asked(run: RunDocument) -> str:
