@@ -1,8 +1,9 @@
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,13 @@ from tokensearch.policy import Goal, Policy, load, load_set, mac_share, parse_ta
 from tokensearch.records.measurements import Caution, Comparison
 from tokensearch.records.run_folder import RunFolder
 from tokensearch.report.run.page import write_report
-from tokensearch.retime.retarget import KnownPolicy, Retarget, read_finished, select_to_time
+from tokensearch.retime.retarget import (
+    KnownPolicy,
+    Retarget,
+    confirm_known,
+    read_finished,
+    select_to_time,
+)
 from tokensearch.search import latency_model
 from tokensearch.search.early_stopping import trial_value
 
@@ -203,12 +210,18 @@ def test_no_note_is_left_where_all_finalists_are_timed_again(
 ) -> None:
     monkeypatch.setattr("tokensearch.retime.retarget.ON_FRONT", 100)
     monkeypatch.setattr("tokensearch.retime.retarget.UNDER", 100)
-    asked = retarget(source, tmp_path / "new", "10x")
+    asked, timed = retarget(source, tmp_path / "new", "10x"), list[KnownPolicy]()
 
-    document = asked.run()
+    def note(some: Sequence[KnownPolicy], *args: Any, **options: Any) -> Any:
+        timed.extend(some)
+        return confirm_known(some, *args, **options)
+
+    monkeypatch.setattr("tokensearch.retime.retarget.confirm_known", note)
+
+    asked.run()
 
     assert isinstance(asked.listener, Quiet)
-    assert len(document.finished.finalists) == len(known(source))
+    assert len(timed) == len(known(source))
     assert not any("not timed again" in note for note in asked.listener.notes)
 
 

@@ -58,9 +58,7 @@ def test_a_policy_that_overflows_fails_alone_and_its_block_is_named(tmp_path: Pa
     assert any(trial.origin != "none" for trial in trials)
 
 
-def test_a_policy_that_cannot_be_exported_fails_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_policy_that_cannot_be_exported_fails_alone(tmp_path: Path) -> None:
     def refuse_one(self: PolicyTimer, policy: Policy, budget: TimingBudget, **_: Any) -> Comparison:
         refused.add(policy.schedule_hash)
         if len(refused) == 2:  # the first is the baseline
@@ -69,8 +67,8 @@ def test_a_policy_that_cannot_be_exported_fails_alone(
         return tiny.by_macs(self, policy, budget)
 
     refused, session = set[str](), tiny.session(tmp_path / "run", trials=5)
-    with no_clock():
-        monkeypatch.setattr(PolicyTimer, "time", refuse_one)
+    with no_clock(), pytest.MonkeyPatch.context() as patch:  # undone before that of no_clock
+        patch.setattr(PolicyTimer, "time", refuse_one)
         document = session.run()
 
     failed = [text for text in session.listener.cautions if text.startswith("a trial failed")]
