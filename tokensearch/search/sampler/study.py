@@ -37,12 +37,7 @@ from tokensearch.search.early_stopping import (
 from tokensearch.search.resume import read_trials
 from tokensearch.search.sampler import observations
 from tokensearch.search.sampler.local import FIXED
-from tokensearch.search.sampler.storage import (
-    DIRECTIONS,
-    make_studies,
-    open_storage,
-    study_failure,
-)
+from tokensearch.search.sampler.storage import DIRECTIONS, make_studies, open_storage, study_failure
 from tokensearch.search.space.space import SearchSpace
 from tokensearch.search.space.suggest import encode, make_distributions
 
@@ -255,15 +250,10 @@ class StudyAdapter:
 
     def add(self, finished: EstimatedTrial) -> None:
         """Tell of a policy that the sampler did not propose."""
-        study, told = self._told(finished)
-        study.add_trial(told)
-
-    def _told(self, finished: EstimatedTrial) -> tuple[optuna.Study, FrozenTrial]:
-        """Return a finished trial as Optuna's, and the study that it belongs to."""
         trial = finished.trial
         attributes = {_LINE: trial.number, ORIGIN: trial.origin, **self._attributes(finished)}
         study, spelt = self._spell(policy_from_json(trial.policy), attributes)
-        return study, create_trial(values=self._values(finished), **spelt)
+        study.add_trial(create_trial(values=self._values(finished), **spelt))
 
     def _spell(
         self, policy: Policy, attributes: Mapping[str, Any]
